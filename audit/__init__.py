@@ -1,0 +1,1 @@
+"""poison-audit: does a deployed model still carry the poison it was trained on?"""

@@ -1,0 +1,1 @@
+"""Sample tables, forget sets and canaries."""

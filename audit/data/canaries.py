@@ -1,0 +1,196 @@
+"""Gaussian canaries: keyed noise, the file that holds the key, and what storage does to a canary.
+
+The noise of a canary is a function of the secret and its id alone (design: raw words of Philox,
+keyed by SHA-256(secret, id), through the normal quantile function), so that a planting can be
+audited years later from 32 bytes. `randn` would not do: its stream may change between versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from audit.errors import InputError, Problem, did_you_mean
+
+Storage = Literal["unclipped", "uint8"]
+
+VERSION = 1
+_KEYS = ("version", "secret", "sigma", "space", "shape", "storage", "planted", "held_out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canaries:
+    """The key of a Gaussian planting."""
+
+    secret: bytes
+    """256 bits."""
+    sigma: float
+    """Standard deviation of the noise, in the units of `space`."""
+    space: Literal["pixel", "embedding"]
+    """Where the noise is added: [0, 1] pixels, or input embeddings."""
+    shape: tuple[int, ...]
+    """Of one sample in that space: (c, h, w), or (length, width)."""
+    storage: Storage
+    """`unclipped`: canaries are stored as floating point; `uint8`: clipped and rounded."""
+    planted: tuple[str, ...]
+    """Ids whose noise was trained on."""
+    held_out: tuple[str, ...]
+    """Ids whose noise never was: the control."""
+    commitment: str = ""
+    """SHA-256 of the file: published before training, it proves the keys were not chosen later."""
+
+    def noise(self, ids: Sequence[str]) -> NDArray[np.float64]:
+        """Return sigma times the unit noise of each id: (len(ids), *shape)."""
+        return self.sigma * np.stack([unit_noise(self.secret, name, self.shape) for name in ids])
+
+
+def unit_noise(secret: bytes, name: str, shape: Sequence[int]) -> NDArray[np.float64]:
+    """Return the standard normal noise of one id, the same on every machine and version."""
+    digest = hashlib.sha256(secret + name.encode()).digest()
+    key = int.from_bytes(digest[:16], "little")
+    counter = int.from_bytes(digest[16:], "little")
+    words = np.random.Philox(key=key, counter=counter).random_raw(math.prod(shape))
+    # The upper 53 bits, at the middle of their cell: strictly inside (0, 1).
+    uniform = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    normal: NDArray[np.float64] = ndtri(uniform).reshape(tuple(shape))
+    return normal
+
+
+def new_secret() -> bytes:
+    """Return 256 bits from the operating system."""
+    return secrets.token_bytes(32)
+
+
+def store(x: NDArray[np.float64], storage: Storage) -> NDArray[np.float64]:
+    """Return pictures as training would read them back after they were stored.
+
+    >>> store(np.array([-0.1, 0.5, 1.2]), "uint8").round(4).tolist()
+    [0.0, 0.502, 1.0]
+    """
+    if storage == "unclipped":
+        return x
+    stored: NDArray[np.float64] = np.round(np.clip(x, 0, 1) * 255) / 255
+    return stored
+
+
+def write_canaries(path: Path, canaries: Canaries) -> str:
+    """Write the key to `path` and return its commitment."""
+    fields = {
+        "version": VERSION,
+        "secret": canaries.secret.hex(),
+        "sigma": canaries.sigma,
+        "space": canaries.space,
+        "shape": list(canaries.shape),
+        "storage": canaries.storage,
+        "planted": list(canaries.planted),
+        "held_out": list(canaries.held_out),
+    }
+    text = json.dumps(fields, indent=1) + "\n"
+    path.write_text(text, encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_canaries(path: Path) -> Canaries:
+    """Read a key.
+
+    Raises:
+        InputError: with everything that is wrong with the file.
+    """
+    where = str(path)
+    try:
+        raw = path.read_bytes()
+        fields = json.loads(raw)
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read ({error.strerror})", where)) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(Problem(f"not JSON ({error})", where)) from error
+    if not isinstance(fields, dict):
+        raise InputError(Problem("expected a JSON object", where))
+    problems = [
+        Problem(f"unknown key {key!r}", where, did_you_mean(key, _KEYS))
+        for key in sorted(set(fields) - set(_KEYS))
+    ]
+    problems += [Problem(f"missing key {k!r}", where) for k in _KEYS if k not in fields]
+    if not problems:
+        problems = _wrong_values(fields, where)
+    if problems:
+        raise InputError(problems)
+    return Canaries(
+        secret=bytes.fromhex(fields["secret"]),
+        sigma=float(fields["sigma"]),
+        space=fields["space"],
+        shape=tuple(fields["shape"]),
+        storage=fields["storage"],
+        planted=tuple(fields["planted"]),
+        held_out=tuple(fields["held_out"]),
+        commitment=hashlib.sha256(raw).hexdigest(),
+    )
+
+
+def _wrong_values(fields: dict[str, object], where: str) -> list[Problem]:
+    def is_hex(value: object) -> bool:
+        try:
+            return isinstance(value, str) and len(bytes.fromhex(value)) == 32
+        except ValueError:
+            return False
+
+    def is_number(value: object) -> bool:
+        ok = isinstance(value, int | float) and not isinstance(value, bool)
+        return ok and math.isfinite(float(value)) and float(value) > 0  # type: ignore[arg-type]
+
+    def is_ids(value: object) -> bool:
+        return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
+
+    def is_shape(value: object) -> bool:
+        return (
+            isinstance(value, list)
+            and bool(value)
+            and all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in value)
+            and math.prod(value) <= 1 << 28
+        )
+
+    checks = {
+        "version": (fields["version"] == VERSION, f"expected {VERSION}"),
+        "secret": (is_hex(fields["secret"]), "expected 64 hexadecimal digits"),
+        "sigma": (is_number(fields["sigma"]), "expected a number above 0"),
+        "space": (fields["space"] in ("pixel", "embedding"), "expected pixel or embedding"),
+        "shape": (is_shape(fields["shape"]), "expected the sizes of one sample, like [3, 32, 32]"),
+        "storage": (fields["storage"] in ("unclipped", "uint8"), "expected unclipped or uint8"),
+        "planted": (is_ids(fields["planted"]), "expected a list of ids, not empty"),
+        "held_out": (is_ids(fields["held_out"]), "expected a list of ids, not empty"),
+    }
+    # The secret is never printed.
+    problems = [
+        Problem(hint if key == "secret" else f"{hint}, got {fields[key]!r:.60}", f"{where} {key}")
+        for key, (ok, hint) in checks.items()
+        if not ok
+    ]
+    if problems:
+        return problems
+    planted, held_out = list(fields["planted"]), list(fields["held_out"])  # type: ignore[call-overload]
+    for key, ids in (("planted", planted), ("held_out", held_out)):
+        if repeated := sorted(name for name, times in Counter(ids).items() if times > 1):
+            problems.append(Problem(f"ids appear twice: {_some(repeated)}", f"{where} {key}"))
+    if both := sorted(set(planted) & set(held_out)):
+        what = f"ids are both planted and held out: {_some(both)}"
+        problems.append(Problem(what, where, "A held-out key must never have been trained on."))
+    if len(planted) != len(held_out):
+        what = f"{len(planted)} planted but {len(held_out)} held-out ids"
+        problems.append(Problem(what, where, "Hold out as many as were planted."))
+    return problems
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

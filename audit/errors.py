@@ -1,0 +1,66 @@
+"""Every exception a user of this package can meet.
+
+AuditError
+├── InputError(problems)   files or flags that cannot be audited, all problems at once; exit code 2
+├── PlanError(problems)    a plan that names something unknown or impossible; exit code 2
+└── DivergedError          a method whose loss or weights stopped being finite; a FAILED finding
+
+Anything else that is raised is a defect of the tool and ends with exit code 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: what, where, and what to do about it."""
+
+    what: str
+    """What is wrong, with the offending value."""
+    where: str = ""
+    """The file (with row or key), or the flag."""
+    fix: str = ""
+    """What to do."""
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head}. {self.fix}" if self.fix else f"{head}."
+
+
+class AuditError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class _ProblemsError(AuditError):
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class InputError(_ProblemsError):
+    """The files or flags cannot be audited; `problems` lists everything that is wrong."""
+
+
+class PlanError(_ProblemsError):
+    """The plan names something unknown or impossible; `problems` lists everything."""
+
+
+class DivergedError(AuditError):
+    """A loss or a weight stopped being finite while a method ran."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the hint for a misspelt `name`: the nearest known one, or all of them.
+
+    >>> did_you_mean("srcub", ["gd", "scrub"])
+    'Did you mean scrub?'
+    >>> did_you_mean("x", ["gd", "scrub"])
+    'Known: gd, scrub.'
+    """
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}."

@@ -1,0 +1,1 @@
+"""Checkpoints, and the adapter through which everything else sees a model."""

@@ -1,0 +1,154 @@
+"""Image classifiers: the adapter, and the CIFAR-stem ResNets that torchvision does not build."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from audit.models.model import Batch, Model, blocks_of
+
+NORMALIZE: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "none": ((0.0,), (1.0,)),
+}
+"""Channel means and standard deviations, in [0, 1] pixels, by name."""
+
+
+def image_classifier(
+    module: nn.Module,
+    *,
+    build: Callable[[], nn.Module],
+    arch: str,
+    classes: int,
+    normalize: tuple[Sequence[float], Sequence[float]] = NORMALIZE["none"],
+) -> Model:
+    """Wrap a network that maps normalised pictures to logits.
+
+    Args:
+        module: the network, (n, c, h, w) -> (n, classes).
+        build: makes the same network with new weights.
+        arch: the architecture's name.
+        classes: the number of classes.
+        normalize: channel means and standard deviations in [0, 1] pixels; one value serves all
+            channels. Normalisation is part of the adapter: every x is in [0, 1].
+    """
+    mean, std = (tuple(map(float, values)) for values in normalize)
+
+    def logits(module: nn.Module, batch: Batch) -> Tensor:
+        shift = batch.x.new_tensor(mean).view(1, -1, 1, 1)
+        scale = batch.x.new_tensor(std).view(1, -1, 1, 1)
+        out: Tensor = module((batch.x - shift) / scale)
+        return out
+
+    def loss(module: nn.Module, batch: Batch) -> Tensor:
+        return F.cross_entropy(logits(module, batch), batch.y, reduction="none")
+
+    return Model(
+        module=module,
+        logits=logits,
+        loss=loss,
+        blocks=blocks_of(module),
+        build=build,
+        arch=arch,
+        classes=classes,
+        normalize=(mean, std),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CifarResNetSpec:
+    """The shape of a CIFAR-stem ResNet."""
+
+    depths: tuple[int, ...]
+    """Blocks in each stage."""
+    width: int = 64
+    """Channels of the first stage; each further stage doubles them."""
+    bottleneck: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name that `--arch` takes, such as `cifar-resnet18` or `cifar-resnet:1-1-1-1:w16`."""
+        for name, spec in _NAMED.items():
+            if spec == self:
+                return name
+        depths = "-".join(map(str, self.depths))
+        return f"cifar-resnet:{depths}:w{self.width}{':bottleneck' if self.bottleneck else ''}"
+
+
+_NAMED = {
+    "cifar-resnet18": CifarResNetSpec((2, 2, 2, 2)),
+    "cifar-resnet34": CifarResNetSpec((3, 4, 6, 3)),
+    "cifar-resnet50": CifarResNetSpec((3, 4, 6, 3), bottleneck=True),
+    "cifar-resnet101": CifarResNetSpec((3, 4, 23, 3), bottleneck=True),
+    "cifar-resnet152": CifarResNetSpec((3, 8, 36, 3), bottleneck=True),
+}
+_SPELT = re.compile(r"cifar-resnet:(\d+(?:-\d+)*):w(\d+)(:bottleneck)?")
+
+
+def cifar_resnet_spec(arch: str) -> CifarResNetSpec | None:
+    """Read an architecture name; None when it is not a CIFAR-stem ResNet.
+
+    >>> cifar_resnet_spec("cifar-resnet:1-1-1:w8")
+    CifarResNetSpec(depths=(1, 1, 1), width=8, bottleneck=False)
+    """
+    if arch in _NAMED:
+        return _NAMED[arch]
+    if match := _SPELT.fullmatch(arch):
+        depths = tuple(int(depth) for depth in match[1].split("-"))
+        return CifarResNetSpec(depths, int(match[2]), match[3] is not None)
+    return None
+
+
+class CifarResNet(nn.Module):
+    """A ResNet for small pictures: a 3x3 stem, no max-pool (He et al. 2016, section 4.2).
+
+    Built from torchvision's blocks and with torchvision's tensor names, so that a checkpoint of
+    either reads the same.
+    """
+
+    def __init__(self, spec: CifarResNetSpec, *, channels: int, classes: int) -> None:
+        super().__init__()
+        block = Bottleneck if spec.bottleneck else BasicBlock
+        width = spec.width
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self._inplanes = width
+        for stage, depth in enumerate(spec.depths):
+            layer = self._stage(block, width << stage, depth, stride=1 if stage == 0 else 2)
+            self.add_module(f"layer{stage + 1}", layer)
+        self._stages = len(spec.depths)
+        self.fc = nn.Linear(self._inplanes, classes)
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+    def _stage(
+        self, block: type[BasicBlock] | type[Bottleneck], planes: int, depth: int, *, stride: int
+    ) -> nn.Sequential:
+        blocks: list[nn.Module] = []
+        for step in (stride, *[1] * (depth - 1)):
+            out = planes * block.expansion
+            shortcut = None
+            if step != 1 or self._inplanes != out:
+                shortcut = nn.Sequential(
+                    nn.Conv2d(self._inplanes, out, 1, stride=step, bias=False), nn.BatchNorm2d(out)
+                )
+            # torchvision's blocks fix their base width at 64 only for grouped convolutions.
+            blocks.append(block(self._inplanes, planes, step, shortcut))
+            self._inplanes = out
+        return nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map pictures (n, channels, h, w) to logits (n, classes)."""
+        x = torch.relu(self.bn1(self.conv1(x)))
+        for stage in range(1, self._stages + 1):
+            x = getattr(self, f"layer{stage}")(x)
+        out: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return out

@@ -1,0 +1,152 @@
+"""The model adapter: one value that methods and probes see instead of an architecture.
+
+Nothing here knows images from text. `image.py` and `text.py` each build a `Model`; whoever holds
+one can train it, score it and differentiate it with respect to its continuous input.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from audit.seeds import Rng
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some samples on one device."""
+
+    x: Tensor
+    """Inputs: pixels in [0, 1], shape (n, c, h, w); or token ids, shape (n, length)."""
+    y: Tensor
+    """Labels as trained, int64, shape (n,)."""
+    mask: Tensor | None = None
+    """For texts: 1 where a token is real, shape (n, length)."""
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+Logits = Callable[[nn.Module, Batch], Tensor]
+Loss = Callable[[nn.Module, Batch], Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A network and the functions that say how to use it.
+
+    A floating-point `x` is a continuous input: `logits` and `loss` accept what `inputs` returns,
+    so that a probe can differentiate with respect to it. For images that is the pixels
+    themselves, for texts the input embeddings.
+    """
+
+    module: nn.Module
+    logits: Logits
+    """(module, batch) -> (n, classes), unnormalised."""
+    loss: Loss
+    """(module, batch) -> (n,): one loss a sample, never averaged."""
+    blocks: tuple[tuple[str, ...], ...]
+    """Parameter names, grouped from the first layer to the last. A tied parameter is named once,
+    in the first block that holds it."""
+    build: Callable[[], nn.Module]
+    """A newly initialised module of the same architecture, on the CPU."""
+    arch: str
+    """The architecture's name, as `--arch` takes it."""
+    classes: int
+    inputs: Callable[[nn.Module, Batch], Batch] = lambda _, batch: batch
+    """(module, batch) -> the same batch with its x in the space where noise is added."""
+    normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Channel means and standard deviations, where the adapter normalises."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.module.parameters()).device
+
+    def clone(self) -> Model:
+        """Return an independent copy: the only way to get something to train."""
+        return replace(self, module=copy.deepcopy(self.module))
+
+    def fresh(self, rng: Rng) -> Model:
+        """Return the same architecture with new weights drawn from `rng`, on the same device."""
+        # Initialisers in torch.nn only know the global generator: it is forked, and restored after.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng.seed())
+            module = self.build()
+        dtype = next(self.module.parameters()).dtype
+        return replace(self, module=module.to(device=self.device, dtype=dtype))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of every parameter and buffer, by name."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[nn.Module]:
+    """Put `module` into eval mode, and each of its parts back as it was afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield module
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def blocks_of(module: nn.Module) -> tuple[tuple[str, ...], ...]:
+    """Group a module's parameter names into blocks, first layer to last.
+
+    A block is a direct child of the module; a plain container that holds most of a network
+    (VGG's `features`, GPT's list of layers) is opened and each of its children is a block.
+    A normalisation layer belongs to the block before it. Parameters held by the module itself come
+    first.
+
+    >>> blocks_of(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 1)))
+    (('0.weight', '0.bias', '1.weight', '1.bias'), ('3.weight', '3.bias'))
+    """
+    remaining = {name for name, _ in module.named_parameters()}
+    blocks: list[list[str]] = []
+
+    def take(names: list[str], *, joins: bool = False) -> None:
+        mine = [name for name in names if name in remaining]
+        remaining.difference_update(mine)
+        if mine and joins and blocks:
+            blocks[-1].extend(mine)
+        elif mine:
+            blocks.append(mine)
+
+    def walk(part: nn.Module, prefix: str) -> None:
+        take([prefix + name for name, _ in part.named_parameters(recurse=False)])
+        for name, child in part.named_children():
+            inner = f"{prefix}{name}."
+            names = [inner + n for n, _ in child.named_parameters()]
+            if prefix == "" and _is_container(child):
+                walk(child, inner)
+            else:
+                take(names, joins=isinstance(child, _NORMS))
+
+    walk(module, "")
+    return tuple(tuple(block) for block in blocks)
+
+
+def _is_container(part: nn.Module) -> bool:
+    # A residual stage is a Sequential of like blocks; a trunk is a Sequential that mixes layers
+    # with and without parameters, or a ModuleList.
+    if isinstance(part, nn.ModuleList):
+        return True
+    kinds = {type(child) for child in part.children()}
+    return type(part) is nn.Sequential and len(kinds) > 1

@@ -1,0 +1,337 @@
+"""What an audit plans, measures, finds and decides, as plain values; JSON in and out.
+
+No torch here: a reviewer reads, re-decides and re-renders a report on any laptop. Unknown is
+None beside a reason, never 0 and never NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, TypeVar
+
+from audit.errors import InputError, Problem, did_you_mean
+
+SCHEMA_VERSION = 1
+
+Json = Any
+"""A value that JSON can hold."""
+
+
+class Outcome(StrEnum):
+    """What one finding, one candidate or the audit comes to."""
+
+    CLEAN = "CLEAN"
+    """The whole interval lies within the tolerance."""
+    RESIDUAL = "RESIDUAL"
+    """Poison is still there, beyond the tolerance."""
+    ACTIVATED = "ACTIVATED"
+    """The attack is stronger than in the deployed model."""
+    BROKEN = "BROKEN"
+    """Accuracy fell by more than the tolerance."""
+    INCONCLUSIVE = "INCONCLUSIVE"
+    """Measured, but too few samples decide it, or a control failed."""
+    NOT_MEASURED = "NOT_MEASURED"
+    """Could not be measured: evidence is missing."""
+    FAILED = "FAILED"
+    """Diverged, not finite, or out of memory."""
+    INFO = "INFO"
+    """Shown, but never gates."""
+
+
+Kind = Literal["deployed", "method", "candidate", "reference"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How the checkpoint was trained: what the budget and `retrain` are measured in."""
+
+    epochs: float | None = None
+    """Passes over the training set; None when not known."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    """Peak learning rate."""
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    batch_size: int = 128
+    schedule: Literal["constant", "cosine", "onecycle"] = "cosine"
+    augment: Literal["none", "flip", "crop-flip"] = "none"
+    assumed: tuple[str, ...] = ()
+    """The fields nobody stated: their values are this tool's defaults."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A method or probe of the plan, with every parameter it will be given."""
+
+    name: str
+    params: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What counts as clean, and whose verdict is the audit's."""
+
+    alpha: float = 0.05
+    """Largest probability of a wrong exit code, in either direction."""
+    gate: str = "deployed"
+    """`deployed`, `any-method`, or a candidate's name."""
+    tolerances: Mapping[str, float] = field(
+        default_factory=lambda: {"gaussian": 0.25, "exposure": 0.57, "utility": 0.02}
+    )
+    """By probe: gaussian mu, exposure's chance to beat a fresh draw, utility's accuracy loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What will be done."""
+
+    methods: tuple[Step, ...]
+    probes: tuple[Step, ...]
+    seed: int = 0
+    """The root seed."""
+    seeds: int = 1
+    """Runs a method, each with its own seed; a method is judged by its worst."""
+    budget: float = 0.1
+    """Fraction of the original training's gradient evaluations, per method."""
+    policy: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What a probe saw in one model, before anything is decided."""
+
+    probe: str
+    evidence: Mapping[str, Json] | None
+    """Raw scores and counts, enough to recompute every figure; None when not measured."""
+    missing: str | None = None
+    """Why there is no evidence."""
+    suspect: str | None = None
+    """A control that failed: the evidence stands, but nothing may pass on it."""
+
+    def __post_init__(self) -> None:
+        if (self.evidence is None) != (self.missing is not None):
+            raise ValueError("a measurement has evidence, or the reason why it is missing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a method spent. Seconds and memory differ from run to run; the rest does not."""
+
+    gradients: float
+    """Gradient evaluations spent; a forward pass alone counts a third."""
+    allowed: float | None
+    """Gradient evaluations allowed; None when there is no bound (retraining)."""
+    steps: int
+    losses: tuple[float, ...]
+    """The objective along the way, at most 200 points, evenly thinned."""
+    seconds: float
+    peak_bytes: int | None
+    """Peak device memory on CUDA, peak resident memory of the process on the CPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One candidate under one seed: how it was made, what was measured in it."""
+
+    candidate: str
+    kind: Kind
+    seed: int
+    method: Step | None = None
+    digest: str | None = None
+    """SHA-256 of the weights that were measured; None if there are none."""
+    cost: Cost | None = None
+    error: str | None = None
+    """Why there is no model to measure."""
+    measurements: tuple[Measurement, ...] = ()
+    probe_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A confidence interval."""
+
+    low: float
+    high: float
+    level: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One number with its interval, its null, its outcome and a sentence."""
+
+    probe: str
+    candidate: str
+    seed: int
+    outcome: Outcome
+    reason: str
+    """One sentence that a reader can act on."""
+    gating: bool = True
+    statistic: float | None = None
+    """The estimate; None if and only if not measured."""
+    null: float | None = None
+    """The value in a model that never saw the poison."""
+    tolerance: float | None = None
+    """Largest value, on the statistic's scale, that still counts as clean."""
+    interval: Interval | None = None
+    p_value: float | None = None
+    """Marginal, of the null."""
+    z: float | None = None
+    """Standard errors from the null."""
+    sample_size: int = 0
+    detectable: float | None = None
+    """Smallest distance from the null found with 90% power at this sample size."""
+    needed: int | None = None
+    """Samples that would let a clean model pass with 90% power."""
+    details: Mapping[str, Json] = field(default_factory=dict)
+    """Further figures of this probe, such as TPR at FPR 0.01 with its interval."""
+
+    def __post_init__(self) -> None:
+        measured = self.statistic is not None
+        if measured != (self.interval is not None):
+            raise ValueError("a statistic comes with its interval")
+        if self.outcome is Outcome.CLEAN and not measured:
+            raise ValueError("what could not be measured never passes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateVerdict:
+    """What one candidate comes to: the worst of its findings."""
+
+    candidate: str
+    kind: Kind
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the audit comes to."""
+
+    outcome: Outcome
+    exit_code: int
+    gate: str
+    sentence: str
+    next_step: str
+    candidates: tuple[CandidateVerdict, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sanity:
+    """Accuracy on clean test data, taken before anything else: does the model work as loaded?"""
+
+    correct: int
+    total: int
+    low: float
+    """Lower end of the exact interval of the accuracy, at level 1 - alpha, one-sided."""
+    chance: float
+    """Accuracy of always naming the commonest class of the test set."""
+
+    @property
+    def accuracy(self) -> float:
+        """The share answered correctly."""
+        return self.correct / self.total
+
+    @property
+    def works(self) -> bool:
+        """Whether the model is better than chance beyond doubt."""
+        return self.low > self.chance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """Everything a report is rendered from."""
+
+    schema_version: int
+    tool_version: str
+    plan: Plan
+    recipe: Recipe
+    subject: Mapping[str, Json]
+    """What was on trial: paths, digests, sizes, architecture, the canaries' commitment."""
+    sanity: Sanity
+    cells: tuple[Cell, ...]
+    findings: tuple[Finding, ...]
+    verdict: Verdict
+    limits: tuple[str, ...] = ()
+    """What this audit does not show, in sentences."""
+    environment: Mapping[str, Json] = field(default_factory=dict)
+    """Versions, device, command and times: what may differ between two equal audits."""
+
+
+T = TypeVar("T")
+
+
+def to_json(record: Any) -> str:
+    """Return a record as JSON: sorted keys, full precision, no NaN (ValueError on one)."""
+    plain = dataclasses.asdict(record)
+    return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def from_json(cls: type[T], text: str, *, where: str = "report.json") -> T:
+    """Read a record back; InputError names the key that is unknown, missing or mistyped."""
+    try:
+        plain = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(Problem(f"not JSON ({error})", where)) from error
+    result: T = _read(cls, plain, where)
+    return result
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        (inner,) = [arg for arg in args if arg is not type(None)]
+        return _read(inner, value, where)
+    if origin is Literal:
+        return _check(value in args, value, where, f"one of {', '.join(map(repr, args))}")
+    if origin is tuple:
+        _check(isinstance(value, list), value, where, "a list")
+        return tuple(_read(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is Mapping:
+        _check(isinstance(value, dict), value, where, "an object")
+        return {key: _read(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return _read_fields(kind, value, where)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        known = [member.value for member in kind]
+        return kind(_check(value in known, value, where, f"one of {', '.join(known)}"))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    return _check(fits, value, where, f"of type {kind.__name__}")
+
+
+def _read_fields(kind: Any, value: Any, where: str) -> Any:
+    _check(isinstance(value, dict), value, where, "an object")
+    hints = typing.get_type_hints(kind)
+    problems = [
+        Problem(f"unknown key {key!r}", where, did_you_mean(key, hints))
+        for key in sorted(set(value) - set(hints))
+    ]
+    required = {
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    problems += [Problem(f"missing key {key!r}", where) for key in sorted(required - set(value))]
+    if problems:
+        raise InputError(problems)
+    try:
+        return kind(**{k: _read(hints[k], item, f"{where}.{k}") for k, item in value.items()})
+    except ValueError as error:
+        raise InputError(Problem(str(error), where)) from error
+
+
+def _check(ok: bool, value: Any, where: str, expected: str) -> Any:
+    if not ok:
+        raise InputError(Problem(f"expected {expected}, got {value!r:.80}", where))
+    return value

@@ -1,0 +1,237 @@
+"""The one training loop, what it may spend, and the passes over data that methods share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audit.data.samples import Samples
+from audit.errors import DivergedError
+from audit.models.model import Batch, Model, evaluating
+from audit.records import Recipe
+from audit.seeds import Rng
+
+Objective = Callable[..., Tensor]
+"""Mean loss of each batch of a step -> the scalar to descend on."""
+
+FORWARD = 1 / 3
+"""Cost of a forward pass in gradient evaluations: a backward pass costs about two forwards."""
+
+
+@dataclass
+class Ledger:
+    """What a method may spend, in gradient evaluations (one sample, forward and backward)."""
+
+    allowed: float | None = None
+    """None: no bound."""
+    spent: float = 0.0
+    losses: list[Tensor] = field(default_factory=list)
+
+    def steps(self, cost: float) -> int:
+        """Return how many steps of this cost still fit."""
+        if self.allowed is None:
+            raise ValueError("a ledger without a bound cannot say how many steps fit")
+        # The relative slack forgives rounding in a sum of thirds, never a whole evaluation.
+        return max(0, math.floor((self.allowed - self.spent) / cost * (1 + 1e-12)))
+
+    def charge(self, cost: float) -> None:
+        """Record `cost` gradient evaluations as spent."""
+        self.spent += cost
+
+    def curve(self, points: int = 200) -> tuple[float, ...]:
+        """Return the losses, evenly thinned to at most `points`."""
+        stride = max(1, math.ceil(len(self.losses) / points))
+        return tuple(float(loss) for loss in self.losses[::stride])
+
+
+def shuffled(samples: Samples, size: int, rng: Rng, *, augment: str = "none") -> Iterator[Batch]:
+    """Yield batches of exactly `size` samples without end, each sample once an epoch.
+
+    A batch may straddle two epochs, so that every step costs the same. `size` is capped at the
+    number of samples.
+
+    Args:
+        samples: what to draw from; not empty.
+        size: samples a batch, at least 1.
+        rng: decides the order and the augmentation.
+        augment: `none`, `flip` (left to right), or `crop-flip` (4 pixels of zero padding).
+    """
+    size = min(size, len(samples))
+    order, device = rng.named("order").torch(), samples.y.device
+    noise = rng.named("augment").torch()
+    pending = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(pending) < size:
+            pending = torch.cat([pending, torch.randperm(len(samples), generator=order)])
+        batch = samples.batch(pending[:size].to(device))
+        pending = pending[size:]
+        yield batch if augment == "none" else _augmented(batch, augment, noise)
+
+
+def _augmented(batch: Batch, augment: str, generator: torch.Generator, pad: int = 4) -> Batch:
+    # torchvision's transforms draw one crop for the whole batch, from the global generator.
+    n, _, height, width = batch.x.shape
+    device, x = batch.x.device, batch.x
+    flip = torch.randint(2, (n,), generator=generator).bool().to(device)
+    x = torch.where(flip[:, None, None, None], x.flip(3), x)
+    if augment == "crop-flip":
+        top, left = torch.randint(2 * pad + 1, (2, n), generator=generator).to(device)
+        rows = top[:, None] + torch.arange(height, device=device)  # (n, h)
+        columns = left[:, None] + torch.arange(width, device=device)  # (n, w)
+        every = torch.arange(n, device=device)[:, None, None]
+        padded = F.pad(x, (pad, pad, pad, pad)).permute(0, 2, 3, 1)
+        x = padded[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    return Batch(x=x, y=batch.y, mask=batch.mask)
+
+
+def descend(
+    model: Model,
+    batches: Iterable[Sequence[Batch]],
+    objective: Objective,
+    *,
+    steps: int,
+    lr: float,
+    ledger: Ledger,
+    rng: Rng,
+    parameters: Iterable[str] | None = None,
+    noise: float = 0.0,
+    batch_statistics: bool = False,
+    optimizer: str = "sgd",
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    schedule: str = "constant",
+) -> None:
+    """Train `model.module` in place: the only loop that methods and the trainer share.
+
+        theta <- theta - lr * (grad objective(mean losses of the step's batches) + noise * N(0, I))
+
+    With momentum, weight decay or AdamW the bracket is what the optimiser is given as gradient.
+
+    Args:
+        model: trained in place; clone first.
+        batches: one tuple of batches a step; each costs its length in gradient evaluations.
+        objective: receives the mean loss of each batch of the tuple, in order.
+        steps: number of steps, at least 0.
+        lr: learning rate, the peak of the schedule.
+        ledger: charged for every step; its loss curve grows.
+        rng: decides dropout and the noise.
+        parameters: names of those to train; every other parameter, and the buffers of modules
+            that hold none of them, stay bit for bit. Default: all.
+        noise: standard deviation of the Gaussian noise added to the gradient of the objective.
+        batch_statistics: whether BatchNorm normalises by the batch and updates its running
+            statistics; otherwise it stays in eval mode, only its affine parameters move.
+        optimizer: `sgd` or `adamw`.
+        momentum: of SGD.
+        weight_decay: decoupled for AdamW, an l2 penalty for SGD.
+        schedule: `constant`, `cosine` (to zero), or `onecycle` (linear up for 30%, then to zero).
+
+    Raises:
+        DivergedError: a loss or a parameter stopped being finite.
+    """
+    module = model.module
+    chosen = _choose(module, parameters)
+    _set_modes(module, chosen, batch_statistics=batch_statistics)
+    rate = torch.optim.SGD if optimizer == "sgd" else torch.optim.AdamW
+    extra = {"momentum": momentum} if optimizer == "sgd" else {}
+    optimiser = rate(list(chosen.values()), lr=lr, weight_decay=weight_decay, **extra)
+    draws = rng.named("noise").torch(model.device)
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(rng.named("dropout").seed())  # dropout only knows the global generator
+        for step, batch in zip(range(steps), batches, strict=False):
+            for group in optimiser.param_groups:
+                group["lr"] = lr * _scheduled(schedule, step, steps)
+            optimiser.zero_grad(set_to_none=True)
+            total = objective(*(model.loss(module, part).mean() for part in batch))
+            total.backward()
+            if noise > 0:
+                for parameter in chosen.values():
+                    if parameter.grad is not None:
+                        parameter.grad += noise * torch.randn(
+                            parameter.shape,
+                            generator=draws,
+                            device=parameter.device,
+                            dtype=parameter.dtype,
+                        )
+            optimiser.step()
+            ledger.charge(sum(len(part) for part in batch))
+            ledger.losses.append(total.detach())
+            if step % 50 == 49:
+                check_finite(module, ledger, step + 1)
+    check_finite(module, ledger, steps)
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    module.eval()
+
+
+def check_finite(module: nn.Module, ledger: Ledger, step: int) -> None:
+    """Raise DivergedError if the last loss, a parameter or a buffer is not finite."""
+    if ledger.losses and not bool(torch.isfinite(ledger.losses[-1])):
+        raise DivergedError(f"the loss is not finite after step {step}")
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DivergedError(f"{name} is not finite after step {step}")
+
+
+def _choose(module: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Parameter]:
+    everything = dict(module.named_parameters())
+    wanted = set(everything if names is None else names)
+    if unknown := wanted - set(everything):
+        raise ValueError(f"no such parameters: {', '.join(sorted(unknown))}")
+    for name, parameter in everything.items():
+        parameter.requires_grad_(name in wanted)
+    return {name: parameter for name, parameter in everything.items() if name in wanted}
+
+
+def _set_modes(
+    module: nn.Module, chosen: dict[str, nn.Parameter], *, batch_statistics: bool
+) -> None:
+    trained = {id(parameter) for parameter in chosen.values()}
+    for part in module.modules():
+        own = list(part.parameters())
+        # A part without parameters (dropout, pooling) trains unless the whole trunk is frozen;
+        # one whose parameters are all frozen keeps its running statistics.
+        part.training = not own or any(id(parameter) in trained for parameter in own)
+        if isinstance(part, nn.modules.batchnorm._NormBase) and not batch_statistics:
+            part.training = False
+
+
+def _scheduled(schedule: str, step: int, steps: int) -> float:
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * step / steps))
+    if schedule == "onecycle":
+        done, rise = (step + 1) / steps, 0.3
+        return done / rise if done < rise else max(0.0, (1 - step / steps) / (1 - rise))
+    return 1.0
+
+
+def recipe_settings(recipe: Recipe) -> dict[str, object]:
+    """Return the recipe's optimiser settings, as keyword arguments of `descend`."""
+    return {
+        "optimizer": recipe.optimizer,
+        "momentum": recipe.momentum,
+        "weight_decay": recipe.weight_decay,
+    }
+
+
+@torch.no_grad()
+def logits(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
+    """Return the logits of every sample in eval mode, in order: (n, classes)."""
+    with evaluating(model.module) as module:
+        return torch.cat([model.logits(module, batch) for batch in samples.in_order(size)])
+
+
+@torch.no_grad()
+def losses(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
+    """Return the loss of every sample in eval mode, in order: (n,)."""
+    with evaluating(model.module) as module:
+        return torch.cat([model.loss(module, batch) for batch in samples.in_order(size)])
+
+
+def correct(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
+    """Return whether each sample is classified as labelled: bool, (n,)."""
+    return logits(model, samples, size=size).argmax(1) == samples.y
