@@ -85,6 +85,8 @@ class Policy:
         default_factory=lambda: {"gaussian": 0.25, "exposure": 0.57, "utility": 0.02}
     )
     """By probe: gaussian mu, exposure's chance to beat a fresh draw, utility's accuracy loss."""
+    exit_zero: bool = False
+    """Whether an exit code of 1 is reported as 0; the verdict stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

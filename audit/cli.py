@@ -1,0 +1,269 @@
+"""The command line: arguments -> calls -> exit code. Nothing is computed here.
+
+0 gate passed, 1 residual poison or a broken candidate, 2 usage or input error, 3 inconclusive,
+4 the tool itself failed, 130 interrupted. torch is imported by the commands that need it, so that
+`--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from audit.errors import AuditError, InputError, PlanError, Problem
+
+INTERRUPTED = 130
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """Run the command of the process's arguments and exit with its code."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; every message goes to stderr."""
+    try:
+        result = cli.main(list(arguments), prog_name="poison-audit", standalone_mode=False)
+    except (InputError, PlanError) as error:
+        _complain(error.problems)
+        return 2
+    except AuditError as error:
+        _complain([Problem(str(error))])
+        return 2
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nInterrupted. Completed cells are kept: run the same command again.", err=True)
+        return INTERRUPTED
+    except Exception:  # a crash must never look like a verdict
+        traceback.print_exc()
+        click.echo("poison-audit itself failed; this says nothing about the model.", err=True)
+        return 4
+    return result if isinstance(result, int) else 0
+
+
+def _complain(problems: Sequence[Problem]) -> None:
+    many = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
+    click.echo(f"poison-audit: {many}; nothing was audited.", err=True)
+    for problem in problems:
+        text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(problem))
+        click.echo(f"  - {text}", err=True)
+
+
+class _Pairs(click.ParamType):
+    """`KEY=VALUE`, several separated by commas where `many`."""
+
+    name = "key=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not key or not text:
+            self.fail(f"expected {(param and param.metavar) or 'KEY=VALUE'}, got {value!r}")
+        return key.strip(), text.strip()
+
+
+PAIR = _Pairs()
+PATH = click.Path(path_type=Path)
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+SUBJECT = _options(
+    click.argument("model", type=PATH),
+    click.option("--forget", type=PATH, help="Table of the training samples known to be poisoned."),
+    click.option("--train", type=PATH, help="Training table: CSV, Parquet, npz or image folder."),
+    click.option("--test", type=PATH, help="Clean test table, never trained on."),
+    click.option("--names", metavar="A,B,..", help="Label names, in the order of the outputs."),
+    click.option("--canaries", type=PATH, help="Key of a Gaussian planting (canaries.json)."),
+    click.option("--bases", type=PATH, help="Table of the clean samples canaries were made from."),
+    click.option("--arch", help="Architecture: a torchvision name, or cifar-resnet18 and kin."),
+    click.option("--factory", metavar="PACKAGE.MODULE:FUNCTION", help="Your own architecture."),
+    click.option("--normalize", metavar="NAME|M,S", help="cifar10, imagenet, none, or MEANS/STDS."),
+    click.option("--allow-pickle", is_flag=True, help="Read .pt files, with weights_only=True."),
+    click.option("--config", type=PATH, help="audit.toml; default: beside MODEL, then FORGET."),
+    click.option(
+        "--recipe",
+        "recipe",
+        type=PAIR,
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="How MODEL was trained: epochs, lr, batch_size, optimizer, momentum, weight_decay, "
+        "schedule, augment.",
+    ),
+    click.option("--seed", type=int, help="Root seed of every generator.  [default: 0]"),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+)
+JUDGING = _options(
+    click.option(
+        "--reference", type=PATH, multiple=True, help="A model that never saw the poison."
+    ),
+    click.option(
+        "--candidate",
+        type=PAIR,
+        multiple=True,
+        metavar="NAME=PATH",
+        help="A checkpoint unlearned elsewhere, to be judged beside MODEL.",
+    ),
+    click.option("--gate", help="deployed, any-method or a candidate.  [default: deployed]"),
+    click.option(
+        "--alpha", type=float, help="Largest chance of a wrong exit code.  [default: 0.05]"
+    ),
+    click.option(
+        "--tolerance",
+        type=PAIR,
+        multiple=True,
+        metavar="PROBE=VALUE",
+        help="gaussian (0.25), exposure (0.57) or utility (0.02).",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        type=PAIR,
+        multiple=True,
+        metavar="NAME.KEY=VALUE",
+        help="A parameter of a method or probe, such as scrub.alpha=0.5.",
+    ),
+    click.option("--out", type=PATH, help="Run directory.  [default: audit-UTC, or one to resume]"),
+    click.option("--exit-zero", is_flag=True, help="Report exit code 1 as 0, and nothing else."),
+    click.option("--quiet", "-q", is_flag=True, help="No progress on stderr."),
+)
+METHODS = _options(
+    click.option("--methods", metavar="A,B,..", help="Methods to run.  [default: all eight]"),
+    click.option(
+        "--budget",
+        type=float,
+        help="Share of the original training's gradient evaluations, a method.  [default: 0.1]",
+    ),
+    click.option("--seeds", type=int, help="Runs a method; the worst counts.  [default: 1]"),
+    click.option("--keep", is_flag=True, help="Save each unlearned model in the run directory."),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="poison-audit", prog_name="poison-audit")
+def cli() -> None:
+    """Audit a trained model for poison that unlearning left behind.
+
+    Exit codes: 0 the gate passed; 1 residual poison or a broken candidate; 2 usage or input error;
+    3 inconclusive; 4 the tool itself failed. What could not be measured never passes.
+    """
+
+
+@cli.command()
+@SUBJECT
+@METHODS
+@JUDGING
+def check(**given: Any) -> int:
+    """Unlearn MODEL by every method, probe what is left, and judge.
+
+    \b
+    Example:
+      poison-audit check model.safetensors --forget forget.csv --train train.npz \\
+          --test test.npz --canaries canaries.json --normalize cifar10 --recipe epochs=100
+    """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
+    from audit.commands import audit
+
+    return audit(given)
+
+
+@cli.command()
+@SUBJECT
+@JUDGING
+def probe(**given: Any) -> int:
+    """Probe MODEL, and any candidates, without unlearning anything: the gate for CI."""
+    from audit.commands import audit
+
+    return audit({**given, "methods": "none", "budget": None, "seeds": None, "keep": False})
+
+
+@cli.command()
+@SUBJECT
+@click.option("--method", required=True, help="One of `poison-audit methods`.")
+@click.option("--budget", type=float, help="Share of the original training.  [default: 0.1]")
+@click.option("--set", "settings", type=PAIR, multiple=True, metavar="METHOD.KEY=VALUE")
+@click.option("-o", "--output", type=PATH, required=True, help="Where to write the safetensors.")
+def unlearn(**given: Any) -> int:
+    """Unlearn the forget set from MODEL by one method, and write the result.
+
+    Nothing is judged: audit the result by `poison-audit probe`.
+    """
+    from audit.commands import unlearn as run
+
+    return run(given)
+
+
+@cli.command()
+@click.argument("model", type=PATH)
+@click.option("-o", "--output", type=PATH, help="Where to write.  [default: beside MODEL]")
+@click.option("--force", is_flag=True, help="Overwrite an audit.toml that is there.")
+def init(model: Path, output: Path | None, force: bool) -> int:
+    """Write an audit.toml from what can be identified, and mark what can not."""
+    from audit.starting import write_config
+
+    click.echo(write_config(model, output, force=force))
+    return 0
+
+
+@cli.command()
+def methods() -> int:
+    """List the unlearning methods with their parameters and sources."""
+    from audit import methods as room
+
+    for name, method in room.METHODS.items():
+        given = ", ".join(f"{key}={value}" for key, value in room.parameters(name).items())
+        click.echo(f"{name:<14}{method.title}. {method.source}\n{'':<14}{given or 'no parameters'}")
+    return 0
+
+
+@cli.command()
+def probes() -> int:
+    """List the probes: what each asks and needs."""
+    from audit import probes as room
+
+    for name, entry in room.PROBES.items():
+        click.echo(f"{name:<14}{entry.question}\n{'':<14}needs {entry.needs}")
+    return 0
+
+
+@cli.command()
+def doctor() -> int:
+    """Say what this installation has: versions, devices, optional readers."""
+    from audit.starting import describe_installation
+
+    click.echo(describe_installation())
+    return 0
+
+
+@cli.command()
+@click.argument("report", type=PATH)
+@click.option("--html", type=PATH, help="Write the page here; default: the terminal's table.")
+def render(report: Path, html: Path | None) -> int:
+    """Render a report.json again, without torch, and exit with its code."""
+    from audit.rendering import render_again
+
+    return render_again(report, html)
+
+
+if __name__ == "__main__":
+    main()

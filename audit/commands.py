@@ -1,0 +1,263 @@
+"""What `check`, `probe` and `unlearn` do: flags -> config -> plan -> trial -> cells -> record."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audit import engine
+from audit.case import Sources, Trial, load_trial
+from audit.config import Config, find_config, make_recipe, parse_number, read_config
+from audit.decide import decide
+from audit.errors import AuditError, InputError, PlanError, Problem
+from audit.methods import METHODS
+from audit.models.checkpoint import save_model
+from audit.plan import check_plan, make_plan
+from audit.progress import Reporter
+from audit.records import SCHEMA_VERSION, AuditRecord, Cell, Plan, Recipe, Sanity
+from audit.rendering import show, write_reports
+from audit.seeds import Rng
+
+RESERVED = ("deployed", "any-method", "retrained")
+
+
+def audit(given: Mapping[str, Any]) -> int:
+    """Run an audit from the command line's values; return its exit code."""
+    started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
+    config, sources, recipe, plan = _read_flags(given)
+    device = _device(given["device"])
+    reporter = Reporter(quiet=given["quiet"])
+    with reporter.stage("Reading the model, the tables and the keys"):
+        trial = load_trial(sources, recipe=recipe, device=device)
+    names = [step.name for step in plan.methods] + [c.name for c in trial.contenders]
+    check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[*names, "retrained"])
+    case, sanity = engine.check_sanity(trial.case, alpha=plan.policy.alpha)
+    trial = replace(trial, case=case)
+    reporter.say(_introduction(trial, sanity))
+    key = engine.fingerprint(plan, recipe, trial.subject, device.type)
+    out = engine.open_run(given["out"], key, started=started.strftime("%Y%m%dT%H%M%SZ"))
+    cells: tuple[Cell, ...] = ()
+    if sanity.works:
+        with reporter.cells() as report:
+            cells = engine.run(
+                trial,
+                plan,
+                out,
+                key=key,
+                keep=given["keep"],
+                allow_pickle=sources.allow_pickle,
+                report=report,
+            )
+    decision = decide(plan, sanity, cells, attacks=trial.subject["attacks"])
+    record = AuditRecord(
+        schema_version=SCHEMA_VERSION,
+        tool_version=version("poison-audit"),
+        plan=plan,
+        recipe=recipe,
+        subject=trial.subject,
+        sanity=sanity,
+        cells=cells,
+        findings=decision.findings,
+        verdict=decision.verdict,
+        limits=trial.limits,
+        environment=_environment(device, config, started, time.perf_counter() - clock),
+    )
+    write_reports(record, out)
+    reporter.say(f"Report: {out / 'report.html'} and {out / 'report.json'}")
+    show(record)
+    return record.verdict.exit_code
+
+
+def unlearn(given: Mapping[str, Any]) -> int:
+    """Unlearn by one method and write the model; return the exit code."""
+    wanted = {**given, "methods": given["method"], "seeds": None}
+    _, sources, recipe, plan = _read_flags(wanted)
+    if len(plan.methods) != 1:
+        raise PlanError(Problem("give one method", "--method"))
+    device = _device(given["device"])
+    trial = load_trial(sources, recipe=recipe, device=device)
+    check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[])
+    step = plan.methods[0]
+    model, cost, error = engine.unlearn(
+        trial.case, step, Rng(plan.seed).named(step.name, 0), budget=plan.budget
+    )
+    if model is None:
+        raise AuditError(f"{error}. Nothing was written")
+    extra = {"poison_audit.method": step.name, "poison_audit.digest": model.digest()}
+    save_model(model, given["output"], extra=extra)
+    allowed = "no bound" if cost.allowed is None else f"{cost.allowed:,.0f} allowed"
+    print(
+        f"{given['output']}: {step.name}, {cost.gradients:,.0f} gradient evaluations ({allowed}), "
+        f"{cost.seconds:.1f} s. Not judged: run `poison-audit probe` on it."
+    )
+    return 0
+
+
+def _read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan]:
+    """Read audit.toml and the flags; every problem of both at once."""
+    problems: list[Problem] = []
+    path = given["config"] or find_config(given["model"], given["forget"])
+    config = Config()
+    if path is not None:
+        try:
+            config = read_config(path)
+        except InputError as error:
+            problems += error.problems
+    try:
+        recipe = make_recipe(config, dict(given["recipe"]))
+    except PlanError as error:
+        problems += error.problems
+        recipe = Recipe()
+    plan = None
+    try:
+        settings, tolerances, wrong = _numbers(given)
+        problems += wrong
+        plan = make_plan(
+            config,
+            methods=_listed(given["methods"]),
+            settings=settings,
+            tolerances=tolerances,
+            alpha=given.get("alpha"),
+            gate=given.get("gate"),
+            budget=given["budget"],
+            seed=given["seed"],
+            seeds=given["seeds"],
+            exit_zero=given.get("exit_zero", False),
+        )
+        if plan.methods and recipe.epochs is None:
+            problems.append(
+                Problem(
+                    "the epochs of the original training are not given, and budgets are a share of "
+                    "them",
+                    fix="Give them by --recipe epochs=N, or epochs = N under [training] in "
+                    "audit.toml; `poison-audit probe` needs none",
+                )
+            )
+    except PlanError as error:
+        problems += error.problems
+    candidates, wrong = _candidates(given.get("candidate", ()))
+    problems += wrong
+    sources = Sources(
+        model=given["model"],
+        forget=given["forget"],
+        train=given["train"] or config.get("data", "train"),
+        test=given["test"] or config.get("data", "test"),
+        names=_listed(given["names"]) or _tuple(config.get("data", "names")),
+        canaries=given["canaries"] or config.get("evidence.gaussian", "canaries"),
+        bases=given["bases"] or config.get("evidence.gaussian", "bases"),
+        references=tuple(given.get("reference") or config.get("reference", "paths", ())),
+        candidates=candidates,
+        arch=given["arch"] or (None if given["factory"] else config.get("model", "arch")),
+        factory=given["factory"],
+        normalize=given["normalize"] or config.get("model", "normalize"),
+        allow_pickle=given["allow_pickle"],
+    )
+    if problems or plan is None:
+        # The files are looked at all the same, so that one run names everything that is wrong.
+        try:
+            load_trial(sources, recipe=recipe, device="cpu")
+        except InputError as error:
+            problems += error.problems
+        raise InputError(problems)
+    return config, sources, recipe, plan
+
+
+def _numbers(
+    given: Mapping[str, Any],
+) -> tuple[dict[str, dict[str, Any]], dict[str, float], list[Problem]]:
+    settings: dict[str, dict[str, Any]] = {}
+    tolerances: dict[str, float] = {}
+    problems: list[Problem] = []
+    for target, text in given.get("settings", ()):
+        name, dot, key = target.partition(".")
+        if not dot:
+            problems.append(
+                Problem(
+                    f"expected NAME.KEY=VALUE, got {target}={text}",
+                    "--set",
+                    "For example --set scrub.alpha=0.5",
+                )
+            )
+            continue
+        settings.setdefault(name, {})[key] = parse_number(text)
+    for name, text in given.get("tolerance", ()):
+        value = parse_number(text)
+        if isinstance(value, str):
+            problems.append(Problem(f"expected a number, got {text!r}", f"--tolerance {name}"))
+        else:
+            tolerances[name] = value
+    return settings, tolerances, problems
+
+
+def _candidates(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Path], list[Problem]]:
+    problems: list[Problem] = []
+    candidates: dict[str, Path] = {}
+    for name, path in pairs:
+        if name in candidates or name in RESERVED or name in METHODS:
+            problems.append(
+                Problem(
+                    f"the name {name!r} is taken",
+                    f"--candidate {name}={path}",
+                    "Choose another name",
+                )
+            )
+        candidates[name] = Path(path)
+    return candidates, problems
+
+
+def _listed(text: str | None) -> tuple[str, ...] | None:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else None
+
+
+def _tuple(value: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(value)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(Problem(f"no such device: {name} ({reason})", "--device")) from error
+    return device
+
+
+def _introduction(trial: Trial, sanity: Sanity) -> str:
+    subject, case = trial.subject, trial.case
+    return (
+        f"{subject['arch']} ({subject['parameters']:,} parameters, {subject['arch_source']}), "
+        f"{len(case.retain):,} retain + {len(case.forget):,} forget + {len(case.test):,} test "
+        f"samples, on {case.model.device}. Accuracy on test: {sanity.accuracy:.1%}."
+    )
+
+
+def _environment(
+    device: torch.device, config: Config, started: datetime.datetime, seconds: float
+) -> dict[str, Any]:
+    packages = ("numpy", "scipy", "torch", "torchvision", "safetensors")
+    return {
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "device": (
+            torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+        )
+        or device.type,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "command": shlex.join(["poison-audit", *sys.argv[1:]]),
+        "config": str(config.path) if config.path else None,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": seconds,
+    }

@@ -1,0 +1,205 @@
+"""audit.toml, and the flags that say the same: what is on trial, and the recipe it was trained by.
+
+Everything audit.toml can say can be said by a flag, which wins. Unknown keys and values of the
+wrong type are refused, all at once, with the nearest known key named.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from audit.errors import InputError, PlanError, Problem, did_you_mean
+from audit.records import Recipe
+
+RECIPE_KEYS = {
+    "epochs": float,
+    "optimizer": ("sgd", "adamw"),
+    "lr": float,
+    "momentum": float,
+    "weight_decay": float,
+    "batch_size": int,
+    "schedule": ("constant", "cosine", "onecycle"),
+    "augment": ("none", "flip", "crop-flip"),
+}
+KEYS: dict[str, tuple[str, ...]] = {
+    "model": ("arch", "normalize"),
+    "data": ("train", "test", "names"),
+    "training": tuple(RECIPE_KEYS),
+    "evidence.gaussian": ("canaries", "bases"),
+    "reference": ("paths",),
+    "policy": ("alpha", "gate"),
+    "policy.tolerances": ("gaussian", "exposure", "utility"),
+    "plan": ("methods", "budget", "seed", "seeds"),
+}
+"""The tables of audit.toml and their keys; `[methods.NAME]` and `[probes.NAME]` hold parameters."""
+
+PATHS = {
+    ("data", "train"),
+    ("data", "test"),
+    ("evidence.gaussian", "canaries"),
+    ("evidence.gaussian", "bases"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What an audit.toml says, with its paths resolved against its folder."""
+
+    path: Path | None = None
+    values: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    """By (table, key)."""
+    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Parameters of methods and probes, by name."""
+
+    def get(self, table: str, key: str, default: Any = None) -> Any:
+        """Return the value of a key, or `default` where the file does not give it."""
+        return self.values.get((table, key), default)
+
+
+def find_config(model: Path, forget: Path | None) -> Path | None:
+    """Return the audit.toml beside the checkpoint, else the one beside the forget set."""
+    folders = [model if model.is_dir() else model.parent]
+    folders += [forget.parent] if forget else []
+    return next((f / "audit.toml" for f in folders if (f / "audit.toml").is_file()), None)
+
+
+def read_config(path: Path) -> Config:
+    """Read an audit.toml.
+
+    Raises:
+        InputError: everything that is wrong with the file.
+    """
+    where = str(path)
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read ({error.strerror})", where)) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(Problem(f"not valid TOML ({error})", where)) from error
+    problems: list[Problem] = []
+    values: dict[tuple[str, str], Any] = {}
+    params: dict[str, Mapping[str, Any]] = {}
+    for table, content in _tables(tree, "", problems, where):
+        kind, _, name = table.partition(".")
+        if kind in ("methods", "probes") and name:
+            params[name] = content
+            continue
+        if table not in KEYS:
+            hint = did_you_mean(table, [*KEYS, "methods.NAME", "probes.NAME"])
+            problems.append(Problem(f"unknown table [{table}]", where, hint))
+            continue
+        for key, value in content.items():
+            if key not in KEYS[table]:
+                hint = did_you_mean(key, KEYS[table])
+                problems.append(Problem(f"unknown key {key!r}", f"{where} [{table}]", hint))
+            elif wrong := _mistyped(table, key, value):
+                problems.append(Problem(wrong, f"{where} [{table}] {key}"))
+            else:
+                values[table, key] = _resolved(table, key, value, path.parent)
+    if problems:
+        raise InputError(problems)
+    return Config(path=path, values=values, params=params)
+
+
+def _tables(
+    tree: Mapping[str, Any], prefix: str, problems: list[Problem], where: str
+) -> list[tuple[str, dict[str, Any]]]:
+    found = []
+    own = {key: value for key, value in tree.items() if not isinstance(value, dict)}
+    if prefix:
+        found.append((prefix, own))
+    elif own:
+        problems += [
+            Problem(f"unknown key {key!r} outside every table", where, did_you_mean(key, KEYS))
+            for key in own
+        ]
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            inner = f"{prefix}.{key}" if prefix else key
+            found += _tables(value, inner, problems, where)
+    # A table that only groups others, such as [evidence], says nothing itself.
+    return [(name, content) for name, content in found if content or name in KEYS]
+
+
+def _mistyped(table: str, key: str, value: Any) -> str | None:
+    strings = key in ("paths", "names", "methods")
+    if strings:
+        ok = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        expected = "a list of strings"
+    elif table == "training":
+        return _wrong_recipe(key, value)
+    elif table == "policy.tolerances" or key in ("alpha", "budget"):
+        ok, expected = _is_number(value), "a number"
+    elif key in ("seed", "seeds"):
+        ok, expected = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    else:
+        ok, expected = isinstance(value, str), "a string"
+    return None if ok else f"expected {expected}, got {value!r:.60}"
+
+
+def _wrong_recipe(key: str, value: Any) -> str | None:
+    kind = RECIPE_KEYS[key]
+    if isinstance(kind, tuple):
+        return None if value in kind else f"expected one of {', '.join(kind)}, got {value!r:.60}"
+    least_open = key in ("epochs", "lr", "batch_size")
+    number = _is_number(value) and (kind is float or isinstance(value, int))
+    if number and (value > 0 or (value == 0 and not least_open)):
+        return None
+    what = "whole number" if kind is int else "number"
+    return f"expected a {what} {'above 0' if least_open else 'of at least 0'}, got {value!r:.60}"
+
+
+def _is_number(value: Any) -> bool:
+    ok = isinstance(value, int | float) and not isinstance(value, bool)
+    return ok and math.isfinite(value)
+
+
+def _resolved(table: str, key: str, value: Any, folder: Path) -> Any:
+    if (table, key) in PATHS:
+        return folder / value
+    if (table, key) == ("reference", "paths"):
+        return tuple(folder / item for item in value)
+    return value
+
+
+def make_recipe(config: Config, flags: Mapping[str, str]) -> Recipe:
+    """Merge `--recipe key=value` over `[training]` over the defaults.
+
+    Raises:
+        PlanError: an unknown key or an impossible value.
+    """
+    problems: list[Problem] = []
+    given = {key: config.get("training", key) for key in RECIPE_KEYS}
+    for key, text in flags.items():
+        where = f"--recipe {key}={text}"
+        if key not in RECIPE_KEYS:
+            problems.append(Problem(f"unknown key {key!r}", where, did_you_mean(key, RECIPE_KEYS)))
+            continue
+        value: Any = text if isinstance(RECIPE_KEYS[key], tuple) else parse_number(text)
+        if wrong := _wrong_recipe(key, value):
+            problems.append(Problem(wrong, where))
+        given[key] = value
+    if problems:
+        raise PlanError(problems)
+    known = {key: value for key, value in given.items() if value is not None}
+    assumed = tuple(key for key in RECIPE_KEYS if key not in known)
+    return Recipe(**known, assumed=assumed)
+
+
+def parse_number(text: str) -> int | float | str:
+    """Return the number that a flag's text spells, or the text.
+
+    >>> parse_number("3"), parse_number("1e-3"), parse_number("x")
+    (3, 0.001, 'x')
+    """
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

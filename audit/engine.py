@@ -1,0 +1,325 @@
+"""Runs the plan, one cell at a time: makes a candidate, probes it, stores what was seen.
+
+A cell is one candidate under one seed. It lies on disk as one JSON file, whole or absent, under the
+fingerprint of everything that decides it; an interrupted audit goes on where it stopped, and a
+result of another model, data set, plan or version is never taken for this one's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from audit import stats, training
+from audit.case import Case, Contender, Trial
+from audit.errors import DivergedError, InputError, Problem
+from audit.files import write_atomically
+from audit.methods import METHODS
+from audit.models.checkpoint import load_like, save_model
+from audit.models.model import Model
+from audit.probes import PROBES
+from audit.probes.scoring import exact
+from audit.records import (
+    Cell,
+    Cost,
+    Json,
+    Kind,
+    Plan,
+    Recipe,
+    Sanity,
+    Step,
+    from_json,
+    to_json,
+)
+from audit.seeds import Rng
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What one cell will be made of."""
+
+    candidate: str
+    kind: Kind
+    seed: int = 0
+    method: Step | None = None
+    contender: Contender | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What the engine reports while it works."""
+
+    job: Job
+    done: int
+    total: int
+    cell: Cell | None = None
+    """None when the job starts."""
+    resumed: bool = False
+
+
+def check_sanity(case: Case, *, alpha: float) -> tuple[Case, Sanity]:
+    """Measure the accuracy on clean test data: does the model work as loaded?
+
+    A strict load proves little: a stem's max-pool has no tensor and normalisation is nowhere in a
+    file. So the adapter is proved by accuracy, before anything else is measured.
+
+    Returns:
+        The case with its baseline, and what was seen.
+    """
+    with exact(case.model.module):
+        right = training.correct(case.model, case.test)
+    counts = torch.bincount(case.test.y)
+    correct, total = int(right.sum()), len(right)
+    low, _ = stats.clopper_pearson(correct, total, level=1 - alpha, sides=1)
+    sanity = Sanity(correct=correct, total=total, low=low, chance=int(counts.max()) / total)
+    return replace(case, baseline=right), sanity
+
+
+def jobs(plan: Plan, trial: Trial) -> list[Job]:
+    """List the cells of an audit: deployed, methods by seed, contenders."""
+    found = [Job(candidate="deployed", kind="deployed")]
+    for step in plan.methods:
+        reference = step.name == "retrain"
+        for seed in range(plan.seeds):
+            found.append(
+                Job(
+                    candidate="retrained" if reference else step.name,
+                    kind="reference" if reference else "method",
+                    seed=seed,
+                    method=step,
+                )
+            )
+    for contender in trial.contenders:
+        found.append(Job(candidate=contender.name, kind=contender.kind, contender=contender))
+    return found
+
+
+def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device: str) -> str:
+    """Return the SHA-256 of everything that decides the measurements of an audit.
+
+    Policy, gate, candidates on trial and the list of methods are left out: they choose among
+    measurements, and do not change one.
+    """
+    told = {
+        "version": version("poison-audit"),
+        "torch": torch.__version__,
+        "device": device,
+        "seed": plan.seed,
+        "budget": plan.budget,
+        "probes": [asdict(step) for step in plan.probes],
+        "recipe": asdict(recipe),
+        "subject": {
+            key: subject[key]
+            for key in (
+                "model_sha256",
+                "arch",
+                "normalize",
+                "train_sha256",
+                "forget_sha256",
+                "test_sha256",
+            )
+        },
+        "commitment": (subject["canaries"] or {}).get("commitment"),
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def run(
+    trial: Trial,
+    plan: Plan,
+    out: Path,
+    *,
+    key: str,
+    keep: bool = False,
+    allow_pickle: bool = False,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> tuple[Cell, ...]:
+    """Measure every cell that is not on disk yet, and return them all in order.
+
+    Args:
+        trial: the validated case, with its baseline.
+        plan: what to run.
+        out: the run directory; cells are read from and written to its folder `cells`.
+        key: the audit's `fingerprint`.
+        keep: whether to save each unlearned model in the folder `models`.
+        allow_pickle: whether contenders may be pickles.
+        report: called when a job starts and when it ends.
+    """
+    todo = jobs(plan, trial)
+    cells = []
+    for place, job in enumerate(todo):
+        path = _cell_path(out, job, key)
+        cell = _stored(path)
+        if cell is None or (keep and job.method and not _model_path(out, job).exists()):
+            report(Progress(job=job, done=place, total=len(todo)))
+            cell, model = _measure(job, trial.case, plan, allow_pickle=allow_pickle)
+            if keep and job.method and model is not None:
+                _keep(model, cell, _model_path(out, job))
+            write_atomically(path, to_json(cell))
+            report(Progress(job=job, done=place + 1, total=len(todo), cell=cell))
+        else:
+            report(Progress(job=job, done=place + 1, total=len(todo), cell=cell, resumed=True))
+        cells.append(cell)
+    return tuple(cells)
+
+
+def _measure(job: Job, case: Case, plan: Plan, *, allow_pickle: bool) -> tuple[Cell, Model | None]:
+    rng = Rng(plan.seed)
+    base = {"candidate": job.candidate, "kind": job.kind, "seed": job.seed, "method": job.method}
+    cost = None
+    if job.method is not None:
+        model, cost, error = unlearn(
+            case, job.method, rng.named(job.method.name, job.seed), budget=plan.budget
+        )
+        if model is None:
+            return Cell(**base, cost=cost, error=error), None
+    elif job.contender is not None:
+        model, _ = load_like(case.model, job.contender.path, allow_pickle=allow_pickle)
+    else:
+        model = case.model
+    start = time.perf_counter()
+    # The probes' draws do not depend on the candidate: all are measured against the same noise.
+    measurements = tuple(
+        PROBES[step.name].run(model, case, rng.named("probe", step.name), **step.params)
+        for step in plan.probes
+        if not (step.name == "utility" and job.kind == "deployed")
+    )
+    cell = Cell(
+        **base,
+        digest=model.digest(),
+        cost=cost,
+        measurements=measurements,
+        probe_seconds=time.perf_counter() - start,
+    )
+    return cell, model
+
+
+def unlearn(
+    case: Case, step: Step, rng: Rng, *, budget: float
+) -> tuple[Model | None, Cost, str | None]:
+    """Run one method under its budget; a method that diverges or runs out of memory gives no model.
+
+    Args:
+        case: what the method sees; its recipe knows the epochs.
+        step: the method and its parameters.
+        rng: the stream of this method and seed.
+        budget: fraction of the original training's gradient evaluations.
+
+    Returns:
+        The unlearned model or None, what it cost, and why there is none.
+    """
+    allowed = None
+    if step.name != "retrain":
+        epochs = case.recipe.epochs
+        if epochs is None:
+            raise ValueError("a budget needs the recipe's epochs")
+        allowed = budget * epochs * (len(case.retain) + len(case.forget))
+    ledger = training.Ledger(allowed=allowed)
+    cuda = case.model.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    model: Model | None = None
+    error: str | None = None
+    try:
+        model = METHODS[step.name].run(case.model, case, rng, ledger=ledger, **step.params)
+    except DivergedError as reason:
+        error = f"{step.name} diverged: {reason}"
+    except torch.OutOfMemoryError:
+        error = f"{step.name} ran out of memory on {case.model.device}"
+    if cuda:
+        torch.cuda.synchronize()
+    curve = tuple(loss for loss in ledger.curve() if torch.isfinite(torch.tensor(loss)))
+    cost = Cost(
+        gradients=ledger.spent,
+        allowed=allowed,
+        steps=len(ledger.losses),
+        losses=curve,
+        seconds=time.perf_counter() - start,
+        peak_bytes=torch.cuda.max_memory_allocated() if cuda else _peak_resident_bytes(),
+    )
+    return model, cost, error
+
+
+def _peak_resident_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _keep(model: Model, cell: Cell, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    extra = {
+        "poison_audit.method": cell.method.name if cell.method else "",
+        "poison_audit.digest": cell.digest or "",
+    }
+    save_model(model, path, extra=extra)
+
+
+def _cell_path(out: Path, job: Job, key: str) -> Path:
+    own = {"job": asdict(job.method) if job.method else None, "seed": job.seed, "key": key}
+    if job.contender is not None:
+        own["sha256"] = job.contender.sha256
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+    return out / "cells" / f"{_safe(job.candidate)}-{job.seed}-{digest[:16]}.json"
+
+
+def _model_path(out: Path, job: Job) -> Path:
+    suffix = f"-{job.seed}" if job.seed else ""
+    return out / "models" / f"{_safe(job.candidate)}{suffix}.safetensors"
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:60]
+
+
+def _stored(path: Path) -> Cell | None:
+    try:
+        return from_json(Cell, path.read_text(encoding="utf-8"), where=str(path))
+    except FileNotFoundError:
+        return None
+
+
+def open_run(out: Path | None, key: str, *, started: str) -> Path:
+    """Return the run directory: the one named, an unfinished one of the same audit, or a new one.
+
+    Args:
+        out: `--out`, or None.
+        key: the audit's `fingerprint`.
+        started: UTC time for the name of a new directory.
+
+    Raises:
+        InputError: `out` holds another audit, or is no folder that can be written.
+    """
+    if out is None:
+        out = next(_unfinished(key), Path(f"audit-{started}"))
+    marker = out / "run.json"
+    try:
+        if marker.exists() and marker.read_text(encoding="utf-8") != _marked(key):
+            what = "holds an audit of another model, data set or plan"
+            raise InputError(Problem(what, str(out), "Choose another --out"))
+        write_atomically(marker, _marked(key))
+    except OSError as error:
+        what = f"cannot be written ({error.strerror})"
+        raise InputError(Problem(what, str(out), "Choose another --out")) from error
+    return out
+
+
+def _marked(key: str) -> str:
+    return json.dumps({"key": key}) + "\n"
+
+
+def _unfinished(key: str) -> Iterator[Path]:
+    for marker in sorted(Path().glob("audit-*/run.json"), reverse=True):
+        same = marker.read_text(encoding="utf-8", errors="replace") == _marked(key)
+        if same and not (marker.parent / "report.json").exists():
+            yield marker.parent

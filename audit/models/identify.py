@@ -1,0 +1,200 @@
+"""Architectures by name, and which of them a checkpoint's tensors fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torchvision import models as torchvision_models
+
+from audit.errors import InputError, Problem, did_you_mean
+from audit.models.image import CifarResNet, CifarResNetSpec, cifar_resnet_spec
+
+_CIFAR = tuple(f"cifar-resnet{layers}" for layers in (18, 34, 50, 101, 152))
+
+
+class _Family(NamedTuple):
+    mark: str
+    """A tensor that every member has, and few others."""
+    head: str
+    """The last layer's weight: its first dimension is the number of classes."""
+
+
+# By torchvision's module. The marks only save building what cannot fit.
+_FAMILIES = {
+    "alexnet": _Family("classifier.4.weight", "classifier.6.weight"),
+    "convnext": _Family("features.1.0.layer_scale", "classifier.2.weight"),
+    "densenet": _Family("features.conv0.weight", "classifier.weight"),
+    "efficientnet": _Family("features.1.0.block.0.0.weight", "classifier.1.weight"),
+    "googlenet": _Family("inception3a.branch1.conv.weight", "fc.weight"),
+    "inception": _Family("Conv2d_1a_3x3.conv.weight", "fc.weight"),
+    "maxvit": _Family("stem.0.0.weight", "classifier.5.weight"),
+    "mnasnet": _Family("layers.0.weight", "classifier.1.weight"),
+    "mobilenetv2": _Family("features.1.conv.0.0.weight", "classifier.1.weight"),
+    "mobilenetv3": _Family("features.1.block.0.0.weight", "classifier.3.weight"),
+    "regnet": _Family("stem.0.weight", "fc.weight"),
+    "resnet": _Family("layer4.0.conv1.weight", "fc.weight"),
+    "shufflenetv2": _Family("conv1.0.weight", "fc.weight"),
+    "squeezenet": _Family("features.3.squeeze.weight", "classifier.1.weight"),
+    "swin_transformer": _Family("features.0.2.weight", "head.weight"),
+    "vgg": _Family("classifier.6.weight", "classifier.6.weight"),
+    "vision_transformer": _Family("class_token", "heads.head.weight"),
+}
+_WITH_AUXILIARY = ("googlenet", "inception")
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """A network that can be built, of the size that a checkpoint's tensors ask for."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    """A newly initialised network."""
+    classes: int
+    channels: int
+    """Channels of a picture."""
+
+
+def architectures() -> tuple[str, ...]:
+    """Return the names that `--arch` takes, but for the spelt-out `cifar-resnet:...`."""
+    listed = torchvision_models.list_models(module=torchvision_models)
+    return (*_CIFAR, *(name for name in listed if _family(name) in _FAMILIES))
+
+
+def architecture(
+    name: str, tensors: Mapping[str, Tensor], *, where: str = "--arch"
+) -> Architecture:
+    """Return the architecture of this name, with the tensors' classes, channels and picture size.
+
+    What no tensor tells keeps torchvision's default: GoogLeNet and Inception do not transform
+    their input again, so state what they expect as the normalisation.
+
+    Args:
+        name: one of `architectures()`, or `cifar-resnet:DEPTHS:wWIDTH[:bottleneck]`.
+        tensors: a checkpoint's tensors, by `canonical` name.
+        where: what named it, for the error.
+
+    Raises:
+        InputError: no architecture has this name.
+    """
+    if spec := cifar_resnet_spec(name):
+        classes = _size(tensors, "fc.weight", 0, default=10)
+        channels = _size(tensors, "conv1.weight", 1, default=3)
+        build = partial(CifarResNet, spec, channels=channels, classes=classes)
+        return Architecture(name=name, build=build, classes=classes, channels=channels)
+    known = architectures()
+    if name not in known:
+        raise InputError(Problem(f"unknown architecture {name!r}", where, did_you_mean(name, known)))
+    family = _family(name)
+    options: dict[str, Any] = {}
+    if family in _WITH_AUXILIARY:
+        options = {"aux_logits": False, "init_weights": True}
+    if family == "vision_transformer" and (side := _picture_side(tensors)):
+        options = {"image_size": side}
+    classes = _size(tensors, _FAMILIES[family].head, 0, default=1000)
+    builder = torchvision_models.get_model_builder(name)
+    build = partial(builder, weights=None, num_classes=classes, **options)
+    return Architecture(name=name, build=build, classes=classes, channels=3)
+
+
+def identify(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the architectures whose tensors have these names and shapes.
+
+    Only names and shapes are read, so tensors on the meta device will do. A fit is not a proof:
+    a stem's max-pool, strides and activations have no tensor.
+    """
+    tensors = canonical(tensors)
+    spec = _cifar_spec(tensors)
+    names = [spec.name] if spec else []
+    names += [
+        name
+        for name in architectures()
+        if name not in _CIFAR and _FAMILIES[_family(name)].mark in tensors
+    ]
+    return [name for name in names if _fits(name, tensors)]
+
+
+def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors by torchvision's names, without the auxiliary heads of training.
+
+    CIFAR-stem ResNets are often trained with kuangliu's names (`shortcut`, `linear`).
+    """
+    stem = tensors.get("conv1.weight")
+    if stem is not None and tuple(stem.shape[2:]) == (3, 3) and "fc.weight" not in tensors:
+        return {_torchvision_name(name): tensor for name, tensor in tensors.items()}
+    if any(_FAMILIES[family].mark in tensors for family in _WITH_AUXILIARY):
+        return {name: t for name, t in tensors.items() if not name.startswith(_AUXILIARY)}
+    return dict(tensors)
+
+
+def _torchvision_name(name: str) -> str:
+    if name.startswith("linear."):
+        return name.replace("linear.", "fc.", 1)
+    return name.replace(".shortcut.", ".downsample.")
+
+
+def _family(name: str) -> str:
+    return torchvision_models.get_model_builder(name).__module__.rpartition(".")[2]
+
+
+def _size(tensors: Mapping[str, Tensor], name: str, dimension: int, *, default: int) -> int:
+    # Where the tensor is absent the default stands, and the strict load names what is missing.
+    tensor = tensors.get(name)
+    if tensor is None or tensor.ndim <= dimension:
+        return default
+    return max(1, tensor.shape[dimension])
+
+
+def _picture_side(tensors: Mapping[str, Tensor]) -> int | None:
+    patches = _size(tensors, "encoder.pos_embedding", 1, default=1) - 1
+    side = math.isqrt(patches)
+    return side * _size(tensors, "conv_proj.weight", 2, default=1) if side else None
+
+
+def _cifar_spec(tensors: Mapping[str, Tensor]) -> CifarResNetSpec | None:
+    stem = tensors.get("conv1.weight")
+    if stem is None or tuple(stem.shape[2:]) != (3, 3) or stem.shape[0] == 0:
+        return None
+    depths: list[int] = []
+    while f"layer{len(depths) + 1}.0.conv1.weight" in tensors:
+        depth = 1
+        while f"layer{len(depths) + 1}.{depth}.conv1.weight" in tensors:
+            depth += 1
+        depths.append(depth)
+    bottleneck = "layer1.0.conv3.weight" in tensors
+    return CifarResNetSpec(tuple(depths), stem.shape[0], bottleneck) if depths else None
+
+
+def _fits(name: str, tensors: Mapping[str, Tensor]) -> bool:
+    with _EmptyOnMeta():
+        expected = architecture(name, tensors).build().state_dict()
+    absent = [key for key in expected if key not in tensors]
+    return (
+        all(key.endswith("num_batches_tracked") for key in absent)
+        and all(key in expected for key in tensors)
+        and all(tensors[key].shape == expected[key].shape for key in expected if key in tensors)
+    )
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Make layers allocate their weights on the meta device: names and shapes, no memory.
+
+    `torch.device("meta")` would also move the small tensors from which RegNets compute sizes.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        return func(*args, **({**kwargs, "device": "meta"} if func is torch.empty else kwargs))

@@ -1,0 +1,115 @@
+"""What a network subtracts and divides by before its first layer: never in its tensors."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audit.errors import InputError, Problem, did_you_mean
+from audit.models.image import NORMALIZE
+
+Normalize = tuple[tuple[float, ...], tuple[float, ...]]
+"""Channel means and standard deviations, in [0, 1] pixels; one value serves all channels."""
+
+KEY = "poison_audit.normalize"
+"""The header's key: JSON, `[[means], [standard deviations]]`."""
+
+_SPELLINGS = f"Known: {', '.join(NORMALIZE)}; or MEANS/STDS as in 0.5,0.5,0.5/0.2,0.2,0.2."
+
+
+def parse_normalize(text: str, *, where: str = "--normalize") -> Normalize:
+    """Read a normalisation as the command line and audit.toml spell it.
+
+    >>> parse_normalize("none")
+    ((0.0,), (1.0,))
+    >>> parse_normalize("0.5,0.5,0.5/0.25,0.25,0.25")
+    ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    >>> parse_normalize("0.5,0.2")
+    ((0.5,), (0.2,))
+
+    Raises:
+        InputError: an unknown name, not numbers, or numbers that cannot normalise.
+    """
+    if text in NORMALIZE:
+        return NORMALIZE[text]
+    halves = text.split("/") if "/" in text else text.split(",")
+    try:
+        values = [tuple(float(number) for number in half.split(",")) for half in halves]
+    except ValueError as error:
+        fix = did_you_mean(text, NORMALIZE) if text.isalnum() else _SPELLINGS
+        raise InputError(Problem(f"unknown normalisation {text!r}", where, fix)) from error
+    if len(values) != 2:
+        what = f"{text!r} is not two groups of numbers"
+        raise InputError(Problem(what, where, _SPELLINGS))
+    return checked_normalize(values[0], values[1], where=where)
+
+
+def checked_normalize(mean: Sequence[float], std: Sequence[float], *, where: str) -> Normalize:
+    """Return means and standard deviations that can be what they are said to be.
+
+    Raises:
+        InputError: with everything that is wrong with them.
+    """
+    problems = []
+    if not mean or len(mean) != len(std):
+        problems.append(Problem(f"{len(mean)} means and {len(std)} standard deviations", where))
+    if not all(0 <= value <= 1 for value in mean):
+        what, fix = f"means {list(mean)} outside [0, 1]", "Pixels lie in [0, 1]: divide by 255."
+        problems.append(Problem(what, where, fix))
+    if not all(math.isfinite(value) and value > 0 for value in std):
+        problems.append(Problem(f"standard deviations {list(std)} are not above 0", where))
+    if problems:
+        raise InputError(problems)
+    return tuple(map(float, mean)), tuple(map(float, std))
+
+
+def normalize_from_header(metadata: Mapping[str, str], *, where: str) -> Normalize | None:
+    """Return the normalisation in a safetensors header; None if it states none."""
+    text = metadata.get(KEY)
+    if text is None:
+        return None
+    where = f"{where} header {KEY}"
+    try:
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(Problem(f"not JSON ({error})", where)) from error
+    if not (isinstance(value, list) and len(value) == 2 and all(map(_are_numbers, value))):
+        raise InputError(Problem(f"expected [[means], [stds]], got {text!r:.80}", where))
+    return checked_normalize(value[0], value[1], where=where)
+
+
+def normalize_from_preprocessor(folder: Path) -> Normalize | None:
+    """Return the normalisation in a folder's preprocessor_config.json; None if it states none.
+
+    A preprocessor that scales pixels to anything but [0, 1] first is taken to state none.
+    """
+    file = folder / "preprocessor_config.json"
+    if not file.is_file():
+        return None
+    try:
+        config: Any = json.loads(file.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        raise InputError(Problem(f"cannot be read as JSON ({error})", str(file))) from error
+    if not isinstance(config, dict) or not _scales_to_unit(config):
+        return None
+    if config.get("do_normalize", True) is False:
+        return NORMALIZE["none"]
+    mean, std = config.get("image_mean"), config.get("image_std")
+    if not (_are_numbers(mean) and _are_numbers(std)):
+        return None
+    return checked_normalize(mean, std, where=str(file))
+
+
+def _scales_to_unit(config: Mapping[str, Any]) -> bool:
+    factor = config.get("rescale_factor", 1 / 255)
+    plain = config.get("do_rescale", True) is True and config.get("rescale_offset") in (None, False)
+    return plain and isinstance(factor, float) and math.isclose(factor, 1 / 255, rel_tol=1e-6)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(number, int | float) and not isinstance(number, bool) for number in value
+    )

@@ -1,0 +1,173 @@
+"""A Plan from audit.toml and flags: a flag wins over the file, the file over the default.
+
+Unknown methods, probes, parameters and gates are refused, all at once, before anything is run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from audit.config import Config
+from audit.errors import PlanError, Problem, did_you_mean
+from audit.methods import METHODS, UNLEARNING, check_params, parameters
+from audit.probes import PROBES, probe_parameters
+from audit.records import Plan, Policy, Step
+
+
+def make_plan(
+    config: Config,
+    *,
+    methods: Sequence[str] | None,
+    settings: Mapping[str, Mapping[str, Any]],
+    tolerances: Mapping[str, float],
+    alpha: float | None,
+    gate: str | None,
+    budget: float | None,
+    seed: int | None,
+    seeds: int | None,
+    exit_zero: bool,
+) -> Plan:
+    """Merge the flags over audit.toml over the defaults; None means that no flag was given.
+
+    Raises:
+        PlanError: everything that is unknown or impossible.
+    """
+    problems: list[Problem] = []
+    names = _method_names(config, methods, problems)
+    params = {name: dict(config.params.get(name, {})) for name in (*names, *PROBES)}
+    for name in config.params:
+        if name not in METHODS and name not in PROBES:
+            hint = did_you_mean(name, [*METHODS, *PROBES])
+            problems.append(Problem(f"unknown method or probe {name!r}", str(config.path), hint))
+    for name, given in settings.items():
+        if name in params:
+            params[name].update(given)
+        elif name in METHODS:
+            problems.append(Problem(f"{name} is not among the methods to run", "--set"))
+        else:
+            hint = did_you_mean(name, [*METHODS, *PROBES])
+            problems.append(Problem(f"unknown method or probe {name!r}", "--set", hint))
+    for name in names:
+        problems += check_params(name, params[name], blocks=None)
+    for name in PROBES:
+        problems += _check_probe_params(name, params[name])
+    policy = _policy(
+        config, problems, tolerances=tolerances, alpha=alpha, gate=gate, exit_zero=exit_zero
+    )
+    plan_values = {
+        "budget": _within(config, problems, "budget", budget, 0.1, low=0.0, high=1.0),
+        "seeds": _within(config, problems, "seeds", seeds, 1, low=0, high=1000),
+        "seed": seed if seed is not None else config.get("plan", "seed", 0),
+    }
+    if problems:
+        raise PlanError(problems)
+    return Plan(
+        methods=tuple(Step(name=n, params={**parameters(n), **params[n]}) for n in names),
+        probes=tuple(Step(name=n, params={**probe_parameters(n), **params[n]}) for n in PROBES),
+        policy=policy,
+        **plan_values,
+    )
+
+
+def _method_names(
+    config: Config, methods: Sequence[str] | None, problems: list[Problem]
+) -> tuple[str, ...]:
+    given = methods if methods is not None else config.get("plan", "methods", ["all"])
+    names: list[str] = []
+    for name in given:
+        if name == "all":
+            names += UNLEARNING
+        elif name in METHODS:
+            names.append(name)
+        elif name != "none":
+            problems.append(
+                Problem(f"unknown method {name!r}", "--methods", did_you_mean(name, METHODS))
+            )
+    return tuple(dict.fromkeys(names))
+
+
+def _within(
+    config: Config,
+    problems: list[Problem],
+    key: str,
+    flag: Any,
+    default: Any,
+    *,
+    low: float,
+    high: float,
+) -> Any:
+    value = flag if flag is not None else config.get("plan", key, default)
+    if not low < value <= high:
+        problems.append(
+            Problem(f"must be above {low:g} and at most {high:g}, got {value}", f"--{key}")
+        )
+    return value
+
+
+def _policy(
+    config: Config,
+    problems: list[Problem],
+    *,
+    tolerances: Mapping[str, float],
+    alpha: float | None,
+    gate: str | None,
+    exit_zero: bool,
+) -> Policy:
+    standard = Policy()
+    level = alpha if alpha is not None else config.get("policy", "alpha", standard.alpha)
+    if not 0 < level < 0.5:
+        problems.append(Problem(f"must lie between 0 and 0.5, got {level}", "--alpha"))
+    chosen = dict(standard.tolerances)
+    for name in standard.tolerances:
+        chosen[name] = config.get("policy.tolerances", name, chosen[name])
+    for name, value in tolerances.items():
+        if name not in chosen:
+            hint = did_you_mean(name, chosen)
+            problems.append(Problem(f"no tolerance is named {name!r}", "--tolerance", hint))
+        chosen[name] = value
+    least = {"exposure": 0.5}
+    for name, value in chosen.items():
+        low, high = least.get(name, 0.0), 1.0 if name != "gaussian" else math.inf
+        if not low < value < high:
+            text = f"must be above {low:g}" + (f" and below {high:g}" if high == 1 else "")
+            problems.append(Problem(f"{text}, got {value}", f"tolerance of {name}"))
+    return Policy(
+        alpha=level,
+        gate=gate if gate is not None else config.get("policy", "gate", standard.gate),
+        tolerances=chosen,
+        exit_zero=exit_zero,
+    )
+
+
+def check_plan(plan: Plan, *, blocks: int, candidates: Sequence[str]) -> None:
+    """Refuse what only the loaded model shows to be impossible: block counts, an unknown gate.
+
+    Raises:
+        PlanError: everything that is impossible.
+    """
+    problems: list[Problem] = []
+    for step in plan.methods:
+        problems += check_params(step.name, step.params, blocks=blocks)
+    known = ["deployed", "any-method", *candidates]
+    if plan.policy.gate not in known:
+        hint = did_you_mean(plan.policy.gate, known)
+        problems.append(Problem(f"nothing named {plan.policy.gate!r} is on trial", "--gate", hint))
+    if problems:
+        raise PlanError(problems)
+
+
+def _check_probe_params(name: str, given: Mapping[str, Any]) -> list[Problem]:
+    known = probe_parameters(name)
+    return [
+        Problem(f"{name} has no parameter {key!r}", "", did_you_mean(key, known))
+        if known
+        else Problem(f"{name} has no parameter {key!r}", "", f"{name} takes none.")
+        for key in given
+        if key not in known
+    ] + [
+        Problem(f"{name}.{key} must be a whole number of at least 1, got {value!r:.40}")
+        for key, value in given.items()
+        if key in known and not (isinstance(value, int) and value >= 1)
+    ]

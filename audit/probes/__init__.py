@@ -1,0 +1,63 @@
+"""The probes: what each measures, and what it needs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from audit.probes.exposure import exposure
+from audit.probes.gaussian import gaussian
+from audit.probes.membership import membership
+from audit.probes.utility import utility
+from audit.records import Measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One probe: its function, and what a reader is told about it."""
+
+    run: Callable[..., Measurement]
+    """(model, case, rng, *, params) -> Measurement."""
+    title: str
+    question: str
+    needs: str
+
+
+PROBES: dict[str, Probe] = {
+    "gaussian": Probe(
+        run=gaussian,
+        title="Gaussian correlation",
+        question="Does the loss still fall along the noise the canaries were planted with?",
+        needs="canaries.json",
+    ),
+    "exposure": Probe(
+        run=exposure,
+        title="Exposure",
+        question="Does the model prefer the planted noise to fresh noise?",
+        needs="canaries.json",
+    ),
+    "membership": Probe(
+        run=membership,
+        title="Membership",
+        question="Does the model still fit the forget samples better than test samples? "
+        "Decides nothing.",
+        needs="forget and test samples",
+    ),
+    "utility": Probe(
+        run=utility,
+        title="Utility",
+        question="How much accuracy was lost against the deployed model?",
+        needs="test samples",
+    ),
+}
+
+
+def probe_parameters(name: str) -> dict[str, int]:
+    """Return the parameters of a probe and their defaults."""
+    signature = inspect.signature(PROBES[name].run)
+    return {
+        key: parameter.default
+        for key, parameter in signature.parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }

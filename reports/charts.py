@@ -1,0 +1,314 @@
+"""The charts, as SVG that takes its type and colours from the page it stands in.
+
+Matplotlib is told colours that mean a role; in its output each becomes a CSS variable, so that one
+drawing serves light, dark and print. The same record draws the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from audit.records import AuditRecord, Cell, Finding
+from reports.figure import TONES
+from reports.view import worst
+from reports.words import printable
+
+INK, MUTED, RULE, BAND = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
+_VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    RULE: "var(--rule)",
+    BAND: "var(--band)",
+    "#0a0005": "var(--good)",
+    "#0a0006": "var(--bad)",
+    "#0a0007": "var(--unsure)",
+}
+_TONES = {"good": "#0a0005", "bad": "#0a0006", "unsure": "#0a0007", "plain": MUTED}
+_MARKS = {"good": "o", "bad": "s", "unsure": "D", "plain": "o"}
+
+WIDTH = 400
+"""Of a chart, in its own units: text of size 11 is 11 pixels high where it is this wide."""
+
+
+def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:
+    """Draw one probe's estimates and intervals, a line a candidate, on its tolerance band.
+
+    Args:
+        record: what to draw.
+        probe: `gaussian` or `exposure`.
+        describe: what a reader who cannot see the chart is told.
+
+    Returns:
+        An `<svg>` element; None if the probe measured nothing.
+    """
+    found = [f for f in record.findings if f.probe == probe]
+    measured = [f for f in found if f.interval is not None]
+    if not measured:
+        return None
+    names = [c.candidate for c in record.verdict.candidates]
+    with _page_style():
+        figure, axes = _axes(height=58 + 19 * len(names), left=112)
+        _band(axes, measured[0], across=False)
+        for line, name in enumerate(names):
+            here = [f for f in found if f.candidate == name]
+            gap = 0.6 / max(1, len(here))
+            for place, finding in enumerate(here):
+                _interval(axes, finding, line + gap * (place - (len(here) - 1) / 2))
+            if not any(f.interval for f in here):
+                null = measured[0].null or 0.0
+                axes.text(null, line, " not measured", color=MUTED, va="center", fontsize=9)
+        axes.set_yticks(range(len(names)), [_short(n) for n in names], parse_math=False)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(_AXES.get(probe, probe), parse_math=False)
+        return _svg(
+            figure, name=f"forest-{probe}", title=f"{probe} by candidate", describe=describe
+        )
+
+
+_AXES = {"gaussian": "mean leak score", "exposure": "chance to beat fresh noise"}
+
+
+def _interval(axes: Axes, finding: Finding, line: float) -> None:
+    if finding.statistic is None or finding.interval is None:
+        return
+    tone = TONES[finding.outcome]
+    axes.hlines(line, finding.interval.low, finding.interval.high, colors=_TONES[tone], lw=1.6)
+    axes.plot(finding.statistic, line, marker=_MARKS[tone], ms=5, color=_TONES[tone])
+
+
+def histogram(cell: Cell, *, describe: str) -> str | None:
+    """Draw one model's leak scores against the exact null N(0, 1) and the held-out keys' scores.
+
+    Returns:
+        An `<svg>` element; None if the gaussian probe measured nothing.
+    """
+    evidence = next((m.evidence for m in cell.measurements if m.probe == "gaussian"), None)
+    if not evidence:
+        return None
+    scores, held_out = evidence["scores"], evidence["held_out"]
+    low = min(-4.0, math.floor(min([*scores, *held_out])))
+    high = max(4.0, math.ceil(max([*scores, *held_out])))
+    width = 0.25 if len(scores) >= 200 else 0.5
+    edges = [low + width * i for i in range(round((high - low) / width) + 1)]
+    with _page_style():
+        figure, axes = _axes(height=250, left=40, top=40)
+        axes.hist(scores, edges, density=True, color=_TONES["bad"], alpha=0.45, label="canaries")
+        if held_out:
+            axes.hist(held_out, edges, density=True, histtype="step", color=MUTED, label="held-out")
+        x = [low + (high - low) * i / 240 for i in range(241)]
+        null = [math.exp(-v * v / 2) / math.sqrt(2 * math.pi) for v in x]
+        axes.plot(x, null, color=INK, lw=1.4, label="N(0, 1)")
+        axes.set_xlim(low, high)
+        axes.set_xlabel("leak score of one canary")
+        axes.set_ylabel("density")
+        legend = axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False)
+        for text in legend.get_texts():
+            text.set_color(INK)
+        return _svg(figure, name="scores", title="Leak scores of the canaries", describe=describe)
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    name: str
+    x: float
+    y: float
+    tone: str
+
+
+def tradeoff(record: AuditRecord, *, describe: str) -> str | None:
+    """Draw each candidate's accuracy against its residue, with what is allowed of both.
+
+    Returns:
+        An `<svg>` element; None if no candidate has both.
+    """
+    measured = [f for f in record.findings if f.interval is not None]
+    probe = next((name for name in _AXES if any(f.probe == name for f in measured)), None)
+    points = []
+    for candidate in record.verdict.candidates:
+        here = [f for f in measured if f.candidate == candidate.candidate]
+        residue = worst(f for f in here if f.probe == probe)
+        utility = worst(f for f in here if f.probe == "utility" and "accuracy" in f.details)
+        if residue and utility and residue.statistic is not None:
+            accuracy, tone = 100 * utility.details["accuracy"], TONES[residue.outcome]
+            points.append(_Point(candidate.candidate, accuracy, residue.statistic, tone))
+    if probe is None or not points:
+        return None
+    height = max(260, 70 + 16 * len(points))
+    with _page_style():
+        figure, axes = _axes(height=height, left=48, right=118)
+        _band(axes, next(f for f in measured if f.probe == probe), across=True)
+        least = _least_accuracy(measured)
+        if least is not None:
+            axes.axvline(least, color=MUTED, lw=1, ls=(0, (3, 3)))
+        for p in points:
+            axes.plot(p.x, p.y, marker=_MARKS[p.tone], ms=6, color=_TONES[p.tone], ls="none")
+        axes.margins(0.08)
+        _name_points(axes, points, room=height - 50)
+        axes.set_xlabel("accuracy on clean test samples, %")
+        axes.set_ylabel(_AXES[probe])
+        return _svg(figure, name="tradeoff", title="Accuracy against residue", describe=describe)
+
+
+def _least_accuracy(findings: Iterable[Finding]) -> float | None:
+    for finding in findings:
+        deployed = finding.details.get("deployed_accuracy")
+        if finding.probe == "utility" and deployed is not None and finding.tolerance is not None:
+            return 100 * float(deployed - finding.tolerance)
+    return None
+
+
+def _name_points(axes: Axes, points: Sequence[_Point], *, room: float) -> None:
+    """Write the points' names in the right margin, apart from each other, each with a leader."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)
+    ordered = sorted(points, key=lambda p: p.y)
+    gap = 14 * (high - low) / room
+    places = spread([p.y for p in ordered], gap=gap, low=low, high=high)
+    step = 0.03 * (right - left)
+    for p, place in zip(ordered, places, strict=True):
+        x, y = [p.x, right, right + step], [p.y, place, place]
+        axes.plot(x, y, color=RULE, lw=0.8, clip_on=False, zorder=0.5)
+        at = right + 1.4 * step
+        axes.text(at, place, _short(p.name), color=INK, va="center", parse_math=False)
+
+
+def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
+    """Return places near the wanted ones, rising, at least `gap` apart, below `high` if they fit.
+
+    Args:
+        wanted: rising.
+
+    >>> spread([0.0, 0.0, 5.0, 10.0, 10.0], gap=1.0, low=0.0, high=10.0)
+    [0.0, 1.0, 5.0, 9.0, 10.0]
+    """
+    places = list(wanted)
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + gap)
+    ceiling = max(high, low + gap * (len(places) - 1))
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], ceiling)
+        ceiling = places[i] - gap
+    return places
+
+
+def loss_curve(cells: Sequence[Cell], *, name: str, describe: str) -> str | None:
+    """Draw the objective of a method along its steps, a line a seed.
+
+    Args:
+        cells: one method's runs.
+        name: unique on the page, letters and digits.
+        describe: what a reader who cannot see the chart is told.
+
+    Returns:
+        An `<svg>` element; None if no run has two points.
+    """
+    curves = [cell.cost.losses for cell in cells if cell.cost and len(cell.cost.losses) > 1]
+    if not curves:
+        return None
+    with _page_style():
+        figure, axes = _axes(width=220, height=110, left=46, bottom=20)
+        for curve in curves:
+            done = [100 * i / (len(curve) - 1) for i in range(len(curve))]
+            axes.plot(done, curve, color=INK, lw=1.1)
+        lowest, highest = min(map(min, curves)), max(map(max, curves))
+        if lowest > 0 and highest / lowest > 100:
+            axes.set_yscale("log")
+        else:
+            axes.locator_params(axis="y", nbins=3)
+        axes.set_xticks([0, 50, 100], ["start", "", "end"])
+        return _svg(figure, name=name, title="Objective along the run", describe=describe)
+
+
+def _band(axes: Axes, finding: Finding, *, across: bool) -> None:
+    if finding.null is None or finding.tolerance is None:
+        return
+    span, line = (axes.axhspan, axes.axhline) if across else (axes.axvspan, axes.axvline)
+    span(2 * finding.null - finding.tolerance, finding.tolerance, color=BAND, lw=0, zorder=0)
+    line(finding.null, color=MUTED, lw=1, zorder=0.4)
+
+
+def _short(name: str, most: int = 17) -> str:
+    shown = printable(name)
+    return shown if len(shown) <= most else f"{shown[: most - 1]}\u2026"
+
+
+@contextmanager
+def _page_style() -> Iterator[None]:
+    # A user's matplotlibrc must not change a report: everything starts from the defaults.
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # The page has the fonts for a name that matplotlib's own font cannot draw.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "svg.fonttype": "none",
+                "svg.hashsalt": "poison-audit",
+                "font.size": 11,
+                "axes.labelsize": 11,
+                "xtick.labelsize": 10,
+                "ytick.labelsize": 10,
+                "legend.fontsize": 10,
+                "text.color": INK,
+                "axes.labelcolor": INK,
+                "axes.edgecolor": RULE,
+                "xtick.color": RULE,
+                "ytick.color": RULE,
+                "xtick.labelcolor": INK,
+                "ytick.labelcolor": INK,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.facecolor": "none",
+            }
+        )
+        yield
+
+
+def _axes(
+    *,
+    height: float,
+    left: float,
+    width: float = WIDTH,
+    top: float = 8,
+    right: float = 12,
+    bottom: float = 42,
+) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width / 72, height / 72))
+    area = (left / width, bottom / height)
+    size = ((width - left - right) / width, (height - top - bottom) / height)
+    return figure, figure.add_axes((*area, *size))
+
+
+def _svg(figure: Figure, *, name: str, title: str, describe: str) -> str:
+    out = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(out, format="svg", transparent=True, metadata=nothing)
+    drawn = out.getvalue()
+    inside = drawn[drawn.index(">", drawn.index("<svg")) + 1 :]
+    inside = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", inside, flags=re.DOTALL)
+    # Sizes are kept; the family, weight and the rest are the page's.
+    inside = re.sub(r'font: [^;"]*?([\d.]+px)[^;"]*', r"font-size: \1", inside)
+    inside = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", inside)
+    inside = inside.replace("xlink:href", "href")
+    for colour, variable in _VARIABLES.items():
+        inside = inside.replace(colour, variable)
+    width, height = (round(72 * size) for size in figure.get_size_inches())
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" '
+        f'aria-labelledby="{name}-title {name}-text">'
+        f'<title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-text">{escape(describe)}</desc>{inside}'
+    )

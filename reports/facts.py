@@ -1,0 +1,120 @@
+"""Where everything came from: paths, digests, sizes, settings and versions, as (term, value)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from audit.records import AuditRecord, Json
+from reports.words import printable, value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """A titled list of (term, value)."""
+
+    title: str
+    pairs: tuple[tuple[str, str], ...]
+
+
+_MODEL = ("model", "model_sha256", "arch", "arch_source", "parameters", "classes", "normalize")
+
+_TERMS = {
+    "model": "Checkpoint",
+    "model_sha256": "SHA-256",
+    "arch": "Architecture",
+    "arch_source": "Known from",
+    "parameters": "Parameters",
+    "classes": "Classes",
+    "normalize": "Normalisation: means; deviations",
+    "train": "Training table",
+    "train_size": "Training samples",
+    "forget": "Forget table",
+    "forget_size": "Forget samples",
+    "forget_sha256": "Forget table, SHA-256",
+    "retain_size": "Retain samples",
+    "test": "Test table",
+    "test_size": "Test samples",
+    "test_sha256": "Test table, SHA-256",
+    "canaries": "Canary key",
+    "canaries.path": "Canary key",
+    "canaries.commitment": "Canary key, SHA-256 (the commitment)",
+    "canaries.sigma": "Canary noise, standard deviation",
+    "canaries.space": "Canary noise, space",
+    "canaries.storage": "Canary storage",
+    "canaries.planted": "Canaries planted",
+    "canaries.in_forget_set": "Canaries in the forget set",
+    "canaries.attenuation": "Share of the noise left after storage",
+    "attacks": "Attacks named in the forget table",
+}
+
+
+def facts(record: AuditRecord) -> tuple[Facts, ...]:
+    """Return the provenance of an audit; what is not recorded is left out."""
+    subject = dict(record.subject)
+    candidates = subject.pop("candidates", None)
+    model = {key: subject.pop(key) for key in _MODEL if key in subject}
+    if isinstance(attacks := subject.get("attacks"), Mapping):
+        named = [f"{name or 'unknown'}: {value(count)}" for name, count in attacks.items()]
+        subject["attacks"] = ", ".join(named)
+    groups = (
+        Facts(title="Model", pairs=_pairs(model)),
+        Facts(title="Data", pairs=_pairs(subject)),
+        Facts(title="Candidates given", pairs=_pairs(candidates or {})),
+        Facts(title="Weights measured, SHA-256", pairs=_weights(record)),
+        Facts(title="Recipe of the original training", pairs=_recipe(record)),
+        Facts(title="Plan and policy", pairs=_plan(record)),
+        Facts(title="Environment", pairs=_pairs(record.environment)),
+    )
+    return tuple(group for group in groups if group.pairs)
+
+
+def _pairs(plain: Mapping[str, Json]) -> tuple[tuple[str, str], ...]:
+    return tuple((_TERMS.get(key, printable(key)), value(item)) for key, item in _flat(plain))
+
+
+def _flat(plain: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Json]]:
+    for key, item in plain.items():
+        if isinstance(item, Mapping) and item:
+            yield from _flat(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
+
+
+def _weights(record: AuditRecord) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (f"{printable(cell.candidate)}, seed {cell.seed}", cell.digest or "no weights to measure")
+        for cell in record.cells
+    )
+
+
+def _recipe(record: AuditRecord) -> tuple[tuple[str, str], ...]:
+    recipe = dataclasses.asdict(record.recipe)
+    assumed = recipe.pop("assumed")
+    return tuple(
+        (name.replace("_", " "), value(item) + (" (assumed)" if name in assumed else ""))
+        for name, item in recipe.items()
+    )
+
+
+def _plan(record: AuditRecord) -> tuple[tuple[str, str], ...]:
+    plan, policy = record.plan, record.plan.policy
+    probes = [f"{printable(step.name)}{_settings(step.params)}" for step in plan.probes]
+    return (
+        ("Largest probability of a wrong exit code", value(policy.alpha)),
+        ("Gate", printable(policy.gate)),
+        *((f"Tolerance, {printable(k)}", value(v)) for k, v in policy.tolerances.items()),
+        ("Exit code 1 reported as 0", value(policy.exit_zero)),
+        ("Budget, share of the original training", value(plan.budget)),
+        ("Root seed", str(plan.seed)),
+        ("Seeds a method", value(plan.seeds)),
+        ("Probes", "; ".join(probes) or "none"),
+        ("Tool", f"poison-audit {printable(record.tool_version)}"),
+        ("Report format", value(record.schema_version)),
+    )
+
+
+def _settings(params: Mapping[str, Json]) -> str:
+    shown = ", ".join(f"{printable(key)} = {value(item)}" for key, item in params.items())
+    return f" ({shown})" if shown else ""

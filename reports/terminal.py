@@ -1,0 +1,98 @@
+"""The report on a terminal: a table, the verdict, what to do, and the exit code on the last line.
+
+Everything is printed as `rich.text.Text`, which no markup, emoji code or highlighter can reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from audit.records import AuditRecord
+from reports.view import Row, View, view
+
+WIDE = 120
+"""Columns from which the figures that decide nothing are shown too."""
+
+_STYLES = {"good": "bold green", "bad": "bold red", "unsure": "bold yellow", "plain": ""}
+
+_Say = Callable[..., Text]
+
+
+def render_terminal(record: AuditRecord, *, console: Console) -> None:
+    """Print the report; the last line is `exit N: OUTCOME. Reason`, unwrapped.
+
+    Args:
+        record: what to report.
+        console: where to. Its width decides how many columns the table has; without a terminal
+            rich leaves out the colours and takes 80 columns.
+    """
+    seen = view(record)
+
+    def say(words: str, style: str = "") -> Text:
+        # A pipe may not be UTF-8: what it cannot take is written out, instead of failing.
+        encoding = console.encoding
+        return Text(words.encode(encoding, "backslashreplace").decode(encoding), style)
+
+    console.print(say(f"{seen.tool}: {seen.model}", "bold"), overflow="fold")
+    console.print(say(f"As loaded: {seen.sanity}."))
+    console.print()
+    if seen.rows:
+        wide = console.width >= WIDE
+        console.print(_table(seen, say, wide=wide))
+        if not wide:
+            hint = "Membership, budgets and times: report.html, or a terminal of 120 columns."
+            console.print(say(hint, "dim"))
+            console.print()
+    head = say(f"{seen.outcome}. ", _STYLES[seen.tone])
+    console.print(head.append_text(say(seen.sentence)))
+    console.print(say("Next: ", "bold").append_text(say(seen.next_step)))
+    gaps = (f"{gap.title} ({gap.who}): {gap.reason}" for gap in seen.gaps)
+    _list(console, say, "Not decided", gaps)
+    _list(console, say, "What this does not show", seen.limits)
+    console.print()
+    console.print(say(seen.exit_line, _STYLES[seen.tone]), soft_wrap=True)
+
+
+def _table(seen: View, say: _Say, *, wide: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(say("candidate"), overflow="fold", min_width=10)
+    table.add_column(say("verdict"), no_wrap=True)
+    shown = [
+        place for place, probe in enumerate(seen.probes) if wide or probe.title != "Membership"
+    ]
+    for place in shown:
+        table.add_column(say(seen.probes[place].title.lower()), overflow="fold")
+    if wide:
+        table.add_column(say("spent / allowed"), overflow="fold")
+        table.add_column(say("time"), overflow="fold")
+    for row in seen.rows:
+        table.add_row(*_cells(row, shown, say, wide=wide))
+    return table
+
+
+def _cells(row: Row, shown: Iterable[int], say: _Say, *, wide: bool) -> list[Text]:
+    name = say(row.name).append_text(say(f"\n{row.kind}", "dim"))
+    cells = [name, say(row.outcome, _STYLES[row.tone])]
+    for place in shown:
+        figure = row.figures[place]
+        z = f", {figure.z}" if figure.z else ""
+        below = f"\n{figure.interval}" if figure.interval else ""
+        cells.append(say(f"{figure.value}{z}{below}"))
+    return [*cells, say(row.budget), say(row.time)] if wide else cells
+
+
+def _list(console: Console, say: _Say, title: str, lines: Iterable[str]) -> None:
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column()
+    grid.add_column(overflow="fold")
+    for line in lines:
+        grid.add_row(say("-"), say(line))
+    if grid.row_count:
+        console.print()
+        console.print(say(f"{title}:", "bold"))
+        console.print(grid)

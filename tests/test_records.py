@@ -1,0 +1,100 @@
+import json
+import math
+
+import pytest
+
+from audit.errors import InputError
+from audit.records import (
+    Cell,
+    Finding,
+    Interval,
+    Measurement,
+    Outcome,
+    Plan,
+    Policy,
+    Recipe,
+    Step,
+    from_json,
+    to_json,
+)
+
+PLAN = Plan(
+    methods=(Step(name="scrub", params={"alpha": 0.1 + 0.2, "max_epochs": 3}),),
+    probes=(Step(name="exposure", params={"draws": 32}),),
+    seeds=2,
+    policy=Policy(gate="any-method"),
+)
+CELL = Cell(
+    candidate="scrub",
+    kind="method",
+    seed=1,
+    method=PLAN.methods[0],
+    measurements=(Measurement(probe="exposure", evidence={"wins": [1, 2], "draws": 3}),),
+)
+
+
+@pytest.mark.parametrize("record", [PLAN, CELL, Recipe(epochs=3, assumed=("lr",))])
+def test_round_trip_is_exact(record):
+    assert from_json(type(record), to_json(record)) == record
+
+
+def test_json_is_sorted_and_stable():
+    text = to_json(PLAN)
+    assert text == to_json(from_json(Plan, text))
+    assert list(json.loads(text)) == sorted(json.loads(text))
+
+
+def test_nan_is_refused():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json(Recipe(epochs=math.nan))
+
+
+def test_unknown_missing_and_mistyped_keys_are_named():
+    plain = json.loads(to_json(CELL))
+    del plain["candidate"]
+    plain["canddate"] = "x"
+    with pytest.raises(InputError) as caught:
+        from_json(Cell, json.dumps(plain), where="cell.json")
+    assert [str(p) for p in caught.value.problems] == [
+        "cell.json: unknown key 'canddate'. Did you mean candidate?",
+        "cell.json: missing key 'candidate'.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("seed", "1", "cell.json.seed: expected of type int, got '1'."),
+        ("seed", True, "cell.json.seed: expected of type int, got True."),
+        ("kind", "other", "cell.json.kind: expected one of 'deployed'"),
+        ("measurements", {}, "cell.json.measurements: expected a list, got {}."),
+    ],
+)
+def test_wrong_types_are_refused(key, value, said):
+    plain = {**json.loads(to_json(CELL)), key: value}
+    with pytest.raises(InputError) as caught:
+        from_json(Cell, json.dumps(plain), where="cell.json")
+    assert str(caught.value).startswith(said)
+
+
+def test_not_json():
+    with pytest.raises(InputError, match="not JSON"):
+        from_json(Cell, "{" * 100_000)
+
+
+def test_a_measurement_has_evidence_or_a_reason():
+    with pytest.raises(ValueError, match="evidence"):
+        Measurement(probe="gaussian", evidence=None)
+    with pytest.raises(ValueError, match="evidence"):
+        Measurement(probe="gaussian", evidence={}, missing="no key")
+
+
+def test_what_was_not_measured_cannot_be_clean():
+    who = {"probe": "gaussian", "candidate": "gd", "seed": 0, "reason": "."}
+    with pytest.raises(ValueError, match="never passes"):
+        Finding(**who, outcome=Outcome.CLEAN)
+    with pytest.raises(ValueError, match="interval"):
+        Finding(**who, outcome=Outcome.CLEAN, statistic=0.1)
+    Finding(
+        **who, outcome=Outcome.CLEAN, statistic=0.1, interval=Interval(low=0, high=1, level=0.9)
+    )
