@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from audit import engine
-from audit.case import Sources, Trial, load_trial
 from audit.config import Config, find_config, make_recipe, parse_number, read_config
 from audit.decide import decide
 from audit.errors import AuditError, InputError, PlanError, Problem
@@ -27,6 +26,7 @@ from audit.progress import Reporter
 from audit.records import SCHEMA_VERSION, AuditRecord, Cell, Plan, Recipe, Sanity
 from audit.rendering import show, write_reports
 from audit.seeds import Rng
+from audit.trial import Sources, Trial, load_trial
 
 RESERVED = ("deployed", "any-method", "retrained")
 

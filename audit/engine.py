@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from audit import stats, training
-from audit.case import Case, Contender, Trial
+from audit.case import Case
 from audit.errors import DivergedError, InputError, Problem
 from audit.files import write_atomically
 from audit.methods import METHODS
@@ -42,6 +42,7 @@ from audit.records import (
     to_json,
 )
 from audit.seeds import Rng
+from audit.trial import Contender, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

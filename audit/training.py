@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audit.data.samples import Samples
-from audit.errors import DivergedError
+from audit.errors import DivergedError, PlanError, Problem
 from audit.models.model import Batch, Model, evaluating
 from audit.records import Recipe
 from audit.seeds import Rng
 
 Objective = Callable[..., Tensor]
 """Mean loss of each batch of a step -> the scalar to descend on."""
+
+CHECK_EVERY = 50
+"""Steps between two checks that everything is finite: each makes the device wait."""
 
 FORWARD = 1 / 3
 """Cost of a forward pass in gradient evaluations: a backward pass costs about two forwards."""
@@ -112,6 +116,8 @@ def descend(
 
     With momentum, weight decay or AdamW the bracket is what the optimiser is given as gradient.
 
+    Dropout is active, except in parts of which nothing is trained.
+
     Args:
         model: trained in place; clone first.
         batches: one tuple of batches a step; each costs its length in gradient evaluations.
@@ -136,9 +142,9 @@ def descend(
     module = model.module
     chosen = _choose(module, parameters)
     _set_modes(module, chosen, batch_statistics=batch_statistics)
-    rate = torch.optim.SGD if optimizer == "sgd" else torch.optim.AdamW
-    extra = {"momentum": momentum} if optimizer == "sgd" else {}
-    optimiser = rate(list(chosen.values()), lr=lr, weight_decay=weight_decay, **extra)
+    optimiser = _optimiser(
+        chosen.values(), optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay
+    )
     draws = rng.named("noise").torch(model.device)
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(rng.named("dropout").seed())  # dropout only knows the global generator
@@ -147,7 +153,7 @@ def descend(
                 group["lr"] = lr * _scheduled(schedule, step, steps)
             optimiser.zero_grad(set_to_none=True)
             total = objective(*(model.loss(module, part).mean() for part in batch))
-            total.backward()
+            torch.autograd.backward(total)
             if noise > 0:
                 for parameter in chosen.values():
                     if parameter.grad is not None:
@@ -160,21 +166,46 @@ def descend(
             optimiser.step()
             ledger.charge(sum(len(part) for part in batch))
             ledger.losses.append(total.detach())
-            if step % 50 == 49:
+            if step % CHECK_EVERY == CHECK_EVERY - 1:
                 check_finite(module, ledger, step + 1)
     check_finite(module, ledger, steps)
-    for parameter in module.parameters():
-        parameter.requires_grad_(True)
-    module.eval()
+    module.eval().requires_grad_(True)
 
 
 def check_finite(module: nn.Module, ledger: Ledger, step: int) -> None:
-    """Raise DivergedError if the last loss, a parameter or a buffer is not finite."""
-    if ledger.losses and not bool(torch.isfinite(ledger.losses[-1])):
-        raise DivergedError(f"the loss is not finite after step {step}")
+    """Raise DivergedError if a recent loss, a parameter or a buffer is not finite."""
+    recent = ledger.losses[-CHECK_EVERY:]
+    if recent and not bool(torch.isfinite(torch.stack(recent)).all()):
+        raise DivergedError(f"the loss is not finite by step {step}")
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise DivergedError(f"{name} is not finite after step {step}")
+            raise DivergedError(f"{name} is not finite by step {step}")
+
+
+def last_blocks(model: Model, k: int) -> tuple[str, ...]:
+    """Return the parameter names of the last `k` blocks; PlanError if it has fewer than `k`."""
+    if not 1 <= k <= len(model.blocks):
+        what = f"k = {k}, but the model has {len(model.blocks)} blocks"
+        raise PlanError(Problem(what, fix=f"Use 1..{len(model.blocks)}"))
+    return tuple(name for block in model.blocks[-k:] for name in block)
+
+
+def stateful_parts(module: nn.Module, names: Iterable[str]) -> set[str]:
+    """Return the names of the parts whose buffers belong to these parameters.
+
+    A part goes with the parameters that it holds itself. One that holds none (BatchNorm without
+    affine parameters) belongs to no block, so it goes only with all parameters together.
+    """
+    wanted = set(names)
+    parameters = dict(module.named_parameters())
+    chosen = {id(parameter) for name, parameter in parameters.items() if name in wanted}
+    every = len(chosen) == len(parameters)
+    found = set()
+    for name, part in module.named_modules():
+        own = [id(parameter) for parameter in part.parameters(recurse=False)]
+        if chosen.intersection(own) or (every and not own):
+            found.add(name)
+    return found
 
 
 def _choose(module: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Parameter]:
@@ -187,29 +218,58 @@ def _choose(module: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Para
     return {name: parameter for name, parameter in everything.items() if name in wanted}
 
 
+def _optimiser(
+    parameters: Iterable[nn.Parameter],
+    name: str,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+) -> torch.optim.Optimizer:
+    if name == "sgd":
+        return torch.optim.SGD(
+            list(parameters), lr=lr, momentum=momentum, weight_decay=weight_decay
+        )
+    return torch.optim.AdamW(list(parameters), lr=lr, weight_decay=weight_decay)
+
+
 def _set_modes(
     module: nn.Module, chosen: dict[str, nn.Parameter], *, batch_statistics: bool
 ) -> None:
     trained = {id(parameter) for parameter in chosen.values()}
-    for part in module.modules():
-        own = list(part.parameters())
-        # A part without parameters (dropout, pooling) trains unless the whole trunk is frozen;
-        # one whose parameters are all frozen keeps its running statistics.
-        part.training = not own or any(id(parameter) in trained for parameter in own)
-        if isinstance(part, nn.modules.batchnorm._NormBase) and not batch_statistics:
-            part.training = False
+
+    # A part without parameters (dropout) does as the part around it does.
+    def walk(part: nn.Module, around: bool) -> None:
+        own = [id(parameter) for parameter in part.parameters()]
+        part.training = not trained.isdisjoint(own) if own else around
+        for child in part.children():
+            walk(child, part.training)
+
+    walk(module, True)
+    counting = stateful_parts(module, chosen) if batch_statistics else set()
+    for name, part in module.named_modules():
+        if isinstance(part, nn.modules.batchnorm._NormBase):
+            part.training = name in counting
 
 
 def _scheduled(schedule: str, step: int, steps: int) -> float:
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * step / steps))
     if schedule == "onecycle":
-        done, rise = (step + 1) / steps, 0.3
-        return done / rise if done < rise else max(0.0, (1 - step / steps) / (1 - rise))
+        rise = 0.3
+        return min(1.0, (step + 1) / steps / rise, (1 - step / steps) / (1 - rise))
     return 1.0
 
 
-def recipe_settings(recipe: Recipe) -> dict[str, object]:
+class OptimizerSettings(TypedDict):
+    """The keyword arguments of `descend` that name the optimiser."""
+
+    optimizer: str
+    momentum: float
+    weight_decay: float
+
+
+def recipe_settings(recipe: Recipe) -> OptimizerSettings:
     """Return the recipe's optimiser settings, as keyword arguments of `descend`."""
     return {
         "optimizer": recipe.optimizer,

@@ -66,8 +66,7 @@ def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:
             for place, finding in enumerate(here):
                 _interval(axes, finding, line + gap * (place - (len(here) - 1) / 2))
             if not any(f.interval for f in here):
-                null = measured[0].null or 0.0
-                axes.text(null, line, " not measured", color=MUTED, va="center", fontsize=9)
+                _absent(axes, line)
         axes.set_yticks(range(len(names)), [_short(n) for n in names], parse_math=False)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
@@ -87,6 +86,13 @@ def _interval(axes: Axes, finding: Finding, line: float) -> None:
     tone = TONES[finding.outcome]
     axes.hlines(line, finding.interval.low, finding.interval.high, colors=_TONES[tone], lw=1.6)
     axes.plot(finding.statistic, line, marker=_MARKS[tone], ms=5, color=_TONES[tone])
+
+
+def _absent(axes: Axes, line: float) -> None:
+    edge_and_line = axes.get_yaxis_transform()  # x in shares of the width, y in lines
+    axes.text(
+        0.02, line, "not measured", transform=edge_and_line, color=MUTED, va="center", fontsize=9
+    )
 
 
 def histogram(cell: Cell, *, describe: str) -> str | None:
@@ -142,7 +148,7 @@ def tradeoff(record: AuditRecord, *, describe: str) -> str | None:
         residue = worst(f for f in here if f.probe == probe)
         utility = worst(f for f in here if f.probe == "utility" and "accuracy" in f.details)
         if residue and utility and residue.statistic is not None:
-            accuracy, tone = 100 * utility.details["accuracy"], TONES[residue.outcome]
+            accuracy, tone = 100 * utility.details["accuracy"], TONES[candidate.outcome]
             points.append(_Point(candidate.candidate, accuracy, residue.statistic, tone))
     if probe is None or not points:
         return None

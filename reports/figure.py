@@ -48,7 +48,7 @@ ABOUT = {
     ),
     "utility": About(
         title="Accuracy",
-        unit="on clean test samples",
+        unit="% of test samples; points lost",
         samples="test samples",
         needs="Labelled clean test samples.",
     ),
@@ -204,12 +204,9 @@ def _remedy(finding: Finding) -> str:
         return words.needs
     if finding.outcome is not Outcome.INCONCLUSIVE:
         return ""
-    lines = []
-    if finding.detectable is not None:
-        lines.append(
-            f"With {finding.sample_size:,} {words.samples}, a distance of "
-            f"{finding.detectable:.2g} from a model without the effect is found nine times in ten."
-        )
-    if finding.needed is not None:
-        lines.append(f"{finding.needed:,} let a clean model pass nine times in ten.")
-    return " ".join(lines) or "More samples."
+    if finding.needed is None or finding.detectable is None:
+        return f"More {words.samples}."
+    return (
+        f"{finding.needed:,} {words.samples} let a clean model pass nine times in ten; the "
+        f"{finding.sample_size:,} here find an effect of {finding.detectable:.2g} as often."
+    )

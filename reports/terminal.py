@@ -47,7 +47,7 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
         if not wide:
             hint = "Membership, budgets and times: report.html, or a terminal of 120 columns."
             console.print(say(hint, "dim"))
-            console.print()
+        console.print()
     head = say(f"{seen.outcome}. ", _STYLES[seen.tone])
     console.print(head.append_text(say(seen.sentence)))
     console.print(say("Next: ", "bold").append_text(say(seen.next_step)))

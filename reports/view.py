@@ -52,6 +52,11 @@ class Row:
     seeds: str
     """`worst of 3 seeds`; empty for one."""
 
+    @property
+    def restates(self) -> bool:
+        """Whether the reason is that of a finding, word for word."""
+        return any(shown.reason == self.reason for _, shown in self.every)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -126,7 +131,7 @@ def view(record: AuditRecord) -> View:
         rows=rows,
         gaps=_gaps(record, rows),
         limits=tuple(printable(limit) for limit in record.limits),
-        runs=tuple(_run(cell) for cell in record.cells if cell.method or cell.cost),
+        runs=tuple(_run(cell) for cell in record.cells if cell.kind == "method" or cell.cost),
         facts=facts(record),
     )
 
@@ -168,7 +173,7 @@ def _row(record: AuditRecord, verdict: CandidateVerdict, probes: Sequence[str]) 
         figures=tuple(figures),
         every=tuple((str(f.seed), figure(f)) for f in findings),
         budget=_budget(costs, verdict.kind),
-        time=duration(seconds) if cells else "not recorded",
+        time=duration(seconds) if seconds else "not recorded",
         seeds=f"worst of {len(cells)} seeds" if len(cells) > 1 else "",
     )
 
@@ -215,19 +220,23 @@ def _sanity(record: AuditRecord) -> str:
 
 
 def _gaps(record: AuditRecord, rows: Iterable[Row]) -> tuple[Gap, ...]:
-    grouped: dict[tuple[str, str, str], list[str]] = {}
+    asked: dict[tuple[str, str, str], list[str]] = {}
     if not record.sanity.works:
         remedy = "A model that beats chance: check architecture, normalisation and label order."
         reason = "The model does not work as loaded, so nothing else was measured."
-        grouped["Does it work at all?", reason, remedy] = ["deployed"]
+        asked["Does it work at all?", reason, remedy] = ["deployed"]
     for row in rows:
         measured = {shown.probe for _, shown in row.every}
         missing = [shown for shown in row.figures if shown.probe not in measured]
         for shown in (*(shown for _, shown in row.every), *missing):
             if shown.outcome in _UNDECIDED:
                 key = (shown.title, shown.reason, shown.remedy)
-                grouped.setdefault(key, []).append(row.name)
+                asked.setdefault(key, []).append(row.name)
+    # Of one reason: first the candidates of each probe, then the probes with the same candidates.
+    merged: dict[tuple[str, str, str], list[str]] = {}
+    for (title, reason, remedy), who in asked.items():
+        merged.setdefault((", ".join(dict.fromkeys(who)), reason, remedy), []).append(title)
     return tuple(
-        Gap(title=title, who=", ".join(dict.fromkeys(who)), reason=reason, remedy=remedy)
-        for (title, reason, remedy), who in grouped.items()
+        Gap(title=", ".join(titles), who=who, reason=reason, remedy=remedy)
+        for (who, reason, remedy), titles in merged.items()
     )

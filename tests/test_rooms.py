@@ -9,14 +9,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = [
-    "errors", "files", "records", "stats", "seeds", "models", "data", "config", "case", "training",
+    "errors", "files", "records", "stats", "seeds", "models", "data", "config", "case", "trial",
+    "training",
     "methods", "attacks", "probes", "hypotheses", "plan", "engine", "decide", "rendering",
     "progress", "commands", "starting", "cli",
 ]  # fmt: skip
 # Neighbours that have nothing to say to each other.
 NEVER = {
-    "probes": {"methods", "attacks"},
-    "hypotheses": {"methods", "probes", "attacks"},
+    "probes": {"methods", "attacks", "trial"},
+    "methods": {"trial"},
+    "hypotheses": {"methods", "probes", "attacks", "trial"},
     "decide": {"models", "data", "case", "training", "methods", "probes", "engine", "plan"},
     "rendering": {"models", "data", "case", "training", "methods", "probes", "engine", "plan"},
 }

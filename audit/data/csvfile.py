@@ -101,7 +101,7 @@ def _records(raw: bytes, where: str) -> Iterator[tuple[int, list[str]]]:
         row = raw[: error.start].count(b"\n") + 1
         what = f"not UTF-8 (byte {raw[error.start]:#04x} in line {row})"
         raise InputError(Problem(what, where, "Save it as CSV UTF-8.")) from error
-    # Records, not lines, are counted: a quoted cell may hold line breaks, and so does a spreadsheet.
+    # Records are counted, not lines: a quoted cell may hold line breaks.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     number = 0
     try:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from audit.data.csvfile import first
-from audit.data.samples import Samples
 from audit.errors import InputError, Problem, did_you_mean
 
 _LARGEST = 2**31 - 1
@@ -44,15 +43,14 @@ def read_labels(
             that are also names, and the two readings differ.
     """
     integers = [as_integer(text) for text in texts]
-    if _are_names(texts, integers):
+    if _are_names(texts, integers, names):
         known = tuple(names) if names is not None else tuple(sorted(set(texts) - {""}))
         place_of = {name: number for number, name in enumerate(known)}
         numbers = [place_of.get(text) for text in texts]
         problems = [
-            Problem(f"unknown label {text!r}" if text else "the label is empty", place, hint)
+            _unknown(text, place, known)
             for text, number, place in zip(texts, numbers, places, strict=True)
             if number is None
-            for hint in [did_you_mean(text, known) if text else ""]
         ]
         names = known
     else:
@@ -82,20 +80,17 @@ def as_integer(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
 
 
-def check_labels(samples: Samples, classes: int, where: str) -> list[Problem]:
-    """Return what is wrong with labels that a model of so many classes cannot answer."""
-    beyond = [
-        Problem(
-            f"the sample {samples.ids[i]!r} has the label {int(samples.y[i])}",
-            where,
-            f"The model has {classes} classes: use 0..{classes - 1}.",
-        )
-        for i in ((samples.y < 0) | (samples.y >= classes)).nonzero().flatten().tolist()
-    ]
-    return first(beyond, where)
+def _unknown(text: str, place: str, known: Sequence[str]) -> Problem:
+    if not text:
+        return Problem("the label is empty", place)
+    return Problem(f"unknown label {text!r}", place, did_you_mean(text, known))
 
 
-def _are_names(texts: Sequence[str], integers: Sequence[int | None]) -> bool:
+def _are_names(
+    texts: Sequence[str], integers: Sequence[int | None], names: Sequence[str] | None
+) -> bool:
+    if names is not None and None in integers and set(texts) <= set(names):
+        return True
     # One number among the labels makes it a column of numbers: the words in it are the errors.
     numeric = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
     return not any(
@@ -111,6 +106,6 @@ def _two_readings(
     for text, integer in zip(texts, integers, strict=True):
         if text in place_of and place_of[text] != integer:
             what = f"the label {text!r} is class {integer} as a number, {place_of[text]} as a name"
-            fix = "Name the classes in the model's order, or use names that are no numbers."
+            fix = "Rename the labels, or name the classes in the order of their numbers."
             return [Problem(what, where, fix)]
     return []

@@ -108,7 +108,7 @@ def _shape(source: Source) -> Shape:
 def _pixels(source: Source, *, channels: int) -> NDArray[np.uint8]:
     with _opened(source) as picture:
         if picture.mode in ("P", "PA"):
-            # Straight to RGB, Pillow warns about a palette with transparency; the colours are equal.
+            # Straight to RGB, Pillow may warn of transparency; the colours are the same.
             picture = picture.convert("RGBA")
         array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
     return array.reshape(*array.shape[:2], channels).transpose(2, 0, 1)

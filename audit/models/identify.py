@@ -91,12 +91,14 @@ def architecture(
         return Architecture(name=name, build=build, classes=classes, channels=channels)
     known = architectures()
     if name not in known:
-        raise InputError(Problem(f"unknown architecture {name!r}", where, did_you_mean(name, known)))
+        raise InputError(
+            Problem(f"unknown architecture {name!r}", where, did_you_mean(name, known))
+        )
     family = _family(name)
     options: dict[str, Any] = {}
     if family in _WITH_AUXILIARY:
         options = {"aux_logits": False, "init_weights": True}
-    if family == "vision_transformer" and (side := _picture_side(tensors)):
+    if family == "vision_transformer" and (side := _picture_side(name, tensors)):
         options = {"image_size": side}
     classes = _size(tensors, _FAMILIES[family].head, 0, default=1000)
     builder = torchvision_models.get_model_builder(name)
@@ -141,7 +143,8 @@ def _torchvision_name(name: str) -> str:
 
 
 def _family(name: str) -> str:
-    return torchvision_models.get_model_builder(name).__module__.rpartition(".")[2]
+    module: str = torchvision_models.get_model_builder(name).__module__
+    return module.rpartition(".")[2]
 
 
 def _size(tensors: Mapping[str, Tensor], name: str, dimension: int, *, default: int) -> int:
@@ -152,10 +155,10 @@ def _size(tensors: Mapping[str, Tensor], name: str, dimension: int, *, default: 
     return max(1, tensor.shape[dimension])
 
 
-def _picture_side(tensors: Mapping[str, Tensor]) -> int | None:
+def _picture_side(name: str, tensors: Mapping[str, Tensor]) -> int:
+    # The positions are one for the class and one for each square patch of the picture.
     patches = _size(tensors, "encoder.pos_embedding", 1, default=1) - 1
-    side = math.isqrt(patches)
-    return side * _size(tensors, "conv_proj.weight", 2, default=1) if side else None
+    return math.isqrt(patches) * int(name.rpartition("_")[2])
 
 
 def _cifar_spec(tensors: Mapping[str, Tensor]) -> CifarResNetSpec | None:

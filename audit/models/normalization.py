@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from audit.errors import InputError, Problem, did_you_mean
 from audit.models.image import NORMALIZE
@@ -14,7 +14,7 @@ from audit.models.image import NORMALIZE
 Normalize = tuple[tuple[float, ...], tuple[float, ...]]
 """Channel means and standard deviations, in [0, 1] pixels; one value serves all channels."""
 
-KEY = "poison_audit.normalize"
+NORMALIZE_KEY = "poison_audit.normalize"
 """The header's key: JSON, `[[means], [standard deviations]]`."""
 
 _SPELLINGS = f"Known: {', '.join(NORMALIZE)}; or MEANS/STDS as in 0.5,0.5,0.5/0.2,0.2,0.2."
@@ -66,12 +66,40 @@ def checked_normalize(mean: Sequence[float], std: Sequence[float], *, where: str
     return tuple(map(float, mean)), tuple(map(float, std))
 
 
+def spell_normalize(normalize: Normalize) -> str:
+    """Return the text that `parse_normalize` reads back.
+
+    >>> spell_normalize(((0.0,), (1.0,)))
+    'none'
+    >>> spell_normalize(((0.5, 0.5), (0.25, 0.2)))
+    '0.5,0.5/0.25,0.2'
+    """
+    for name, known in NORMALIZE.items():
+        if known == normalize:
+            return name
+    return "/".join(",".join(map(repr, values)) for values in normalize)
+
+
+def same_normalize(one: Normalize, other: Normalize) -> bool:
+    """Return whether two normalisations do the same, one value serving all channels.
+
+    >>> same_normalize(((0.5,), (0.2,)), ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2)))
+    True
+    """
+    channels = max(len(one[0]), len(other[0]))
+    spread = [
+        tuple(values * channels if len(values) == 1 else values for values in normalize)
+        for normalize in (one, other)
+    ]
+    return spread[0] == spread[1]
+
+
 def normalize_from_header(metadata: Mapping[str, str], *, where: str) -> Normalize | None:
     """Return the normalisation in a safetensors header; None if it states none."""
-    text = metadata.get(KEY)
+    text = metadata.get(NORMALIZE_KEY)
     if text is None:
         return None
-    where = f"{where} header {KEY}"
+    where = f"{where} header {NORMALIZE_KEY}"
     try:
         value: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -98,8 +126,11 @@ def normalize_from_preprocessor(folder: Path) -> Normalize | None:
     if config.get("do_normalize", True) is False:
         return NORMALIZE["none"]
     mean, std = config.get("image_mean"), config.get("image_std")
-    if not (_are_numbers(mean) and _are_numbers(std)):
+    if mean is None or std is None:
         return None
+    if not (_are_numbers(mean) and _are_numbers(std)):
+        what = f"image_mean {mean!r:.80} and image_std {std!r:.80} are not lists of numbers"
+        raise InputError(Problem(what, str(file)))
     return checked_normalize(mean, std, where=str(file))
 
 
@@ -109,7 +140,7 @@ def _scales_to_unit(config: Mapping[str, Any]) -> bool:
     return plain and isinstance(factor, float) and math.isclose(factor, 1 / 255, rel_tol=1e-6)
 
 
-def _are_numbers(value: Any) -> bool:
+def _are_numbers(value: Any) -> TypeGuard[list[float]]:
     return isinstance(value, list) and all(
         isinstance(number, int | float) and not isinstance(number, bool) for number in value
     )

@@ -141,7 +141,7 @@ def _read(file: Path, *, allow_pickle: bool) -> Weights:
     elif file.suffix in _PICKLES:
         if not allow_pickle:
             what = "is a pickle, which can run code when it is read"
-            fix = "Save it as safetensors, which cannot; or pass --allow-pickle to read tensors only."
+            fix = "Save it as safetensors, which cannot; or --allow-pickle reads tensors alone."
             raise InputError(Problem(what, str(file), fix))
         tensors, metadata = _read_pickle(file), {}
     else:
@@ -187,9 +187,11 @@ def _read_shards(index: Path) -> Weights:
         held, header = _read_safetensors(shard)
         declared = {tensor for tensor, where in weight_map.items() if where == name}
         if absent := declared - set(held):
-            problems.append(Problem(f"lacks what the index puts there: {listed(absent)}", name))
+            what = f"lacks what the index puts there: {listed(absent)}"
+            problems.append(Problem(what, name))
         if extra := set(held) - declared:
-            problems.append(Problem(f"holds what the index does not put there: {listed(extra)}", name))
+            what = f"holds what the index does not put there: {listed(extra)}"
+            problems.append(Problem(what, name))
         tensors.update(held)
         metadata.update(header)
         lines.append(f"{name} {_sha256(shard)}\n")
@@ -215,9 +217,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         Problem(f"shard {shard!r} is not a file name of this folder", str(index), "Name it bare.")
         for shard in sorted(set(map(str, weight_map.values())))
         # A path would let the index read any file of this machine.
-        if shard not in (PurePosixPath(shard).name, PureWindowsPath(shard).name)
-        or PurePosixPath(shard).name != PureWindowsPath(shard).name
-        or shard == ".."
+        if not shard == PurePosixPath(shard).name == PureWindowsPath(shard).name
         or not shard.endswith(".safetensors")
     ]
     if problems:
@@ -240,15 +240,15 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict):
         what = f"holds a {type(content).__name__}, not a state dict"
         raise InputError(Problem(what, where, "Save the network's state_dict()."))
-    strange = {f"{name} ({type(t).__name__})" for name, t in content.items() if not _is_named(name, t)}
+    strange = [
+        f"{name} ({type(value).__name__})"
+        for name, value in content.items()
+        if not (isinstance(name, str) and isinstance(value, Tensor))
+    ]
     if strange:
         what = f"holds entries that are no named tensors: {listed(strange)}"
         raise InputError(Problem(what, where, "Save the network's state_dict() alone."))
     return {name: tensor.detach() for name, tensor in content.items()}
-
-
-def _is_named(name: object, value: object) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor)
 
 
 def _check(tensors: Mapping[str, Tensor], file: Path) -> None:

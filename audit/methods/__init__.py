@@ -1,0 +1,184 @@
+"""Unlearning methods, one file each: `(model, case, rng, *, ledger, numbers) -> Model`.
+
+Each clones the model first and never changes it, stays within the ledger to the step, and returns
+a new model in eval mode. The same stream of random numbers gives the same bits.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from audit.errors import Problem, did_you_mean
+from audit.methods.cf_k import cf_k
+from audit.methods.eu_k import eu_k
+from audit.methods.ga import ga
+from audit.methods.gd import gd
+from audit.methods.neggrad_plus import neggrad_plus
+from audit.methods.ngd import ngd
+from audit.methods.retrain import retrain
+from audit.methods.scrub import scrub
+from audit.methods.ssd import ssd
+from audit.models.model import Model
+
+Range = tuple[float | None, float | None]
+"""Smallest and largest value of a number, both allowed; None: no bound."""
+
+POSITIVE: Range = (sys.float_info.min, None)
+"""Above 0."""
+NOT_NEGATIVE: Range = (0, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """An unlearning method, and what a plan and a report must know of it."""
+
+    run: Callable[..., Model]
+    title: str
+    source: str
+    """Where it comes from: authors, year, arXiv."""
+    needs: frozenset[str]
+    """The sample sets it trains on or measures: `retain`, `forget`."""
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    """What each number may be, by its name."""
+
+
+METHODS: dict[str, Method] = {
+    "gd": Method(
+        run=gd,
+        title="Gradient descent",
+        source="Neel et al. 2021, arXiv:2007.02923",
+        needs=frozenset({"retain"}),
+        ranges={"lr": POSITIVE},
+    ),
+    "ngd": Method(
+        run=ngd,
+        title="Noisy gradient descent",
+        source="Chien et al. 2024, arXiv:2401.10371",
+        needs=frozenset({"retain"}),
+        ranges={"lr": POSITIVE, "sigma": NOT_NEGATIVE},
+    ),
+    "ga": Method(
+        run=ga,
+        title="Gradient ascent",
+        source="Graves et al. 2021, arXiv:2010.10981",
+        needs=frozenset({"forget"}),
+        ranges={"lr": POSITIVE, "passes": NOT_NEGATIVE},
+    ),
+    "eu_k": Method(
+        run=eu_k,
+        title="Exact unlearning of the last k blocks",
+        source="Goel et al. 2022, arXiv:2201.06640",
+        needs=frozenset({"retain"}),
+        ranges={"lr": POSITIVE, "k": (1, None)},
+    ),
+    "cf_k": Method(
+        run=cf_k,
+        title="Catastrophic forgetting of the last k blocks",
+        source="Goel et al. 2022, arXiv:2201.06640",
+        needs=frozenset({"retain"}),
+        ranges={"lr": POSITIVE, "k": (1, None)},
+    ),
+    "scrub": Method(
+        run=scrub,
+        title="SCRUB",
+        source="Kurmanji et al. 2023, arXiv:2302.09880",
+        needs=frozenset({"retain", "forget"}),
+        ranges={
+            "lr": POSITIVE,
+            "max_lr": POSITIVE,
+            "max_epochs": NOT_NEGATIVE,
+            "gamma": NOT_NEGATIVE,
+            "alpha": NOT_NEGATIVE,
+            "temperature": POSITIVE,
+        },
+    ),
+    "neggrad_plus": Method(
+        run=neggrad_plus,
+        title="NegGrad+",
+        source="Kurmanji et al. 2023, arXiv:2302.09880",
+        needs=frozenset({"retain", "forget"}),
+        ranges={"lr": POSITIVE, "beta": (0, 1)},
+    ),
+    "ssd": Method(
+        run=ssd,
+        title="Selective synaptic dampening",
+        source="Foster et al. 2024, arXiv:2308.07707",
+        needs=frozenset({"retain", "forget"}),
+        ranges={"alpha": NOT_NEGATIVE, "lam": NOT_NEGATIVE},
+    ),
+    "retrain": Method(
+        run=retrain,
+        title="Retraining without the forget samples",
+        source="Bourtoule et al. 2021, arXiv:1912.03817",
+        needs=frozenset({"retain"}),
+    ),
+}
+"""Every method, by the name that a plan takes."""
+
+UNLEARNING = tuple(name for name in METHODS if name != "retrain")
+"""The methods on trial: all but retraining, which is the reference."""
+
+
+def parameters(name: str) -> dict[str, Any]:
+    """Return the numbers that a method takes, with their defaults.
+
+    >>> parameters("ssd")
+    {'alpha': 10.0, 'lam': 1.0}
+    """
+    return {key: parameter.default for key, parameter in _signature(name).items()}
+
+
+def check_params(
+    name: str, params: Mapping[str, object], *, blocks: int | None = None
+) -> list[Problem]:
+    """Return everything that is wrong with the numbers given to a method.
+
+    Args:
+        name: a key of `METHODS`.
+        params: what a plan gives it; what is left out takes its default.
+        blocks: the model's number of blocks, None while that is not known.
+    """
+    known = _signature(name)
+    problems = []
+    for key, value in params.items():
+        where = f"[methods.{name}] {key}"
+        if key not in known:
+            hint = did_you_mean(key, known) if known else "It takes none."
+            problems.append(Problem(f"{name} has no such parameter", where, hint))
+        elif wrong := _wrong(value, known[key].annotation, METHODS[name].ranges[key]):
+            problems.append(Problem(f"expected {wrong}, got {value!r:.60}", where))
+        elif key == "k" and blocks is not None and isinstance(value, int) and value > blocks:
+            what = f"k = {value}, but the model has {blocks} blocks"
+            problems.append(Problem(what, where, f"Use 1..{blocks}"))
+    return problems
+
+
+def _signature(name: str) -> dict[str, inspect.Parameter]:
+    every = inspect.signature(METHODS[name].run, eval_str=True).parameters
+    return {
+        key: parameter
+        for key, parameter in every.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and key != "ledger"
+    }
+
+
+def _wrong(value: object, kind: Any, bounds: Range) -> str | None:
+    """Return what was expected instead of `value`; None if it will do."""
+    if value is None and kind == float | None:
+        return None
+    low, high = bounds
+    number = isinstance(value, int if kind is int else (int, float))
+    if isinstance(value, int | float) and number and not isinstance(value, bool):
+        above = low is None or value >= low
+        if abs(value) <= sys.float_info.max and above and (high is None or value <= high):
+            return None
+    text = "a whole number" if kind is int else "a number"
+    if bounds == POSITIVE:
+        return f"{text} above 0"
+    if high is None:
+        return f"{text} of at least {low:g}"
+    return f"{text} in [{low:g}, {high:g}]"

@@ -1,0 +1,77 @@
+"""Exact unlearning of the last k blocks (EU-k): draw those anew, train them on retain.
+
+    theta_last <- initial draw;   theta_last <- theta_last - eta * grad_last L(retain)
+
+Source: Goel, Prabhu, Sanyal, Lim, Torr and Kumaraguru 2022, arXiv:2201.06640.
+
+Departs from it: k counts blocks (a residual stage, a layer with its normalisation), not layers;
+normalisation layers are drawn anew with their block, statistics included; a parameter that an
+earlier block shares stays frozen with it. BatchNorm uses and updates batch statistics in the
+trained blocks; their published code moves those of the frozen blocks too. The new blocks start from
+nothing, so they get the recipe's rate and schedule, over the steps that the budget allows. A step
+is charged in full although the frozen blocks need no backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import nn
+
+from audit.case import Case
+from audit.models.model import Model
+from audit.seeds import Rng
+from audit.training import (
+    Ledger,
+    descend,
+    last_blocks,
+    recipe_settings,
+    shuffled,
+    stateful_parts,
+)
+
+
+def eu_k(
+    model: Model, case: Case, rng: Rng, *, ledger: Ledger, lr: float | None = None, k: int = 2
+) -> Model:
+    """Initialise the last `k` blocks and train them on the retain samples.
+
+    Args:
+        lr: eta, above 0, the peak of the recipe's schedule; by default the recipe's.
+        k: blocks to draw anew, from 1 to the model's number of blocks; all of them is retraining,
+            as far as the budget goes.
+
+    Raises:
+        PlanError: the model has fewer than `k` blocks.
+    """
+    names = last_blocks(model, k)
+    fresh = model.fresh(rng.named("init"))
+    model, recipe = model.clone(), case.recipe
+    _copy(fresh.module, model.module, names)
+    batches = shuffled(case.retain, recipe.batch_size, rng.named("batches"), augment=recipe.augment)
+    descend(
+        model,
+        ((retain,) for retain in batches),
+        lambda retain: retain,
+        steps=ledger.steps(min(recipe.batch_size, len(case.retain))),
+        lr=recipe.lr if lr is None else lr,
+        ledger=ledger,
+        rng=rng,
+        parameters=names,
+        batch_statistics=True,
+        schedule=recipe.schedule,
+        **recipe_settings(recipe),
+    )
+    return model
+
+
+@torch.no_grad()
+def _copy(source: nn.Module, target: nn.Module, names: Collection[str]) -> None:
+    """Copy the named parameters, and the buffers of the parts that hold them."""
+    for name in names:
+        target.get_parameter(name).copy_(source.get_parameter(name))
+    for part in stateful_parts(target, names):
+        new = dict(source.get_submodule(part).named_buffers(recurse=False))
+        for name, buffer in target.get_submodule(part).named_buffers(recurse=False):
+            buffer.copy_(new[name])

@@ -1,0 +1,39 @@
+"""Gradient descent (GD): go on training, on the retain samples only.
+
+    theta <- theta - eta * grad L(retain)
+
+Source: Neel, Roth and Sharifi-Malvajerdi 2021, Descent-to-Delete, arXiv:2007.02923; without
+regularisation as in Pawelczyk et al. 2025, arXiv:2406.17216.
+
+Departs from it: mini-batches, with the recipe's momentum and weight decay; no noise is published
+with the weights. BatchNorm uses and updates batch statistics, since every batch is retain data.
+"""
+
+from __future__ import annotations
+
+from audit.case import Case
+from audit.models.model import Model
+from audit.seeds import Rng
+from audit.training import Ledger, descend, recipe_settings, shuffled
+
+
+def gd(model: Model, case: Case, rng: Rng, *, ledger: Ledger, lr: float | None = None) -> Model:
+    """Descend on the retain samples until the budget is spent.
+
+    Args:
+        lr: eta, above 0; by default a tenth of the recipe's peak rate.
+    """
+    model, recipe = model.clone(), case.recipe
+    batches = shuffled(case.retain, recipe.batch_size, rng.named("batches"), augment=recipe.augment)
+    descend(
+        model,
+        ((retain,) for retain in batches),
+        lambda retain: retain,
+        steps=ledger.steps(min(recipe.batch_size, len(case.retain))),
+        lr=recipe.lr / 10 if lr is None else lr,
+        ledger=ledger,
+        rng=rng,
+        batch_statistics=True,
+        **recipe_settings(recipe),
+    )
+    return model

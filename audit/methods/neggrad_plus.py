@@ -1,0 +1,50 @@
+"""NegGrad+: descend on retain while ascending on forget, in one step.
+
+    theta <- theta - eta * grad [ beta * L(retain) - (1 - beta) * L(forget) ]
+
+Source: Kurmanji, Triantafillou, Hayes and Triantafillou 2023, arXiv:2302.09880, and their
+`train_negrad`.
+
+Departs from it: the forget samples are shuffled anew in each of their epochs, where the source
+repeats the batches of the first. BatchNorm stays in eval mode: batches of forget samples must not
+write its statistics.
+"""
+
+from __future__ import annotations
+
+from audit.case import Case
+from audit.models.model import Model
+from audit.seeds import Rng
+from audit.training import Ledger, descend, recipe_settings, shuffled
+
+
+def neggrad_plus(
+    model: Model,
+    case: Case,
+    rng: Rng,
+    *,
+    ledger: Ledger,
+    lr: float | None = None,
+    beta: float = 0.95,
+) -> Model:
+    """Take joint steps, a batch of each, until the budget is spent.
+
+    Args:
+        lr: eta, above 0; by default a tenth of the recipe's peak rate.
+        beta: weight of the retain loss, in [0, 1]; 1 is GD, 0 is GA.
+    """
+    model, recipe = model.clone(), case.recipe
+    retain = shuffled(case.retain, recipe.batch_size, rng.named("batches"), augment=recipe.augment)
+    forget = shuffled(case.forget, recipe.batch_size, rng.named("forget"))
+    cost = sum(min(recipe.batch_size, len(part)) for part in (case.retain, case.forget))
+    descend(
+        model,
+        zip(retain, forget, strict=False),
+        lambda retain, forget: beta * retain - (1 - beta) * forget,
+        steps=ledger.steps(cost),
+        lr=recipe.lr / 10 if lr is None else lr,
+        ledger=ledger,
+        rng=rng,
+        **recipe_settings(recipe),
+    )
+    return model

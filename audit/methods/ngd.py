@@ -1,0 +1,51 @@
+"""Noisy gradient descent (NGD): gradient descent on retain, with Gaussian noise in every step.
+
+    theta <- theta - eta * (grad L(retain) + N(0, sigma^2 I))
+
+Source: Chien, Wang, Chen and Li 2024, Langevin Unlearning, arXiv:2401.10371; in this form
+Pawelczyk et al. 2025, arXiv:2406.17216.
+
+Departs from it: no projection onto a ball, so nothing is certified; mini-batches, with the recipe's
+momentum and weight decay. BatchNorm uses and updates batch statistics, since every batch is retain
+data.
+"""
+
+from __future__ import annotations
+
+from audit.case import Case
+from audit.models.model import Model
+from audit.seeds import Rng
+from audit.training import Ledger, descend, recipe_settings, shuffled
+
+
+def ngd(
+    model: Model,
+    case: Case,
+    rng: Rng,
+    *,
+    ledger: Ledger,
+    lr: float | None = None,
+    sigma: float = 1e-7**0.5,
+) -> Model:
+    """Descend on the retain samples, with noise, until the budget is spent.
+
+    Args:
+        lr: eta, above 0; by default a tenth of the recipe's peak rate.
+        sigma: standard deviation of the noise in each coordinate of the gradient, at least 0; 0 is
+            GD. The default is the variance of 1e-7 that the paper shows.
+    """
+    model, recipe = model.clone(), case.recipe
+    batches = shuffled(case.retain, recipe.batch_size, rng.named("batches"), augment=recipe.augment)
+    descend(
+        model,
+        ((retain,) for retain in batches),
+        lambda retain: retain,
+        steps=ledger.steps(min(recipe.batch_size, len(case.retain))),
+        lr=recipe.lr / 10 if lr is None else lr,
+        ledger=ledger,
+        rng=rng,
+        noise=sigma,
+        batch_statistics=True,
+        **recipe_settings(recipe),
+    )
+    return model

@@ -1,0 +1,43 @@
+"""Retraining: the recipe from scratch, on the retain samples only.
+
+    theta <- initial draw;   theta <- recipe(theta, retain)
+
+Source: the reference of exact unlearning; Cao and Yang 2015, Bourtoule et al. 2021,
+arXiv:1912.03817; the bar that Pawelczyk et al. 2025, arXiv:2406.17216, hold every method to.
+
+Departs from it: nothing, as far as the recipe is known. BatchNorm uses and updates batch
+statistics, since every batch is retain data.
+"""
+
+from __future__ import annotations
+
+from audit.case import Case
+from audit.models.model import Model
+from audit.seeds import Rng
+from audit.training import Ledger, descend, recipe_settings, shuffled
+
+
+def retrain(model: Model, case: Case, rng: Rng, *, ledger: Ledger) -> Model:
+    """Train new weights by the whole recipe; only the architecture of `model` is looked at.
+
+    The ledger counts, and bounds nothing. ValueError if the recipe's epochs are not known.
+    """
+    recipe = case.recipe
+    if recipe.epochs is None:
+        raise ValueError("retraining needs the recipe's epochs")
+    model = model.fresh(rng.named("init"))
+    size = min(recipe.batch_size, len(case.retain))
+    batches = shuffled(case.retain, size, rng.named("batches"), augment=recipe.augment)
+    descend(
+        model,
+        ((retain,) for retain in batches),
+        lambda retain: retain,
+        steps=max(1, round(recipe.epochs * len(case.retain) / size)),
+        lr=recipe.lr,
+        ledger=ledger,
+        rng=rng,
+        batch_statistics=True,
+        schedule=recipe.schedule,
+        **recipe_settings(recipe),
+    )
+    return model

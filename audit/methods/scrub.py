@@ -1,0 +1,121 @@
+"""SCRUB: a student leaves its teacher on the forget samples and obeys it on the retain samples.
+
+    max pass:   theta <- theta + eta_max * grad KL(forget)
+    min pass:   theta <- theta - eta * grad [ gamma * CE(retain) + alpha * KL(retain) ]
+    KL = T^2 * mean over samples of KL( softmax(teacher / T) || softmax(student / T) )
+
+Each of the first epochs is a max pass and then a min pass, later ones are min passes only. The
+teacher is the model as it was.
+
+Source: Kurmanji, Triantafillou, Hayes and Triantafillou 2023, arXiv:2302.09880, and their
+`train_distill`; gamma, alpha and T as in their large-scale notebook.
+
+Departs from it: the max pass has its own, smaller rate; the rates stay constant; the budget decides
+the number of epochs; the optimiser starts anew with each pass, so that momentum never carries one
+into the other. BatchNorm stays in eval mode: batches of forget samples must not write its
+statistics. So, without dropout, the first max pass hardly moves: the student still is the teacher,
+where KL has its minimum. The teacher's forward pass is charged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audit.case import Case
+from audit.models.model import Batch, Loss, Model
+from audit.seeds import Rng
+from audit.training import FORWARD, Ledger, descend, recipe_settings, shuffled
+
+
+def scrub(
+    model: Model,
+    case: Case,
+    rng: Rng,
+    *,
+    ledger: Ledger,
+    lr: float | None = None,
+    max_lr: float | None = None,
+    max_epochs: int = 3,
+    gamma: float = 0.99,
+    alpha: float = 0.001,
+    temperature: float = 4.0,
+) -> Model:
+    """Alternate max and min passes until the budget is spent.
+
+    A whole min pass follows every max pass, and what is left of the budget goes to min steps. Where
+    not even one epoch fits, its max pass is shortened in proportion.
+
+    Args:
+        lr: eta, above 0; by default a tenth of the recipe's peak rate.
+        max_lr: eta_max, above 0; by default a hundredth of the recipe's peak rate.
+        max_epochs: epochs that begin with a max pass, at least 0.
+        gamma: weight of the retain loss, at least 0.
+        alpha: weight of KL on retain, at least 0.
+        temperature: T, above 0.
+    """
+    recipe, student = case.recipe, model.clone()
+    leaving, obeying = _losses(model, ledger, gamma=gamma, alpha=alpha, temperature=temperature)
+
+    def take(steps: int, batches: Iterator[Batch], loss: Loss, rate: float, name: str) -> None:
+        descend(
+            replace(student, loss=loss),
+            ((batch,) for batch in batches),
+            lambda mean: mean,
+            steps=steps,
+            lr=rate,
+            ledger=ledger,
+            rng=rng.named(name),
+            **recipe_settings(recipe),
+        )
+
+    lr = recipe.lr / 10 if lr is None else lr
+    max_lr = recipe.lr / 100 if max_lr is None else max_lr
+    forget = shuffled(case.forget, recipe.batch_size, rng.named("forget"))
+    retain = shuffled(case.retain, recipe.batch_size, rng.named("batches"), augment=recipe.augment)
+    max_steps, max_cost = _one_pass(len(case.forget), recipe.batch_size)
+    min_steps, min_cost = _one_pass(len(case.retain), recipe.batch_size)
+    epoch = max_steps * max_cost + min_steps * min_cost
+    epochs = min(max_epochs, max(1, ledger.steps(epoch)))
+    max_steps = min(max_steps, ledger.steps(epoch / max_steps))
+    for number in range(epochs):
+        take(max_steps, forget, leaving, max_lr, f"max {number}")
+        take(min(min_steps, ledger.steps(min_cost)), retain, obeying, lr, f"min {number}")
+    take(ledger.steps(min_cost), retain, obeying, lr, "last")
+    return student
+
+
+def _losses(
+    model: Model, ledger: Ledger, *, gamma: float, alpha: float, temperature: float
+) -> tuple[Loss, Loss]:
+    """Return what the max pass and the min pass descend on, of each sample."""
+    teacher = model.clone()
+    teacher.module.eval()
+
+    def divergence(logits: Tensor, batch: Batch) -> Tensor:  # (n,)
+        with torch.no_grad():
+            target = F.softmax(teacher.logits(teacher.module, batch) / temperature, dim=1)
+        ledger.charge(FORWARD * len(batch))
+        own = F.log_softmax(logits / temperature, dim=1)
+        return F.kl_div(own, target, reduction="none").sum(1) * temperature**2
+
+    def leaving(module: nn.Module, batch: Batch) -> Tensor:
+        return -divergence(model.logits(module, batch), batch)
+
+    def obeying(module: nn.Module, batch: Batch) -> Tensor:
+        logits = model.logits(module, batch)  # once, for both terms
+        task = F.cross_entropy(logits, batch.y, reduction="none")
+        return gamma * task + alpha * divergence(logits, batch)
+
+    return leaving, obeying
+
+
+def _one_pass(n: int, batch_size: int) -> tuple[int, float]:
+    """Return the steps of a pass over `n` samples and the cost of each, the teacher's included."""
+    size = min(batch_size, n)
+    return math.ceil(n / size), size * (1 + FORWARD)

@@ -1,0 +1,339 @@
+"""From files to a Model and back: which architecture, which normalisation, every tensor placed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from audit.errors import InputError, Problem
+from audit.models import hugging_face
+from audit.models.factory import first_channels, head_size, import_factory
+from audit.models.identify import architecture, canonical, identify
+from audit.models.image import image_classifier
+from audit.models.model import Model
+from audit.models.normalization import (
+    NORMALIZE_KEY,
+    Normalize,
+    normalize_from_header,
+    normalize_from_preprocessor,
+    parse_normalize,
+    same_normalize,
+    spell_normalize,
+)
+from audit.models.strict import first_of_ties, load_strict
+from audit.models.weights import Weights, read_weights, wrapper_prefix
+
+__all__ = [
+    "ArchSource",
+    "Loaded",
+    "load_like",
+    "load_model",
+    "parse_normalize",
+    "peek",
+    "save_model",
+]
+
+ARCH_KEY = "poison_audit.arch"
+"""The header's key for the architecture's name."""
+_FACTORY = "factory:"
+_TOLD = "--arch NAME, or --factory package.module:function for your own."
+
+ArchSource = Literal["flag", "factory", "header", "config", "identified"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A checkpoint as a Model, in eval mode on the CPU, and what is known of its files."""
+
+    model: Model
+    sha256: str
+    """Of the file; of shards, over the sorted lines `name sha256`."""
+    files: tuple[Path, ...]
+    arch_source: ArchSource
+    """Who said which architecture it is."""
+    metadata: Mapping[str, str]
+    """The safetensors header's strings."""
+    channels: int | None
+    """Channels of a picture; None when the network has no convolution to tell."""
+    notes: tuple[str, ...] = ()
+    """What was changed on reading, in sentences."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Network:
+    build: Callable[[], nn.Module]
+    arch: str
+    classes: int
+    channels: int | None
+
+
+def load_model(
+    path: Path,
+    *,
+    arch: str | None = None,
+    factory: str | None = None,
+    normalize: Normalize | None = None,
+    allow_pickle: bool = False,
+) -> Loaded:
+    """Read a checkpoint into the network that it was saved from.
+
+    The architecture is what `arch` or `factory` says, or else the safetensors header, or else
+    config.json beside the weights, or else the one that the tensors fit. The normalisation is
+    what `normalize` says, or else the header, or else preprocessor_config.json; it is in no
+    tensor, so it is never guessed.
+
+    Args:
+        path: a file, a shard index or a folder, as `read_weights` takes.
+        arch: an architecture's name, as --arch or audit.toml give it.
+        factory: `package.module:function`, from the command line only: it runs code.
+        normalize: channel means and standard deviations in [0, 1] pixels.
+        allow_pickle: whether a pickle may be read, tensors only.
+
+    Raises:
+        InputError: everything that is missing or does not fit.
+    """
+    if arch and factory:
+        what = f"both an architecture ({arch}) and a factory ({factory}) are given"
+        raise InputError(Problem(what, "--factory", "Give one of them."))
+    where = str(path)
+    weights = read_weights(path, allow_pickle=allow_pickle)
+    known, problems = _known_normalize(weights, normalize, where)
+    try:
+        network, source = _network(weights, arch=arch, factory=factory, where=where)
+        # Initialisers draw from the global generator, and the draws are overwritten.
+        with torch.random.fork_rng(devices=[]):
+            module = _filled(network.build(), network.arch, weights.tensors, where)
+    except InputError as error:
+        raise InputError([*problems, *error.problems]) from error
+    problems += _impossible(network, known, where)
+    if problems or known is None:
+        raise InputError(problems)
+    return Loaded(
+        model=image_classifier(
+            module.eval(),
+            build=network.build,
+            arch=network.arch,
+            classes=network.classes,
+            normalize=known,
+        ),
+        sha256=weights.sha256,
+        files=weights.files,
+        arch_source=source,
+        metadata=weights.metadata,
+        channels=network.channels,
+        notes=weights.notes,
+    )
+
+
+def load_like(model: Model, path: Path, *, allow_pickle: bool = False) -> tuple[Model, str]:
+    """Read another checkpoint of `model`'s architecture; return it with its files' SHA-256.
+
+    Raises:
+        InputError: a tensor does not fit, or the header states another normalisation.
+    """
+    where = str(path)
+    weights = read_weights(path, allow_pickle=allow_pickle)
+    stated = normalize_from_header(weights.metadata, where=where)
+    if stated and model.normalize and not same_normalize(stated, model.normalize):
+        theirs, ours = spell_normalize(stated), spell_normalize(model.normalize)
+        what = f"was saved with the normalisation {theirs}, the audited model with {ours}"
+        raise InputError(Problem(what, where, "Audit it on its own."))
+    clone = model.clone()
+    module = _filled(clone.module, model.arch, weights.tensors, where)
+    return replace(clone, module=module.to(model.device).eval()), weights.sha256
+
+
+def peek(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
+    """Return what a checkpoint says of itself, without loading it into a network.
+
+    Returns:
+        `arch`: the names that fit, a list; `classes` and `channels`: None unless exactly one
+        fits; `normalize`: as `parse_normalize` reads it, None if it is not stated.
+
+    Raises:
+        InputError: the checkpoint, or a file beside it, cannot be read.
+    """
+    where = str(path)
+    weights = read_weights(path, allow_pickle=allow_pickle)
+    stated = _stated_normalize(weights, where)
+    names, _ = _candidates(weights)
+    names = [name for name in names if not name.startswith(_FACTORY)]
+    network = _named(names[0], weights, where) if len(names) == 1 else None
+    return {
+        "arch": names,
+        "classes": network and network.classes,
+        "channels": network and network.channels,
+        "normalize": stated and spell_normalize(stated),
+    }
+
+
+def save_model(model: Model, path: Path, *, extra: Mapping[str, str] | None = None) -> None:
+    """Write a model as safetensors, with its architecture and normalisation in the header.
+
+    Equal models give equal bytes, and a reader finds the file whole or not at all. Of tied
+    tensors the first by name is written.
+
+    Args:
+        model: any model; one from a factory can be read back with the factory only, one from
+            transformers with its config.json beside it.
+        path: the file; its folder must exist.
+        extra: further strings for the header.
+    """
+    metadata = {**(extra or {}), "format": "pt", ARCH_KEY: model.arch}
+    if model.normalize is not None:
+        metadata[NORMALIZE_KEY] = json.dumps(model.normalize)
+    state: dict[str, Tensor] = model.module.state_dict()
+    first = first_of_ties(state)
+    # Copies, since safetensors refuses views of one memory.
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+        if first[name] == name
+    }
+    content = memoryview(safetensors.torch.save(tensors, metadata))
+    size = int.from_bytes(content[:8], "little")
+    header = _ordered_header(bytes(content[8 : 8 + size]))
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as stream:
+            stream.write(len(header).to_bytes(8, "little"))
+            stream.write(header)
+            stream.write(content[8 + size :])
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _ordered_header(header: bytes) -> bytes:
+    # safetensors writes the metadata in a different order each time.
+    entries = json.loads(header)
+    ordered = {"__metadata__": dict(sorted(entries.pop("__metadata__").items())), **entries}
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def _known_normalize(
+    weights: Weights, given: Normalize | None, where: str
+) -> tuple[Normalize | None, list[Problem]]:
+    try:
+        known = given or _stated_normalize(weights, where)
+    except InputError as error:
+        return None, list(error.problems)
+    if known is not None:
+        return known, []
+    what = "the normalisation is not stated and no tensor holds it"
+    fix = "--normalize cifar10|imagenet|none|MEANS,STDS or [model] normalize in audit.toml."
+    return None, [Problem(what, where, fix)]
+
+
+def _stated_normalize(weights: Weights, where: str) -> Normalize | None:
+    stated = normalize_from_header(weights.metadata, where=where)
+    return stated or normalize_from_preprocessor(weights.files[0].parent)
+
+
+def _candidates(weights: Weights) -> tuple[list[str], ArchSource]:
+    if name := weights.metadata.get(ARCH_KEY):
+        return [name], "header"
+    if name := hugging_face.config_name(weights.files[0].parent):
+        return [name], "config"
+    return identify(weights.tensors), "identified"
+
+
+def _network(
+    weights: Weights, *, arch: str | None, factory: str | None, where: str
+) -> tuple[_Network, ArchSource]:
+    if factory:
+        return _from_factory(factory, weights.tensors), "factory"
+    if arch:
+        return _named(arch, weights, "--arch"), "flag"
+    names, source = _candidates(weights)
+    if len(names) == 1:
+        return _named(names[0], weights, where), source
+    if names:
+        what = f"the tensors fit several architectures: {', '.join(names)}"
+    else:
+        first = list(weights.tensors.items())[:3]
+        shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in first)
+        what = (
+            f"the {len(weights.tensors)} tensors fit no architecture that is known; they begin "
+            f"with {shown}"
+        )
+    raise InputError(Problem(what, where, _TOLD))
+
+
+def _from_factory(factory: str, tensors: Mapping[str, Tensor]) -> _Network:
+    build = import_factory(factory)
+    with torch.random.fork_rng(devices=[]):
+        module = build()
+    own = dict(module.named_parameters())
+    prefix = wrapper_prefix(own)
+    pairs = [
+        (tensor, tensors[name.removeprefix(prefix)].float())
+        for name, tensor in own.items()
+        if name.removeprefix(prefix) in tensors
+    ]
+    if pairs and all(torch.equal(built, stored) for built, stored in pairs):
+        what = f"{factory} returns the checkpoint's own weights"
+        fix = "Return a newly initialised network: retraining must not start from the poison."
+        raise InputError(Problem(what, "--factory", fix))
+    return _Network(
+        build=build,
+        arch=f"{_FACTORY}{factory}",
+        classes=head_size(module, factory),
+        channels=first_channels(module),
+    )
+
+
+def _named(name: str, weights: Weights, where: str) -> _Network:
+    if name.startswith(_FACTORY):
+        what = f"was saved from a factory ({name.removeprefix(_FACTORY)!r})"
+        fix = "Name the factory by --factory: no file may choose code to run."
+        raise InputError(Problem(what, where, fix))
+    if name.startswith(hugging_face.PREFIX):
+        return _from_config(name, weights.files[0].parent, where)
+    built = architecture(name, canonical(weights.tensors), where=where)
+    return _Network(build=built.build, arch=name, classes=built.classes, channels=built.channels)
+
+
+def _from_config(name: str, folder: Path, where: str) -> _Network:
+    found = hugging_face.config_name(folder)
+    if found != name:
+        there = f"the config.json beside the weights is {found}" if found else "there is none"
+        what = f"{name} needs its config.json, but {there}"
+        raise InputError(Problem(what, where, "Put the checkpoint's config.json beside it."))
+    config = hugging_face.read_config(folder)
+    return _Network(
+        build=partial(hugging_face.build_classifier, config, where=str(folder / "config.json")),
+        arch=name,
+        classes=config.num_labels,
+        channels=getattr(config, "num_channels", 3),
+    )
+
+
+def _filled(module: nn.Module, arch: str, tensors: Mapping[str, Tensor], where: str) -> nn.Module:
+    if arch.startswith(hugging_face.PREFIX):
+        return hugging_face.load_classifier(module, tensors, where=where)
+    # A factory's names are the user's own, whatever they look like.
+    named = tensors if arch.startswith(_FACTORY) else canonical(tensors)
+    load_strict(module, named, where=where)
+    return module
+
+
+def _impossible(network: _Network, known: Normalize | None, where: str) -> list[Problem]:
+    problems = []
+    if network.classes < 2:
+        what = f"the network has {network.classes} output; a classifier has one for each class"
+        problems.append(Problem(what, where, "Give it two outputs."))
+    if known and network.channels and len(known[0]) not in (1, network.channels):
+        what = f"the normalisation has {len(known[0])} channels, the network {network.channels}"
+        problems.append(Problem(what, "--normalize", "Give one value, or one a channel."))
+    return problems

@@ -1,0 +1,101 @@
+"""A user's own architecture: a function named on the command line, since it runs code."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from audit.errors import InputError, Problem, did_you_mean
+
+_WHERE = "--factory"
+_FIX = "Give package.module:function, which takes no arguments and returns a torch.nn.Module."
+
+
+def import_factory(name: str) -> Callable[[], nn.Module]:
+    """Return the function that builds a user's network.
+
+    The current directory is searched first, during the import only.
+
+    Args:
+        name: `package.module:function`.
+
+    Raises:
+        InputError: it cannot be imported, or cannot be called without arguments.
+    """
+    module_name, colon, function_name = name.partition(":")
+    if not (module_name and colon and function_name):
+        raise InputError(Problem(f"{name!r} names no function", _WHERE, _FIX))
+    try:
+        with _current_directory_importable():
+            module = importlib.import_module(module_name)
+    except (ImportError, SyntaxError) as error:
+        what = f"module {module_name!r} cannot be imported ({error})"
+        raise InputError(Problem(what, _WHERE, _FIX)) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+        what = f"module {module_name!r} has no function {function_name!r}"
+        raise InputError(Problem(what, _WHERE, did_you_mean(function_name, known)))
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError) as error:
+        what = f"{name} cannot be called without arguments ({error})"
+        raise InputError(Problem(what, _WHERE, _FIX)) from error
+
+    def build() -> nn.Module:
+        return _checked(function(), name)
+
+    return build
+
+
+def head_size(module: nn.Module, name: str) -> int:
+    """Return the outputs of a network's last linear layer, or else of its last convolution.
+
+    Raises:
+        InputError: it has neither.
+    """
+    for kind in (nn.Linear, nn.Conv2d):
+        layers = [part for part in module.modules() if isinstance(part, kind)]
+        if layers:
+            weight = layers[-1].weight
+            return weight.shape[0]
+    raise InputError(Problem(f"{name} has no linear layer that gives logits", _WHERE, _FIX))
+
+
+def first_channels(module: nn.Module) -> int | None:
+    """Return the channels that a network's first convolution takes; None if it has none."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            return part.in_channels
+    return None
+
+
+def _checked(module: Any, name: str) -> nn.Module:
+    if not isinstance(module, nn.Module):
+        what = f"{name} returned a {type(module).__name__}"
+        raise InputError(Problem(what, _WHERE, _FIX))
+    if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+        what = f"{name} returned a network with lazy layers, which have no shape yet"
+        raise InputError(Problem(what, _WHERE, "Call it once on a sample before returning it."))
+    if not list(module.parameters()):
+        raise InputError(Problem(f"{name} returned a network without parameters", _WHERE, _FIX))
+    return module.float().cpu()
+
+
+@contextmanager
+def _current_directory_importable() -> Iterator[None]:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove(here)

@@ -1,0 +1,142 @@
+"""Image classifiers in the transformers layout: config.json beside the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audit.errors import InputError, Problem
+from audit.models.weights import listed
+
+PREFIX = "transformers:"
+"""What an architecture's name begins with when config.json describes it."""
+
+
+def config_name(folder: Path) -> str | None:
+    """Return the architecture's name, such as `transformers:vit`; None without its config.json.
+
+    Other libraries also write a config.json; without a `model_type` it is not transformers'.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        return None
+    try:
+        config: Any = json.loads(file.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        raise InputError(Problem(f"cannot be read as JSON ({error})", str(file))) from error
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    return f"{PREFIX}{kind}" if isinstance(kind, str) else None
+
+
+def read_config(folder: Path) -> Any:
+    """Read config.json from disk; code that it points to is never run.
+
+    Raises:
+        InputError: transformers does not know the kind of model, or it was quantised.
+    """
+    from transformers import AutoConfig
+
+    where = str(folder / "config.json")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
+        what = f"transformers cannot read it ({_first_line(error)})"
+        raise InputError(Problem(what, where, "Use --arch or --factory.")) from error
+    if getattr(config, "quantization_config", None) is not None:
+        fix = "Audit the checkpoint as it was before."
+        raise InputError(Problem("describes a quantised network", where, fix))
+    # Newer versions otherwise build in the width that the file was saved in.
+    config.dtype = torch.float32
+    return config
+
+
+def build_classifier(config: Any, *, where: str) -> nn.Module:
+    """Build a newly initialised classifier in float32 that returns its logits alone.
+
+    Raises:
+        InputError: no image classifier has this configuration.
+    """
+    import transformers
+
+    auto: Any = transformers.AutoModelForImageClassification
+    try:
+        module = auto.from_config(config, trust_remote_code=False)
+    except (ValueError, ImportError) as error:
+        what = f"describes no image classifier that can be built ({_first_line(error)})"
+        raise InputError(Problem(what, where, "Use --arch or --factory.")) from error
+    return _returning_logits(module)
+
+
+def load_classifier(module: Any, tensors: Mapping[str, Tensor], *, where: str) -> nn.Module:
+    """Return a classifier like `module` with these tensors; nothing may be missing or left over.
+
+    transformers itself loads them, since the names in a file can be older than its classes'.
+
+    Raises:
+        InputError: everything that does not fit, by name.
+    """
+    packed = [name for name, t in tensors.items() if t.dtype in (torch.int8, torch.uint8)]
+    if packed:
+        what = f"holds packed integers for weights: {listed(packed)}"
+        raise InputError(Problem(what, where, "Dequantise the checkpoint first."))
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        loaded, report = type(module).from_pretrained(
+            None,
+            config=module.config,
+            state_dict=dict(tensors),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    fix = "Is the config.json of this checkpoint?"
+    reshaped = [f"{name} ({tuple(a)}, not {tuple(b)})" for name, a, b in report["mismatched_keys"]]
+    problems = [
+        Problem(f"{len(names)} tensors {what}: {listed(names)}", where, fix)
+        for what, names in (
+            ("are missing", report["missing_keys"]),
+            ("have no place", report["unexpected_keys"]),
+            ("have another shape", reshaped),
+            ("cannot be loaded", report.get("error_msgs", [])),
+        )
+        if names
+    ]
+    if problems:
+        raise InputError(problems)
+    return _returning_logits(loaded.float())
+
+
+def _returning_logits(module: nn.Module) -> nn.Module:
+    # A wrapper module would rename every tensor; a hook renames none, and copies with the module.
+    module.register_forward_hook(_logits_of)
+    return module
+
+
+def _logits_of(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+    logits: Tensor = output.logits
+    return logits
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # What transformers logs on loading is raised here as problems.
+    from transformers import utils
+
+    logging: Any = utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

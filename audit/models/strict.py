@@ -1,0 +1,89 @@
+"""Putting tensors into a network so that every one of them has its place, or nothing is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from audit.errors import InputError, Problem
+from audit.models.weights import FLOATS, listed, wrapper_prefix
+
+
+def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Copy `tensors` into `module`, which must have exactly these, in these shapes.
+
+    Two kinds may be absent: BatchNorm's count of batches, which eval mode never reads, and a
+    tensor that is tied to one that is there. A wrapper prefix of the module's own names is
+    bridged.
+
+    Args:
+        module: is changed in place, or left alone when an error is raised.
+        tensors: floating-point ones of any width are read into the module's own.
+        where: the file, for errors.
+
+    Raises:
+        InputError: everything that does not fit, by name.
+    """
+    own: dict[str, Tensor] = module.state_dict()
+    prefix = wrapper_prefix(own)
+    tensors = {prefix + name: tensor for name, tensor in tensors.items()}
+    first = first_of_ties(own)
+    present = {first[name] for name in tensors if name in own}
+    missing = [
+        name
+        for name in own
+        if first[name] not in present and not name.endswith("num_batches_tracked")
+    ]
+    problems = [
+        Problem(f"{len(names)} tensors {what}: {listed(names)}", where, fix)
+        for what, names, fix in (
+            ("are missing", missing, "Is it another architecture?"),
+            ("have no place", [name for name in tensors if name not in own], ""),
+            ("have another shape", _misshapen(own, tensors), "Is it another architecture?"),
+            ("are of another type", _mistyped(own, tensors), "Dequantise the checkpoint first."),
+            ("are tied but differ", _torn(first, tensors), "The file is not of this architecture."),
+        )
+        if names
+    ]
+    if problems:
+        raise InputError(problems)
+    module.load_state_dict(tensors, strict=False)
+
+
+def first_of_ties(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return, for each name, the first name in sorted order that holds the same memory."""
+    firsts: dict[object, str] = {}
+    names: dict[str, str] = {}
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        memory = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
+        # An empty tensor has no memory to share.
+        names[name] = firsts.setdefault(memory if tensor.numel() else name, name)
+    return names
+
+
+def _misshapen(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    return [
+        f"{name} ({tuple(tensor.shape)}, not {tuple(own[name].shape)})"
+        for name, tensor in tensors.items()
+        if name in own and tensor.shape != own[name].shape
+    ]
+
+
+def _mistyped(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    return [
+        f"{name} ({str(tensor.dtype).removeprefix('torch.')})"
+        for name, tensor in tensors.items()
+        if name in own and (tensor.dtype in FLOATS) != (own[name].dtype in FLOATS)
+    ]
+
+
+def _torn(first: Mapping[str, str], tensors: Mapping[str, Tensor]) -> list[str]:
+    torn = []
+    for name, leader in first.items():
+        if name != leader and name in tensors and leader in tensors:
+            same = tensors[name].shape == tensors[leader].shape
+            if not (same and bool((tensors[name] == tensors[leader]).all())):
+                torn.append(f"{leader} and {name}")
+    return torn

@@ -1,0 +1,84 @@
+"""The table of methods: what a plan may ask of each."""
+
+import inspect
+import math
+
+import pytest
+
+from audit.methods import METHODS, UNLEARNING, check_params, parameters
+
+
+def test_the_table_names_the_eight_and_the_reference():
+    eight = ("gd", "ngd", "ga", "eu_k", "cf_k", "scrub", "neggrad_plus", "ssd")
+    assert eight == UNLEARNING
+    assert tuple(METHODS) == (*eight, "retrain")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_described_and_its_defaults_are_within_their_ranges(name):
+    method = METHODS[name]
+    assert method.run.__name__ == name
+    assert method.title
+    assert "arXiv:" in method.source
+    assert method.source.split("arXiv:")[1] in inspect.getmodule(method.run).__doc__
+    assert method.needs
+    assert method.needs <= {"retain", "forget"}
+    assert set(method.ranges) == set(parameters(name))
+    assert check_params(name, parameters(name), blocks=4) == []
+
+
+def test_parameters_are_the_numbers_of_the_signature():
+    assert parameters("cf_k") == {"lr": None, "k": 2}
+    assert parameters("retrain") == {}
+    assert parameters("ngd")["sigma"] ** 2 == pytest.approx(1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("gd", {"lr": 1}),
+        ("gd", {"lr": 1e-9}),
+        ("neggrad_plus", {"beta": 0}),
+        ("neggrad_plus", {"beta": 1.0}),
+        ("cf_k", {"k": 4}),
+        ("scrub", {"max_epochs": 0, "alpha": 0.0}),
+        ("ssd", {}),
+    ],
+)
+def test_possible_numbers_pass(name, params):
+    assert check_params(name, params, blocks=4) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "said"),
+    [
+        ("gd", "lr", 0.0, "expected a number above 0, got 0.0"),
+        ("gd", "lr", -1, "above 0"),
+        ("gd", "lr", "fast", "got 'fast'"),
+        ("gd", "lr", math.nan, "got nan"),
+        ("gd", "lr", math.inf, "got inf"),
+        ("gd", "lr", 10**400, "expected a number above 0"),
+        ("gd", "lr", True, "got True"),
+        ("ngd", "sigma", -0.1, "expected a number of at least 0, got -0.1"),
+        ("ngd", "sigma", None, "got None"),
+        ("neggrad_plus", "beta", 1.5, "expected a number in [0, 1], got 1.5"),
+        ("cf_k", "k", 0, "expected a whole number of at least 1, got 0"),
+        ("eu_k", "k", 2.0, "expected a whole number of at least 1, got 2.0"),
+        ("cf_k", "k", 9, "k = 9, but the model has 4 blocks. Use 1..4"),
+        ("scrub", "max_epoch", 3, "scrub has no such parameter. Did you mean max_epochs?"),
+        ("retrain", "lr", 0.1, "retrain has no such parameter. It takes none."),
+    ],
+)
+def test_impossible_numbers_are_named(name, key, value, said):
+    (problem,) = check_params(name, {key: value}, blocks=4)
+    assert problem.where == f"[methods.{name}] {key}"
+    assert said in str(problem)
+
+
+def test_the_number_of_blocks_may_not_be_known_yet():
+    assert check_params("cf_k", {"k": 9}) == []
+
+
+def test_all_problems_come_at_once():
+    wrong = {"lr": 0, "gama": 1, "temperature": -1}
+    assert len(check_params("scrub", wrong)) == 3

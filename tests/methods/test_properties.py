@@ -1,0 +1,140 @@
+"""What holds for every method: pure from outside, seeded, within its budget."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import NETS, net, picture_case
+
+from audit.methods import METHODS, UNLEARNING
+from audit.seeds import Rng
+from audit.training import FORWARD, Ledger
+
+# Settings under which every method does something on 15 pictures.
+PARAMS = {"ssd": {"alpha": 1.0}, "ga": {"passes": 1e6}}
+# The most that a step costs, at a batch size of 4.
+STEP = {"neggrad_plus": 8, "scrub": 4 * (1 + FORWARD), "ssd": 1}
+BUDGETS = (0.0, 0.4, 2.5, 4.0, 7.9, 13.0, 40.3, 62.0)
+
+
+def _run(name, case, *, budget=40.0, seed=0, ledger=None):
+    ledger = ledger or Ledger(allowed=None if name == "retrain" else budget)
+    rng, params = Rng(seed).named(name), PARAMS.get(name, {})
+    return METHODS[name].run(case.model, case, rng, ledger=ledger, **params)
+
+
+def _state(model):
+    return {key: value.clone() for key, value in model.module.state_dict().items()}
+
+
+@pytest.fixture(params=NETS)
+def case(request):
+    return picture_case(net(request.param))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_input_keeps_its_bits_modes_and_flags(name, case):
+    module = case.model.module
+    module.train()
+    next(module.children()).eval()
+    next(module.parameters()).requires_grad_(False)
+    digest, data = case.model.digest(), [s.digest() for s in (case.retain, case.forget)]
+    modes = [part.training for part in module.modules()]
+    result = _run(name, case)
+    assert case.model.digest() == digest
+    assert [s.digest() for s in (case.retain, case.forget)] == data
+    assert [part.training for part in module.modules()] == modes
+    flags = [parameter.requires_grad for parameter in module.parameters()]
+    assert flags == [False] + [True] * (len(flags) - 1)
+    assert all(parameter.grad is None for parameter in module.parameters())
+    shared = {t.data_ptr() for t in module.state_dict().values()}
+    assert shared.isdisjoint(t.data_ptr() for t in result.module.state_dict().values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_output_is_another_finite_model_in_eval_mode(name, case):
+    result = _run(name, case)
+    assert result.digest() != case.model.digest()
+    assert not any(part.training for part in result.module.modules())
+    assert all(parameter.requires_grad for parameter in result.module.parameters())
+    before, after = _state(case.model), _state(result)
+    assert list(before) == list(after)
+    for key, value in after.items():
+        assert value.dtype == before[key].dtype
+        assert value.shape == before[key].shape
+        assert bool(torch.isfinite(value).all()), key
+    assert (result.arch, result.blocks) == (case.model.arch, case.model.blocks)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_seed_decides_every_bit(name, case):
+    state = torch.get_rng_state()
+    first = _run(name, case, budget=8.0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    assert _run(name, case, budget=8.0).digest() == first.digest()
+    assert _run(name, case, budget=8.0, seed=1).digest() != first.digest()
+
+
+@pytest.mark.parametrize("name", UNLEARNING)
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_the_budget_is_spent_to_the_step_and_never_exceeded(name, budget):
+    case = picture_case(net("plain"))
+    ledger = Ledger(allowed=budget)
+    _run(name, case, ledger=ledger)
+    assert ledger.spent <= budget * (1 + 1e-12)
+    # SSD needs one gradient a training sample, and measures nothing with fewer than two.
+    useful = min(budget, 15.0) if name == "ssd" and budget >= 2 else budget
+    least = 2 if name == "ssd" and budget < 2 else STEP.get(name, 4)
+    assert ledger.spent > useful - least
+
+
+@pytest.mark.parametrize("name", sorted(set(UNLEARNING) - {"eu_k"}))
+def test_without_budget_nothing_changes(name, case):
+    assert _run(name, case, budget=0.0).digest() == case.model.digest()
+
+
+def test_eu_k_without_budget_only_draws_anew(case):
+    result = _run("eu_k", case, budget=0.0)
+    assert result.digest() != case.model.digest()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_double_precision_stays_double(name):
+    model = net("batchnorm")
+    model = replace(model, module=copy.deepcopy(model.module).double())
+    result = _run(name, picture_case(model, dtype=torch.float64))
+    floating = [t for t in result.module.state_dict().values() if t.is_floating_point()]
+    assert {t.dtype for t in floating} == {torch.float64}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_batch_may_be_larger_than_the_data(name, optimizer):
+    case = picture_case(net("batchnorm"), batch_size=64, optimizer=optimizer, lr=0.01)
+    ledger = Ledger(allowed=None if name == "retrain" else 45.0)
+    result = _run(name, case, ledger=ledger)
+    assert result.digest() != case.model.digest()
+    assert name == "retrain" or 0 < ledger.spent <= 45.0
+
+
+@pytest.mark.parametrize("name", ["ga", "neggrad_plus", "scrub", "ssd"])
+def test_forget_batches_never_write_running_statistics(name):
+    case = picture_case(net("batchnorm"))
+    before, after = case.model.module.named_buffers(), _run(name, case).module.named_buffers()
+    for (key, old), (_, new) in zip(before, after, strict=True):
+        assert torch.equal(old, new), key
+
+
+@pytest.mark.parametrize("name", ["gd", "ngd", "retrain"])
+def test_retain_batches_update_running_statistics(name):
+    case = picture_case(net("batchnorm"))
+    result = _run(name, case)
+    assert not torch.equal(result.module.bn1.running_mean, case.model.module.bn1.running_mean)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_ties_stay_tied(name):
+    result = _run(name, picture_case(net("tied")))
+    assert result.module.upper.weight is result.module.middle.weight
