@@ -60,23 +60,18 @@ def _complain(problems: Sequence[Problem]) -> None:
         click.echo(f"  - {text}", err=True)
 
 
-class _Pairs(click.ParamType):
-    """`KEY=VALUE`, several separated by commas where `many`."""
-
-    name = "key=value"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        key, equals, text = value.partition("=")
-        if not equals or not key or not text:
-            self.fail(f"expected {(param and param.metavar) or 'KEY=VALUE'}, got {value!r}")
-        return key.strip(), text.strip()
+def _pairs(
+    _: click.Context, option: click.Parameter, given: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    found = []
+    for text in given:
+        key, _equals, value = text.partition("=")
+        if not key.strip() or not value.strip():
+            raise click.BadParameter(f"expected {option.metavar}, got {text!r}")
+        found.append((key.strip(), value.strip()))
+    return tuple(found)
 
 
-PAIR = _Pairs()
 PATH = click.Path(path_type=Path)
 
 
@@ -105,7 +100,7 @@ SUBJECT = _options(
     click.option(
         "--recipe",
         "recipe",
-        type=PAIR,
+        callback=_pairs,
         multiple=True,
         metavar="KEY=VALUE",
         help="How MODEL was trained: epochs, lr, batch_size, optimizer, momentum, weight_decay, "
@@ -120,7 +115,7 @@ JUDGING = _options(
     ),
     click.option(
         "--candidate",
-        type=PAIR,
+        callback=_pairs,
         multiple=True,
         metavar="NAME=PATH",
         help="A checkpoint unlearned elsewhere, to be judged beside MODEL.",
@@ -131,7 +126,7 @@ JUDGING = _options(
     ),
     click.option(
         "--tolerance",
-        type=PAIR,
+        callback=_pairs,
         multiple=True,
         metavar="PROBE=VALUE",
         help="gaussian (0.25), exposure (0.57) or utility (0.02).",
@@ -139,7 +134,7 @@ JUDGING = _options(
     click.option(
         "--set",
         "settings",
-        type=PAIR,
+        callback=_pairs,
         multiple=True,
         metavar="NAME.KEY=VALUE",
         help="A parameter of a method or probe, such as scrub.alpha=0.5.",
@@ -201,7 +196,7 @@ def probe(**given: Any) -> int:
 @SUBJECT
 @click.option("--method", required=True, help="One of `poison-audit methods`.")
 @click.option("--budget", type=float, help="Share of the original training.  [default: 0.1]")
-@click.option("--set", "settings", type=PAIR, multiple=True, metavar="METHOD.KEY=VALUE")
+@click.option("--set", "settings", callback=_pairs, multiple=True, metavar="METHOD.KEY=VALUE")
 @click.option("-o", "--output", type=PATH, required=True, help="Where to write the safetensors.")
 def unlearn(**given: Any) -> int:
     """Unlearn the forget set from MODEL by one method, and write the result.

@@ -176,14 +176,14 @@ def run(
 
 def _measure(job: Job, case: Case, plan: Plan, *, allow_pickle: bool) -> tuple[Cell, Model | None]:
     rng = Rng(plan.seed)
-    base = {"candidate": job.candidate, "kind": job.kind, "seed": job.seed, "method": job.method}
-    cost = None
+    cell = Cell(candidate=job.candidate, kind=job.kind, seed=job.seed, method=job.method)
     if job.method is not None:
         model, cost, error = unlearn(
             case, job.method, rng.named(job.method.name, job.seed), budget=plan.budget
         )
         if model is None:
-            return Cell(**base, cost=cost, error=error), None
+            return replace(cell, cost=cost, error=error), None
+        cell = replace(cell, cost=cost)
     elif job.contender is not None:
         model, _ = load_like(case.model, job.contender.path, allow_pickle=allow_pickle)
     else:
@@ -195,14 +195,13 @@ def _measure(job: Job, case: Case, plan: Plan, *, allow_pickle: bool) -> tuple[C
         for step in plan.probes
         if not (step.name == "utility" and job.kind == "deployed")
     )
-    cell = Cell(
-        **base,
+    seen = replace(
+        cell,
         digest=model.digest(),
-        cost=cost,
         measurements=measurements,
         probe_seconds=time.perf_counter() - start,
     )
-    return cell, model
+    return seen, model
 
 
 def unlearn(

@@ -28,7 +28,8 @@ class Problem:
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{head}. {self.fix}" if self.fix else f"{head}."
+        told = f"{head}. {self.fix}" if self.fix else head
+        return told if told.endswith((".", "?", "!")) else f"{told}."
 
 
 class AuditError(Exception):

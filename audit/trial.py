@@ -12,10 +12,10 @@ import torch
 
 from audit.case import Case, PlantedCanaries
 from audit.data.canaries import Canaries, read_canaries
-from audit.data.forget import ForgetSet, read_forget, split
-from audit.data.planting import Planting, check_planting
+from audit.data.forget import ForgetSet, overlap, read_forget, split
+from audit.data.planting import Planting, plant_check
 from audit.data.samples import Samples
-from audit.data.tables import check_labels, overlap, read_table
+from audit.data.tables import check_labels, read_table
 from audit.errors import InputError, Problem
 from audit.models.checkpoint import Loaded, load_like, load_model, parse_normalize
 from audit.models.model import Model
@@ -111,7 +111,7 @@ def load_trial(sources: Sources, *, recipe: Recipe, device: torch.device | str) 
     bases = attempt(read_table, sources.bases, names=sources.names) if sources.bases else None
     if key and forget and train is not None and (bases is not None or not sources.bases):
         planting = attempt(
-            check_planting,
+            plant_check,
             key,
             forget,
             train,
@@ -122,7 +122,7 @@ def load_trial(sources: Sources, *, recipe: Recipe, device: torch.device | str) 
     contenders = _contenders(sources, loaded, found)
     parts = split(train, forget) if train is not None and forget is not None else None
     if parts is not None and test is not None:
-        for name, part in zip(("retain", "forget"), parts, strict=True):
+        for name, part in (("retain", parts.retain), ("forget", parts.forget)):
             found += overlap(part, test, a_name=f"the {name} set", b_name=str(sources.test))
     if found:
         raise InputError(found)
@@ -133,8 +133,8 @@ def load_trial(sources: Sources, *, recipe: Recipe, device: torch.device | str) 
     module = loaded.model.module.to(device).eval()
     case = Case(
         model=replace(loaded.model, module=module),
-        retain=parts[0].to(device),
-        forget=parts[1].to(device),
+        retain=parts.retain.to(device),
+        forget=parts.forget.to(device),
         test=test.to(device),
         recipe=recipe,
         canaries=None if key is None or planting is None else _planted(key, planting, device),

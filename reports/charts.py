@@ -18,6 +18,7 @@ from html import escape
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from audit.records import AuditRecord, Cell, Finding
 from reports.figure import TONES
@@ -95,8 +96,13 @@ def _absent(axes: Axes, line: float) -> None:
     )
 
 
-def histogram(cell: Cell, *, describe: str) -> str | None:
+def histogram(cell: Cell, *, tone: str, describe: str) -> str | None:
     """Draw one model's leak scores against the exact null N(0, 1) and the held-out keys' scores.
+
+    Args:
+        cell: the model's measurements.
+        tone: how its finding is coloured, one of `reports.figure.TONES`.
+        describe: what a reader who cannot see the chart is told.
 
     Returns:
         An `<svg>` element; None if the gaussian probe measured nothing.
@@ -111,7 +117,7 @@ def histogram(cell: Cell, *, describe: str) -> str | None:
     edges = [low + width * i for i in range(round((high - low) / width) + 1)]
     with _page_style():
         figure, axes = _axes(height=250, left=40, top=40)
-        axes.hist(scores, edges, density=True, color=_TONES["bad"], alpha=0.45, label="canaries")
+        axes.hist(scores, edges, density=True, color=_TONES[tone], alpha=0.45, label="canaries")
         if held_out:
             axes.hist(held_out, edges, density=True, histtype="step", color=MUTED, label="held-out")
         x = [low + (high - low) * i / 240 for i in range(241)]
@@ -136,6 +142,10 @@ class _Point:
 
 def tradeoff(record: AuditRecord, *, describe: str) -> str | None:
     """Draw each candidate's accuracy against its residue, with what is allowed of both.
+
+    Args:
+        record: what to draw.
+        describe: what a reader who cannot see the chart is told.
 
     Returns:
         An `<svg>` element; None if no candidate has both.
@@ -233,6 +243,9 @@ def loss_curve(cells: Sequence[Cell], *, name: str, describe: str) -> str | None
         lowest, highest = min(map(min, curves)), max(map(max, curves))
         if lowest > 0 and highest / lowest > 100:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(numticks=4))
+            axes.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
+            axes.yaxis.set_minor_formatter("")
         else:
             axes.locator_params(axis="y", nbins=3)
         axes.set_xticks([0, 50, 100], ["start", "", "end"])
@@ -254,7 +267,8 @@ def _short(name: str, most: int = 17) -> str:
 
 @contextmanager
 def _page_style() -> Iterator[None]:
-    # A user's matplotlibrc must not change a report: everything starts from the defaults.
+    # A user's matplotlibrc must not change a report: everything starts from the defaults. They are
+    # one for the whole process, so two threads must not draw at once.
     with matplotlib.rc_context(), warnings.catch_warnings():
         # The page has the fonts for a name that matplotlib's own font cannot draw.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -305,8 +319,9 @@ def _svg(figure: Figure, *, name: str, title: str, describe: str) -> str:
     drawn = out.getvalue()
     inside = drawn[drawn.index(">", drawn.index("<svg")) + 1 :]
     inside = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", inside, flags=re.DOTALL)
-    # Sizes are kept; the family, weight and the rest are the page's.
+    # Sizes are kept; the family is the page's. Old versions write the shorthand `font:`.
     inside = re.sub(r'font: [^;"]*?([\d.]+px)[^;"]*', r"font-size: \1", inside)
+    inside = re.sub(r'font-family: [^;"]*;\s*', "", inside)
     inside = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", inside)
     inside = inside.replace("xlink:href", "href")
     for colour, variable in _VARIABLES.items():
@@ -316,5 +331,5 @@ def _svg(figure: Figure, *, name: str, title: str, describe: str) -> str:
         f'<svg viewBox="0 0 {width} {height}" role="img" '
         f'aria-labelledby="{name}-title {name}-text">'
         f'<title id="{name}-title">{escape(title)}</title>'
-        f'<desc id="{name}-text">{escape(describe)}</desc>{inside}'
+        f'<desc id="{name}-text">{escape(printable(describe))}</desc>{inside}'
     )

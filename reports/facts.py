@@ -30,13 +30,14 @@ _TERMS = {
     "normalize": "Normalisation: means; deviations",
     "train": "Training table",
     "train_size": "Training samples",
+    "train_sha256": "Training samples, SHA-256",
     "forget": "Forget table",
     "forget_size": "Forget samples",
     "forget_sha256": "Forget table, SHA-256",
     "retain_size": "Retain samples",
     "test": "Test table",
     "test_size": "Test samples",
-    "test_sha256": "Test table, SHA-256",
+    "test_sha256": "Test samples, SHA-256",
     "canaries": "Canary key",
     "canaries.path": "Canary key",
     "canaries.commitment": "Canary key, SHA-256 (the commitment)",
@@ -93,7 +94,10 @@ def _recipe(record: AuditRecord) -> tuple[tuple[str, str], ...]:
     recipe = dataclasses.asdict(record.recipe)
     assumed = recipe.pop("assumed")
     return tuple(
-        (name.replace("_", " "), value(item) + (" (assumed)" if name in assumed else ""))
+        (
+            name.replace("_", " "),
+            "not known" if item is None else value(item) + " (assumed)" * (name in assumed),
+        )
         for name, item in recipe.items()
     )
 

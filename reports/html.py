@@ -9,8 +9,9 @@ from markupsafe import Markup
 
 from audit.records import AuditRecord
 from reports import charts
-from reports.figure import about
-from reports.view import View, view
+from reports.figure import TONES, about
+from reports.view import View, view, worst
+from reports.words import printable
 
 
 def render_html(record: AuditRecord) -> str:
@@ -60,8 +61,12 @@ def _histogram(record: AuditRecord, seen: View) -> Markup | None:
     deployed = next((cell for cell in record.cells if cell.kind == "deployed"), None)
     if deployed is None:
         return None
-    text = f"Deployed model: {_probe_text(seen, 'gaussian', only=deployed.candidate)}"
-    return _drawn(charts.histogram(deployed, describe=text))
+    text = f"Deployed model: {_probe_text(seen, 'gaussian', only=printable(deployed.candidate))}"
+    found = worst(
+        f for f in record.findings if f.candidate == deployed.candidate and f.probe == "gaussian"
+    )
+    tone = TONES[found.outcome] if found else "plain"
+    return _drawn(charts.histogram(deployed, tone=tone, describe=text))
 
 
 def _curves(record: AuditRecord, seen: View) -> list[tuple[str, str, Markup | None]]:

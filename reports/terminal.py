@@ -15,7 +15,7 @@ from rich.text import Text
 from audit.records import AuditRecord
 from reports.view import Row, View, view
 
-WIDE = 120
+WIDE = 128
 """Columns from which the figures that decide nothing are shown too."""
 
 _STYLES = {"good": "bold green", "bad": "bold red", "unsure": "bold yellow", "plain": ""}
@@ -45,7 +45,9 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
         wide = console.width >= WIDE
         console.print(_table(seen, say, wide=wide))
         if not wide:
-            hint = "Membership, budgets and times: report.html, or a terminal of 120 columns."
+            hint = (
+                f"Membership, budgets, times: in report.html, or in a terminal of {WIDE} columns."
+            )
             console.print(say(hint, "dim"))
         console.print()
     head = say(f"{seen.outcome}. ", _STYLES[seen.tone])

@@ -21,10 +21,10 @@ def value(plain: Json) -> str:
     """Return a value of a JSON file in words.
 
     >>> value(11173962), value(0.0500001), value([0.5, 0.25]), value(None), value(True)
-    ('11,173,962', '0.0500001', '0.5, 0.25', 'not recorded', 'yes')
+    ('11,173,962', '0.0500001', '0.5, 0.25', 'none', 'yes')
     """
     if plain is None or plain == "":
-        return "not recorded"
+        return "none"
     if isinstance(plain, bool):
         return "yes" if plain else "no"
     if isinstance(plain, int):
@@ -81,12 +81,14 @@ def _side(bound: float, limit: float) -> int:
 def p_value(p: float) -> str:
     """Return a p-value in words.
 
-    >>> p_value(0.0321), p_value(3e-5), p_value(1e-80)
-    ('p = 0.032', 'p = 3e-05', 'p < 1e-6')
+    >>> p_value(0.0321), p_value(0.00078), p_value(3e-5), p_value(1e-80)
+    ('p = 0.032', 'p = 0.0008', 'p = 3e-05', 'p < 1e-6')
     """
     if p < 1e-6:
         return "p < 1e-6"
-    return f"p = {p:.3f}" if p >= 0.001 else f"p = {p:.0e}"
+    if p < 1e-4:
+        return f"p = {p:.0e}"
+    return f"p = {p:.3f}" if p >= 0.001 else f"p = {p:.4f}"
 
 
 def percent(share: float) -> str:

@@ -101,8 +101,10 @@ def cifar_resnet_spec(arch: str) -> CifarResNetSpec | None:
     if arch in _NAMED:
         return _NAMED[arch]
     if match := _SPELT.fullmatch(arch):
-        depths = tuple(int(depth) for depth in match[1].split("-"))
-        return CifarResNetSpec(depths, int(match[2]), match[3] is not None)
+        depths, width = tuple(map(int, match[1].split("-"))), int(match[2])
+        # A header may name any size: one that no machine could build is none.
+        if min(depths) > 0 and sum(depths) <= 500 and len(depths) <= 8 and 0 < width <= 1024:
+            return CifarResNetSpec(depths, width, match[3] is not None)
     return None
 
 

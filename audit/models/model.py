@@ -110,14 +110,16 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 def blocks_of(module: nn.Module) -> tuple[tuple[str, ...], ...]:
     """Group a module's parameter names into blocks, first layer to last.
 
-    A block is a direct child of the module; a plain container that holds most of a network
-    (VGG's `features`, GPT's list of layers) is opened and each of its children is a block.
-    A normalisation layer belongs to the block before it. Parameters held by the module itself come
-    first.
+    A block is a direct child of the module. A container that mixes kinds of layers (VGG's
+    `features`) is opened, and each of its children is a block; so is whatever holds the list of
+    layers that makes up most of a network (a transformer's encoder, down to its layers). A
+    normalisation layer belongs to the block before it. Parameters that a module holds itself come
+    before its children's.
 
     >>> blocks_of(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 1)))
     (('0.weight', '0.bias', '1.weight', '1.bias'), ('3.weight', '3.bias'))
     """
+    total = sum(parameter.numel() for parameter in module.parameters())
     remaining = {name for name, _ in module.named_parameters()}
     blocks: list[list[str]] = []
 
@@ -133,20 +135,28 @@ def blocks_of(module: nn.Module) -> tuple[tuple[str, ...], ...]:
         take([prefix + name for name, _ in part.named_parameters(recurse=False)])
         for name, child in part.named_children():
             inner = f"{prefix}{name}."
-            names = [inner + n for n, _ in child.named_parameters()]
-            if prefix == "" and _is_container(child):
+            mixed = prefix == "" and _mixes_layers(child)
+            if mixed or any(_is_trunk(below, total) for below in child.modules()):
                 walk(child, inner)
             else:
+                names = [inner + n for n, _ in child.named_parameters()]
                 take(names, joins=isinstance(child, _NORMS))
 
     walk(module, "")
     return tuple(tuple(block) for block in blocks)
 
 
-def _is_container(part: nn.Module) -> bool:
-    # A residual stage is a Sequential of like blocks; a trunk is a Sequential that mixes layers
-    # with and without parameters, or a ModuleList.
-    if isinstance(part, nn.ModuleList):
-        return True
-    kinds = {type(child) for child in part.children()}
-    return type(part) is nn.Sequential and len(kinds) > 1
+def _mixes_layers(part: nn.Module) -> bool:
+    # A residual stage is a Sequential of like blocks; a trunk mixes convolutions, activations, ...
+    return type(part) is nn.Sequential and len({type(child) for child in part.children()}) > 1
+
+
+def _is_trunk(part: nn.Module, total: int) -> bool:
+    """Say whether `part` is the list of layers that a network is mainly made of."""
+    # A Sequential may as well be one residual stage: it must hold nearly everything. A ModuleList
+    # is a list of layers; embeddings beside it may be larger than all of them.
+    share = {nn.ModuleList: 0.1, nn.Sequential: 0.8}.get(type(part))
+    if share is None:
+        return False
+    sizes = [sum(p.numel() for p in child.parameters()) for child in part.children()]
+    return sum(size > 0 for size in sizes) > 1 and sum(sizes) > share * total

@@ -427,6 +427,12 @@ def test_ssd_measures_a_subsample_in_proportion():
     assert _run("ssd", case, budget=1.9, alpha=3.9).digest() == case.model.digest()
 
 
+def test_ssd_keeps_to_a_small_budget_where_forget_outnumbers_retain():
+    case, ledger = _four([1.0] * 4, [[1.0] * 4], [[1.0] * 4] * 9), Ledger(allowed=2.0)
+    METHODS["ssd"].run(case.model, case, RNG, ledger=ledger)
+    assert ledger.spent == 2
+
+
 class _Scalar(nn.Module):
     """The loss of one sample as a module, which is what torch.func can call."""
 
@@ -443,8 +449,11 @@ def test_the_fisher_diagonal_is_torch_funcs(name):
     model, samples = net(name), pictures(6, "x", dtype=torch.float64)
     model = replace(model, module=model.module.double())
     ledger = Ledger()
+    model.module.train()
     found = fisher_diagonal(model, samples, ledger)
     assert ledger.spent == 6
+    assert model.module.training
+    model.module.eval()
 
     scalar = _Scalar(model)
     every = {key: p.detach() for key, p in scalar.named_parameters()}

@@ -1,0 +1,175 @@
+import re
+from dataclasses import replace
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from records_for_tests import HOSTILE, clean, hostile, inconclusive, residual, several_seeds
+
+from reports import charts
+from reports.charts import forest, histogram, loss_curve, spread, tradeoff
+from reports.words import printable
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def parse(svg):
+    # As in a page, where an <svg> needs no namespace.
+    return ElementTree.fromstring(
+        svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    )
+
+
+def texts(svg):
+    return ["".join(text.itertext()) for text in parse(svg).iter(f"{SVG}text")]
+
+
+def every_chart(record):
+    return [
+        forest(record, "gaussian", describe="d"),
+        forest(record, "exposure", describe="d"),
+        histogram(record.cells[0], tone="bad", describe="d"),
+        tradeoff(record, describe="d"),
+        loss_curve(record.cells[1:2], name="loss1", describe="d"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return every_chart(residual())
+
+
+def test_the_same_record_draws_the_same_bytes(drawn):
+    mpl.rcParams["font.size"] = 33  # what a matplotlibrc may say
+    try:
+        assert every_chart(residual()) == drawn
+        assert mpl.rcParams["font.size"] == 33
+        assert mpl.rcParams["svg.fonttype"] != "none"
+    finally:
+        mpl.rcdefaults()
+
+
+def test_charts_take_colour_and_type_from_the_page(drawn):
+    for svg in drawn:
+        assert "var(--ink)" in svg
+        assert set(re.findall(r"#[0-9a-f]{6}\b", svg)) <= {"#000000"}
+        assert not re.search(r"font-family|font:|<style|DejaVu", svg)
+
+
+def test_every_chart_tells_what_it_shows(drawn):
+    for svg in drawn:
+        root = parse(svg)
+        title, text = root.get("aria-labelledby").split()
+        labels = {element.get("id"): element.text for element in root}
+        assert root.get("role") == "img"
+        assert labels[title]
+        assert labels[text] == "d"
+
+
+def test_ids_are_unique_on_a_page(drawn):
+    ids = [element.get("id") for svg in drawn for element in parse(svg).iter()]
+    ids = [name for name in ids if name]
+    assert len(ids) == len(set(ids))
+    targets = set(re.findall(r'href="#(.*?)"|url\(#(.*?)\)', "".join(drawn)))
+    assert {"".join(pair) for pair in targets} <= set(ids)
+
+
+def test_a_forest_names_every_candidate(drawn):
+    names = [candidate.candidate for candidate in residual().verdict.candidates]
+    for svg in drawn[:2]:
+        assert [text for text in texts(svg) if text in names] == names
+        assert texts(svg).count("not measured") == 1
+
+
+def marks(svg):
+    """Horizontal positions of the marks of a tone, and the shapes' ids."""
+    return [
+        (float(use.get("x")), float(use.get("y")))
+        for use in parse(svg).iter(f"{SVG}use")
+        if re.search(r"fill: var\(--(good|bad|unsure)\)", use.get("style") or "")
+    ]
+
+
+def test_a_forest_puts_every_estimate_where_it_belongs(drawn):
+    shown = [f for f in residual().findings if f.probe == "gaussian" and f.interval]
+    places = marks(drawn[0])
+    assert len(places) == len(shown)
+    # The labels of the axis say where which value is.
+    labels = {
+        float(text.text.replace("\u2212", "-")): float(text.get("x"))
+        for text in parse(drawn[0]).iter(f"{SVG}text")
+        if re.fullmatch(r"\u2212?\d\.\d", text.text)
+    }
+    slope = (labels[1.0] - labels[0.0]) / 1.0
+    for (x, _), finding in zip(places, shown, strict=True):
+        assert x == pytest.approx(labels[0.0] + slope * finding.statistic, abs=0.01)
+    heights = [y for _, y in places]
+    assert heights == sorted(heights)
+
+
+def test_every_seed_gets_its_mark():
+    svg = forest(several_seeds(), "gaussian", describe="d")
+    assert len(marks(svg)) == 3
+
+
+def test_nothing_measured_draws_nothing():
+    record = inconclusive()
+    assert forest(record, "gaussian", describe="d") is None
+    assert histogram(record.cells[0], tone="bad", describe="d") is None
+    assert tradeoff(record, describe="d") is None
+    assert loss_curve(clean().cells, name="l", describe="d") is None
+
+
+def test_names_stay_text():
+    for svg in every_chart(hostile())[:4]:
+        parse(svg)  # well formed
+        assert "<script" not in svg
+    named = forest(hostile(), "gaussian", describe=HOSTILE)
+    assert parse(named).find(f"{SVG}desc").text == printable(HOSTILE)
+
+
+def test_dollars_in_a_name_are_no_formula():
+    name = "$\\frac{$"
+    record = residual()
+    first, *others = record.verdict.candidates
+    verdict = replace(record.verdict, candidates=(replace(first, candidate=name), *others))
+    found = [
+        replace(f, candidate=name) if f.candidate == "deployed" else f for f in record.findings
+    ]
+    record = replace(record, verdict=verdict, findings=tuple(found))
+    assert name in texts(forest(record, "gaussian", describe="d"))
+    assert name in texts(tradeoff(record, describe="d"))
+
+
+@pytest.mark.parametrize(
+    ("losses", "ticks"),
+    [
+        ((1e-3, 1e3, 1.0), {"0.001", "1000"}),
+        ((0.0, 1e3, 1.0), {"0", "500", "1000"}),  # zero has no logarithm
+        ((2.0, 1.0, 3.0), {"1", "2", "3"}),
+    ],
+)
+def test_losses_that_span_decades_are_drawn_on_a_logarithm(losses, ticks):
+    cell = residual().cells[1]
+    cell = replace(cell, cost=replace(cell.cost, losses=losses))
+    shown = set(texts(loss_curve([cell], name="l", describe="d")))
+    assert ticks <= shown
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=12).map(sorted), st.floats(0.1, 2))
+def test_names_are_spread_apart_and_in_order(wanted, gap):
+    places = spread(wanted, gap=gap, low=0.0, high=10.0)
+    assert all(b - a >= gap - 1e-9 for a, b in pairwise(places))
+    if gap * (len(wanted) - 1) <= 10:
+        assert all(-1e-9 <= place <= 10 + 1e-9 for place in places)
+
+
+def test_names_with_room_stay_where_they_are():
+    assert spread([1.0, 4.0, 9.0], gap=1.0, low=0.0, high=10.0) == [1.0, 4.0, 9.0]
+
+
+def test_roles_have_colours_of_their_own():
+    assert len(set(charts._VARIABLES.values())) == len(charts._VARIABLES)

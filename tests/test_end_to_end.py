@@ -1,0 +1,378 @@
+"""The commands a user types: exit codes, what is said, what is left on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+from small_case import FLAGS, make, read_rows, write_rows
+
+from audit import engine
+from audit.cli import invoke
+from audit.records import AuditRecord, Outcome, from_json
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("case"))
+
+
+@pytest.fixture
+def case(made, tmp_path, monkeypatch):
+    folder = tmp_path / "case"
+    shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "200")
+    return folder
+
+
+def run(*arguments: str, command: str = "check", model: str = "model.safetensors") -> int:
+    return invoke([command, model, "--forget", "forget.csv", *FLAGS, *arguments])
+
+
+def record_in(folder: Path) -> AuditRecord:
+    return from_json(AuditRecord, (folder / "report.json").read_text(encoding="utf-8"))
+
+
+# The miniature's 30 canaries never suffice for the default tolerances: these let it decide.
+WIDE = ("--tolerance", "gaussian=0.9", "--tolerance", "exposure=0.75", "--tolerance", "utility=0.3")
+
+
+def test_an_audit_writes_both_reports_and_ends_with_its_exit_code(case, capsys):
+    code = run("--out", "out", "--methods", "all,retrain", "--reference", "clean.safetensors")
+    out, err = capsys.readouterr()
+    record = record_in(case / "out")
+    assert code == record.verdict.exit_code
+    assert out.rstrip().splitlines()[-1].startswith(f"exit {code}: ")
+    assert f"exit {code}" in (case / "out" / "report.html").read_text(encoding="utf-8").lower()
+    candidates = [c.candidate for c in record.verdict.candidates]
+    assert candidates == ["deployed", "gd", "ngd", "ga", "eu_k", "cf_k", "scrub", "neggrad_plus",
+                          "ssd", "retrained", "clean"]  # fmt: skip
+    assert all(name in out for name in candidates)
+    assert "Accuracy on test" in err
+    for cell in record.cells:
+        if cell.kind == "method":
+            assert cell.cost.gradients <= cell.cost.allowed == pytest.approx(0.1 * 5 * 90)
+
+
+def test_a_clean_model_passes_and_a_wide_enough_tolerance_decides(case):
+    assert run(*WIDE, "--methods", "none", model="clean.safetensors") == 0
+
+
+def test_an_audit_repeats_itself_but_for_times(case):
+    def plain(folder: str) -> dict:
+        assert run("--out", folder, "--methods", "ngd,scrub,eu_k", "--seeds", "2") in (0, 1, 3)
+        record = json.loads((case / folder / "report.json").read_text(encoding="utf-8"))
+        del record["environment"]
+        for cell in record["cells"]:
+            del cell["probe_seconds"]
+            if cell["cost"]:
+                del cell["cost"]["seconds"], cell["cost"]["peak_bytes"]
+        return record
+
+    assert plain("one") == plain("two")
+
+
+def test_probe_runs_no_method_and_judges_candidates(case):
+    code = run("--candidate", "mine=clean.safetensors", "--gate", "mine", "--out", "o", *WIDE,
+               command="probe")  # fmt: skip
+    record = record_in(case / "o")
+    assert code == record.verdict.exit_code == 0
+    assert [cell.candidate for cell in record.cells] == ["deployed", "mine"]
+
+
+def test_without_evidence_it_is_inconclusive_and_says_what_would_decide(case, capsys):
+    write_rows(
+        case / "forget.csv", ["id"], [[row[0]] for row in read_rows(case / "forget.csv")[1:]]
+    )
+    bare = [f for f in FLAGS if f not in ("--canaries", "canaries.json", "--bases", "bases.npz")]
+    assert invoke(["probe", "model.safetensors", "--forget", "forget.csv", *bare]) == 3
+    assert "canaries" in capsys.readouterr().out
+
+
+def test_a_model_at_chance_is_inconclusive_before_anything_is_measured(case):
+    tensors = load_file(case / "model.safetensors")
+    tensors["fc.weight"].zero_()
+    save_file(tensors, case / "model.safetensors", {"poison_audit.arch": "cifar-resnet:1:w4"})
+    assert run("--out", "o") == 3
+    record = record_in(case / "o")
+    assert record.cells == ()
+    assert "does not work as loaded" in record.verdict.sentence
+
+
+def test_a_method_that_diverges_becomes_failed_and_the_audit_goes_on(case):
+    run("--methods", "gd,ga", "--set", "gd.lr=1e30", "--out", "o")
+    record = record_in(case / "o")
+    outcomes = {c.candidate: c.outcome for c in record.verdict.candidates}
+    assert outcomes["gd"] is Outcome.FAILED
+    assert "ga" in outcomes
+    assert any("diverged" in (cell.error or "") for cell in record.cells)
+
+
+def test_exit_zero_and_the_three_places_of_the_exit_code(case, capsys):
+    # Canaries along which the loss falls for certain: the key is taken from the model itself.
+    tight = ("--tolerance", "gaussian=0.0001", "--tolerance", "exposure=0.5001")
+    code = run(*tight, "--methods", "none", "--out", "o", "--alpha", "0.49")
+    relaxed = run(*tight, "--methods", "none", "--out", "z", "--alpha", "0.49", "--exit-zero")
+    assert relaxed == (0 if code == 1 else code)
+    for folder, value in (("o", code), ("z", relaxed)):
+        assert record_in(case / folder).verdict.exit_code == value
+    assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith(f"exit {relaxed}: ")
+
+
+def test_interrupted_cells_are_kept_and_the_same_command_resumes(case, monkeypatch, capsys):
+    ran: list[str] = []
+    unlearn = engine.unlearn
+
+    def interrupted(case_, step, rng, *, budget):
+        if step.name == "cf_k" and "cf_k" not in ran:
+            ran.append("cf_k")
+            raise KeyboardInterrupt
+        ran.append(step.name)
+        return unlearn(case_, step, rng, budget=budget)
+
+    monkeypatch.setattr(engine, "unlearn", interrupted)
+    arguments = ("--methods", "gd,cf_k,ssd")
+    assert run(*arguments) == 130
+    (folder,) = case.glob("audit-*")
+    assert len(list((folder / "cells").iterdir())) == 2  # deployed and gd
+    assert not (folder / "report.json").exists()
+    time.sleep(1.1)  # a new run would get another name
+    assert run(*arguments) in (1, 3)
+    assert ran == ["gd", "cf_k", "cf_k", "ssd"]  # gd is not run again
+    assert list(case.glob("audit-*")) == [folder]
+    resumed = record_in(folder)
+    assert run(*arguments, "--out", "whole") == resumed.verdict.exit_code
+    assert record_in(case / "whole").findings == resumed.findings
+    assert "kept from an earlier run" in capsys.readouterr().err
+
+
+def test_a_run_directory_of_another_audit_is_refused(case, capsys):
+    assert run("--methods", "none", "--out", "o") in (1, 3)
+    assert run("--methods", "none", "--out", "o", "--seed", "1") == 2
+    assert "another model, data set or plan" in capsys.readouterr().err
+
+
+def test_unlearn_writes_a_checkpoint_that_can_be_judged(case, capsys):
+    assert run("--method", "scrub", "-o", "fixed.safetensors", command="unlearn") == 0
+    assert "gradient evaluations" in capsys.readouterr().out
+    code = run("--candidate", "fixed=fixed.safetensors", "--methods", "scrub", "--out", "o")
+    assert code in (1, 3)
+    digests = {cell.candidate: cell.digest for cell in record_in(case / "o").cells}
+    assert digests["fixed"] == digests["scrub"]
+
+
+def test_keep_saves_each_unlearned_model(case):
+    run("--methods", "gd,ssd", "--keep", "--out", "o")
+    assert sorted(p.name for p in (case / "o/models").iterdir()) == [
+        "gd.safetensors", "ssd.safetensors",
+    ]  # fmt: skip
+
+
+def test_render_shows_the_same_again_without_torch(case, capsys):
+    code = run("--methods", "none", "--out", "o")
+    once = capsys.readouterr().out
+    assert invoke(["render", "o/report.json"]) == code
+    assert capsys.readouterr().out == once
+    assert invoke(["render", "o/report.json", "--html", "again.html"]) == code
+    assert (case / "again.html").read_bytes() == (case / "o/report.html").read_bytes()
+
+
+def test_init_writes_what_it_could_identify_and_marks_the_rest(case, capsys):
+    assert invoke(["init", "model.safetensors"]) == 0
+    said = capsys.readouterr().out
+    assert "epochs" in said
+    text = (case / "audit.toml").read_text(encoding="utf-8")
+    assert 'arch = "cifar-resnet:1:w4"' in text
+    assert 'train = "train.npz"' in text
+    assert "# epochs = ?" in text
+    assert invoke(["init", "model.safetensors"]) == 2
+    filled = text.replace("# epochs = ?", "epochs = 5")
+    (case / "audit.toml").write_text(filled, encoding="utf-8")
+    assert invoke(["probe", "model.safetensors", "--forget", "forget.csv"]) in (1, 3)
+
+
+@pytest.mark.parametrize("missing", ["--train", "--test", "--normalize", "--recipe"])
+def test_a_flag_left_out_is_asked_for_by_name(case, capsys, missing):
+    if missing == "--normalize":
+        tensors = load_file(case / "model.safetensors")
+        save_file(tensors, case / "model.safetensors")
+    flags = [f for i, f in enumerate(FLAGS) if missing not in (f, FLAGS[i - 1] if i else "")]
+    assert invoke(["check", "model.safetensors", "--forget", "forget.csv", *flags]) == 2
+    said = capsys.readouterr().err
+    assert missing in said
+    assert "audit.toml" in said
+
+
+def swap(case: Path, row: int, column: int, value: str) -> None:
+    rows = read_rows(case / "forget.csv")
+    rows[row][column] = value
+    write_rows(case / "forget.csv", rows[0], rows[1:])
+
+
+def rewrite(case: Path, name: str, **changes) -> None:
+    with np.load(case / name) as table:
+        parts = {key: table[key] for key in table.files}
+    np.savez(case / name, **{**parts, **changes})
+
+
+def sigma_times(case: Path, factor: float) -> None:
+    path = case / "canaries.json"
+    key = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**key, "sigma": key["sigma"] * factor}), encoding="utf-8")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def with_tensors(case: Path, change) -> None:
+    tensors = load_file(case / "model.safetensors")
+    change(tensors)
+    save_file(tensors, case / "model.safetensors", {"poison_audit.arch": "cifar-resnet:1:w4"})
+
+
+def spoil(tensors) -> None:
+    tensors["fc.weight"][0, 0] = float("nan")
+
+
+def rename(tensors) -> None:
+    tensors["head.weight"] = tensors.pop("fc.weight")
+
+
+BAD = {
+    "missing file": (lambda c: (c / "test.npz").unlink(), ["test.npz"]),
+    "empty forget": (lambda c: (c / "forget.csv").write_text("id,label\n"), ["forget.csv"]),
+    "unknown column": (lambda c: swap(c, 0, 1, "labl"), ["labl", "Did you mean label?"]),
+    "duplicate ids": (lambda c: swap(c, 2, 0, "c0"), ["c0", "2", "3"]),
+    "not in train": (lambda c: swap(c, 4, 0, "nobody"), ["nobody", "row 5"]),
+    "wrong label": (lambda c: swap(c, 1, 1, "7"), ["7"]),
+    "two at once": (
+        lambda c: (swap(c, 1, 0, "nobody"), swap(c, 2, 1, "7")), ["nobody", "row 2", "row 3"],
+    ),
+    "label out of range": (
+        lambda c: rewrite(c, "test.npz", y=np.full(60, 9)), ["test.npz", "9"],
+    ),
+    "overlap with test": (
+        lambda c: rewrite(c, "test.npz", x=np.load(c / "train.npz")["x"][30:], y=np.zeros(60, int)),
+        ["60 samples of the retain set"],
+    ),
+    "wrong size": (
+        lambda c: rewrite(c, "test.npz", x=np.zeros((60, 3, 8, 8), np.uint8)),
+        ["does not accept samples of shape (3, 8, 8)"],
+    ),
+    "sigma 10 times too big": (lambda c: sigma_times(c, 10), ["sigma"]),
+    "sigma 10 times too small": (lambda c: sigma_times(c, 0.1), ["sigma"]),
+    "truncated": (lambda c: truncate(c / "model.safetensors"), ["model.safetensors"]),
+    "NaN weights": (lambda c: with_tensors(c, spoil), ["fc.weight"]),
+    "renamed tensors": (lambda c: with_tensors(c, rename), ["fc.weight", "head.weight"]),
+    "unknown key": (
+        lambda c: (c / "audit.toml").write_text("[model]\narhc = 'x'\n"), ["Did you mean arch?"],
+    ),
+    "not an archive": (lambda c: (c / "train.npz").write_bytes(b"PK no"), ["train.npz"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_exit_2_with_a_message_and_no_traceback(case, capsys, name):
+    break_it, expected = BAD[name]
+    break_it(case)
+    assert run() == 2
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    assert out == ""
+    assert "nothing was audited" in err
+    for part in expected:
+        assert part in err, err
+
+
+def test_problems_of_several_files_come_at_once(case, capsys):
+    sigma_times(case, 10)
+    (case / "test.npz").unlink()
+    truncate(case / "model.safetensors")
+    assert run("--methods", "gdd", "--recipe", "epochs=-1") == 2
+    said = capsys.readouterr().err
+    for part in ("test.npz", "model.safetensors", "gdd", "epochs", "sigma"):
+        assert part in said, said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--methods", "scrubb"], "Did you mean scrub?"),
+        (["--set", "scrub.alfa=1"], "alfa"),
+        (["--set", "alpha=1"], "NAME.KEY=VALUE"),
+        (["--set", "cf_k.k=9"], "1..3"),
+        (["--gate", "nobody"], "nobody"),
+        (["--candidate", "gd=clean.safetensors"], "taken"),
+        (["--candidate", "clean.safetensors"], "NAME=PATH"),
+        (["--device", "abacus"], "abacus"),
+        (["--budget", "0"], "budget"),
+    ],
+)
+def test_impossible_flags_are_exit_2(case, capsys, arguments, said):
+    assert run(*arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_pickle_needs_the_flag(case, capsys):
+    import torch
+
+    torch.save(load_file(case / "model.safetensors"), case / "model.pt")
+    flags = ("--arch", "cifar-resnet:1:w4", "--methods", "none")
+    assert run(*flags, model="model.pt") == 2
+    assert "--allow-pickle" in capsys.readouterr().err
+    assert run(*flags, "--allow-pickle", "--out", "o", model="model.pt") in (1, 3)
+
+
+def test_a_crash_is_never_a_verdict(case, monkeypatch, capsys):
+    def crash(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(engine, "check_sanity", crash)
+    assert run() == 4
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_usage_errors_are_2_and_help_is_0(capsys):
+    assert invoke(["check"]) == 2
+    assert invoke(["chekc"]) == 2
+    assert invoke(["--help"]) == 0
+    assert invoke(["check", "--help"]) == 0
+    assert "--forget" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["methods", "probes", "doctor"])
+def test_lists(command, capsys):
+    assert invoke([command]) == 0
+    assert "gaussian" in capsys.readouterr().out or command != "probes"
+
+
+def test_help_does_not_import_torch():
+    code = (
+        "import sys; from audit.cli import invoke; assert invoke(['--help']) == 0; "
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True)
+    assert done.returncode == 0
+
+
+def test_a_closed_pipe_does_not_change_the_exit_code(case):
+    command = [sys.executable, "-m", "audit.cli", "probe", "model.safetensors", "--forget",
+               "forget.csv", *FLAGS, "--out", "o"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    ) as process:
+        process.stdout.close()
+        assert process.wait() == record_in(case / "o").verdict.exit_code
