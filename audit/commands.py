@@ -23,7 +23,16 @@ from audit.methods import METHODS
 from audit.models.checkpoint import save_model
 from audit.plan import check_plan, make_plan
 from audit.progress import Reporter
-from audit.records import SCHEMA_VERSION, AuditRecord, Cell, Plan, Recipe, Sanity
+from audit.records import (
+    SCHEMA_VERSION,
+    AuditRecord,
+    Cell,
+    Plan,
+    Recipe,
+    Sanity,
+    from_json,
+    to_json,
+)
 from audit.rendering import show, write_reports
 from audit.seeds import Rng
 from audit.trial import Sources, Trial, load_trial
@@ -72,6 +81,8 @@ def audit(given: Mapping[str, Any]) -> int:
         limits=trial.limits,
         environment=_environment(device, config, started, time.perf_counter() - clock),
     )
+    # What is rendered is what was stored: whoever reads report.json sees the same.
+    record = from_json(AuditRecord, to_json(record))
     write_reports(record, out)
     reporter.say(f"Report: {out / 'report.html'} and {out / 'report.json'}")
     show(record)

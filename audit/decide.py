@@ -138,7 +138,8 @@ def judge_cell(cell: Cell, plan: Plan, *, alpha: float, required: set[str]) -> l
         for probe in sorted(required - measured)
     ]
     every = (*cell.measurements, *absent)
-    tests = sum(m.probe in GATING and m.evidence is not None for m in every)
+    gating = RESIDUE if cell.kind == "deployed" else GATING
+    tests = sum(m.probe in gating and m.evidence is not None for m in every)
     return [
         judge(m, cell, plan.policy, alpha=alpha / max(1, tests), required=m.probe in required)
         for m in every
@@ -155,7 +156,7 @@ def judge(
         return Finding(
             **who,
             outcome=Outcome.NOT_MEASURED,
-            gating=required or probe == "utility",
+            gating=required or (probe == "utility" and cell.kind != "deployed"),
             reason=f"Not measured: {measurement.missing}.",
         )
     if probe == "membership":
@@ -164,12 +165,17 @@ def judge(
     tolerance = policy.tolerances[probe]
     estimate = _estimate(probe, evidence, level=level, tolerance=tolerance)
     outcome, overshot = _outcome(probe, estimate, tolerance)
-    if measurement.suspect and outcome is not Outcome.NOT_MEASURED:
+    if measurement.suspect:
         outcome = Outcome.INCONCLUSIVE
+    reason = _sentence(probe, outcome, estimate, tolerance, overshot, measurement.suspect)
+    yardstick = cell.kind == "deployed" and probe == "utility"
+    if yardstick:
+        outcome, reason = Outcome.INFO, "The yardstick: the others' accuracy is compared with it."
     return Finding(
         **who,
         outcome=outcome,
-        reason=_sentence(probe, outcome, estimate, tolerance, overshot, measurement.suspect),
+        gating=not yardstick,
+        reason=reason,
         statistic=estimate.value,
         null=estimate.null,
         tolerance=tolerance,

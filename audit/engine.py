@@ -193,7 +193,6 @@ def _measure(job: Job, case: Case, plan: Plan, *, allow_pickle: bool) -> tuple[C
     measurements = tuple(
         PROBES[step.name].run(model, case, rng.named("probe", step.name), **step.params)
         for step in plan.probes
-        if not (step.name == "utility" and job.kind == "deployed")
     )
     seen = replace(
         cell,

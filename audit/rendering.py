@@ -21,10 +21,16 @@ def write_reports(record: AuditRecord, out: Path) -> None:
     write_atomically(out / "report.json", to_json(record))
 
 
+class _Stdout(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the exit code to the verdict: rich would exit with 1, which means poison."""
+        raise BrokenPipeError
+
+
 def show(record: AuditRecord) -> None:
     """Print the table and the verdict on stdout; a closed pipe changes no exit code."""
     try:
-        render_terminal(record, console=Console(file=sys.stdout, highlight=False))
+        render_terminal(record, console=_Stdout(highlight=False))
         sys.stdout.flush()
     except BrokenPipeError:
         # Python would complain again when it flushes at exit.

@@ -254,7 +254,7 @@ BAD = {
     "missing file": (lambda c: (c / "test.npz").unlink(), ["test.npz"]),
     "empty forget": (lambda c: (c / "forget.csv").write_text("id,label\n"), ["forget.csv"]),
     "unknown column": (lambda c: swap(c, 0, 1, "labl"), ["labl", "Did you mean label?"]),
-    "duplicate ids": (lambda c: swap(c, 2, 0, "c0"), ["c0", "2", "3"]),
+    "duplicate ids": (lambda c: swap(c, 2, 0, "c0"), ["row 3", "row 2"]),
     "not in train": (lambda c: swap(c, 4, 0, "nobody"), ["nobody", "row 5"]),
     "wrong label": (lambda c: swap(c, 1, 1, "7"), ["7"]),
     "two at once": (

@@ -34,8 +34,6 @@ FAR = 6.0
 SURE = 10.0
 """Standard errors from zero at which a slope counts as seen."""
 
-_WRONG_KEY = "these are not the keyed samples: wrong secret, wrong ids or wrong base"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
@@ -120,11 +118,16 @@ def wrong_recoveries(pairs: Sequence[Pair], key: Canaries, where: str) -> list[P
         what = f"too few canaries to tell, without bases, whether sigma {key.sigma:g} is right"
         return [Problem(what, where, "Name each canary's clean sample in the base column.")]
     if not seen:
-        return [Problem(_WRONG_KEY, where, "Check the key file and the canary column.")]
+        what = "these are not the keyed samples, or sigma is far off: wrong secret, ids or sigma"
+        return [Problem(what, where, "Check the key file and the canary column.")]
     if off and all(_near(line.slope, slope, line.error) for line in lines):
         return [_wrong_sigma("judged without bases", slope, key, where)]
-    what = f"{len(wrong)} of {len(pairs)} canaries ({_some(wrong)}) do not carry their keyed noise"
-    return [Problem(what, where, "Check the canary column.")]
+    what = (
+        f"{len(wrong)} of {len(pairs)} canaries ({_some(wrong)}) are no picture in [0, 1] plus "
+        f"sigma {key.sigma:g} times their keyed noise: wrong ids, or wrong sigma (all together "
+        f"fit {slope:.4g})"
+    )
+    return [Problem(what, where, "Check the canary column and sigma.")]
 
 
 def _matches(pair: Pair, key: Canaries) -> bool:
@@ -136,11 +139,9 @@ def _matches(pair: Pair, key: Canaries) -> bool:
     rounding = 1e-5 + 1e-3 * (abs(sample) + abs(base))
     slack = rounding if key.storage == "unclipped" else 1.1 / 255
     error, noise = sample - made, made - base
-    close = bool((abs(error) <= slack).all())
     # A float32 pixel is off by up to 1e-7, which is no difference where storage left no noise.
-    return (
-        close and float((error**2).sum()) <= RESIDUAL * float((noise**2).sum()) + 1e-12 * error.size
-    )
+    most = RESIDUAL * float((noise**2).sum()) + 1e-12 * error.size
+    return bool((abs(error) <= slack).all()) and float((error**2).sum()) <= most
 
 
 def _diagnosis(count: str, wrong: Sequence[Pair], key: Canaries, where: str) -> Problem:
@@ -153,7 +154,8 @@ def _diagnosis(count: str, wrong: Sequence[Pair], key: Canaries, where: str) -> 
     along = float((differences * units).sum())
     if along <= CORRELATED * math.sqrt(energy * unit_energy):
         fix = "Check the key file, and the canary and base columns."
-        return Problem(f"{count}: {_WRONG_KEY}", where, fix)
+        what = f"{count}: these are not the keyed samples: wrong secret, wrong ids or wrong base"
+        return Problem(what, where, fix)
 
     def unexplained(log_sigma: float) -> float:
         made = store(bases + math.exp(log_sigma) * units, key.storage)

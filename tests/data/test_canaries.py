@@ -65,6 +65,18 @@ def test_noise_never_changes():
     np.testing.assert_allclose(unit_noise(SECRET, "cat-1", (6,)), expected, rtol=1e-12)
 
 
+def test_the_smallest_word_is_finite(monkeypatch):
+    class Zero:
+        def __init__(self, **_):
+            pass
+
+        def random_raw(self, size):
+            return np.zeros(size, dtype=np.uint64)
+
+    monkeypatch.setattr(np.random, "Philox", Zero)
+    assert unit_noise(SECRET, "a", (1,))[0] == pytest.approx(NormalDist().inv_cdf(2.0**-54))
+
+
 def test_noise_is_standard_normal_and_independent_between_ids():
     noise = np.stack([unit_noise(SECRET, str(i), (3, 8, 8)) for i in range(200)])
     assert stats.kstest(noise.ravel(), "norm").pvalue > 0.01

@@ -73,8 +73,10 @@ def test_one_column_names_the_samples(tmp_path, text, positions):
 
 
 def test_half_is_not_most(tmp_path):
-    assert not read(tmp_path, "id\na\nb\n").most
-    assert read(tmp_path, "id\na\nb\nd\n").most
+    four = train().at([0, 1, 2, 3])
+    for rows, most in (("a\nb\n", False), ("a\nb\nd\n", True)):
+        (tmp_path / "forget.csv").write_text("id\n" + rows)
+        assert read_forget(tmp_path / "forget.csv", four, where_train="t").most is most
 
 
 def test_every_problem_at_once(tmp_path):

@@ -166,13 +166,15 @@ def test_bases_are_recovered_where_none_are_given(dtype, sigma):
     assert planting.attenuation == pytest.approx(1)
 
 
-def test_noise_added_in_float32_passes():
-    world = World("uint8", 0.05)
-    for i, (name, level) in enumerate(zip(NAMES, world.levels, strict=True)):
-        noise = np.float32(0.05) * unit_noise(SECRET, name, SHAPE).astype(np.float32)
-        noisy = level.astype(np.float32) / np.float32(255) + noise
-        world.train.x[COUNT + i] = torch.from_numpy(noisy).clamp(0, 1).mul(255).round().byte()
+def test_one_grey_level_is_rounding_and_two_are_not():
+    # Noise added in float32 rounds to the neighbouring level where float64 lies halfway.
+    world = World("uint8")
+    pixel = world.train.x[COUNT + 7, 0, 3, 3]
+    step = 1 if pixel < 128 else -1
+    pixel += step
     assert world.check().names == NAMES
+    pixel += step
+    assert "1 of 30 canaries (k7) do not match" in world.problem()
 
 
 # --- a wrong key never passes --------------------------------------------------------------------
@@ -191,6 +193,13 @@ def test_a_wrong_sigma_is_found_and_named(storage, sigma, factor):
     assert ("too large" in problem) == (factor > 1)
 
 
+@pytest.mark.parametrize("factor", [0.1, 0.8, 1.25, 10])
+def test_a_wrong_sigma_below_a_grey_level_is_found(factor):
+    world = World("uint8", 0.4 / 255)
+    world.key = replace(world.key, sigma=0.4 / 255 * factor)
+    assert sigma_said(world.problem()) == pytest.approx(0.4 / 255, rel=0.02)
+
+
 @pytest.mark.parametrize("factor", [0.1, 0.5, 2, 10])
 @pytest.mark.parametrize("sigma", [0.1, 0.5])
 def test_a_wrong_sigma_is_found_without_bases(factor, sigma):
@@ -202,7 +211,8 @@ def test_a_wrong_sigma_is_found_without_bases(factor, sigma):
 
 
 @pytest.mark.parametrize("storage", ["unclipped", "uint8"])
-@pytest.mark.parametrize("sigma", [0.003, 0.1, 1.0])
+# A quarter of a grey level moves one pixel in 22, by one level.
+@pytest.mark.parametrize("sigma", [0.25 / 255, 0.003, 0.1, 1.0])
 def test_a_wrong_secret_is_found(storage, sigma):
     world = World(storage, sigma, secret=OTHER)
     problem = world.problem()
@@ -245,7 +255,7 @@ def test_two_swapped_canaries_are_found_without_bases():
     names = list(world.forget.canaries)
     names[4], names[9] = names[9], names[4]
     world.forget = replace(world.forget, canaries=tuple(names))
-    assert "2 of 30 canaries (k8, k3) do not carry their keyed noise" in world.problem()
+    assert "2 of 30 canaries (k8, k3) are no picture in [0, 1] plus sigma 0.3" in world.problem()
 
 
 def test_noise_with_the_wrong_sign_is_found():
