@@ -64,4 +64,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     near = get_close_matches(name, names, n=1)
-    return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}."
+    if near:
+        return f"Did you mean {near[0]}?"
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"Known: {', '.join(names[:20])}{more}."

@@ -72,18 +72,55 @@ def load_trial(sources: Sources, *, recipe: Recipe, device: torch.device | str) 
     Raises:
         InputError: every problem of every file, at once.
     """
-    found: list[Problem] = []
+    found = _missing(sources)
+    files = _read_files(sources, found)
+    found += _misfits(sources, files)
+    planting = _read_planting(sources, files, found)
+    contenders = _contenders(sources, files.loaded, found)
+    if found:
+        raise InputError(found)
+    loaded, train, test, forget = files.loaded, files.train, files.test, files.forget
+    if loaded is None or train is None or test is None or forget is None:
+        raise RuntimeError("a part of the case is missing, but no problem was reported")
+    parts = split(train, forget)
+    module = loaded.model.module.to(device).eval()
+    planted = None
+    if files.key is not None and planting is not None:
+        planted = _planted(files.key, planting, device)
+    case = Case(
+        model=replace(loaded.model, module=module),
+        retain=parts.retain.to(device),
+        forget=parts.forget.to(device),
+        test=test.to(device),
+        recipe=recipe,
+        canaries=planted,
+        attacks=forget.attacks,
+    )
+    return Trial(
+        case=case,
+        contenders=contenders,
+        subject=_subject(sources, files, case, planting, contenders),
+        limits=_limits(case, planting),
+    )
 
-    def attempt(read: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
-        try:
-            return read(*args, **kwargs)
-        except InputError as error:
-            found.extend(error.problems)
-            return None
 
-    found += _missing(sources)
-    normalize = attempt(parse_normalize, sources.normalize) if sources.normalize else None
-    loaded = attempt(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Files:
+    """What could be read; None where a file is not given or has a problem."""
+
+    loaded: Loaded | None
+    train: Samples | None
+    test: Samples | None
+    bases: Samples | None
+    forget: ForgetSet | None
+    key: Canaries | None
+
+
+def _read_files(sources: Sources, found: list[Problem]) -> _Files:
+    """Read every file for itself, adding its problems to `found`."""
+    normalize = _attempt(found, parse_normalize, sources.normalize)
+    loaded = _attempt(
+        found,
         load_model,
         sources.model,
         arch=sources.arch,
@@ -91,61 +128,75 @@ def load_trial(sources: Sources, *, recipe: Recipe, device: torch.device | str) 
         normalize=normalize,
         allow_pickle=sources.allow_pickle,
     )
-    tables = {
-        name: attempt(read_table, path, names=sources.names)
-        for name, path in (("train", sources.train), ("test", sources.test))
-        if path is not None
-    }
-    train, test = tables.get("train"), tables.get("test")
+    train = _attempt(found, read_table, sources.train, names=sources.names)
+    # Word labels are numbered by the training table, so that a class missing elsewhere moves none.
+    like: dict[str, Any] = {"names": sources.names}
+    if train is not None:
+        like = {"names": sources.names or train.names, "size": tuple(train.x.shape[1:])}
     forget = None
-    if train is not None and sources.forget is not None:
-        forget = attempt(read_forget, sources.forget, train, where_train=str(sources.train))
-    if loaded is not None:
-        for name, table in tables.items():
-            if table is not None:
-                where = str(getattr(sources, name))
-                found += check_labels(table, loaded.model.classes, where)
-                found += _unfit(loaded.model, table, where)
-    planting = None
-    key = attempt(read_canaries, sources.canaries) if sources.canaries else None
-    bases = attempt(read_table, sources.bases, names=sources.names) if sources.bases else None
-    if key and forget and train is not None and (bases is not None or not sources.bases):
-        planting = attempt(
-            plant_check,
+    if train is not None:
+        where = str(sources.train)
+        forget = _attempt(found, read_forget, sources.forget, train, where_train=where)
+    return _Files(
+        loaded=loaded,
+        train=train,
+        test=_attempt(found, read_table, sources.test, **like),
+        bases=_attempt(found, read_table, sources.bases, **like),
+        forget=forget,
+        key=_attempt(found, read_canaries, sources.canaries),
+    )
+
+
+def _attempt(
+    found: list[Problem], read: Callable[..., T], source: Path | str | None, *args: Any, **more: Any
+) -> T | None:
+    """Read a source if it is given; None, and its problems in `found`, if it has any."""
+    if source is None:
+        return None
+    try:
+        return read(source, *args, **more)
+    except InputError as error:
+        found.extend(error.problems)
+        return None
+
+
+def _misfits(sources: Sources, files: _Files) -> list[Problem]:
+    """Return what is wrong between files that are right for themselves."""
+    found: list[Problem] = []
+    for table, path in ((files.train, sources.train), (files.test, sources.test)):
+        if table is not None and files.loaded is not None:
+            found += check_labels(table, files.loaded.model.classes, str(path))
+            found += _unfit(files.loaded.model, table, str(path))
+    if files.train is None or files.forget is None:
+        return found
+    parts = split(files.train, files.forget)
+    if len(parts.retain) == 0:
+        what = "every training sample is to be forgotten: nothing is left to retain"
+        found.append(Problem(what, str(sources.forget), "Retrain on other data instead"))
+    if files.test is not None:
+        for name, part in (("retain", parts.retain), ("forget", parts.forget)):
+            found += overlap(part, files.test, a_name=f"the {name} set", b_name=str(sources.test))
+    return found
+
+
+def _read_planting(sources: Sources, files: _Files, found: list[Problem]) -> Planting | None:
+    """Match the key with the forget set, once all that they need could be read."""
+    key, forget, train = files.key, files.forget, files.train
+    bases_lost = sources.bases is not None and files.bases is None
+    if key is None or forget is None or train is None or bases_lost:
+        return None
+    try:
+        return plant_check(
             key,
             forget,
             train,
-            bases,
+            files.bases,
             where=str(sources.canaries),
             where_forget=str(sources.forget),
         )
-    contenders = _contenders(sources, loaded, found)
-    parts = split(train, forget) if train is not None and forget is not None else None
-    if parts is not None and test is not None:
-        for name, part in (("retain", parts.retain), ("forget", parts.forget)):
-            found += overlap(part, test, a_name=f"the {name} set", b_name=str(sources.test))
-    if found:
-        raise InputError(found)
-    if loaded is None or test is None or parts is None or forget is None or train is None:
-        raise RuntimeError("a part of the case is missing, but no problem was reported")
-    if sources.train is None or sources.forget is None or sources.test is None:
-        raise RuntimeError("a path of the case is missing, but no problem was reported")
-    module = loaded.model.module.to(device).eval()
-    case = Case(
-        model=replace(loaded.model, module=module),
-        retain=parts.retain.to(device),
-        forget=parts.forget.to(device),
-        test=test.to(device),
-        recipe=recipe,
-        canaries=None if key is None or planting is None else _planted(key, planting, device),
-        attacks=forget.attacks,
-    )
-    return Trial(
-        case=case,
-        contenders=contenders,
-        subject=_subject(sources, loaded, case, train, forget, key, planting, contenders),
-        limits=_limits(case, planting),
-    )
+    except InputError as error:
+        found += error.problems
+        return None
 
 
 def _missing(sources: Sources) -> list[Problem]:
@@ -227,14 +278,14 @@ def _planted(key: Canaries, planting: Planting, device: torch.device | str) -> P
 
 def _subject(
     sources: Sources,
-    loaded: Loaded,
+    files: _Files,
     case: Case,
-    train: Samples,
-    forget: ForgetSet,
-    key: Canaries | None,
     planting: Planting | None,
     contenders: tuple[Contender, ...],
 ) -> dict[str, Json]:
+    loaded, train, forget, key = files.loaded, files.train, files.forget, files.key
+    if loaded is None or train is None or forget is None:
+        raise ValueError("a case has a model, a training table and a forget set")
     canaries = (
         key
         and planting

@@ -26,6 +26,7 @@ from audit.errors import InputError, Problem, did_you_mean
 Storage = Literal["unclipped", "uint8"]
 
 VERSION = 1
+MOST_SIGMA = 1e6
 _KEYS = ("version", "secret", "sigma", "space", "shape", "storage", "planted", "held_out")
 
 
@@ -61,8 +62,8 @@ def unit_noise(secret: bytes, name: str, shape: Sequence[int]) -> NDArray[np.flo
     key = int.from_bytes(digest[:16], "little")
     counter = int.from_bytes(digest[16:], "little")
     words = np.random.Philox(key=key, counter=counter).random_raw(math.prod(shape))
-    # The upper 53 bits, at the middle of their cell: strictly inside (0, 1).
-    uniform = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    # The upper 52 bits, at the middle of their cell: strictly inside (0, 1), never 1.
+    uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     normal: NDArray[np.float64] = ndtri(uniform).reshape(tuple(shape))
     return normal
 
@@ -146,11 +147,16 @@ def _wrong_values(fields: dict[str, object], where: str) -> list[Problem]:
             return False
 
     def is_number(value: object) -> bool:
-        ok = isinstance(value, int | float) and not isinstance(value, bool)
-        return ok and math.isfinite(float(value)) and float(value) > 0  # type: ignore[arg-type]
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        return 0 < value <= MOST_SIGMA
 
     def is_ids(value: object) -> bool:
-        return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
+        return isinstance(value, list) and bool(value) and all(map(is_text, value))
+
+    def is_text(value: object) -> bool:
+        # A lone surrogate is a string in JSON, but has no bytes to key the noise by.
+        return isinstance(value, str) and value.isprintable()
 
     def is_shape(value: object) -> bool:
         return (
@@ -161,9 +167,12 @@ def _wrong_values(fields: dict[str, object], where: str) -> list[Problem]:
         )
 
     checks = {
-        "version": (fields["version"] == VERSION, f"expected {VERSION}"),
+        "version": (
+            fields["version"] == VERSION and fields["version"] is not True,
+            f"expected {VERSION}",
+        ),
         "secret": (is_hex(fields["secret"]), "expected 64 hexadecimal digits"),
-        "sigma": (is_number(fields["sigma"]), "expected a number above 0"),
+        "sigma": (is_number(fields["sigma"]), f"expected a number above 0, at most {MOST_SIGMA:g}"),
         "space": (fields["space"] in ("pixel", "embedding"), "expected pixel or embedding"),
         "shape": (is_shape(fields["shape"]), "expected the sizes of one sample, like [3, 32, 32]"),
         "storage": (fields["storage"] in ("unclipped", "uint8"), "expected unclipped or uint8"),

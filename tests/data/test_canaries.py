@@ -43,7 +43,7 @@ def twin(secret, name, size):
     key, counter = (int.from_bytes(half, "little") for half in (digest[:16], digest[16:]))
     # random_raw of a counter of 256 bits; NormalDist inverts by Wichura's AS241, not Cephes.
     words = philox(key, counter, size)
-    return [NormalDist().inv_cdf(((word >> 11) + 0.5) / 2**53) for word in words]
+    return [NormalDist().inv_cdf(((word >> 12) + 0.5) / 2**52) for word in words]
 
 
 @pytest.mark.parametrize("name", ["cat-1", "", "ünïcode/7.png"])
@@ -65,16 +65,17 @@ def test_noise_never_changes():
     np.testing.assert_allclose(unit_noise(SECRET, "cat-1", (6,)), expected, rtol=1e-12)
 
 
-def test_the_smallest_word_is_finite(monkeypatch):
-    class Zero:
+@pytest.mark.parametrize(("word", "tail"), [(0, 2.0**-53), (2**64 - 1, 1 - 2.0**-53)])
+def test_the_extreme_words_are_finite(monkeypatch, word, tail):
+    class Constant:
         def __init__(self, **_):
             pass
 
         def random_raw(self, size):
-            return np.zeros(size, dtype=np.uint64)
+            return np.full(size, word, dtype=np.uint64)
 
-    monkeypatch.setattr(np.random, "Philox", Zero)
-    assert unit_noise(SECRET, "a", (1,))[0] == pytest.approx(NormalDist().inv_cdf(2.0**-54))
+    monkeypatch.setattr(np.random, "Philox", Constant)
+    assert unit_noise(SECRET, "a", (1,))[0] == pytest.approx(NormalDist().inv_cdf(tail))
 
 
 def test_noise_is_standard_normal_and_independent_between_ids():
@@ -142,12 +143,12 @@ def written(tmp_path, **changes):
         ({"secret": "ab"}, "secret: expected 64 hexadecimal digits"),
         ({"secret": "zz" * 32}, "secret: expected 64 hexadecimal digits"),
         ({"secret": 5}, "secret: expected 64 hexadecimal digits"),
-        ({"sigma": 0}, "sigma: expected a number above 0, got 0"),
-        ({"sigma": -1.5}, "sigma: expected a number above 0, got -1.5"),
-        ({"sigma": True}, "sigma: expected a number above 0, got True"),
-        ({"sigma": float("nan")}, "sigma: expected a number above 0, got nan"),
-        ({"sigma": float("inf")}, "sigma: expected a number above 0, got inf"),
-        ({"sigma": "0.1"}, "sigma: expected a number above 0, got '0.1'"),
+        ({"sigma": 0}, "sigma: expected a number above 0, at most 1e+06, got 0"),
+        ({"sigma": -1.5}, "sigma: expected a number above 0, at most 1e+06, got -1.5"),
+        ({"sigma": True}, "sigma: expected a number above 0, at most 1e+06, got True"),
+        ({"sigma": float("nan")}, "sigma: expected a number above 0, at most 1e+06, got nan"),
+        ({"sigma": float("inf")}, "sigma: expected a number above 0, at most 1e+06, got inf"),
+        ({"sigma": "0.1"}, "sigma: expected a number above 0, at most 1e+06, got '0.1'"),
         ({"space": "latent"}, "space: expected pixel or embedding, got 'latent'"),
         ({"shape": []}, "shape: expected the sizes of one sample"),
         ({"shape": [3, 0]}, "shape: expected the sizes of one sample"),
