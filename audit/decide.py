@@ -128,7 +128,7 @@ def judge_cell(cell: Cell, plan: Plan, *, alpha: float, required: set[str]) -> l
                 seed=cell.seed,
                 outcome=Outcome.FAILED,
                 gating=step.name in GATING,
-                reason=f"Failed: {cell.error}.",
+                reason=f"Failed: {cell.error.rstrip('.')}.",
             )
             for step in plan.probes
         ]
@@ -240,13 +240,16 @@ def _sentence(
     overshot: bool,
     suspect: str | None,
 ) -> str:
-    figure = f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
+    figure = (
+        f"{_told(probe, estimate.value)} "
+        f"[{_told(probe, estimate.low)}, {_told(probe, estimate.high)}]"
+    )
     if suspect:
         return f"A control failed: {suspect}. The figure, {figure}, cannot be trusted."
     band = (
-        f"{2 * estimate.null - tolerance:.3g} to {tolerance:.3g}"
+        f"{_told(probe, 2 * estimate.null - tolerance)} to {_told(probe, tolerance)}"
         if probe in TWO_SIDED
-        else f"at most {tolerance:.3g}"
+        else f"at most {_told(probe, tolerance)}"
     )
     what = f"{_MEANS[probe]} is {figure}"
     if outcome is Outcome.CLEAN:
@@ -263,9 +266,17 @@ def _sentence(
             f"{what}: overshot. The model was pushed against the canaries, beyond tolerance "
             f"({band}), so it differs from one that never saw them."
         )
-    far = "the model is broken" if outcome is Outcome.BROKEN else "a model that never saw them has"
-    null = "" if outcome is Outcome.BROKEN else f" {estimate.null:.3g}"
-    return f"{what}, beyond tolerance ({band}); {far}{null}."
+    if outcome is Outcome.BROKEN:
+        return f"{what}: surely some, and not within tolerance ({band})."
+    return (
+        f"{what}: surely above {estimate.null:g}, which a model that never saw them has, and not "
+        f"within tolerance ({band})."
+    )
+
+
+def _told(probe: str, value: float) -> str:
+    """Return a figure as sentences give it: utility in points, the others as they are."""
+    return f"{100 * value:.2f} points" if probe == "utility" else f"{value:.3f}"
 
 
 def _details(probe: str, evidence: Mapping[str, Any], estimate: stats.Estimate) -> dict[str, Any]:

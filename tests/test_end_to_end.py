@@ -269,7 +269,14 @@ BAD = {
     ),
     "wrong size": (
         lambda c: rewrite(c, "test.npz", x=np.zeros((60, 3, 8, 8), np.uint8)),
-        ["does not accept samples of shape (3, 8, 8)"],
+        ["3x8x8, expected 1x8x8"],
+    ),
+    "not what the model takes": (
+        lambda c: [
+            rewrite(c, name, x=np.repeat(np.load(c / name)["x"], 3, axis=1))
+            for name in ("train.npz", "test.npz", "bases.npz")
+        ],
+        ["the model does not accept samples of shape (3, 8, 8)"],
     ),
     "sigma 10 times too big": (lambda c: sigma_times(c, 10), ["sigma"]),
     "sigma 10 times too small": (lambda c: sigma_times(c, 0.1), ["sigma"]),

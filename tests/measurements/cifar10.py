@@ -2,12 +2,14 @@
 
     python tests/measurements/cifar10.py CIFAR10_FOLDER [OUT]
 
-CIFAR10_FOLDER holds cifar10-5k.npz and load_cifar10.py. 2,000 training pictures, 200 of them
+CIFAR10_FOLDER holds cifar10-full.npz and load_cifar10.py. 2,000 training pictures, 200 of them
 canaries (sigma^2 0.32 in normalised units, so sigma 0.566 * 0.25 = 0.1414 in pixels; unclipped), a
 CIFAR-stem ResNet of width 16 with one block a stage, 15 epochs of SGD: the setting in which this
 project's design was measured (Pawelczyk et al., arXiv 2406.17216, use ResNet-18, 50,000 pictures
-and 100 epochs). Two references are trained on the 1,800 others. Then the command line does the
-rest.
+and 100 epochs). Two references are trained on the 1,800 others; all 10,000 test pictures are used.
+Then the command line does the rest. 200 canaries are too few for the default tolerances (mu 0.25
+wants 300 to let clean models pass nine times in ten), so mu 0.4 is tolerated, and 0.61 for the
+exposure, which is the same mu.
 """
 
 from __future__ import annotations
@@ -36,13 +38,13 @@ SPEC = CifarResNetSpec((1, 1, 1, 1), 16)
 
 
 def load(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pictures, NCHW uint8, and labels of the 5k subset."""
+    """Return the pictures, NCHW uint8, and labels of a split."""
     spec = importlib.util.spec_from_file_location("load_cifar10", folder / "load_cifar10.py")
     if spec is None or spec.loader is None:
         raise SystemExit(f"no load_cifar10.py in {folder}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    x, y, _ = module.load(folder / "cifar10-5k.npz", split)
+    x, y, _ = module.load(folder / "cifar10-full.npz", split)
     return x.transpose(0, 3, 1, 2), y
 
 
@@ -118,6 +120,7 @@ def main(source: Path, folder: Path) -> int:
             "--reference", str(folder / "retrained_a.safetensors"),
             "--reference", str(folder / "retrained_b.safetensors"),
             "--out", str(folder / "audit"),
+            "--tolerance", "gaussian=0.4", "--tolerance", "exposure=0.61",
             *(part for key, value in recipe.items() for part in ("--recipe", f"{key}={value}")),
         ]
     )  # fmt: skip
