@@ -185,6 +185,11 @@ def _read_planting(sources: Sources, files: _Files, found: list[Problem]) -> Pla
     bases_lost = sources.bases is not None and files.bases is None
     if key is None or forget is None or train is None or bases_lost:
         return None
+    if sources.bases is None and not {base for base in forget.bases if base} <= set(train.ids):
+        what = "names bases that are not in the training table, and no table of bases is given"
+        fix = 'Give it by --bases TABLE, or bases = "TABLE" under [evidence.gaussian] in audit.toml'
+        found.append(Problem(what, str(sources.forget), fix))
+        return None
     try:
         return plant_check(
             key,

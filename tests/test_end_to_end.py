@@ -202,7 +202,7 @@ def test_init_writes_what_it_could_identify_and_marks_the_rest(case, capsys):
     assert invoke(["probe", "model.safetensors", "--forget", "forget.csv"]) in (1, 3)
 
 
-@pytest.mark.parametrize("missing", ["--train", "--test", "--normalize", "--recipe"])
+@pytest.mark.parametrize("missing", ["--train", "--test", "--normalize", "--recipe", "--bases"])
 def test_a_flag_left_out_is_asked_for_by_name(case, capsys, missing):
     if missing == "--normalize":
         tensors = load_file(case / "model.safetensors")
