@@ -2,8 +2,10 @@
 
     python tests/benchmarks/scoring.py [--canaries 750] [--batch 250] [--device cpu]
 
-Prints ratios of medians over interleaved runs in one process, and the largest difference between
-the batched and the one-by-one scores.
+Prints ratios of medians over interleaved runs in one process, and how far batched and one-by-one
+scores differ. In float32 a few canaries in a thousand differ by more than 1e-5: an activation so
+close to a ReLU's kink that two right ways to add the same numbers fall on either side. In float64
+none does.
 """
 
 from __future__ import annotations
@@ -79,7 +81,10 @@ def main() -> None:
         for name, work in ways.items():
             times[name].append(seconds(work, given.device))
     median = {name: statistics.median(values) for name, values in times.items()}
-    gap = max(abs(a - b) for a, b in zip(batched(), one_by_one(), strict=True))
+    gaps = [abs(a - b) for a, b in zip(batched(), one_by_one(), strict=True)]
+    model = replace(model, module=model.module.double())
+    bases = replace(bases, x=bases.x.double())
+    exact = max(abs(a - b) for a, b in zip(batched(), one_by_one(), strict=True))
     threads = torch.get_num_threads()
     print(f"{n} canaries, batches of {given.batch}, on {given.device}, {threads} threads")
     for name, value in median.items():
@@ -87,7 +92,9 @@ def main() -> None:
     print(f"one by one / batched    {median['one by one'] / median['batched scoring']:8.2f}")
     ratio = median["batched scoring"] / median["bare forward+backward"]
     print(f"batched / bare          {ratio:8.2f}")
-    print(f"largest difference of a score: {gap:.1e}")
+    far = sum(gap > 1e-5 for gap in gaps)
+    print(f"difference of scores, float32: median {statistics.median(gaps):.0e}, {far} above 1e-5")
+    print(f"difference of scores, float64: largest {exact:.0e}")
 
 
 if __name__ == "__main__":
