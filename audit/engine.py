@@ -303,7 +303,7 @@ def open_run(out: Path | None, key: str, *, started: str) -> Path:
         out = next(_unfinished(key), Path(f"audit-{started}"))
     marker = out / "run.json"
     try:
-        if marker.exists() and marker.read_text(encoding="utf-8") != _marked(key):
+        if marker.exists() and marker.read_text("utf-8", errors="replace") != _marked(key):
             what = "holds an audit of another model, data set or plan"
             raise InputError(Problem(what, str(out), "Choose another --out"))
         write_atomically(marker, _marked(key))

@@ -44,6 +44,19 @@ class Outcome(StrEnum):
     """Shown, but never gates."""
 
 
+WORST_FIRST = (
+    Outcome.ACTIVATED,
+    Outcome.RESIDUAL,
+    Outcome.BROKEN,
+    Outcome.FAILED,
+    Outcome.INCONCLUSIVE,
+    Outcome.NOT_MEASURED,
+    Outcome.CLEAN,
+    Outcome.INFO,
+)
+"""Outcomes, the one that decides first."""
+
+
 Kind = Literal["deployed", "method", "candidate", "reference"]
 
 
@@ -271,7 +284,7 @@ T = TypeVar("T")
 def to_json(record: Any) -> str:
     """Return a record as JSON: sorted keys, full precision, no NaN (ValueError on one)."""
     plain = dataclasses.asdict(record)
-    return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def from_json(cls: type[T], text: str, *, where: str = "report.json") -> T:

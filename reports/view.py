@@ -9,22 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from audit.records import AuditRecord, CandidateVerdict, Cell, Cost, Finding, Outcome
+from audit.records import WORST_FIRST, AuditRecord, CandidateVerdict, Cell, Cost, Finding, Outcome
 from reports.facts import Facts, facts
 from reports.figure import TONES, About, Figure, about, absent, figure
 from reports.words import duration, memory, percent, printable, value
-
-WORST_FIRST = (
-    Outcome.ACTIVATED,
-    Outcome.RESIDUAL,
-    Outcome.BROKEN,
-    Outcome.FAILED,
-    Outcome.INCONCLUSIVE,
-    Outcome.NOT_MEASURED,
-    Outcome.CLEAN,
-    Outcome.INFO,
-)
-"""The order in which one finding outweighs another."""
 
 COLUMNS = ("gaussian", "exposure", "membership", "utility")
 """The probes that every table has a column for, measured or not."""

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.decide import EXIT_CODES, WORST_FIRST, decide
-from audit.records import Cell, Measurement, Outcome, Plan, Policy, Sanity, Step
+from audit.decide import EXIT_CODES, decide
+from audit.records import WORST_FIRST, Cell, Measurement, Outcome, Plan, Policy, Sanity, Step
 from audit.seeds import Rng
 
 SANE = Sanity(correct=95, total=100, low=0.9, chance=0.1)

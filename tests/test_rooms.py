@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = [
     "errors", "files", "records", "stats", "seeds", "models", "data", "config", "case", "trial",
     "training",
-    "methods", "attacks", "probes", "hypotheses", "plan", "engine", "decide", "rendering",
+    "methods", "attacks", "probes", "hypotheses", "plan", "engine", "judge", "decide", "rendering",
     "progress", "commands", "starting", "cli",
 ]  # fmt: skip
 # Neighbours that have nothing to say to each other.
@@ -22,7 +22,17 @@ NEVER = {
     "decide": {"models", "data", "case", "training", "methods", "probes", "engine", "plan"},
     "rendering": {"models", "data", "case", "training", "methods", "probes", "engine", "plan"},
 }
-WITHOUT_TORCH = ["errors", "files", "records", "stats", "config", "decide", "rendering", "cli"]
+WITHOUT_TORCH = [
+    "errors",
+    "files",
+    "records",
+    "stats",
+    "config",
+    "judge",
+    "decide",
+    "rendering",
+    "cli",
+]
 
 
 def imports(path: Path) -> set[str]:

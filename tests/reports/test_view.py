@@ -13,10 +13,9 @@ from records_for_tests import (
     utility,
 )
 
-from audit import decide
-from audit.records import Outcome, Step
+from audit.records import WORST_FIRST, Outcome, Step
 from reports.figure import ABOUT, TONES, figure
-from reports.view import COLUMNS, WORST_FIRST, view, worst
+from reports.view import COLUMNS, view, worst
 
 
 def row(record, name):
@@ -125,8 +124,7 @@ def test_of_one_outcome_the_farthest_is_worst():
     assert worst([]) is None
 
 
-def test_outcomes_outweigh_each_other_as_when_deciding():
-    assert WORST_FIRST == decide.WORST_FIRST
+def test_every_outcome_has_a_rank_and_a_tone():
     assert set(WORST_FIRST) == set(TONES) == set(Outcome)
 
 
