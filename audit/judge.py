@@ -107,6 +107,7 @@ _MEANS = {
     "exposure": "The chance that planted noise beats fresh noise",
     "utility": "The accuracy lost against the deployed model",
 }
+_POINTS = {"utility": " points"}
 _UNITS = {"gaussian": "canaries", "exposure": "canaries", "utility": "test samples"}
 
 
@@ -118,16 +119,14 @@ def _sentence(
     overshot: bool,
     suspect: str | None,
 ) -> str:
-    figure = (
-        f"{_told(probe, estimate.value)} "
-        f"[{_told(probe, estimate.low)}, {_told(probe, estimate.high)}]"
-    )
+    low, high = (_told(probe, end) for end in (estimate.low, estimate.high))
+    figure = f"{_told(probe, estimate.value)}{_POINTS.get(probe, '')} [{low}, {high}]"
     if suspect:
         return f"A control failed: {suspect}. The figure, {figure}, cannot be trusted."
     band = (
         f"{_told(probe, 2 * estimate.null - tolerance)} to {_told(probe, tolerance)}"
         if probe in TWO_SIDED
-        else f"at most {_told(probe, tolerance)}"
+        else f"at most {_told(probe, tolerance)}{_POINTS[probe]}"
     )
     what = f"{_MEANS[probe]} is {figure}"
     if outcome is Outcome.CLEAN:
@@ -153,8 +152,7 @@ def _sentence(
 
 
 def _told(probe: str, value: float) -> str:
-    """Return a figure as sentences give it: utility in points, the others as they are."""
-    return f"{100 * value:.2f} points" if probe == "utility" else f"{value:.3f}"
+    return f"{100 * value:.2f}" if probe in _POINTS else f"{value:.3f}"
 
 
 def _details(probe: str, evidence: Mapping[str, Any], estimate: stats.Estimate) -> dict[str, Any]:
