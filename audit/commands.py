@@ -78,7 +78,7 @@ def audit(given: Mapping[str, Any]) -> int:
         cells=cells,
         findings=decision.findings,
         verdict=decision.verdict,
-        limits=trial.limits,
+        limits=(*trial.limits, *_limits(plan, trial, cells)),
         environment=_environment(device, config, started, time.perf_counter() - clock),
     )
     # What is rendered is what was stored: whoever reads report.json sees the same.
@@ -244,6 +244,24 @@ def _device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(Problem(f"no such device: {name} ({reason})", "--device")) from error
     return device
+
+
+def _limits(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
+    """Say which repairs repaired nothing: the same bits, or parameters that cannot act."""
+    told = []
+    deployed = next((cell.digest for cell in cells if cell.kind == "deployed"), None)
+    for cell in cells:
+        if cell.kind != "deployed" and cell.digest is not None and cell.digest == deployed:
+            told.append(f"{cell.candidate} is bit for bit the deployed model.")
+    most = 1 + len(trial.case.retain) / len(trial.case.forget)
+    for step in plan.methods:
+        if step.name == "ssd" and step.params["alpha"] >= most:
+            told.append(
+                f"ssd selects weights {step.params['alpha']:g} times as important to the forget "
+                f"samples as to the training set, which holds for none: with this forget set the "
+                f"ratio is at most {most:.2g}. --set ssd.alpha=N below that lets it act."
+            )
+    return told
 
 
 def _introduction(trial: Trial, sanity: Sanity) -> str:

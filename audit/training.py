@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -146,8 +147,7 @@ def descend(
         chosen.values(), optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay
     )
     draws = rng.named("noise").torch(model.device)
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(rng.named("dropout").seed())  # dropout only knows the global generator
+    with _dropout_drawn_from(rng.named("dropout"), model.device):
         for step, batch in zip(range(steps), batches, strict=False):
             for group in optimiser.param_groups:
                 group["lr"] = lr * _scheduled(schedule, step, steps)
@@ -170,6 +170,17 @@ def descend(
                 check_finite(module, ledger, step + 1)
     check_finite(module, ledger, steps)
     module.eval().requires_grad_(True)
+
+
+@contextmanager
+def _dropout_drawn_from(rng: Rng, device: torch.device) -> Iterator[None]:
+    # Dropout only knows its device's global generator: it is forked, and restored after.
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(rng.seed())
+        if cuda:
+            torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(rng.seed())
+        yield
 
 
 def check_finite(module: nn.Module, ledger: Ledger, step: int) -> None:

@@ -76,8 +76,9 @@ class Model:
     def fresh(self, rng: Rng) -> Model:
         """Return the same architecture with new weights drawn from `rng`, on the same device."""
         # Initialisers in torch.nn only know the global generator: it is forked, and restored after.
+        # Modules are built on the CPU; torch.manual_seed would seed every CUDA device as well.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(rng.seed())
+            torch.default_generator.manual_seed(rng.seed())
             module = self.build()
         dtype = next(self.module.parameters()).dtype
         return replace(self, module=module.to(device=self.device, dtype=dtype))

@@ -1,0 +1,1 @@
+"""Why unlearning fails on this model: explanations, which never change a verdict."""
