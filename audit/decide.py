@@ -146,12 +146,15 @@ def judge_candidate(name: str, kind: Kind, findings: Sequence[Finding]) -> Candi
 
 def _passed(findings: Sequence[Finding]) -> str:
     parts = [
-        f"{f.probe} within {f.tolerance:.3g} (an effect of {f.detectable:.2g} would have been "
-        "found)"
+        f"{f.probe} within {f.tolerance:.3g} ({f.null + f.detectable:.2g} would have been found)"
         for f in findings
-        if f.gating and f.probe in RESIDUE and f.tolerance is not None and f.detectable is not None
+        if f.gating
+        and f.probe in RESIDUE
+        and f.null is not None
+        and f.tolerance is not None
+        and f.detectable is not None
     ]
-    return f"No residual poison detected: {'; '.join(parts)}."
+    return f"Detected nothing beyond tolerance: {', '.join(parts)}."
 
 
 def _audit_verdict(
@@ -196,7 +199,7 @@ def _gate(policy: Policy, candidates: Sequence[CandidateVerdict]) -> tuple[Outco
         return Outcome.INCONCLUSIVE, f"The gate, {policy.gate}, was not on trial."
     subject = "The deployed model" if chosen.kind == "deployed" else f"Candidate {chosen.candidate}"
     says = {
-        Outcome.CLEAN: "shows no residual poison",
+        Outcome.CLEAN: f"shows no residual poison (alpha {policy.alpha:g})",
         Outcome.RESIDUAL: "still carries the poison",
         Outcome.ACTIVATED: "carries poison that unlearning made stronger",
         Outcome.BROKEN: "is broken",

@@ -18,8 +18,12 @@ from torch.nn import functional as F
 RIDGE = 1e-3
 """Weight of the squared norm of theta, on standardised features."""
 TOLERANCE = 1e-10
-"""Largest entry of the gradient at the solution, relative to the largest at theta = 0."""
+"""Largest entry of the gradient at the solution; at theta = 0 its entries are of order one."""
 NEWTON_STEPS = 100
+
+
+class UnsolvedError(Exception):
+    """The tolerance was not reached: nothing can be said of this head."""
 
 
 def standardised(features: Tensor) -> Tensor:
@@ -44,15 +48,13 @@ def solve(x: Tensor, y: Tensor, *, classes: int, start: Tensor | None = None) ->
         start: where to begin, (classes, d); it decides the time taken, not the answer.
 
     Raises:
-        ArithmeticError: the tolerance was not reached.
+        UnsolvedError: the tolerance was not reached.
     """
     onehot = F.one_hot(y, classes).to(x.dtype)
-    origin = x.new_zeros(classes, x.shape[1])
-    goal = TOLERANCE * objective(x, onehot, origin)[1].abs().max()
-    theta = origin if start is None else start
+    theta = x.new_zeros(classes, x.shape[1]) if start is None else start
     value, gradient, soft = objective(x, onehot, theta)
     for _ in range(NEWTON_STEPS):
-        if bool(gradient.abs().max() <= goal):
+        if bool(gradient.abs().max() <= TOLERANCE):
             return theta
         step = _newton_step(x, gradient, soft)
         slope, rate = (gradient * step).sum(), 1.0
@@ -62,7 +64,7 @@ def solve(x: Tensor, y: Tensor, *, classes: int, start: Tensor | None = None) ->
             rate /= 2
         theta = theta + rate * step
         value, gradient, soft = objective(x, onehot, theta)
-    raise ArithmeticError(f"the convex head was not solved in {NEWTON_STEPS} Newton steps")
+    raise UnsolvedError(f"the convex head was not solved in {NEWTON_STEPS} Newton steps")
 
 
 def objective(x: Tensor, onehot: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
