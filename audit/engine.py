@@ -113,6 +113,7 @@ def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device:
     """
     told = {
         "version": version("poison-audit"),
+        "code": _code_digest(),
         "torch": torch.__version__,
         "device": device,
         "seed": plan.seed,
@@ -133,6 +134,16 @@ def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device:
         "commitment": (subject["canaries"] or {}).get("commitment"),
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _code_digest() -> str:
+    """Return the SHA-256 of this package's source: another default is another measurement."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def run(
@@ -304,7 +315,7 @@ def open_run(out: Path | None, key: str, *, started: str) -> Path:
     marker = out / "run.json"
     try:
         if marker.exists() and marker.read_text("utf-8", errors="replace") != _marked(key):
-            what = "holds an audit of another model, data set or plan"
+            what = "holds an audit of another model, data set or plan, or of another version"
             raise InputError(Problem(what, str(out), "Choose another --out"))
         write_atomically(marker, _marked(key))
     except OSError as error:

@@ -30,7 +30,8 @@ def neggrad_plus(
     """Take joint steps, a batch of each, until the budget is spent.
 
     Args:
-        lr: eta, above 0; by default a tenth of the recipe's peak rate.
+        lr: eta, above 0; by default a hundredth of the recipe's peak rate. The loss has no lower
+            bound: a tenth diverges where the forget samples were never fitted.
         beta: weight of the retain loss, in [0, 1]; 1 is GD, 0 is GA.
     """
     model, recipe = model.clone(), case.recipe
@@ -42,7 +43,7 @@ def neggrad_plus(
         zip(retain, forget, strict=False),
         lambda retain, forget: beta * retain - (1 - beta) * forget,
         steps=ledger.steps(cost),
-        lr=recipe.lr / 10 if lr is None else lr,
+        lr=recipe.lr / 100 if lr is None else lr,
         ledger=ledger,
         rng=rng,
         **recipe_settings(recipe),
