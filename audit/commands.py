@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 import shlex
 import sys
@@ -91,6 +92,7 @@ def audit(given: Mapping[str, Any]) -> int:
 
 def unlearn(given: Mapping[str, Any]) -> int:
     """Unlearn by one method and write the model; return the exit code."""
+    _check_output(given["output"])
     wanted = {**given, "methods": given["method"], "seeds": None}
     _, sources, recipe, plan = _read_flags(wanted)
     if len(plan.methods) != 1:
@@ -112,6 +114,18 @@ def unlearn(given: Mapping[str, Any]) -> int:
         f"{cost.seconds:.1f} s. Not judged: run `poison-audit probe` on it."
     )
     return 0
+
+
+def _check_output(path: Path) -> None:
+    """Refuse an output that could not be written, before anything is computed for it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reason = "is a folder" if path.is_dir() else "its folder cannot be written"
+        ok = not path.is_dir() and os.access(path.parent, os.W_OK)
+    except OSError as error:
+        ok, reason = False, f"its folder cannot be made ({error.strerror})"
+    if not ok:
+        raise InputError(Problem(f"{path}: {reason}", "-o", "Choose another output"))
 
 
 def _read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan]:

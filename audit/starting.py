@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,19 +29,20 @@ def write_config(model: Path, output: Path | None, *, force: bool) -> str:
     path = output if output is not None else folder / "audit.toml"
     if path.exists() and not force:
         raise InputError(Problem("is there already", str(path), "Overwrite it by --force"))
-    text, unknown = draft(seen, folder)
+    text, unknown = draft(seen, folder, start=path.parent)
     write_atomically(path, text)
     if not unknown:
         return f"{path}: written, nothing left to fill in."
     return f"{path}: written. To fill in (marked with ?): {', '.join(unknown)}."
 
 
-def draft(seen: dict[str, Any], folder: Path) -> tuple[str, list[str]]:
+def draft(seen: dict[str, Any], folder: Path, *, start: Path) -> tuple[str, list[str]]:
     """Return the text of an audit.toml, and the keys that could not be identified.
 
     Args:
         seen: what `peek` says of the checkpoint.
         folder: where tables and keys are looked for, by their usual names.
+        start: the folder of the audit.toml, which its paths are relative to.
     """
     unknown: list[str] = []
     lines: list[str] = []
@@ -55,6 +57,9 @@ def draft(seen: dict[str, Any], folder: Path) -> tuple[str, list[str]]:
         else:
             lines.append(f"{key} = {json.dumps(value)}  # {hint}")
 
+    def relative(name: str | None) -> str | None:
+        return name and Path(os.path.relpath(folder / name, start)).as_posix()
+
     arches = seen["arch"]
     table("model")
     entry(
@@ -66,8 +71,8 @@ def draft(seen: dict[str, Any], folder: Path) -> tuple[str, list[str]]:
     )
     entry("normalize", seen["normalize"], "cifar10, imagenet, none, or MEANS/STDS")
     table("data", "  # paths are relative to this file")
-    entry("train", _table(folder, "train"), "CSV, Parquet, npz or image folder")
-    entry("test", _table(folder, "test"), "clean, never trained on")
+    entry("train", relative(_table(folder, "train")), "CSV, Parquet, npz or image folder")
+    entry("test", relative(_table(folder, "test")), "clean, never trained on")
     table("training", "  # budgets are shares of this")
     entry("epochs", None, "passes over the training set")
     for key, hint in (
@@ -80,9 +85,9 @@ def draft(seen: dict[str, Any], folder: Path) -> tuple[str, list[str]]:
         entry(key, None, hint)
     keys = folder / "canaries.json"
     table("evidence.gaussian")
-    entry("canaries", keys.name if keys.is_file() else None, "the key of the planting")
-    entry("bases", _table(folder, "bases"), "clean samples that canaries were made from")
-    references = sorted(path.name for path in folder.glob("retrain*.safetensors"))
+    entry("canaries", relative(keys.name) if keys.is_file() else None, "the key of the planting")
+    entry("bases", relative(_table(folder, "bases")), "clean samples that canaries were made from")
+    references = sorted(relative(path.name) or "" for path in folder.glob("retrain*.safetensors"))
     table("reference", "  # models that never saw the poison")
     entry("paths", references or None, "list of checkpoints; optional")
     return "\n".join(lines) + "\n", unknown

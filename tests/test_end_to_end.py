@@ -218,6 +218,20 @@ def test_init_writes_what_it_could_identify_and_marks_the_rest(case, capsys):
     assert invoke(["probe", "model.safetensors", "--forget", "forget.csv"]) in (1, 3)
 
 
+def test_init_elsewhere_points_back_to_the_tables(case):
+    (case / "deep").mkdir()
+    assert invoke(["init", "model.safetensors", "-o", "deep/audit.toml"]) == 0
+    assert 'train = "../train.npz"' in (case / "deep/audit.toml").read_text(encoding="utf-8")
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(case, monkeypatch, capsys):
+    monkeypatch.setattr(engine, "unlearn", None)  # would crash if it were reached
+    (case / "file").write_text("")
+    assert run("--method", "gd", "-o", "file/x.safetensors", command="unlearn") == 2
+    assert run("--method", "gd", "-o", ".", command="unlearn") == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", ["--train", "--test", "--normalize", "--recipe", "--bases"])
 def test_a_flag_left_out_is_asked_for_by_name(case, capsys, missing):
     if missing == "--normalize":
