@@ -1,0 +1,132 @@
+"""What both hypotheses look at: the penultimate features of the training set, and who is in it.
+
+The features are those of the checkpoint as it is, frozen: what is asked is how its last layer would
+change if some of the samples had never been there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from audit.case import Case
+from audit.data.samples import Samples
+from audit.hypotheses.head import solve, standardised
+from audit.models.model import Model, evaluating
+from audit.seeds import Rng
+
+CLOSE = 1e-4
+"""Largest difference between the layer's output and the model's logits, relative to the largest."""
+MOST_WORK = 1_000_000_000
+"""Most samples times entries of the last layer for which it is solved again and again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Penultimate:
+    """The input of a model's last linear layer, and the layer."""
+
+    features: Tensor
+    """Float64, (n, d)."""
+    head: nn.Linear
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """The training set as a convex head sees it."""
+
+    x: Tensor
+    """Standardised features and a last column of ones: float64, (n, d + 1)."""
+    y: Tensor
+    """Labels as trained, (n,)."""
+    forgotten: NDArray[np.bool_]
+    """Whether each sample is in the forget set, (n,)."""
+    classes: int
+    samples: int
+    """Of the whole training set; n of them, taken at random, are here."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The labels as an array."""
+        return self.y.cpu().numpy()
+
+
+@torch.no_grad()
+def penultimate(model: Model, samples: Samples, *, size: int = 256) -> Penultimate | None:
+    """Return the input of the last `nn.Linear` at every sample, in eval mode.
+
+    None where it cannot be found: there is no such layer, it is called twice or on something that
+    is not one row a sample, or its output is not the model's logits to a relative 1e-4.
+    """
+    layers = [part for part in model.module.modules() if isinstance(part, nn.Linear)]
+    if not layers or layers[-1].out_features != model.classes:
+        return None
+    head, seen, found = layers[-1], list[Tensor](), list[Tensor]()
+    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    try:
+        with evaluating(model.module) as module:
+            for batch in samples.in_order(size):
+                seen.clear()
+                out = model.logits(module, batch)
+                if [part.shape[:-1] for part in seen] != [(len(batch),)]:
+                    return None
+                own = nn.functional.linear(seen[0], head.weight, head.bias)
+                if own.shape != out.shape or _far(own, out):
+                    return None
+                found.append(_double(seen[0]))
+    finally:
+        hook.remove()
+    return Penultimate(features=torch.cat(found), head=head)
+
+
+def design(model: Model, case: Case, rng: Rng, *, most: int) -> Design | str:
+    """Return the training set as the head sees it, or the reason why it cannot be had.
+
+    Args:
+        model: whose features are taken.
+        case: its retain and forget samples together are the training set.
+        rng: chooses the samples where there are more than `most`.
+        most: samples kept at most; retain and forget are thinned in the same proportion.
+    """
+    if not len(case.forget) or not len(case.retain):
+        return "needs forget and retain samples"
+    total, parts = len(case.retain) + len(case.forget), list[Samples]()
+    for name, samples in (("retain", case.retain), ("forget", case.forget)):
+        keep = max(1, round(len(samples) * min(1.0, most / total)))
+        order = rng.named(name).numpy().permutation(len(samples))[:keep]
+        parts.append(samples.at(torch.from_numpy(np.sort(order))))
+    seen = [penultimate(model, samples) for samples in parts]
+    found = [part.features for part in seen if part is not None]
+    if len(found) < len(seen):
+        return "the penultimate layer could not be found"
+    features, y = torch.cat(found), torch.cat([part.y for part in parts]).to(found[0].device)
+    if not bool(torch.isfinite(features).all()):
+        return "the penultimate features are not finite"
+    if features.numel() * model.classes > MOST_WORK:
+        return f"a last layer of {features.shape[1]} x {model.classes} is too large to solve again"
+    return Design(
+        x=standardised(features),
+        y=y,
+        forgotten=np.arange(len(y)) >= len(parts[0]),
+        classes=model.classes,
+        samples=total,
+    )
+
+
+def moved(found: Design, whole: Tensor, left_out: NDArray[np.bool_]) -> Tensor:
+    """Return theta(train minus `left_out`) - theta(train), given the latter: (classes, d + 1)."""
+    kept = torch.from_numpy(~left_out).to(found.x.device)
+    return solve(found.x[kept], found.y[kept], classes=found.classes, start=whole) - whole
+
+
+def _far(own: Tensor, out: Tensor) -> bool:
+    # Written so that a value that is not finite counts as close: it is reported as what it is.
+    return bool((own - out).abs().max() > CLOSE * out.abs().max())
+
+
+def _double(x: Tensor) -> Tensor:
+    # Apple's devices have no float64.
+    return (x.cpu() if x.device.type == "mps" else x).double()
