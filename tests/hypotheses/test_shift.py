@@ -1,4 +1,4 @@
-"""Shift: its distances, its false alarms, the poison it finds, and what is not measured."""
+"""Shift: distances, false alarms, poison that is found, and what is not measured."""
 
 import dataclasses
 import json
