@@ -15,7 +15,7 @@ Interval: the forget set's share over the central 95% of the random subsets of r
 The whole network: the same share and cosine for reference minus deployed (see `network`). Random
     subsets would each need a retraining, so there only the random direction is compared.
 Not measured: no penultimate layer; retain lacks samples of a forgotten class; no reference.
-Source: Pawelczyk et al., ICLR 2025, arXiv 2406.17216, section 5 (hypothesis 2), which shows the
+Source: Pawelczyk et al., ICLR 2025, arXiv 2406.17216, hypothesis 2, which shows the
     cosine for linear regression. The shares and the nulls are ours.
 """
 

@@ -10,7 +10,7 @@ Null: the forget set is a random set of its class mix, so d(forget) has a unifor
 Interval: d(forget) over the central 95% of the random subsets of retain: a range of comparisons,
     not of repetitions. It holds 1 unless the forget set is outside of what random subsets do.
 Not measured: no penultimate layer; retain lacks samples of a forgotten class.
-Source: Pawelczyk et al., ICLR 2025, arXiv 2406.17216, section 5 (hypothesis 1). Departs from it in
+Source: Pawelczyk et al., ICLR 2025, arXiv 2406.17216, hypothesis 1. Departs from it in
     the class mix, the p-value, and in solving the head to a tolerance instead of training it.
 """
 
