@@ -119,17 +119,6 @@ def test_a_method_that_diverges_becomes_failed_and_the_audit_goes_on(case):
     assert any("diverged" in (cell.error or "") for cell in record.cells)
 
 
-def test_exit_zero_and_the_three_places_of_the_exit_code(case, capsys):
-    # Canaries along which the loss falls for certain: the key is taken from the model itself.
-    tight = ("--tolerance", "gaussian=0.0001", "--tolerance", "exposure=0.5001")
-    code = run(*tight, "--methods", "none", "--out", "o", "--alpha", "0.49")
-    relaxed = run(*tight, "--methods", "none", "--out", "z", "--alpha", "0.49", "--exit-zero")
-    assert relaxed == (0 if code == 1 else code)
-    for folder, value in (("o", code), ("z", relaxed)):
-        assert record_in(case / folder).verdict.exit_code == value
-    assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith(f"exit {relaxed}: ")
-
-
 def test_interrupted_cells_are_kept_and_the_same_command_resumes(case, monkeypatch, capsys):
     ran: list[str] = []
     unlearn = engine.unlearn
@@ -404,6 +393,7 @@ def test_help_does_not_import_torch():
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_does_not_change_the_exit_code(case):
     command = [sys.executable, "-m", "audit.cli", "probe", "model.safetensors", "--forget",
                "forget.csv", *FLAGS, "--out", "o"]  # fmt: skip

@@ -43,6 +43,19 @@ def test_the_deployed_model_is_found_and_the_references_are_clean(tmp_path):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("flags", "code"), [((), 1), (("--exit-zero",), 0)])
+def test_exit_zero_is_one_value_in_all_places_and_the_verdict_stays(tmp_path, capsys, flags, code):
+    assert audit(tmp_path, "probe", "model.safetensors", *flags) == code
+    seen = record(tmp_path)
+    assert seen.verdict.outcome is Outcome.RESIDUAL
+    assert seen.verdict.exit_code == code
+    assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith(f"exit {code}: RESIDUAL")
+    page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    assert f"exit code {code}" in page
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["retrained_a.safetensors", "retrained_b.safetensors"])
 def test_a_reference_under_audit_passes(tmp_path, model):
     assert audit(tmp_path, "probe", model) == 0
