@@ -8,6 +8,8 @@ from torch import Tensor
 
 from audit.data.canaries import Canaries
 from audit.data.samples import Samples
+from audit.data.targets import Targets
+from audit.data.trigger import Trigger
 from audit.models.model import Model
 from audit.records import Recipe
 
@@ -28,6 +30,17 @@ class PlantedCanaries:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What a reference, which never saw the poison, answers on the test samples."""
+
+    name: str
+    digest: str
+    """SHA-256 of its weights, so that it is never compared with itself."""
+    correct: Tensor
+    """bool, (n,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """What is on trial. Retain is train minus forget; neither overlaps test."""
 
@@ -39,6 +52,11 @@ class Case:
     recipe: Recipe
     canaries: PlantedCanaries | None = None
     """None: no key was given."""
+    targets: Targets | None = None
+    """Test samples that a targeted attack was to have misclassified; None: not named."""
+    trigger: Trigger | None = None
+    """The patch of a backdoor; None: not known."""
+    references: tuple[Answers, ...] = ()
     attacks: tuple[str, ...] = ()
     """What each forget sample is said to be part of; empty string = unknown."""
     baseline: Tensor | None = None

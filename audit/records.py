@@ -95,9 +95,17 @@ class Policy:
     gate: str = "deployed"
     """`deployed`, `any-method`, or a candidate's name."""
     tolerances: Mapping[str, float] = field(
-        default_factory=lambda: {"gaussian": 0.25, "exposure": 0.57, "utility": 0.02}
+        default_factory=lambda: {
+            "gaussian": 0.25,
+            "exposure": 0.57,
+            "targeted": 0.05,
+            "backdoor": 0.05,
+            "indiscriminate": 0.01,
+            "utility": 0.02,
+        }
     )
-    """By probe: gaussian mu, exposure's chance to beat a fresh draw, utility's accuracy loss."""
+    """By probe: gaussian mu, exposure's chance to beat a fresh draw, excess success rate of targets
+    and of the trigger, accuracy deficit against a reference, utility's accuracy loss."""
     exit_zero: bool = False
     """Whether an exit code of 1 is reported as 0; the verdict stays."""
 
@@ -114,6 +122,10 @@ class Plan:
     """Runs a method, each with its own seed; a method is judged by its worst."""
     budget: float = 0.1
     """Fraction of the original training's gradient evaluations, per method."""
+    found: float = 1.0
+    """Share of the forget set that the methods are given; the probes look at all of it."""
+    found_seed: int = 0
+    """Decides which samples are found."""
     policy: Policy = field(default_factory=Policy)
 
 
@@ -165,6 +177,9 @@ class Cell:
     """Why there is no model to measure."""
     measurements: tuple[Measurement, ...] = ()
     probe_seconds: float = 0.0
+    movement: Mapping[str, Json] | None = None
+    """How far the weights moved, and how much of it where they had to go, as
+    `hypotheses.movement` returns it, and a `sentence`. None for what was not made here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +274,34 @@ class Sanity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """The methods tried on a copy that was poisoned for the purpose. It judges methods, never the
+    deployed model.
+    """
+
+    planted: int
+    """Canaries that were planted: the forget samples, with keyed noise of our own."""
+    sigma: float
+    """Standard deviation of the noise, in pixels."""
+    commitment: str
+    """SHA-256 over the secret that keyed the noise."""
+    epochs: float
+    """Passes over train that the copy was trained further."""
+    held: bool
+    """Whether the canaries came to be held as firmly as ordinary training samples."""
+    loss: float
+    """Mean loss of the canaries in the copy."""
+    usual_loss: float
+    """Mean loss of as many retain samples in the copy: what counts as held."""
+    cells: tuple[Cell, ...]
+    """The copy, named `rehearsed` and of kind `deployed`, and every method run on it."""
+    findings: tuple[Finding, ...]
+    candidates: tuple[CandidateVerdict, ...]
+    sentence: str
+    """What it comes to, and that it is a rehearsal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
     """Everything a report is rendered from."""
 
@@ -272,6 +315,9 @@ class AuditRecord:
     cells: tuple[Cell, ...]
     findings: tuple[Finding, ...]
     verdict: Verdict
+    diagnosis: str | None = None
+    """What the hypotheses come to, in words; None where they were not tested."""
+    rehearsal: Rehearsal | None = None
     limits: tuple[str, ...] = ()
     """What this audit does not show, in sentences."""
     environment: Mapping[str, Json] = field(default_factory=dict)

@@ -9,10 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = [
-    "errors", "files", "records", "stats", "seeds", "models", "data", "config", "case", "trial",
-    "training",
-    "methods", "attacks", "probes", "hypotheses", "plan", "engine", "judge", "decide", "rendering",
-    "progress", "commands", "starting", "cli",
+    "errors", "files", "records", "stats", "rates", "seeds", "models", "data", "config", "case",
+    "trial", "training",
+    "methods", "attacks", "probes", "hypotheses", "plan", "engine", "judge", "decide", "rehearsal",
+    "rendering", "progress", "commands", "planter", "trainer", "starting", "cli",
 ]  # fmt: skip
 # Neighbours that have nothing to say to each other.
 NEVER = {
@@ -27,6 +27,7 @@ WITHOUT_TORCH = [
     "files",
     "records",
     "stats",
+    "rates",
     "config",
     "judge",
     "decide",
