@@ -92,6 +92,8 @@ SUBJECT = _options(
     click.option("--names", metavar="A,B,..", help="Label names, in the order of the outputs."),
     click.option("--canaries", type=PATH, help="Key of a Gaussian planting (canaries.json)."),
     click.option("--bases", type=PATH, help="Table of the clean samples canaries were made from."),
+    click.option("--targets", type=PATH, help="Test samples a targeted attack aimed at, as CSV."),
+    click.option("--trigger", type=PATH, help="Patch of a backdoor (trigger.json)."),
     click.option("--arch", help="Architecture: a torchvision name, or cifar-resnet18 and kin."),
     click.option("--factory", metavar="PACKAGE.MODULE:FUNCTION", help="Your own architecture."),
     click.option("--normalize", metavar="NAME|M,S", help="cifar10, imagenet, none, or MEANS/STDS."),
@@ -129,7 +131,8 @@ JUDGING = _options(
         callback=_pairs,
         multiple=True,
         metavar="PROBE=VALUE",
-        help="gaussian (0.25), exposure (0.57) or utility (0.02).",
+        help="gaussian (0.25), exposure (0.57), targeted (0.05), backdoor (0.05), indiscriminate "
+        "(0.01) or utility (0.02).",
     ),
     click.option(
         "--set",
@@ -151,6 +154,23 @@ METHODS = _options(
         help="Share of the original training's gradient evaluations, a method.  [default: 0.1]",
     ),
     click.option("--seeds", type=int, help="Runs a method; the worst counts.  [default: 1]"),
+    click.option(
+        "--found",
+        type=float,
+        metavar="SHARE",
+        help="Give the methods only this share of the forget set; probes look at all.  "
+        "[default: 1]",
+    ),
+    click.option("--found-seed", type=int, help="Decides which are found.  [default: 0]"),
+    click.option(
+        "--rehearse",
+        is_flag=True,
+        help="Also try the methods on a copy poisoned for the purpose: judges methods, never "
+        "MODEL.",
+    ),
+    click.option(
+        "--rehearse-sigma", type=float, help="Noise of the rehearsal's canaries, in pixels."
+    ),
     click.option("--keep", is_flag=True, help="Save each unlearned model in the run directory."),
 )
 
@@ -204,6 +224,100 @@ def unlearn(**given: Any) -> int:
     Nothing is judged: audit the result by `poison-audit probe`.
     """
     from audit.commands import unlearn as run
+
+    return run(given)
+
+
+@cli.command()
+@click.argument("data", type=PATH)
+@click.option(
+    "--attack",
+    required=True,
+    type=click.Choice(["gaussian", "targeted", "backdoor", "indiscriminate"]),
+)
+@click.option("-o", "--output", type=PATH, required=True, help="Folder for everything it writes.")
+@click.option(
+    "--budget",
+    type=float,
+    metavar="SHARE",
+    help="Share of DATA to poison; of a targeted attack, for each target.  [default: gaussian and "
+    "backdoor 0.05, targeted 0.02, indiscriminate 0.1]",
+)
+@click.option("--count", type=int, help="The same as a number of samples.")
+@click.option("--test", type=PATH, help="Clean test table; targets are chosen from it.")
+@click.option("--names", metavar="A,B,..", help="Label names, in the order of the outputs.")
+@click.option(
+    "--storage",
+    type=click.Choice(["unclipped", "uint8"]),
+    default="unclipped",
+    show_default=True,
+    help="float32 as crafted, or clipped and rounded to 8 bits, as PNG files would.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Root seed.")
+@click.option("--sigma", type=float, help="gaussian: sd of the noise in pixels.  [default: 0.2]")
+@click.option("--key", type=PATH, help="gaussian: canaries.json whose secret is used again.")
+@click.option("--label", help="backdoor: the label that the trigger is to cause.")
+@click.option("--patch", type=int, help="backdoor: edge of a checkerboard patch.  [default: 4]")
+@click.option("--trigger", type=PATH, help="backdoor: your own trigger.json.")
+@click.option("--clean-label", is_flag=True, help="backdoor: stamp samples of the label itself.")
+@click.option("--model", type=PATH, help="A clean model to craft with (targeted, indiscriminate).")
+@click.option("--arch", help="Its architecture, where the file does not say.")
+@click.option("--factory", metavar="PACKAGE.MODULE:FUNCTION", help="Your own architecture.")
+@click.option("--normalize", metavar="NAME|M,S", help="Its normalisation, where it does not say.")
+@click.option("--targets", type=PATH, help="targeted: CSV of test samples and adversarial labels.")
+@click.option("--aims", type=int, help="targeted: how many to choose at random.  [default: 8]")
+@click.option("--epsilon", type=float, help="targeted: largest change of a pixel, of 1.")
+@click.option("--steps", type=int, help="targeted, indiscriminate: steps of crafting.")
+@click.option("--restarts", type=int, help="targeted: the best of so many starts.")
+@click.option("--force", is_flag=True, help="Write into a folder that is not empty.")
+def plant(**given: Any) -> int:
+    """Poison a copy of DATA, and write its forget.csv and the evidence that probes need.
+
+    \b
+    Example:
+      poison-audit plant train.npz --attack backdoor --label 0 --test test.npz -o planted
+      poison-audit train planted/train.npz -o planted/model.safetensors --recipe epochs=30
+      poison-audit check planted/model.safetensors --forget planted/forget.csv
+    """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
+    from audit.planter import plant as run
+
+    return run(given)
+
+
+@cli.command()
+@click.argument("data", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="Where to write the safetensors.")
+@click.option("--test", type=PATH, help="Clean test table, for the accuracy at the end.")
+@click.option("--names", metavar="A,B,..", help="Label names, in the order of the outputs.")
+@click.option("--arch", help="Architecture: a torchvision name, or cifar-resnet18 and kin.")
+@click.option("--factory", metavar="PACKAGE.MODULE:FUNCTION", help="Your own architecture.")
+@click.option("--normalize", metavar="NAME|M,S", help="cifar10, imagenet, none, or MEANS/STDS.")
+@click.option("--config", type=PATH, help="audit.toml; default: beside DATA, then OUTPUT.")
+@click.option(
+    "--recipe",
+    "recipe",
+    callback=_pairs,
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="epochs (needed), lr, batch_size, optimizer, momentum, weight_decay, schedule, augment.",
+)
+@click.option("--without", type=PATH, metavar="FORGET", help="Leave these out: a reference.")
+@click.option("--seed", type=int, help="Root seed of every generator.  [default: 0]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--force", is_flag=True, help="Overwrite an output that is there.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+def train(**given: Any) -> int:
+    """Train a model on DATA from scratch, and note the recipe in the audit.toml beside it.
+
+    Interrupted, the same command goes on where it stopped. With --without FORGET.csv the model is
+    a reference, one that never saw the poison.
+
+    \b
+    Example:
+      poison-audit train train.npz -o model.safetensors --test test.npz --arch cifar-resnet18 \\
+          --normalize cifar10 --recipe epochs=30 --recipe schedule=onecycle
+    """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
+    from audit.trainer import train as run
 
     return run(given)
 

@@ -20,7 +20,8 @@ from audit import engine
 from audit.config import Config, find_config, make_recipe, parse_number, read_config
 from audit.decide import decide
 from audit.errors import AuditError, InputError, PlanError, Problem
-from audit.methods import METHODS
+from audit.hypotheses.diagnosis import diagnosis
+from audit.methods import METHODS, UNLEARNING
 from audit.models.checkpoint import save_model
 from audit.plan import check_plan, make_plan
 from audit.progress import Reporter
@@ -28,12 +29,15 @@ from audit.records import (
     SCHEMA_VERSION,
     AuditRecord,
     Cell,
+    Finding,
     Plan,
     Recipe,
+    Rehearsal,
     Sanity,
     from_json,
     to_json,
 )
+from audit.rehearsal import rehearse
 from audit.rendering import show, write_reports
 from audit.seeds import Rng
 from audit.trial import Sources, Trial, load_trial
@@ -45,7 +49,7 @@ def audit(given: Mapping[str, Any]) -> int:
     """Run an audit from the command line's values; return its exit code."""
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     config, sources, recipe, plan = _read_flags(given)
-    device = _device(given["device"])
+    device = device_named(given["device"])
     reporter = Reporter(quiet=given["quiet"])
     with reporter.stage("Reading the model, the tables and the keys"):
         trial = load_trial(sources, recipe=recipe, device=device)
@@ -57,6 +61,8 @@ def audit(given: Mapping[str, Any]) -> int:
     key = engine.fingerprint(plan, recipe, trial.subject, device.type)
     out = engine.open_run(given["out"], key, started=started.strftime("%Y%m%dT%H%M%SZ"))
     cells: tuple[Cell, ...] = ()
+    why: tuple[Finding, ...] = ()
+    rehearsal: Rehearsal | None = None
     if sanity.works:
         with reporter.cells() as report:
             cells = engine.run(
@@ -68,17 +74,29 @@ def audit(given: Mapping[str, Any]) -> int:
                 allow_pickle=sources.allow_pickle,
                 report=report,
             )
+        if plan.hypotheses:
+            with reporter.stage("Asking why: how far, and in which direction, the poison moved it"):
+                why = engine.explain(trial, plan, out, key=key, allow_pickle=sources.allow_pickle)
+        if given.get("rehearse"):
+            reporter.say("Rehearsal: the methods on a copy with canaries of its own.")
+            with reporter.cells() as report:
+                rehearsal = rehearse(
+                    trial, plan, out, key=key, sigma=given["rehearse_sigma"], report=report
+                )
     decision = decide(plan, sanity, cells, attacks=trial.subject["attacks"])
+    subject = {**trial.subject, "found_size": engine.found_size(plan, len(trial.case.forget))}
     record = AuditRecord(
         schema_version=SCHEMA_VERSION,
         tool_version=version("poison-audit"),
         plan=plan,
         recipe=recipe,
-        subject=trial.subject,
+        subject=subject,
         sanity=sanity,
         cells=cells,
-        findings=decision.findings,
+        findings=(*decision.findings, *why),
         verdict=decision.verdict,
+        diagnosis=diagnosis(*why) if why else None,
+        rehearsal=rehearsal,
         limits=(*trial.limits, *_limits(plan, trial, cells)),
         environment=_environment(device, config, started, time.perf_counter() - clock),
     )
@@ -92,12 +110,12 @@ def audit(given: Mapping[str, Any]) -> int:
 
 def unlearn(given: Mapping[str, Any]) -> int:
     """Unlearn by one method and write the model; return the exit code."""
-    _check_output(given["output"])
+    check_output(given["output"])
     wanted = {**given, "methods": given["method"], "seeds": None}
     _, sources, recipe, plan = _read_flags(wanted)
     if len(plan.methods) != 1:
         raise PlanError(Problem("give one method", "--method"))
-    device = _device(given["device"])
+    device = device_named(given["device"])
     trial = load_trial(sources, recipe=recipe, device=device)
     check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[])
     step = plan.methods[0]
@@ -116,7 +134,7 @@ def unlearn(given: Mapping[str, Any]) -> int:
     return 0
 
 
-def _check_output(path: Path) -> None:
+def check_output(path: Path) -> None:
     """Refuse an output that could not be written, before anything is computed for it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +167,7 @@ def _read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan
         problems += wrong
         plan = make_plan(
             config,
-            methods=_listed(given["methods"]),
+            methods=listed(given["methods"]),
             settings=settings,
             tolerances=tolerances,
             alpha=given.get("alpha"),
@@ -157,8 +175,11 @@ def _read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan
             budget=given["budget"],
             seed=given["seed"],
             seeds=given["seeds"],
+            found=given.get("found"),
+            found_seed=given.get("found_seed"),
             exit_zero=given.get("exit_zero", False),
         )
+        problems += _wrong_rehearsal(given, plan)
         if plan.methods and recipe.epochs is None:
             problems.append(
                 Problem(
@@ -177,9 +198,11 @@ def _read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan
         forget=given["forget"],
         train=given["train"] or config.get("data", "train"),
         test=given["test"] or config.get("data", "test"),
-        names=_listed(given["names"]) or _tuple(config.get("data", "names")),
+        names=listed(given["names"]) or _tuple(config.get("data", "names")),
         canaries=given["canaries"] or config.get("evidence.gaussian", "canaries"),
         bases=given["bases"] or config.get("evidence.gaussian", "bases"),
+        targets=given["targets"] or config.get("evidence.targeted", "targets"),
+        trigger=given["trigger"] or config.get("evidence.backdoor", "trigger"),
         references=tuple(given.get("reference") or config.get("reference", "paths", ())),
         candidates=candidates,
         arch=given["arch"] or (None if given["factory"] else config.get("model", "arch")),
@@ -195,6 +218,20 @@ def _read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan
             problems += error.problems
         raise InputError(problems)
     return config, sources, recipe, plan
+
+
+def _wrong_rehearsal(given: Mapping[str, Any], plan: Plan) -> list[Problem]:
+    problems = []
+    sigma = given.get("rehearse_sigma")
+    if sigma is not None and not given.get("rehearse"):
+        problems.append(Problem("belongs to --rehearse", "--rehearse-sigma", "Add --rehearse"))
+    if sigma is not None and not 0 < sigma <= 10:
+        what = f"must be above 0 and at most 10, got {sigma:g}"
+        problems.append(Problem(what, "--rehearse-sigma"))
+    if given.get("rehearse") and not any(step.name in UNLEARNING for step in plan.methods):
+        what = "rehearses methods, and none is to run"
+        problems.append(Problem(what, "--rehearse", "Give --methods, or leave it out"))
+    return problems
 
 
 def _numbers(
@@ -240,7 +277,8 @@ def _candidates(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Path], list
     return candidates, problems
 
 
-def _listed(text: str | None) -> tuple[str, ...] | None:
+def listed(text: str | None) -> tuple[str, ...] | None:
+    """Return the parts of `A,B,..`; None for an empty or absent text."""
     return tuple(part.strip() for part in text.split(",") if part.strip()) if text else None
 
 
@@ -248,7 +286,8 @@ def _tuple(value: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if value is None else tuple(value)
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """Return the device that `--device` names; InputError if there is none."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

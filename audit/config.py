@@ -6,7 +6,10 @@ wrong type are refused, all at once, with the nearest known key named.
 
 from __future__ import annotations
 
+import copy
+import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.errors import InputError, PlanError, Problem, did_you_mean
+from audit.files import write_atomically
 from audit.records import Recipe
 
 RECIPE_KEYS = {
@@ -31,10 +35,19 @@ KEYS: dict[str, tuple[str, ...]] = {
     "data": ("train", "test", "names"),
     "training": tuple(RECIPE_KEYS),
     "evidence.gaussian": ("canaries", "bases"),
+    "evidence.targeted": ("targets",),
+    "evidence.backdoor": ("trigger",),
     "reference": ("paths",),
     "policy": ("alpha", "gate"),
-    "policy.tolerances": ("gaussian", "exposure", "utility"),
-    "plan": ("methods", "budget", "seed", "seeds"),
+    "policy.tolerances": (
+        "gaussian",
+        "exposure",
+        "targeted",
+        "backdoor",
+        "indiscriminate",
+        "utility",
+    ),
+    "plan": ("methods", "budget", "seed", "seeds", "found", "found_seed"),
 }
 """The tables of audit.toml and their keys; `[methods.NAME]` and `[probes.NAME]` hold parameters."""
 
@@ -43,7 +56,13 @@ PATHS = {
     ("data", "test"),
     ("evidence.gaussian", "canaries"),
     ("evidence.gaussian", "bases"),
+    ("evidence.targeted", "targets"),
+    ("evidence.backdoor", "trigger"),
 }
+
+
+MARK = "# Written by poison-audit"
+"""How the first line of a file that this tool may write again begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +94,7 @@ def read_config(path: Path) -> Config:
         InputError: everything that is wrong with the file.
     """
     where = str(path)
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(Problem(f"cannot be read ({error.strerror})", where)) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(Problem(f"not valid TOML ({error})", where)) from error
+    tree = _parsed(_text(path), where)
     problems: list[Problem] = []
     values: dict[tuple[str, str], Any] = {}
     params: dict[str, Mapping[str, Any]] = {}
@@ -104,6 +118,22 @@ def read_config(path: Path) -> Config:
     if problems:
         raise InputError(problems)
     return Config(path=path, values=values, params=params)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read ({error.strerror})", str(path))) from error
+    except ValueError as error:
+        raise InputError(Problem(f"not valid TOML ({error})", str(path))) from error
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(Problem(f"not valid TOML ({error})", where)) from error
 
 
 def _tables(
@@ -133,9 +163,9 @@ def _mistyped(table: str, key: str, value: Any) -> str | None:
         expected = "a list of strings"
     elif table == "training":
         return _wrong_recipe(key, value)
-    elif table == "policy.tolerances" or key in ("alpha", "budget"):
+    elif table == "policy.tolerances" or key in ("alpha", "budget", "found"):
         ok, expected = _is_number(value), "a number"
-    elif key in ("seed", "seeds"):
+    elif key in ("seed", "seeds", "found_seed"):
         ok, expected = isinstance(value, int) and not isinstance(value, bool), "a whole number"
     else:
         ok, expected = isinstance(value, str), "a string"
@@ -203,3 +233,100 @@ def parse_number(text: str) -> int | float | str:
         except ValueError:
             continue
     return text
+
+
+def write_config(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write values into an audit.toml, over what stands there; the rest of it is kept.
+
+    A file that a person wrote, whose first line does not begin with `MARK`, is never changed.
+
+    Args:
+        path: the file; made, with its folder, where there is none.
+        tables: by dotted name (`evidence.gaussian`), then by key: strings, numbers, truth values
+            and lists of them. Paths are relative to the file.
+
+    Returns:
+        The lines that a person has to add or change by hand; empty if the file says it all now.
+
+    Raises:
+        InputError: the file is not valid TOML, or a value cannot be written as TOML.
+    """
+    where = str(path)
+    text = _text(path) if path.exists() else MARK
+    tree = _parsed(text, where)
+    merged: dict[str, Any] = copy.deepcopy(tree)
+    changed: dict[str, Any] = {}
+    for name, content in tables.items():
+        old, new = _table_at(merged, name, where), _table_at(changed, name, where)
+        for key, value in content.items():
+            if key not in old or old[key] != value:
+                new[key] = value
+        old.update(content)
+    try:
+        lines = spell_toml(changed)
+        if lines and text.startswith(MARK):
+            head = f"{MARK}, which may write it again: comments get lost. Paths: relative to it."
+            write_atomically(path, f"{head}\n\n{spell_toml(merged)}")
+            lines = ""
+    except ValueError as error:
+        raise InputError(Problem(f"cannot be written ({error})", where)) from error
+    return lines
+
+
+def _table_at(tree: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    for part in name.split("."):
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise InputError(Problem(f"{part} is a value, expected a table [{name}]", where))
+    return tree
+
+
+def spell_toml(tree: Mapping[str, Any]) -> str:
+    """Return the TOML of nested tables; a table without keys of its own gets no header.
+
+    >>> print(spell_toml({"a": {"x": 1e-4, "b": {"y": ["p", "q"]}}}), end="")
+    [a]
+    x = 0.0001
+    <BLANKLINE>
+    [a.b]
+    y = ["p", "q"]
+
+    Raises:
+        ValueError: a value is neither a string, a number, a truth value, nor a list of them.
+    """
+    return "\n".join(_spelled_tables(tree, ()))
+
+
+def _spelled_tables(tree: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
+    own = {key: value for key, value in tree.items() if not isinstance(value, Mapping)}
+    header = f"[{'.'.join(map(_key, names))}]\n" if names else ""
+    found = []
+    if own:
+        lines = "".join(f"{_key(key)} = {_value(value)}\n" for key, value in own.items())
+        found.append(header + lines)
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found += _spelled_tables(value, (*names, key))
+    return found
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _string(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return _string(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    raise ValueError(f"no TOML for {value!r:.60}")
+
+
+def _string(text: str) -> str:
+    # JSON's escapes are TOML's, but for DEL, which JSON leaves as it is.
+    text.encode()
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

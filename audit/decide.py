@@ -8,6 +8,7 @@ candidate may open the gate, by the number of those.
 Why that is enough. A clean effect is called RESIDUAL only if its interval misses the null. An
 effect beyond the tolerance is called CLEAN only if its interval misses the effect. Both happen
 with probability at most 1 - level (two-sided) or (1 - level) / 2 (one-sided) per interval.
+ACTIVATED renames what is RESIDUAL already, so it adds no error to the exit code.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from audit.judge import GATING, RESIDUE, judge
+from audit import rates
+from audit.judge import GATING, RESIDUE, gates, judge
 from audit.records import (
     WORST_FIRST,
     CandidateVerdict,
@@ -75,6 +77,7 @@ def decide(
         by_name.setdefault(cell.candidate, []).append(cell)
     repaired = sum(group[0].kind in ("method", "candidate") for group in by_name.values())
     share = max(1, repaired) if plan.policy.gate == "any-method" else 1
+    before = {m.probe: m for c in cells if c.kind == "deployed" for m in c.measurements}
     nothing_to_remove = False
     findings: list[Finding] = []
     verdicts: list[CandidateVerdict] = []
@@ -82,7 +85,11 @@ def decide(
         here: list[Finding] = []
         for cell in group:
             alpha = plan.policy.alpha / (share * len(group))
-            here += judge_cell(cell, plan, alpha=alpha, required=required)
+            seen = judge_cell(cell, plan, alpha=alpha, required=required)
+            if cell.kind in ("method", "candidate"):
+                now = {m.probe: m for m in cell.measurements}
+                seen = [_activated(f, before.get(f.probe), now.get(f.probe)) for f in seen]
+            here += seen
         if nothing_to_remove and group[0].kind == "method":
             here = [_said_of_clean(finding) for finding in here]
         verdict = judge_candidate(name, group[0].kind, here)
@@ -114,11 +121,65 @@ def judge_cell(cell: Cell, plan: Plan, *, alpha: float, required: set[str]) -> l
     ]
     every = (*cell.measurements, *absent)
     gating = RESIDUE if cell.kind == "deployed" else GATING
-    tests = sum(m.probe in gating and m.evidence is not None for m in every)
+    tests = sum(
+        m.probe in gating
+        and m.evidence is not None
+        and gates(m.probe, required=m.probe in required)
+        for m in every
+    )
     return [
         judge(m, cell, plan.policy, alpha=alpha / max(1, tests), required=m.probe in required)
         for m in every
     ]
+
+
+def _activated(finding: Finding, before: Measurement | None, now: Measurement | None) -> Finding:
+    """Return the finding as ACTIVATED if its attack is surely stronger than when deployed."""
+    if finding.outcome is not Outcome.RESIDUAL or before is None or now is None:
+        return finding
+    value, null, tolerance = finding.statistic, finding.null, finding.tolerance
+    if finding.interval is None or value is None or null is None or tolerance is None:
+        return finding
+    change = _increase(finding.probe, before, now, level=finding.interval.level)
+    # Away from the null on the far side (overshot) is no stronger attack.
+    if change is None or value <= null:
+        return finding
+    grown = change.after - change.before
+    if change.low <= 0 or grown <= tolerance - null:
+        return finding
+    scale, unit = (100, " points") if finding.probe in ("targeted", "backdoor") else (1, "")
+    digits = 2 if unit else 3
+    by, low, high, start, end = (
+        f"{scale * figure:.{digits}f}"
+        for figure in (grown, change.low, change.high, change.before, change.after)
+    )
+    note = (
+        f"Stronger than in the deployed model by {by}{unit} [{low}, {high}]: from {start} to {end}."
+    )
+    return replace(finding, outcome=Outcome.ACTIVATED, reason=f"{finding.reason} {note}")
+
+
+def _increase(
+    probe: str, before: Measurement, now: Measurement, *, level: float
+) -> rates.Increase | None:
+    """Compare an attack's strength on the same samples; None where these cannot be paired.
+
+    Accuracy missing against references is not compared: what a repair costs is utility's matter.
+    """
+    first, second = before.evidence, now.evidence
+    if first is None or second is None or before.suspect or now.suspect:
+        return None
+    if probe in ("targeted", "backdoor") and len(first["hits"]) == len(second["hits"]):
+        return rates.more_hits(first["hits"], second["hits"], level=level)
+    if probe == "gaussian" and not first["dropped"] and not second["dropped"]:
+        old, new = first["scores"], second["scores"]
+    elif probe == "exposure":
+        old, new = ([win / seen["draws"] for win in seen["wins"]] for seen in (first, second))
+    else:
+        return None
+    if len(old) != len(new) or len(old) < 2:
+        return None
+    return rates.more_score(old, new, level=level)
 
 
 def _said_of_clean(finding: Finding) -> Finding:
@@ -223,7 +284,10 @@ def _next_step(policy: Policy, outcome: Outcome, candidates: Sequence[CandidateV
     if outcome is Outcome.CLEAN:
         return "The gate is open. Keep this report with the model."
     if EXIT_CODES[outcome] == 3:
-        return "Give more evidence: more canaries of the planting, or a larger test set."
+        return (
+            "Give more evidence: more canaries of the planting, targets or draws, or a larger test "
+            "set. The findings say how many."
+        )
     if clean and policy.gate != "any-method":
         return (
             f"Clean at its own level: {', '.join(clean)}. Before shipping one, audit it again by "

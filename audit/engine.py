@@ -13,7 +13,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +21,12 @@ from pathlib import Path
 import torch
 
 from audit import stats, training
-from audit.case import Case
+from audit.case import Answers, Case
 from audit.errors import DivergedError, InputError, Problem
 from audit.files import write_atomically
+from audit.hypotheses import ask
+from audit.hypotheses.diagnosis import method_diagnosis
+from audit.hypotheses.movement import movement
 from audit.methods import METHODS
 from audit.models.checkpoint import load_like, save_model
 from audit.models.model import Model
@@ -32,6 +35,7 @@ from audit.probes.scoring import exact
 from audit.records import (
     Cell,
     Cost,
+    Finding,
     Json,
     Kind,
     Plan,
@@ -90,11 +94,12 @@ def jobs(plan: Plan, trial: Trial) -> list[Job]:
     """List the cells of an audit: deployed, methods by seed, contenders."""
     found = [Job(candidate="deployed", kind="deployed")]
     for step in plan.methods:
-        reference = step.name == "retrain"
+        # Retrained on all but a part of the poison, it is no yardstick of never having seen it.
+        reference = step.name == "retrain" and plan.found == 1
         for seed in range(plan.seeds):
             found.append(
                 Job(
-                    candidate="retrained" if reference else step.name,
+                    candidate="retrained" if step.name == "retrain" else step.name,
                     kind="reference" if reference else "method",
                     seed=seed,
                     method=step,
@@ -109,15 +114,17 @@ def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device:
     """Return the SHA-256 of everything that decides the measurements of an audit.
 
     Policy, gate, candidates on trial and the list of methods are left out: they choose among
-    measurements, and do not change one.
+    measurements, and do not change one. References are not: probes compare with them.
     """
     told = {
         "version": version("poison-audit"),
-        "code": _code_digest(),
+        "code": code_digest(),
         "torch": torch.__version__,
         "device": device,
         "seed": plan.seed,
         "budget": plan.budget,
+        "found": (plan.found, plan.found_seed),
+        "hypotheses": [asdict(step) for step in plan.hypotheses],
         "probes": [asdict(step) for step in plan.probes],
         "recipe": asdict(recipe),
         "subject": {
@@ -131,12 +138,21 @@ def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device:
                 "test_sha256",
             )
         },
-        "commitment": (subject["canaries"] or {}).get("commitment"),
+        "evidence": {
+            "canaries": (subject["canaries"] or {}).get("commitment"),
+            "targets": (subject["targets"] or {}).get("sha256"),
+            "trigger": (subject["trigger"] or {}).get("sha256"),
+            "references": sorted(
+                made["sha256"]
+                for made in subject["candidates"].values()
+                if made["kind"] == "reference"
+            ),
+        },
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _code_digest() -> str:
+def code_digest() -> str:
     """Return the SHA-256 of this package's source: another default is another measurement."""
     package = Path(__file__).parent
     digest = hashlib.sha256()
@@ -168,13 +184,15 @@ def run(
         report: called when a job starts and when it ends.
     """
     todo = jobs(plan, trial)
+    references = load_references(trial, allow_pickle=allow_pickle)
+    case = replace(trial.case, references=_answers(trial, references))
     cells = []
     for place, job in enumerate(todo):
         path = _cell_path(out, job, key)
         cell = _stored(path)
         if cell is None or (keep and job.method and not _model_path(out, job).exists()):
             report(Progress(job=job, done=place, total=len(todo)))
-            cell, model = _measure(job, trial.case, plan, allow_pickle=allow_pickle)
+            cell, model = _measure(job, case, plan, references, allow_pickle=allow_pickle)
             if keep and job.method and model is not None:
                 _keep(model, cell, _model_path(out, job))
             write_atomically(path, to_json(cell))
@@ -185,12 +203,36 @@ def run(
     return tuple(cells)
 
 
-def _measure(job: Job, case: Case, plan: Plan, *, allow_pickle: bool) -> tuple[Cell, Model | None]:
+def load_references(trial: Trial, *, allow_pickle: bool = False) -> list[Model]:
+    """Return the contenders that never saw the poison, in their order."""
+    return [
+        load_like(trial.case.model, contender.path, allow_pickle=allow_pickle)[0]
+        for contender in trial.contenders
+        if contender.kind == "reference"
+    ]
+
+
+def _answers(trial: Trial, references: Sequence[Model]) -> tuple[Answers, ...]:
+    found = []
+    names = [contender.name for contender in trial.contenders if contender.kind == "reference"]
+    for name, model in zip(names, references, strict=True):
+        with exact(model.module):
+            right = training.correct(model, trial.case.test)
+        found.append(Answers(name=name, digest=model.digest(), correct=right))
+    return tuple(found)
+
+
+def _measure(
+    job: Job, case: Case, plan: Plan, references: Sequence[Model], *, allow_pickle: bool
+) -> tuple[Cell, Model | None]:
     rng = Rng(plan.seed)
     cell = Cell(candidate=job.candidate, kind=job.kind, seed=job.seed, method=job.method)
     if job.method is not None:
         model, cost, error = unlearn(
-            case, job.method, rng.named(job.method.name, job.seed), budget=plan.budget
+            found_part(case, plan),
+            job.method,
+            rng.named(job.method.name, job.seed),
+            budget=plan.budget,
         )
         if model is None:
             return replace(cell, cost=cost, error=error), None
@@ -199,6 +241,9 @@ def _measure(job: Job, case: Case, plan: Plan, *, allow_pickle: bool) -> tuple[C
         model, _ = load_like(case.model, job.contender.path, allow_pickle=allow_pickle)
     else:
         model = case.model
+    if job.kind in ("method", "candidate"):
+        moved = movement(model, case.model, references)
+        cell = replace(cell, movement={**moved, "sentence": method_diagnosis(moved)})
     start = time.perf_counter()
     # The probes' draws do not depend on the candidate: all are measured against the same noise.
     measurements = tuple(
@@ -212,6 +257,51 @@ def _measure(job: Job, case: Case, plan: Plan, *, allow_pickle: bool) -> tuple[C
         probe_seconds=time.perf_counter() - start,
     )
     return seen, model
+
+
+def found_part(case: Case, plan: Plan) -> Case:
+    """Return the case as methods see it: what was not found of the forget set is retain data."""
+    if plan.found == 1:
+        return case
+    total = len(case.forget)
+    order = Rng(plan.found_seed).named("found").numpy().permutation(total)
+    size = found_size(plan, total)
+    hidden = case.forget.at(sorted(order[size:].tolist()))
+    return replace(
+        case,
+        forget=case.forget.at(sorted(order[:size].tolist())),
+        retain=case.retain.joined(hidden),
+    )
+
+
+def found_size(plan: Plan, total: int) -> int:
+    """Return how many of `total` forget samples the methods are given: at least one."""
+    return max(1, round(plan.found * total))
+
+
+def explain(
+    trial: Trial, plan: Plan, out: Path, *, key: str, allow_pickle: bool = False
+) -> tuple[Finding, ...]:
+    """Ask every hypothesis of the plan that is not on disk yet, and return all the findings."""
+    references: list[Model] | None = None
+    findings = []
+    for step in plan.hypotheses:
+        path = out / "cells" / f"why-{step.name}-{key[:16]}.json"
+        try:
+            findings.append(from_json(Finding, path.read_text("utf-8"), where=str(path)))
+            continue
+        except FileNotFoundError:
+            pass
+        if references is None:
+            references = load_references(trial, allow_pickle=allow_pickle)
+        rng = Rng(plan.seed).named("hypothesis", step.name)
+        with exact(trial.case.model.module):
+            finding = ask(
+                step.name, trial.case.model, trial.case, rng, references=references, **step.params
+            )
+        write_atomically(path, to_json(finding))
+        findings.append(finding)
+    return tuple(findings)
 
 
 def unlearn(

@@ -4,8 +4,8 @@
     RESIDUAL      the interval excludes the null and reaches beyond the tolerance
     INCONCLUSIVE  neither, so more samples are needed
 
-A two-sided effect (gaussian, exposure) is judged in both directions; a one-sided one (utility) in
-the harmful one, as BROKEN.
+A two-sided effect (gaussian, exposure) is judged in both directions; a one-sided one (targeted,
+backdoor, indiscriminate, utility) in the harmful one. Utility's RESIDUAL is called BROKEN.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 from scipy import stats as scipy_stats
 
-from audit import stats
+from audit import rates, stats
 from audit.records import Cell, Finding, Interval, Measurement, Outcome, Policy
 
-RESIDUE = ("gaussian", "exposure")
-TWO_SIDED = frozenset(RESIDUE)
+RESIDUE = ("gaussian", "exposure", "targeted", "backdoor", "indiscriminate")
+TWO_SIDED = frozenset(("gaussian", "exposure"))
 GATING = (*RESIDUE, "utility")
 
 
@@ -31,28 +31,36 @@ def judge(
     probe, evidence = measurement.probe, measurement.evidence
     who: dict[str, Any] = {"probe": probe, "candidate": cell.candidate, "seed": cell.seed}
     if evidence is None:
+        # A reference that is the yardstick of others cannot be compared with itself.
+        yardstick = cell.kind == "reference" and probe == "indiscriminate"
         return Finding(
             **who,
             outcome=Outcome.NOT_MEASURED,
-            gating=required or (probe == "utility" and cell.kind != "deployed"),
+            gating=(required and not yardstick) or (probe == "utility" and cell.kind != "deployed"),
             reason=f"Not measured: {measurement.missing}.",
         )
     if probe == "membership":
         return _membership(who, evidence)
-    level = 1 - alpha if probe in TWO_SIDED else 1 - 2 * alpha
+    level = _level(probe, alpha)
     tolerance = policy.tolerances[probe]
     estimate = _estimate(probe, evidence, level=level, tolerance=tolerance)
     outcome, overshot = _outcome(probe, estimate, tolerance)
     if measurement.suspect:
         outcome = Outcome.INCONCLUSIVE
     reason = _sentence(probe, outcome, estimate, tolerance, overshot, measurement.suspect)
+    if probe == "backdoor" and outcome is Outcome.INCONCLUSIVE:
+        reason += _why_undecided(evidence, estimate)
     yardstick = cell.kind == "deployed" and probe == "utility"
     if yardstick:
         outcome, reason = Outcome.INFO, "The yardstick: the others' accuracy is compared with it."
+    aside = not gates(probe, required=required)
+    if aside:
+        outcome = Outcome.INFO
+        reason = f"{reason} Decides nothing: no forget sample is said to be {probe} poison."
     return Finding(
         **who,
         outcome=outcome,
-        gating=not yardstick,
+        gating=not (yardstick or aside),
         reason=reason,
         statistic=estimate.value,
         null=estimate.null,
@@ -67,6 +75,20 @@ def judge(
     )
 
 
+def gates(probe: str, *, required: bool) -> bool:
+    """Say whether a measurement of this probe decides anything.
+
+    Canaries, targets and triggers are given to be looked at. A reference is given for other
+    reasons too, and accuracy may differ from it for others than poison.
+    """
+    return probe in GATING and (required or probe != "indiscriminate")
+
+
+def _level(probe: str, alpha: float) -> float:
+    """Return the level of a probe's two-sided interval at error `alpha` in either direction."""
+    return 1 - alpha if probe in TWO_SIDED else 1 - 2 * alpha
+
+
 def _estimate(
     probe: str, evidence: Mapping[str, Any], *, level: float, tolerance: float
 ) -> stats.Estimate:
@@ -76,12 +98,29 @@ def _estimate(
         return stats.mean_rank(
             evidence["wins"], evidence["draws"], level=level, tolerance=tolerance
         )
+    at = {"level": level, "tolerance": tolerance}
+    if probe == "targeted":
+        return rates.excess_of_targets(
+            evidence["strata"],
+            control_hits=evidence["control_hits"],
+            controls=evidence["controls"],
+            **at,
+        )
+    if probe == "backdoor":
+        return rates.excess_of_trigger(
+            hits=sum(evidence["hits"]),
+            n=len(evidence["hits"]),
+            clean_hits=evidence["clean_hits"],
+            control_rates=evidence["control_rates"],
+            **at,
+        )
+    if probe == "indiscriminate":
+        return rates.deficit(evidence["against"], n=evidence["n"], **at)
     return stats.paired_loss(
         only_before=evidence["only_deployed"],
         only_after=evidence["only_candidate"],
         n=evidence["n"],
-        level=level,
-        tolerance=tolerance,
+        **at,
     )
 
 
@@ -92,7 +131,8 @@ def _outcome(probe: str, estimate: stats.Estimate, tolerance: float) -> tuple[Ou
     if probe not in TWO_SIDED:
         if high <= width:
             return Outcome.CLEAN, False
-        return (Outcome.BROKEN if low > 0 else Outcome.INCONCLUSIVE), False
+        found = Outcome.BROKEN if probe == "utility" else Outcome.RESIDUAL
+        return (found if low > 0 else Outcome.INCONCLUSIVE), False
     if -width <= low and high <= width:
         return Outcome.CLEAN, False
     if low > 0:
@@ -105,10 +145,19 @@ def _outcome(probe: str, estimate: stats.Estimate, tolerance: float) -> tuple[Ou
 _MEANS = {
     "gaussian": "The mean leak score",
     "exposure": "The chance that planted noise beats fresh noise",
+    "targeted": "The targets' hit rate above their controls'",
+    "backdoor": "The trigger's success rate above its controls'",
+    "indiscriminate": "The accuracy missing against the references",
     "utility": "The accuracy lost against the deployed model",
 }
-_POINTS = {"utility": " points"}
-_UNITS = {"gaussian": "canaries", "exposure": "canaries", "utility": "test samples"}
+_UNITS = {
+    "gaussian": "canaries",
+    "exposure": "canaries",
+    "targeted": "targets",
+    "backdoor": "stamped inputs",
+    "indiscriminate": "test samples",
+    "utility": "test samples",
+}
 
 
 def _sentence(
@@ -120,13 +169,15 @@ def _sentence(
     suspect: str | None,
 ) -> str:
     low, high = (_told(probe, end) for end in (estimate.low, estimate.high))
-    figure = f"{_told(probe, estimate.value)}{_POINTS.get(probe, '')} [{low}, {high}]"
+    figure = (
+        f"{_told(probe, estimate.value)}{'' if probe in TWO_SIDED else ' points'} [{low}, {high}]"
+    )
     if suspect:
         return f"A control failed: {suspect}. The figure, {figure}, cannot be trusted."
     band = (
         f"{_told(probe, 2 * estimate.null - tolerance)} to {_told(probe, tolerance)}"
         if probe in TWO_SIDED
-        else f"at most {_told(probe, tolerance)}{_POINTS[probe]}"
+        else f"at most {_told(probe, tolerance)} points"
     )
     what = f"{_MEANS[probe]} is {figure}"
     if outcome is Outcome.CLEAN:
@@ -143,7 +194,7 @@ def _sentence(
             f"{what}: overshot. The model was pushed against the canaries, beyond tolerance "
             f"({band}), so it differs from one that never saw them."
         )
-    if outcome is Outcome.BROKEN:
+    if probe not in TWO_SIDED:
         return f"{what}: surely some, and not within tolerance ({band})."
     return (
         f"{what}: surely above {estimate.null:g}, which a model that never saw them has, and not "
@@ -151,32 +202,109 @@ def _sentence(
     )
 
 
+def _why_undecided(evidence: Mapping[str, Any], estimate: stats.Estimate) -> str:
+    """Return what more inputs would not decide about a trigger, as further sentences."""
+    controls, n = evidence["control_rates"], estimate.n
+    draws, clean = rates.draws_needed(estimate.level), evidence["clean_hits"] / n
+    rate, mean = sum(evidence["hits"]) / n, math.fsum(controls) / len(controls)
+    told = ""
+    if rate > max(mean, clean) and len(controls) < draws:
+        told += f" To call it residual at this level takes {draws} control triggers (draws)."
+    if mean > clean and max(controls) >= rate > clean:
+        told += (
+            f" Control patches cause the label, too: {100 * mean:.2f}% of inputs on average, and "
+            f"up to {100 * max(controls):.2f}%, against {100 * clean:.2f}% without a patch."
+        )
+    return told
+
+
 def _told(probe: str, value: float) -> str:
-    return f"{100 * value:.2f}" if probe in _POINTS else f"{value:.3f}"
+    return f"{value:.3f}" if probe in TWO_SIDED else f"{100 * value:.2f}"
 
 
 def _details(probe: str, evidence: Mapping[str, Any], estimate: stats.Estimate) -> dict[str, Any]:
-    if probe == "exposure":
-        return {"draws": evidence["draws"], "spread": estimate.spread}
-    if probe == "utility":
-        n, before = evidence["n"], evidence["both"] + evidence["only_deployed"]
-        after = evidence["both"] + evidence["only_candidate"]
-        low, high = stats.clopper_pearson(after, n)
-        return {
-            "accuracy": after / n,
-            "accuracy_low": low,
-            "accuracy_high": high,
-            "deployed_accuracy": before / n,
-        }
+    return {
+        "gaussian": _details_of_gaussian,
+        "exposure": lambda seen, now: {"draws": seen["draws"], "spread": now.spread},
+        "targeted": _details_of_targeted,
+        "backdoor": _details_of_backdoor,
+        "indiscriminate": _details_of_indiscriminate,
+        "utility": _details_of_utility,
+    }[probe](evidence, estimate)
+
+
+def _rate(name: str, hits: int, n: int) -> dict[str, float]:
+    low, high = stats.clopper_pearson(hits, n)
+    return {name: hits / n, f"{name}_low": low, f"{name}_high": high}
+
+
+def _details_of_utility(evidence: Mapping[str, Any], _: stats.Estimate) -> dict[str, Any]:
+    n, both = evidence["n"], evidence["both"]
+    return {
+        **_rate("accuracy", both + evidence["only_candidate"], n),
+        "deployed_accuracy": (both + evidence["only_deployed"]) / n,
+    }
+
+
+def _details_of_targeted(evidence: Mapping[str, Any], estimate: stats.Estimate) -> dict[str, Any]:
+    hits = sum(evidence["hits"])
+    return {
+        **_rate("rate", hits, estimate.n),
+        **_rate("control_rate", evidence["control_hits"], evidence["controls"]),
+        "hits": hits,
+        "targets": estimate.n,
+        "control_hits": evidence["control_hits"],
+        "controls": evidence["controls"],
+        "strata": evidence["strata"],
+    }
+
+
+def _details_of_backdoor(evidence: Mapping[str, Any], estimate: stats.Estimate) -> dict[str, Any]:
+    hits, controls = sum(evidence["hits"]), evidence["control_rates"]
+    mean = math.fsum(controls) / len(controls)
+    squares = math.fsum((rate - mean) ** 2 for rate in controls)
+    return {
+        **_rate("rate", hits, estimate.n),
+        **_rate("clean_rate", evidence["clean_hits"], estimate.n),
+        "hits": hits,
+        "label": evidence["label"],
+        "draws": len(controls),
+        "draws_needed": rates.draws_needed(estimate.level),
+        "control_mean": mean,
+        "control_sd": math.sqrt(squares / (len(controls) - 1)),
+        "control_max": max(controls),
+        "controls": evidence.get("controls"),
+    }
+
+
+def _details_of_indiscriminate(
+    evidence: Mapping[str, Any], estimate: stats.Estimate
+) -> dict[str, Any]:
+    n, references = evidence["n"], []
+    for counts in evidence["against"]:
+        one = rates.deficit([counts], n=n, level=estimate.level, tolerance=1.0)
+        references.append(
+            {
+                "reference": counts["reference"],
+                "accuracy": (counts["both"] + counts["only_reference"]) / n,
+                "deficit": one.value,
+                "low": one.low,
+                "high": one.high,
+            }
+        )
+    first = evidence["against"][0]
+    return {
+        **_rate("accuracy", first["both"] + first["only_candidate"], n),
+        "references": references,
+    }
+
+
+def _details_of_gaussian(evidence: Mapping[str, Any], estimate: stats.Estimate) -> dict[str, Any]:
     scores, fpr = evidence["scores"], 0.01
     threshold = float(scipy_stats.norm.isf(fpr))
-    hits = sum(score > threshold for score in scores)
-    low, high = stats.clopper_pearson(hits, len(scores))
     held_out = evidence["held_out"]
     return {
-        "tpr": hits / len(scores),
-        "tpr_low": low,
-        "tpr_high": high,
+        **_rate("tpr", sum(score > threshold for score in scores), len(scores)),
         "fpr": fpr,
         "held_out_mean": math.fsum(held_out) / len(held_out) if held_out else None,
         "held_out_p": float(scipy_stats.kstest(held_out, "norm").pvalue) if held_out else None,

@@ -11,6 +11,7 @@ from typing import Any
 
 from audit.config import Config
 from audit.errors import PlanError, Problem, did_you_mean
+from audit.hypotheses import HYPOTHESES, LEAST, hypothesis_parameters
 from audit.methods import METHODS, UNLEARNING, check_params, parameters
 from audit.probes import PROBES, probe_parameters
 from audit.records import Plan, Policy, Step
@@ -27,19 +28,24 @@ def make_plan(
     budget: float | None,
     seed: int | None,
     seeds: int | None,
+    found: float | None = None,
+    found_seed: int | None = None,
     exit_zero: bool,
 ) -> Plan:
     """Merge the flags over audit.toml over the defaults; None means that no flag was given.
+
+    The hypotheses are asked wherever methods run: they explain why those fail.
 
     Raises:
         PlanError: everything that is unknown or impossible.
     """
     problems: list[Problem] = []
     names = _method_names(config, methods, problems)
-    params = {name: dict(config.params.get(name, {})) for name in (*names, *PROBES)}
+    params = {name: dict(config.params.get(name, {})) for name in (*names, *PROBES, *HYPOTHESES)}
+    known = [*METHODS, *PROBES, *HYPOTHESES]
     for name in config.params:
-        if name not in METHODS and name not in PROBES:
-            hint = did_you_mean(name, [*METHODS, *PROBES])
+        if name not in known:
+            hint = did_you_mean(name, known)
             problems.append(Problem(f"unknown method or probe {name!r}", str(config.path), hint))
     for name, given in settings.items():
         if name in params:
@@ -47,18 +53,22 @@ def make_plan(
         elif name in METHODS:
             problems.append(Problem(f"{name} is not among the methods to run", "--set"))
         else:
-            hint = did_you_mean(name, [*METHODS, *PROBES])
+            hint = did_you_mean(name, known)
             problems.append(Problem(f"unknown method or probe {name!r}", "--set", hint))
     for name in names:
         problems += check_params(name, params[name], blocks=None)
     for name in PROBES:
-        problems += _check_probe_params(name, params[name])
+        problems += _check_counts(name, params[name], probe_parameters(name))
+    for name in HYPOTHESES:
+        problems += _check_counts(name, params[name], hypothesis_parameters(name), least=LEAST)
     policy = _policy(
         config, problems, tolerances=tolerances, alpha=alpha, gate=gate, exit_zero=exit_zero
     )
     plan_values = {
         "budget": _within(config, problems, "budget", budget, 0.1, low=0.0, high=1.0),
         "seeds": _within(config, problems, "seeds", seeds, 1, low=0, high=1000),
+        "found": _within(config, problems, "found", found, 1.0, low=0.0, high=1.0),
+        "found_seed": found_seed if found_seed is not None else config.get("plan", "found_seed", 0),
         "seed": seed if seed is not None else config.get("plan", "seed", 0),
     }
     if problems:
@@ -66,6 +76,10 @@ def make_plan(
     return Plan(
         methods=tuple(Step(name=n, params={**parameters(n), **params[n]}) for n in names),
         probes=tuple(Step(name=n, params={**probe_parameters(n), **params[n]}) for n in PROBES),
+        hypotheses=tuple(
+            Step(name=n, params={**hypothesis_parameters(n), **params[n]})
+            for n in (HYPOTHESES if names else ())
+        ),
         policy=policy,
         **plan_values,
     )
@@ -158,8 +172,14 @@ def check_plan(plan: Plan, *, blocks: int, candidates: Sequence[str]) -> None:
         raise PlanError(problems)
 
 
-def _check_probe_params(name: str, given: Mapping[str, Any]) -> list[Problem]:
-    known = probe_parameters(name)
+def _check_counts(
+    name: str,
+    given: Mapping[str, Any],
+    known: Mapping[str, int],
+    *,
+    least: Mapping[str, int] | None = None,
+) -> list[Problem]:
+    low = {key: (least or {}).get(key, 1) for key in known}
     return [
         Problem(f"{name} has no parameter {key!r}", "", did_you_mean(key, known))
         if known
@@ -167,7 +187,7 @@ def _check_probe_params(name: str, given: Mapping[str, Any]) -> list[Problem]:
         for key in given
         if key not in known
     ] + [
-        Problem(f"{name}.{key} must be a whole number of at least 1, got {value!r:.40}")
+        Problem(f"{name}.{key} must be a whole number of at least {low[key]}, got {value!r:.40}")
         for key, value in given.items()
-        if key in known and not (isinstance(value, int) and value >= 1)
+        if key in known and not (isinstance(value, int) and value >= low[key])
     ]

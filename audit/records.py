@@ -126,6 +126,8 @@ class Plan:
     """Share of the forget set that the methods are given; the probes look at all of it."""
     found_seed: int = 0
     """Decides which samples are found."""
+    hypotheses: tuple[Step, ...] = ()
+    """What is asked about why methods fail; nothing of it gates."""
     policy: Policy = field(default_factory=Policy)
 
 
@@ -275,9 +277,7 @@ class Sanity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """The methods tried on a copy that was poisoned for the purpose. It judges methods, never the
-    deployed model.
-    """
+    """The methods tried on a poisoned copy: it judges methods, never the deployed model."""
 
     planted: int
     """Canaries that were planted: the forget samples, with keyed noise of our own."""
@@ -292,7 +292,7 @@ class Rehearsal:
     loss: float
     """Mean loss of the canaries in the copy."""
     usual_loss: float
-    """Mean loss of as many retain samples in the copy: what counts as held."""
+    """Mean loss of as many retain samples in the deployed model: what counts as held."""
     cells: tuple[Cell, ...]
     """The copy, named `rehearsed` and of kind `deployed`, and every method run on it."""
     findings: tuple[Finding, ...]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from audit.data.batches import shuffled as shuffled
 from audit.data.samples import Samples
 from audit.errors import DivergedError, PlanError, Problem
 from audit.models.model import Batch, Model, evaluating
@@ -54,44 +54,18 @@ class Ledger:
         return tuple(float(loss) for loss in self.losses[::stride])
 
 
-def shuffled(samples: Samples, size: int, rng: Rng, *, augment: str = "none") -> Iterator[Batch]:
-    """Yield batches of exactly `size` samples without end, each sample once an epoch.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All that the rest of a descent depends on, besides its arguments."""
 
-    A batch may straddle two epochs, so that every step costs the same. `size` is capped at the
-    number of samples.
-
-    Args:
-        samples: what to draw from; not empty.
-        size: samples a batch, at least 1.
-        rng: decides the order and the augmentation.
-        augment: `none`, `flip` (left to right), or `crop-flip` (4 pixels of zero padding).
-    """
-    size = min(size, len(samples))
-    order, device = rng.named("order").torch(), samples.y.device
-    noise = rng.named("augment").torch()
-    pending = torch.empty(0, dtype=torch.int64)
-    while True:
-        while len(pending) < size:
-            pending = torch.cat([pending, torch.randperm(len(samples), generator=order)])
-        batch = samples.batch(pending[:size].to(device))
-        pending = pending[size:]
-        yield batch if augment == "none" else _augmented(batch, augment, noise)
+    step: int
+    """Steps done."""
+    tensors: Mapping[str, Tensor]
+    """Parameters, buffers, the optimiser's state, generators and the ledger, on the CPU."""
 
 
-def _augmented(batch: Batch, augment: str, generator: torch.Generator, pad: int = 4) -> Batch:
-    # torchvision's transforms draw one crop for the whole batch, from the global generator.
-    n, _, height, width = batch.x.shape
-    device, x = batch.x.device, batch.x
-    flip = torch.randint(2, (n,), generator=generator).bool().to(device)
-    x = torch.where(flip[:, None, None, None], x.flip(3), x)
-    if augment == "crop-flip":
-        top, left = torch.randint(2 * pad + 1, (2, n), generator=generator).to(device)
-        rows = top[:, None] + torch.arange(height, device=device)  # (n, h)
-        columns = left[:, None] + torch.arange(width, device=device)  # (n, w)
-        every = torch.arange(n, device=device)[:, None, None]
-        padded = F.pad(x, (pad, pad, pad, pad)).permute(0, 2, 3, 1)
-        x = padded[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
-    return Batch(x=x, y=batch.y, mask=batch.mask)
+Watch = Callable[[int, Callable[[], Snapshot]], None]
+"""(steps done, what takes a snapshot of them), called after every step."""
 
 
 def descend(
@@ -110,6 +84,9 @@ def descend(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     schedule: str = "constant",
+    precision: Literal["float32", "bfloat16"] = "float32",
+    start: Snapshot | None = None,
+    watch: Watch = lambda _step, _snapshot: None,
 ) -> None:
     """Train `model.module` in place: the only loop that methods and the trainer share.
 
@@ -136,6 +113,9 @@ def descend(
         momentum: of SGD.
         weight_decay: decoupled for AdamW, an l2 penalty for SGD.
         schedule: `constant`, `cosine` (to zero), or `onecycle` (linear up for 30%, then to zero).
+        precision: of the forward pass's products. Parameters, sums and losses stay as they are.
+        start: where an earlier call with the same arguments stood; `batches` begins there.
+        watch: called after every step.
 
     Raises:
         DivergedError: a loss or a parameter stopped being finite.
@@ -147,12 +127,21 @@ def descend(
         chosen.values(), optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay
     )
     draws = rng.named("noise").torch(model.device)
-    with _dropout_drawn_from(rng.named("dropout"), model.device):
-        for step, batch in zip(range(steps), batches, strict=False):
+    with _dropout_drawn_from(rng.named("dropout"), model.device) as dropout:
+        generators = {"noise": draws, **dropout}
+
+        def take() -> Snapshot:
+            return _taken(done, module, optimiser, generators, ledger)
+
+        if start is not None:
+            _restore(start, module, optimiser, generators, ledger)
+        done = start.step if start else 0
+        for step, batch in zip(range(done, steps), batches, strict=False):
             for group in optimiser.param_groups:
                 group["lr"] = lr * _scheduled(schedule, step, steps)
             optimiser.zero_grad(set_to_none=True)
-            total = objective(*(model.loss(module, part).mean() for part in batch))
+            with _computing_in(precision, model.device):
+                total = objective(*(model.loss(module, part).mean() for part in batch))
             torch.autograd.backward(total)
             if noise > 0:
                 for parameter in chosen.values():
@@ -166,21 +155,83 @@ def descend(
             optimiser.step()
             ledger.charge(sum(len(part) for part in batch))
             ledger.losses.append(total.detach())
-            if step % CHECK_EVERY == CHECK_EVERY - 1:
-                check_finite(module, ledger, step + 1)
+            done = step + 1
+            if done % CHECK_EVERY == 0:
+                check_finite(module, ledger, done)
+            watch(done, take)
     check_finite(module, ledger, steps)
     module.eval().requires_grad_(True)
 
 
 @contextmanager
-def _dropout_drawn_from(rng: Rng, device: torch.device) -> Iterator[None]:
+def _dropout_drawn_from(rng: Rng, device: torch.device) -> Iterator[Mapping[str, torch.Generator]]:
     # Dropout only knows its device's global generator: it is forked, and restored after.
     cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if cuda else []):
-        torch.default_generator.manual_seed(rng.seed())
+        generators = {"dropout.cpu": torch.default_generator}
         if cuda:
-            torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(rng.seed())
-        yield
+            generators["dropout.cuda"] = torch.cuda.default_generators[device.index]
+        for generator in generators.values():
+            generator.manual_seed(rng.seed())
+        yield generators
+
+
+def _computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _places(module: nn.Module) -> dict[str, Tensor]:
+    return {
+        **{f"parameter.{name}": tensor for name, tensor in module.named_parameters()},
+        **{f"buffer.{name}": tensor for name, tensor in module.named_buffers()},
+    }
+
+
+def _taken(
+    step: int,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    generators: Mapping[str, torch.Generator],
+    ledger: Ledger,
+) -> Snapshot:
+    tensors = {
+        **_places(module),
+        "ledger.losses": torch.stack(ledger.losses),
+        "ledger.spent": torch.tensor(ledger.spent, dtype=torch.float64),
+        **{f"generator.{name}": source.get_state() for name, source in generators.items()},
+    }
+    for number, values in optimiser.state_dict()["state"].items():
+        for key, value in values.items():
+            if value is not None:
+                tensors[f"optimizer.{number}.{key}"] = value
+    copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    return Snapshot(step=step, tensors=copies)
+
+
+@torch.no_grad()
+def _restore(
+    start: Snapshot,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    generators: Mapping[str, torch.Generator],
+    ledger: Ledger,
+) -> None:
+    for name, place in _places(module).items():
+        place.copy_(start.tensors[name])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in start.tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            number, _, key = rest.partition(".")
+            # The optimiser keeps what it is given, and writes into it.
+            state.setdefault(int(number), {})[key] = tensor.clone()
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    for name, source in generators.items():
+        source.set_state(start.tensors[f"generator.{name}"])
+    ledger.spent = float(start.tensors["ledger.spent"])
+    ledger.losses = list(start.tensors["ledger.losses"].to(next(module.parameters()).device))
 
 
 def check_finite(module: nn.Module, ledger: Ledger, step: int) -> None:

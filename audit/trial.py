@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from audit.data.forget import ForgetSet, overlap, read_forget, split
 from audit.data.planting import Planting, plant_check
 from audit.data.samples import Samples
 from audit.data.tables import check_labels, read_table
+from audit.data.targets import Targets, read_targets
+from audit.data.trigger import Trigger, read_trigger
 from audit.errors import InputError, Problem
 from audit.models.checkpoint import Loaded, load_like, load_model, parse_normalize
 from audit.models.model import Model
@@ -36,6 +39,8 @@ class Sources:
     """Label names, in the order of the model's outputs."""
     canaries: Path | None = None
     bases: Path | None = None
+    targets: Path | None = None
+    trigger: Path | None = None
     references: tuple[Path, ...] = ()
     candidates: Mapping[str, Path] = field(default_factory=dict)
     arch: str | None = None
@@ -94,6 +99,8 @@ def load_trial(sources: Sources, *, recipe: Recipe, device: torch.device | str) 
         test=test.to(device),
         recipe=recipe,
         canaries=planted,
+        targets=files.targets and files.targets.to(device),
+        trigger=files.trigger and files.trigger.to(device),
         attacks=forget.attacks,
     )
     return Trial(
@@ -114,6 +121,8 @@ class _Files:
     bases: Samples | None
     forget: ForgetSet | None
     key: Canaries | None
+    targets: Targets | None
+    trigger: Trigger | None
 
 
 def _read_files(sources: Sources, found: list[Problem]) -> _Files:
@@ -133,17 +142,27 @@ def _read_files(sources: Sources, found: list[Problem]) -> _Files:
     like: dict[str, Any] = {"names": sources.names}
     if train is not None:
         like = {"names": sources.names or train.names, "size": tuple(train.x.shape[1:])}
-    forget = None
+    test = _attempt(found, read_table, sources.test, **like)
+    forget = targets = trigger = None
     if train is not None:
         where = str(sources.train)
         forget = _attempt(found, read_forget, sources.forget, train, where_train=where)
+    if test is not None:
+        where = str(sources.test)
+        targets = _attempt(found, read_targets, sources.targets, test, where_test=where)
+    if train is not None and loaded is not None:
+        classes = {"classes": loaded.model.classes, "names": like["names"]}
+        shape = like["size"]
+        trigger = _attempt(found, read_trigger, sources.trigger, shape=shape, **classes)
     return _Files(
         loaded=loaded,
         train=train,
-        test=_attempt(found, read_table, sources.test, **like),
+        test=test,
         bases=_attempt(found, read_table, sources.bases, **like),
         forget=forget,
         key=_attempt(found, read_canaries, sources.canaries),
+        targets=targets,
+        trigger=trigger,
     )
 
 
@@ -327,9 +346,30 @@ def _subject(
         "test_size": len(case.test),
         "test_sha256": case.test.digest(),
         "canaries": canaries or None,
+        "targets": files.targets
+        and {
+            "path": str(sources.targets),
+            "sha256": _file_digest(sources.targets),
+            "named": len(files.targets),
+        },
+        "trigger": files.trigger
+        and {
+            "path": str(sources.trigger),
+            "sha256": _file_digest(sources.trigger),
+            "size": list(files.trigger.pixels.shape[1:]),
+            "top": files.trigger.top,
+            "left": files.trigger.left,
+            "label": files.trigger.label,
+        },
         "attacks": attacks,
-        "candidates": {c.name: {"path": str(c.path), "sha256": c.sha256} for c in contenders},
+        "candidates": {
+            c.name: {"path": str(c.path), "kind": c.kind, "sha256": c.sha256} for c in contenders
+        },
     }
+
+
+def _file_digest(path: Path | None) -> str | None:
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _limits(case: Case, planting: Planting | None) -> tuple[str, ...]:

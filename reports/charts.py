@@ -1,45 +1,30 @@
-"""The charts, as SVG that takes its type and colours from the page it stands in.
-
-Matplotlib is told colours that mean a role; in its output each becomes a CSS variable, so that one
-drawing serves light, dark and print. The same record draws the same bytes.
-"""
+"""The charts of the candidates and their residue."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from audit.records import AuditRecord, Cell, Finding
+from reports.about import POINTS
+from reports.drawing import (
+    BAND,
+    COLOURS,
+    INK,
+    MARKS,
+    MUTED,
+    RULE,
+    as_svg,
+    new_axes,
+    page_style,
+    short,
+)
 from reports.figure import TONES
-from reports.view import worst
-from reports.words import printable
-
-INK, MUTED, RULE, BAND = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
-_VARIABLES = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    RULE: "var(--rule)",
-    BAND: "var(--band)",
-    "#0a0005": "var(--good)",
-    "#0a0006": "var(--bad)",
-    "#0a0007": "var(--unsure)",
-}
-_TONES = {"good": "#0a0005", "bad": "#0a0006", "unsure": "#0a0007", "plain": MUTED}
-_MARKS = {"good": "o", "bad": "s", "unsure": "D", "plain": "o"}
-
-WIDTH = 400
-"""Of a chart, in its own units: text of size 11 is 11 pixels high where it is this wide."""
+from reports.rows import worst
 
 
 def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:
@@ -47,7 +32,7 @@ def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:
 
     Args:
         record: what to draw.
-        probe: `gaussian` or `exposure`.
+        probe: one of `RESIDUE`.
         describe: what a reader who cannot see the chart is told.
 
     Returns:
@@ -58,9 +43,8 @@ def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:
     if not measured:
         return None
     names = [c.candidate for c in record.verdict.candidates]
-    with _page_style():
-        figure, axes = _axes(height=58 + 19 * len(names), left=112)
-        _band(axes, measured[0], across=False)
+    with page_style():
+        figure, axes = new_axes(height=58 + 19 * len(names), left=112)
         for line, name in enumerate(names):
             here = [f for f in found if f.candidate == name]
             gap = 0.6 / max(1, len(here))
@@ -68,25 +52,45 @@ def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:
                 _interval(axes, finding, line + gap * (place - (len(here) - 1) / 2))
             if not any(f.interval for f in here):
                 _absent(axes, line)
-        axes.set_yticks(range(len(names)), [_short(n) for n in names], parse_math=False)
+        axes.set_yticks(range(len(names)), [short(n) for n in names], parse_math=False)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
+        _band(axes, measured[0], across=False)
         axes.set_xlabel(_AXES.get(probe, probe), parse_math=False)
-        return _svg(
+        return as_svg(
             figure, name=f"forest-{probe}", title=f"{probe} by candidate", describe=describe
         )
 
 
-_AXES = {"gaussian": "mean leak score", "exposure": "chance to beat fresh noise"}
+_AXES = {
+    "gaussian": "mean leak score",
+    "exposure": "chance to beat fresh noise",
+    "targeted": "targets hit, points above controls",
+    "backdoor": "trigger's rate, points above controls",
+    "indiscriminate": "accuracy, points below the reference",
+}
+RESIDUE = tuple(_AXES)
+"""The probes that have a chart, the one that stands for the residue first."""
+
+
+def residue_probe(record: AuditRecord) -> str | None:
+    """Return the probe that the trade-off is drawn by: the first that measured anything."""
+    measured = {f.probe for f in record.findings if f.interval is not None}
+    return next((probe for probe in RESIDUE if probe in measured), None)
+
+
+def _scale(probe: str) -> float:
+    return 100.0 if probe in POINTS else 1.0
 
 
 def _interval(axes: Axes, finding: Finding, line: float) -> None:
     if finding.statistic is None or finding.interval is None:
         return
-    tone = TONES[finding.outcome]
-    axes.hlines(line, finding.interval.low, finding.interval.high, colors=_TONES[tone], lw=1.6)
-    axes.plot(finding.statistic, line, marker=_MARKS[tone], ms=5, color=_TONES[tone])
+    tone, scale = TONES[finding.outcome], _scale(finding.probe)
+    low, high = scale * finding.interval.low, scale * finding.interval.high
+    axes.hlines(line, low, high, colors=COLOURS[tone], lw=1.6)
+    axes.plot(scale * finding.statistic, line, marker=MARKS[tone], ms=5, color=COLOURS[tone])
 
 
 def _absent(axes: Axes, line: float) -> None:
@@ -115,9 +119,9 @@ def histogram(cell: Cell, *, tone: str, describe: str) -> str | None:
     high = max(4.0, math.ceil(max([*scores, *held_out])))
     width = 0.25 if len(scores) >= 200 else 0.5
     edges = [low + width * i for i in range(round((high - low) / width) + 1)]
-    with _page_style():
-        figure, axes = _axes(height=250, left=40, top=40)
-        axes.hist(scores, edges, density=True, color=_TONES[tone], alpha=0.45, label="canaries")
+    with page_style():
+        figure, axes = new_axes(height=250, left=40, top=40)
+        axes.hist(scores, edges, density=True, color=COLOURS[tone], alpha=0.45, label="canaries")
         if held_out:
             axes.hist(held_out, edges, density=True, histtype="step", color=MUTED, label="held-out")
         x = [low + (high - low) * i / 240 for i in range(241)]
@@ -129,7 +133,7 @@ def histogram(cell: Cell, *, tone: str, describe: str) -> str | None:
         legend = axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False)
         for text in legend.get_texts():
             text.set_color(INK)
-        return _svg(figure, name="scores", title="Leak scores of the canaries", describe=describe)
+        return as_svg(figure, name="scores", title="Leak scores of the canaries", describe=describe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ def tradeoff(record: AuditRecord, *, describe: str) -> str | None:
         An `<svg>` element; None if no candidate has both.
     """
     measured = [f for f in record.findings if f.interval is not None]
-    probe = next((name for name in _AXES if any(f.probe == name for f in measured)), None)
+    probe = residue_probe(record)
     points = []
     for candidate in record.verdict.candidates:
         here = [f for f in measured if f.candidate == candidate.candidate]
@@ -159,23 +163,24 @@ def tradeoff(record: AuditRecord, *, describe: str) -> str | None:
         utility = worst(f for f in here if f.probe == "utility" and "accuracy" in f.details)
         if residue and utility and residue.statistic is not None:
             accuracy, tone = 100 * utility.details["accuracy"], TONES[candidate.outcome]
-            points.append(_Point(candidate.candidate, accuracy, residue.statistic, tone))
+            height = _scale(residue.probe) * residue.statistic
+            points.append(_Point(candidate.candidate, accuracy, height, tone))
     if probe is None or not points:
         return None
     height = max(260, 70 + 16 * len(points))
-    with _page_style():
-        figure, axes = _axes(height=height, left=48, right=118)
-        _band(axes, next(f for f in measured if f.probe == probe), across=True)
+    with page_style():
+        figure, axes = new_axes(height=height, left=48, right=118)
         least = _least_accuracy(measured)
         if least is not None:
             axes.axvline(least, color=MUTED, lw=1, ls=(0, (3, 3)))
         for p in points:
-            axes.plot(p.x, p.y, marker=_MARKS[p.tone], ms=6, color=_TONES[p.tone], ls="none")
+            axes.plot(p.x, p.y, marker=MARKS[p.tone], ms=6, color=COLOURS[p.tone], ls="none")
         axes.margins(0.08)
+        _band(axes, next(f for f in measured if f.probe == probe), across=True)
         _name_points(axes, points, room=height - 50)
         axes.set_xlabel("accuracy on clean test samples, %")
         axes.set_ylabel(_AXES[probe])
-        return _svg(figure, name="tradeoff", title="Accuracy against residue", describe=describe)
+        return as_svg(figure, name="tradeoff", title="Accuracy against residue", describe=describe)
 
 
 def _least_accuracy(findings: Iterable[Finding]) -> float | None:
@@ -199,7 +204,7 @@ def _name_points(axes: Axes, points: Sequence[_Point], *, room: float) -> None:
         x, y = [p.x, right, right + step], [p.y, place, place]
         axes.plot(x, y, color=RULE, lw=0.8, clip_on=False, zorder=0.5)
         at = right + 1.4 * step
-        axes.text(at, place, _short(p.name), color=INK, va="center", parse_math=False)
+        axes.text(at, place, short(p.name), color=INK, va="center", parse_math=False)
 
 
 def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
@@ -235,8 +240,8 @@ def loss_curve(cells: Sequence[Cell], *, name: str, describe: str) -> str | None
     curves = [cell.cost.losses for cell in cells if cell.cost and len(cell.cost.losses) > 1]
     if not curves:
         return None
-    with _page_style():
-        figure, axes = _axes(width=220, height=110, left=46, bottom=20)
+    with page_style():
+        figure, axes = new_axes(width=220, height=110, left=46, bottom=20)
         for curve in curves:
             done = [100 * i / (len(curve) - 1) for i in range(len(curve))]
             axes.plot(done, curve, color=INK, lw=1.1)
@@ -249,87 +254,19 @@ def loss_curve(cells: Sequence[Cell], *, name: str, describe: str) -> str | None
         else:
             axes.locator_params(axis="y", nbins=3)
         axes.set_xticks([0, 50, 100], ["start", "", "end"])
-        return _svg(figure, name=name, title="Objective along the run", describe=describe)
+        return as_svg(figure, name=name, title="Objective along the run", describe=describe)
 
 
 def _band(axes: Axes, finding: Finding, *, across: bool) -> None:
     if finding.null is None or finding.tolerance is None:
         return
     span, line = (axes.axhspan, axes.axhline) if across else (axes.axvspan, axes.axvline)
-    span(2 * finding.null - finding.tolerance, finding.tolerance, color=BAND, lw=0, zorder=0)
-    line(finding.null, color=MUTED, lw=1, zorder=0.4)
-
-
-def _short(name: str, most: int = 17) -> str:
-    shown = printable(name)
-    return shown if len(shown) <= most else f"{shown[: most - 1]}\u2026"
-
-
-@contextmanager
-def _page_style() -> Iterator[None]:
-    # A user's matplotlibrc must not change a report: everything starts from the defaults. They are
-    # one for the whole process, so two threads must not draw at once.
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        # The page has the fonts for a name that matplotlib's own font cannot draw.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "svg.fonttype": "none",
-                "svg.hashsalt": "poison-audit",
-                "font.size": 11,
-                "axes.labelsize": 11,
-                "xtick.labelsize": 10,
-                "ytick.labelsize": 10,
-                "legend.fontsize": 10,
-                "text.color": INK,
-                "axes.labelcolor": INK,
-                "axes.edgecolor": RULE,
-                "xtick.color": RULE,
-                "ytick.color": RULE,
-                "xtick.labelcolor": INK,
-                "ytick.labelcolor": INK,
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "axes.facecolor": "none",
-            }
-        )
-        yield
-
-
-def _axes(
-    *,
-    height: float,
-    left: float,
-    width: float = WIDTH,
-    top: float = 8,
-    right: float = 12,
-    bottom: float = 42,
-) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width / 72, height / 72))
-    area = (left / width, bottom / height)
-    size = ((width - left - right) / width, (height - top - bottom) / height)
-    return figure, figure.add_axes((*area, *size))
-
-
-def _svg(figure: Figure, *, name: str, title: str, describe: str) -> str:
-    out = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(out, format="svg", transparent=True, metadata=nothing)
-    drawn = out.getvalue()
-    inside = drawn[drawn.index(">", drawn.index("<svg")) + 1 :]
-    inside = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", inside, flags=re.DOTALL)
-    # Sizes are kept; the family is the page's. Old versions write the shorthand `font:`.
-    inside = re.sub(r'font: [^;"]*?([\d.]+px)[^;"]*', r"font-size: \1", inside)
-    inside = re.sub(r'font-family: [^;"]*;\s*', "", inside)
-    inside = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", inside)
-    inside = inside.replace("xlink:href", "href")
-    for colour, variable in _VARIABLES.items():
-        inside = inside.replace(colour, variable)
-    width, height = (round(72 * size) for size in figure.get_size_inches())
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" '
-        f'aria-labelledby="{name}-title {name}-text">'
-        f'<title id="{name}-title">{escape(title)}</title>'
-        f'<desc id="{name}-text">{escape(printable(describe))}</desc>{inside}'
-    )
+    limits, limit = (axes.get_ylim, axes.set_ylim) if across else (axes.get_xlim, axes.set_xlim)
+    null, tolerance = (_scale(finding.probe) * v for v in (finding.null, finding.tolerance))
+    band = span(2 * null - tolerance, tolerance, color=BAND, lw=0, zorder=0)
+    line(null, color=MUTED, lw=1, zorder=0.4)
+    if finding.probe in POINTS:  # what lies on the harmless side is within it, however far
+        low, high = limits()
+        band.remove()
+        span(low, tolerance, color=BAND, lw=0, zorder=0)
+        limit(low, high)

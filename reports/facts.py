@@ -47,6 +47,18 @@ _TERMS = {
     "canaries.planted": "Canaries planted",
     "canaries.in_forget_set": "Canaries in the forget set",
     "canaries.attenuation": "Share of the noise left after storage",
+    "found_size": "Forget samples given to the methods",
+    "targets": "Targets of the attack",
+    "targets.path": "Targets of the attack",
+    "targets.sha256": "Targets, SHA-256",
+    "targets.named": "Targets named",
+    "trigger": "Trigger",
+    "trigger.path": "Trigger",
+    "trigger.sha256": "Trigger, SHA-256",
+    "trigger.size": "Trigger, height and width in pixels",
+    "trigger.top": "Trigger, row of its upper edge",
+    "trigger.left": "Trigger, column of its left edge",
+    "trigger.label": "Trigger, the label it is to cause",
     "attacks": "Attacks named in the forget table",
 }
 
@@ -104,7 +116,18 @@ def _recipe(record: AuditRecord) -> tuple[tuple[str, str], ...]:
 
 def _plan(record: AuditRecord) -> tuple[tuple[str, str], ...]:
     plan, policy = record.plan, record.plan.policy
-    probes = [f"{printable(step.name)}{_settings(step.params)}" for step in plan.probes]
+    probes, hypotheses = (
+        [f"{printable(step.name)}{_settings(step.params)}" for step in steps]
+        for steps in (plan.probes, plan.hypotheses)
+    )
+    part = (
+        (
+            ("Share of the forget set given to methods", value(plan.found)),
+            ("Seed of that choice", str(plan.found_seed)),
+        )
+        if plan.found < 1
+        else ()
+    )
     return (
         ("Largest probability of a wrong exit code", value(policy.alpha)),
         ("Gate", printable(policy.gate)),
@@ -113,7 +136,9 @@ def _plan(record: AuditRecord) -> tuple[tuple[str, str], ...]:
         ("Budget, share of the original training", value(plan.budget)),
         ("Root seed", str(plan.seed)),
         ("Seeds a method", value(plan.seeds)),
+        *part,
         ("Probes", "; ".join(probes) or "none"),
+        ("Hypotheses", "; ".join(hypotheses) or "none"),
         ("Tool", f"poison-audit {printable(record.tool_version)}"),
         ("Report format", value(record.schema_version)),
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from audit.records import Finding, Interval, Outcome
+from audit.records import Finding, Interval, Json, Outcome
+from reports.about import POINTS, about
 from reports.words import p_value, percent, printable, rounded
 
 TONES = {
     Outcome.CLEAN: "good",
     Outcome.RESIDUAL: "bad",
-    Outcome.ACTIVATED: "bad",
+    Outcome.ACTIVATED: "worse",
     Outcome.BROKEN: "bad",
     Outcome.FAILED: "unsure",
     Outcome.INCONCLUSIVE: "unsure",
@@ -18,52 +20,6 @@ TONES = {
     Outcome.INFO: "plain",
 }
 """How an outcome is coloured; the word always stands beside the colour."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What a reader is told about a probe."""
-
-    title: str
-    unit: str
-    """What its figure is."""
-    samples: str
-    """What it counts."""
-    needs: str
-    """What would have let it measure."""
-
-
-_KEY = "The key of the Gaussian planting (canaries.json), and its canaries in forget.csv."
-
-ABOUT = {
-    "gaussian": About(title="Gaussian", unit="mean leak score", samples="canaries", needs=_KEY),
-    "exposure": About(
-        title="Exposure", unit="chance to beat fresh noise", samples="canaries", needs=_KEY
-    ),
-    "membership": About(
-        title="Membership",
-        unit="AUC, decides nothing",
-        samples="forget samples",
-        needs="Forget samples and test samples.",
-    ),
-    "utility": About(
-        title="Accuracy",
-        unit="% of test samples; points lost",
-        samples="test samples",
-        needs="Labelled clean test samples.",
-    ),
-}
-
-
-def about(probe: str) -> About:
-    """Return what a reader is told about a probe, known here or not."""
-    other = About(
-        title=printable(probe),
-        unit="effect",
-        samples="samples",
-        needs="The evidence that this probe names as missing.",
-    )
-    return ABOUT.get(probe, other)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +88,8 @@ def _numbers(finding: Finding) -> tuple[str, str, str]:
         return ("failed" if failed else "not measured"), "", ""
     if finding.probe == "utility":
         return _accuracy(finding, estimate, interval)
+    if finding.probe in POINTS:
+        return _points(finding, estimate, interval)
     shown, low, high = rounded(
         estimate,
         interval.low,
@@ -158,10 +116,40 @@ def _accuracy(finding: Finding, loss: float, interval: Interval) -> tuple[str, s
     return percent(details["accuracy"]), ends, f"lost {points} [{low}, {high}]"
 
 
+def _points(finding: Finding, excess: float, interval: Interval) -> tuple[str, str, str]:
+    shown, low, high = rounded(
+        100 * excess,
+        100 * interval.low,
+        100 * interval.high,
+        limits=[100 * limit for limit in _limits(finding)],
+        least=1,
+        sign="+",
+    )
+    return shown, f"[{low}, {high}]", _note(finding)
+
+
+def _note(finding: Finding) -> str:
+    """Return the rate behind an excess, or the accuracy behind a deficit."""
+    details = finding.details
+    if finding.probe == "targeted" and _have(details, "hits", "targets"):
+        return f"{details['hits']:,} of {details['targets']:,} hit"
+    if finding.probe == "backdoor" and _have(details, "rate"):
+        return f"rate {percent(details['rate'])}"
+    if finding.probe == "indiscriminate" and _have(details, "accuracy"):
+        return f"accuracy {percent(details['accuracy'])}"
+    return ""
+
+
+def _have(details: Mapping[str, Json], *names: str) -> bool:
+    return all(details.get(name) is not None for name in names)
+
+
 def _limits(finding: Finding) -> list[float]:
     """Return what a bound is compared with: the null, and the tolerance on either side."""
     if finding.null is None or finding.tolerance is None:
         return []
+    if finding.probe in POINTS:
+        return [finding.null, finding.tolerance]
     return [finding.null, finding.tolerance, 2 * finding.null - finding.tolerance]
 
 
@@ -191,9 +179,44 @@ def _details(finding: Finding) -> list[str]:
         lines.append(f"spread of the scores {details['spread']:.2f}")
     if details.get("dropped"):
         lines.append(f"{details['dropped']:,} vanished gradients left out")
-    if details.get("draws") is not None:
+    if finding.probe == "exposure" and details.get("draws") is not None:
         lines.append(f"{details['draws']:,} fresh draws a canary")
+    return [*lines, *_rates(finding)]
+
+
+def _rates(finding: Finding) -> list[str]:
+    """Return the rates that an excess, or the accuracies that a deficit, is the difference of."""
+    details = finding.details
+    if finding.probe not in POINTS:
+        return []
+    lines = [
+        f"{told} {_share(details, name)}"
+        for name, told in (
+            ("rate", "success rate"),
+            ("control_rate", "controls"),
+            ("accuracy", "accuracy"),
+        )
+        if _have(details, name)
+    ]
+    if _have(details, "control_mean"):
+        sd = f", sd {_pp(details['control_sd'])}" if _have(details, "control_sd") else ""
+        most = f", highest {_pp(details['control_max'])}" if _have(details, "control_max") else ""
+        draws = f"{details['draws']:,} " if _have(details, "draws") else ""
+        lines.append(f"{draws}control triggers: mean {_pp(details['control_mean'])}{sd}{most}")
+    if _have(details, "clean_rate"):
+        lines.append(f"without a patch {_pp(details['clean_rate'])}")
     return lines
+
+
+def _share(details: Mapping[str, Json], name: str) -> str:
+    if not _have(details, f"{name}_low", f"{name}_high"):
+        return percent(details[name])
+    low, high = 100 * details[f"{name}_low"], 100 * details[f"{name}_high"]
+    return f"{percent(details[name])} [{low:.1f}, {high:.1f}]"
+
+
+def _pp(share: float) -> str:
+    return f"{100 * share:.1f}%"
 
 
 def _remedy(finding: Finding) -> str:
@@ -206,7 +229,10 @@ def _remedy(finding: Finding) -> str:
         return ""
     if finding.needed is None or finding.detectable is None:
         return f"More {words.samples}."
+    effect = f"{finding.detectable:.2g}"
+    if finding.probe in POINTS:
+        effect = f"{100 * finding.detectable:.1f} points"
     return (
         f"{finding.needed:,} {words.samples} let a clean model pass nine times in ten; the "
-        f"{finding.sample_size:,} here find an effect of {finding.detectable:.2g} as often."
+        f"{finding.sample_size:,} here find an effect of {effect} as often."
     )

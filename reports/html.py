@@ -9,8 +9,11 @@ from markupsafe import Markup
 
 from audit.records import AuditRecord
 from reports import charts
-from reports.figure import TONES, about
-from reports.view import View, view, worst
+from reports.about import about
+from reports.evidence import deployed_tone, evidence_of
+from reports.evidence_charts import backdoor_chart
+from reports.view import View, view
+from reports.why_charts import orthogonality_chart, shift_chart
 from reports.words import printable
 
 
@@ -29,8 +32,10 @@ def render_html(record: AuditRecord) -> str:
         view=seen,
         forests=_forests(record, seen),
         histogram=_histogram(record, seen),
-        tradeoff=_drawn(charts.tradeoff(record, describe=_tradeoff_text(seen))),
+        tradeoff=_drawn(charts.tradeoff(record, describe=_tradeoff_text(record, seen))),
         curves=_curves(record, seen),
+        backdoor=_backdoor(record, seen),
+        why_charts=_why(record, seen),
     )
 
 
@@ -49,7 +54,7 @@ def _drawn(svg: str | None) -> Markup | None:
 def _forests(record: AuditRecord, seen: View) -> list[tuple[str, str, Markup]]:
     """Return (title, unit, chart) of each residue probe that measured something."""
     found = []
-    for probe in ("gaussian", "exposure"):
+    for probe in charts.RESIDUE:
         words = about(probe)
         svg = _drawn(charts.forest(record, probe, describe=_probe_text(seen, probe)))
         if svg is not None:
@@ -62,11 +67,26 @@ def _histogram(record: AuditRecord, seen: View) -> Markup | None:
     if deployed is None:
         return None
     text = f"Deployed model: {_probe_text(seen, 'gaussian', only=printable(deployed.candidate))}"
-    found = worst(
-        f for f in record.findings if f.candidate == deployed.candidate and f.probe == "gaussian"
-    )
-    tone = TONES[found.outcome] if found else "plain"
+    tone = deployed_tone(record, "gaussian")
     return _drawn(charts.histogram(deployed, tone=tone, describe=text))
+
+
+def _backdoor(record: AuditRecord, seen: View) -> Markup | None:
+    deployed = next((cell for cell in record.cells if cell.kind == "deployed"), None)
+    evidence = evidence_of(deployed, "backdoor")
+    if deployed is None or evidence is None:
+        return None
+    text = f"Deployed model: {_probe_text(seen, 'backdoor', only=printable(deployed.candidate))}"
+    tone = deployed_tone(record, "backdoor")
+    return _drawn(backdoor_chart(evidence, tone=tone, describe=text))
+
+
+def _why(record: AuditRecord, seen: View) -> dict[str, Markup | None]:
+    """Return the chart of each hypothesis, by its name."""
+    told = {h.name: f"{h.sentence} {h.figures}" for h in seen.why.hypotheses} if seen.why else {}
+    draw = {"shift": shift_chart, "orthogonality": orthogonality_chart}
+    found = {f.probe: f for f in record.findings if f.probe in told}
+    return {name: _drawn(draw[name](found[name], describe=text)) for name, text in told.items()}
 
 
 def _curves(record: AuditRecord, seen: View) -> list[tuple[str, str, Markup | None]]:
@@ -91,9 +111,12 @@ def _probe_text(seen: View, probe: str, *, only: str | None = None) -> str:
     return "; ".join(parts) + "."
 
 
-def _tradeoff_text(seen: View) -> str:
+def _tradeoff_text(record: AuditRecord, seen: View) -> str:
+    probe = charts.residue_probe(record)
+    if probe is None:
+        return ""
     parts = []
     for row in seen.rows:
         of = {figure.probe: figure.text for figure in row.figures}
-        parts.append(f"{row.name}: accuracy {of['utility']}, leak score {of['gaussian']}")
+        parts.append(f"{row.name}: accuracy {of['utility']}, {about(probe).unit} {of[probe]}")
     return "; ".join(parts) + "."

@@ -5,7 +5,7 @@ Everything is printed as `rich.text.Text`, which no markup, emoji code or highli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -13,12 +13,28 @@ from rich.table import Table
 from rich.text import Text
 
 from audit.records import AuditRecord
-from reports.view import Row, View, view
+from reports.about import About
+from reports.rehearsed import Rehearsed
+from reports.rows import Row
+from reports.view import view
+from reports.why import Why
 
 WIDE = 128
 """Columns from which the figures that decide nothing are shown too."""
 
-_STYLES = {"good": "bold green", "bad": "bold red", "unsure": "bold yellow", "plain": ""}
+_STYLES = {
+    "good": "bold green",
+    "bad": "bold red",
+    "worse": "bold reverse red",
+    "unsure": "bold yellow",
+    "plain": "",
+}
+
+_MOST = 3
+"""Probes that a narrow terminal has room for, measured or not."""
+
+_SHORT = {"indiscriminate": "deficit"}
+"""Titles that would break in the middle of a word."""
 
 _Say = Callable[..., Text]
 
@@ -43,7 +59,7 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
     console.print()
     if seen.rows:
         wide = console.width >= WIDE
-        console.print(_table(seen, say, wide=wide))
+        console.print(_table(seen.rows, seen.probes, say, wide=wide))
         if not wide:
             hint = (
                 f"Membership, budgets, times: in report.html, or in a terminal of {WIDE} columns."
@@ -52,7 +68,13 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
         console.print()
     head = say(f"{seen.outcome}. ", _STYLES[seen.tone])
     console.print(head.append_text(say(seen.sentence)))
+    for sentence in seen.found:
+        console.print(say(sentence, "bold yellow"))
     console.print(say("Next: ", "bold").append_text(say(seen.next_step)))
+    if seen.why:
+        _print_why(console, say, seen.why)
+    if seen.rehearsed:
+        _print_rehearsal(console, say, seen.rehearsed, wide=console.width >= WIDE)
     gaps = (f"{gap.title} ({gap.who}): {gap.reason}" for gap in seen.gaps)
     _list(console, say, "Not decided", gaps)
     _list(console, say, "What this does not show", seen.limits)
@@ -60,29 +82,55 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
     console.print(say(seen.exit_line, _STYLES[seen.tone]), soft_wrap=True)
 
 
-def _table(seen: View, say: _Say, *, wide: bool) -> Table:
+def _print_why(console: Console, say: _Say, why: Why) -> None:
+    told = [f"{asked.title} {asked.sentence}" for asked in why.hypotheses]
+    _list(console, say, "Why (explains, decides nothing)", [*filter(None, [why.diagnosis]), *told])
+    _list(
+        console,
+        say,
+        "Where methods moved the weights",
+        (
+            f"{moved.name}{', seed ' * bool(moved.seed)}{moved.seed}: {moved.sentence}"
+            for moved in why.movements
+        ),
+    )
+
+
+def _print_rehearsal(console: Console, say: _Say, seen: Rehearsed, *, wide: bool) -> None:
+    console.print()
+    console.print(say(f"{seen.label}.", "bold yellow"))
+    console.print(say(seen.sentence))
+    console.print(say(seen.held, _STYLES[seen.tone]))
+    console.print(_table(seen.rows, seen.probes, say, wide=wide))
+    console.print(say(f"End of the rehearsal. {seen.label}.", "dim"))
+
+
+def _table(rows: Iterable[Row], probes: Sequence[About], say: _Say, *, wide: bool) -> Table:
+    rows = list(rows)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
     table.add_column(say("candidate"), overflow="fold", min_width=10)
     table.add_column(say("verdict"), no_wrap=True)
-    shown = [
-        place for place, probe in enumerate(seen.probes) if wide or probe.title != "Membership"
-    ]
+    shown = [place for place, probe in enumerate(probes) if wide or probe.title != "Membership"]
+    if not wide and len(shown) > _MOST:
+        # What no candidate was measured by stands under "Not decided".
+        shown = [at for at in shown if any(row.figures[at].interval for row in rows)]
     for place in shown:
-        table.add_column(say(seen.probes[place].title.lower()), overflow="fold")
+        title = probes[place].title.lower()
+        table.add_column(say(title if wide else _SHORT.get(title, title)), overflow="fold")
     if wide:
         table.add_column(say("spent / allowed"), overflow="fold")
         table.add_column(say("time"), overflow="fold")
-    for row in seen.rows:
+    for row in rows:
         table.add_row(*_cells(row, shown, say, wide=wide))
     return table
 
 
-def _cells(row: Row, shown: Iterable[int], say: _Say, *, wide: bool) -> list[Text]:
+def _cells(row: Row, shown: Sequence[int], say: _Say, *, wide: bool) -> list[Text]:
     name = say(row.name).append_text(say(f"\n{row.kind}", "dim"))
     cells = [name, say(row.outcome, _STYLES[row.tone])]
     for place in shown:
         figure = row.figures[place]
-        z = f", {figure.z}" if figure.z else ""
+        z = f", {figure.z}" if figure.z and (wide or len(shown) <= _MOST) else ""
         below = f"\n{figure.interval}" if figure.interval else ""
         cells.append(say(f"{figure.value}{z}{below}"))
     return [*cells, say(row.budget), say(row.time)] if wide else cells

@@ -9,41 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from audit.records import WORST_FIRST, AuditRecord, CandidateVerdict, Cell, Cost, Finding, Outcome
+from audit.records import AuditRecord, Cell, Finding, Outcome
+from reports.about import POINTS, About, about
+from reports.evidence import Evidence, evidence
 from reports.facts import Facts, facts
-from reports.figure import TONES, About, Figure, about, absent, figure
+from reports.figure import TONES, figure
+from reports.rehearsed import Rehearsed, rehearsed
+from reports.rows import Row, allowed, make_row
+from reports.why import HYPOTHESES, Why, why
 from reports.words import duration, memory, percent, printable, value
 
 COLUMNS = ("gaussian", "exposure", "membership", "utility")
 """The probes that every table has a column for, measured or not."""
+_ORDER = ("gaussian", "exposure", *POINTS, "membership", "utility")
 
 _UNDECIDED = (Outcome.NOT_MEASURED, Outcome.FAILED, Outcome.INCONCLUSIVE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One candidate."""
-
-    name: str
-    kind: str
-    outcome: str
-    tone: str
-    reason: str
-    figures: tuple[Figure, ...]
-    """One a probe, in the order of `View.probes`; of several seeds the worst."""
-    every: tuple[tuple[str, Figure], ...]
-    """(seed, figure) of every finding."""
-    budget: str
-    """Gradient evaluations, spent / allowed; of several seeds the dearest."""
-    time: str
-    """What the repair and the probes took, all seeds together."""
-    seeds: str
-    """`worst of 3 seeds`; empty for one."""
-
-    @property
-    def restates(self) -> bool:
-        """Whether the reason is that of a finding, word for word."""
-        return any(shown.reason == self.reason for _, shown in self.every)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +71,11 @@ class View:
     """Whether the model works as loaded."""
     probes: tuple[About, ...]
     rows: tuple[Row, ...]
+    found: tuple[str, ...]
+    """That the methods knew only a part of the forget set; empty where they knew all of it."""
+    evidence: Evidence
+    why: Why | None
+    rehearsed: Rehearsed | None
     gaps: tuple[Gap, ...]
     limits: tuple[str, ...]
     runs: tuple[Run, ...]
@@ -100,8 +85,13 @@ class View:
 def view(record: AuditRecord) -> View:
     """Return everything a renderer shows, in words."""
     verdict = record.verdict
-    probes = _probes(record)
-    rows = tuple(_row(record, candidate, probes) for candidate in verdict.candidates)
+    findings = tuple(f for f in record.findings if f.probe not in HYPOTHESES)
+    probes = _probes(record, findings)
+    shown = [f for f in findings if f.probe in probes]
+    rows = tuple(
+        make_row(candidate, record.cells, shown, plan=record.plan, probes=probes)
+        for candidate in verdict.candidates
+    )
     sentence = printable(verdict.sentence)
     return View(
         tool=f"poison-audit {printable(record.tool_version)}",
@@ -117,64 +107,25 @@ def view(record: AuditRecord) -> View:
         sanity=_sanity(record),
         probes=tuple(about(probe) for probe in probes),
         rows=rows,
-        gaps=_gaps(record, rows),
+        found=_found(record),
+        evidence=evidence(record),
+        why=why(record),
+        rehearsed=rehearsed(record),
+        gaps=_gaps(record, rows, [f for f in findings if f.probe not in probes]),
         limits=tuple(printable(limit) for limit in record.limits),
         runs=tuple(_run(cell) for cell in record.cells if cell.kind == "method" or cell.cost),
         facts=facts(record),
     )
 
 
-def worst(findings: Iterable[Finding]) -> Finding | None:
-    """Return the finding that a candidate is judged by: of one outcome the farthest from null."""
-
-    def badness(finding: Finding) -> tuple[int, float]:
-        distance = (finding.statistic or 0.0) - (finding.null or 0.0)
-        size = distance if finding.probe == "utility" else abs(distance)
-        return WORST_FIRST.index(finding.outcome), -size
-
-    return min(findings, key=badness, default=None)
-
-
-def _probes(record: AuditRecord) -> tuple[str, ...]:
-    planned = [step.name for step in record.plan.probes]
-    return tuple(dict.fromkeys([*COLUMNS, *planned, *(f.probe for f in record.findings)]))
-
-
-def _row(record: AuditRecord, verdict: CandidateVerdict, probes: Sequence[str]) -> Row:
-    name = verdict.candidate
-    cells = [cell for cell in record.cells if cell.candidate == name]
-    findings = [f for f in record.findings if f.candidate == name]
-    planned = {step.name for step in record.plan.probes}
-    figures = []
-    for probe in probes:
-        found = worst(f for f in findings if f.probe == probe)
-        lack = "Planned, but it did not run." if probe in planned else "Not part of the plan."
-        figures.append(figure(found) if found else absent(probe, lack))
-    costs = [cell.cost for cell in cells if cell.cost]
-    seconds = sum(c.seconds for c in costs) + sum(cell.probe_seconds for cell in cells)
-    return Row(
-        name=printable(name),
-        kind=verdict.kind,
-        outcome=verdict.outcome.value,
-        tone=TONES[verdict.outcome],
-        reason=printable(verdict.reason),
-        figures=tuple(figures),
-        every=tuple((str(f.seed), figure(f)) for f in findings),
-        budget=_budget(costs, verdict.kind),
-        time=duration(seconds) if seconds else "not recorded",
-        seeds=f"worst of {len(cells)} seeds" if len(cells) > 1 else "",
-    )
-
-
-def _budget(costs: list[Cost], kind: str) -> str:
-    if not costs:
-        return "not recorded" if kind == "method" else "given as is"
-    dearest = max(costs, key=lambda cost: cost.gradients)
-    return f"{dearest.gradients:,.0f} / {_allowed(dearest)}"
-
-
-def _allowed(cost: Cost) -> str:
-    return "no bound" if cost.allowed is None else f"{cost.allowed:,.0f}"
+def _probes(record: AuditRecord, findings: Iterable[Finding]) -> tuple[str, ...]:
+    """Return the columns: a probe of `POINTS` has one only where it measured or is required."""
+    findings = list(findings)
+    weighty = {f.probe for f in findings if f.gating or f.statistic is not None}
+    weighty |= {f.probe for f in findings if f.outcome is Outcome.FAILED}
+    named = [*(step.name for step in record.plan.probes), *(f.probe for f in findings)]
+    known = [name for name in _ORDER if name in COLUMNS or name in weighty & {*named}]
+    return tuple(dict.fromkeys([*known, *(name for name in named if name not in POINTS)]))
 
 
 def _run(cell: Cell) -> Run:
@@ -188,7 +139,7 @@ def _run(cell: Cell) -> Run:
         params=", ".join(f"{printable(k)} = {value(v)}" for k, v in params.items()) or "none",
         steps=f"{cost.steps:,}" if cost else unknown,
         spent=f"{cost.gradients:,.0f}{share}" if cost else unknown,
-        allowed=_allowed(cost) if cost else unknown,
+        allowed=allowed(cost) if cost else unknown,
         time=duration(cost.seconds) if cost else unknown,
         memory=memory(cost.peak_bytes) if cost and cost.peak_bytes is not None else unknown,
         losses=f"{curve[0]:.3g} to {curve[-1]:.3g}" if curve else "no curve",
@@ -207,7 +158,24 @@ def _sanity(record: AuditRecord) -> str:
     )
 
 
-def _gaps(record: AuditRecord, rows: Iterable[Row]) -> tuple[Gap, ...]:
+def _found(record: AuditRecord) -> tuple[str, ...]:
+    """Say that the methods were given a part of the forget set only."""
+    if record.plan.found >= 1:
+        return ()
+    part, total = (record.subject.get(key) for key in ("found_size", "forget_size"))
+    how_many = f"{percent(record.plan.found)} of the forget samples"
+    if part is not None and total is not None:
+        how_many = f"{value(part)} of {value(total)} forget samples"
+    told = [f"The methods were given only {how_many}; the probes looked at all of them."]
+    if any(c.candidate == "retrained" and c.kind == "method" for c in record.cells):
+        told.append(
+            "\u201cRetrained\u201d here means retrained on what was left after removing the found "
+            "part only: it still saw the rest of the poison, so it is not clean by definition."
+        )
+    return tuple(told)
+
+
+def _gaps(record: AuditRecord, rows: Sequence[Row], unshown: Iterable[Finding]) -> tuple[Gap, ...]:
     asked: dict[tuple[str, str, str], list[str]] = {}
     if not record.sanity.works:
         remedy = "A model that beats chance: check architecture, normalisation and label order."
@@ -220,10 +188,17 @@ def _gaps(record: AuditRecord, rows: Iterable[Row]) -> tuple[Gap, ...]:
             if shown.outcome in _UNDECIDED:
                 key = (shown.title, shown.reason, shown.remedy)
                 asked.setdefault(key, []).append(row.name)
+    for finding in unshown:
+        shown = figure(finding)
+        key = (shown.title, shown.reason, shown.remedy)
+        asked.setdefault(key, []).append(printable(finding.candidate))
+    everyone = list(dict.fromkeys(row.name for row in rows))
     # Of one reason: first the candidates of each probe, then the probes with the same candidates.
     merged: dict[tuple[str, str, str], list[str]] = {}
     for (title, reason, remedy), who in asked.items():
-        merged.setdefault((", ".join(dict.fromkeys(who)), reason, remedy), []).append(title)
+        names = list(dict.fromkeys(who))
+        told = "every candidate" if len(names) > 3 and names == everyone else ", ".join(names)
+        merged.setdefault((told, reason, remedy), []).append(title)
     return tuple(
         Gap(title=", ".join(titles), who=who, reason=reason, remedy=remedy)
         for (who, reason, remedy), titles in merged.items()

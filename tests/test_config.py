@@ -1,11 +1,22 @@
 import dataclasses
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from audit import plan as plan_room
-from audit.config import KEYS, find_config, make_recipe, read_config
+from audit.config import (
+    KEYS,
+    MARK,
+    find_config,
+    make_recipe,
+    read_config,
+    spell_toml,
+    write_config,
+)
 from audit.errors import InputError, PlanError
 from audit.records import Policy, Recipe
 
@@ -23,6 +34,10 @@ lr = 0.1
 optimizer = "adamw"
 [evidence.gaussian]
 canaries = "canaries.json"
+[evidence.targeted]
+targets = "targets.csv"
+[evidence.backdoor]
+trigger = "../trigger.json"
 [reference]
 paths = ["a.safetensors"]
 [policy]
@@ -30,9 +45,12 @@ alpha = 0.01
 gate = "any-method"
 [policy.tolerances]
 gaussian = 0.3
+indiscriminate = 0.02
 [plan]
 methods = ["gd", "scrub"]
 budget = 0.05
+found = 0.5
+found_seed = 3
 [methods.scrub]
 alpha = 0.5
 [probes.exposure]
@@ -58,6 +76,9 @@ def test_paths_are_relative_to_the_file(tmp_path):
     config = read_config(write(tmp_path, FULL))
     assert config.get("data", "train") == tmp_path / "t.npz"
     assert config.get("evidence.gaussian", "canaries") == tmp_path / "canaries.json"
+    assert config.get("evidence.targeted", "targets") == tmp_path / "targets.csv"
+    assert config.get("evidence.backdoor", "trigger") == tmp_path / "../trigger.json"
+    assert (config.get("plan", "found"), config.get("plan", "found_seed")) == (0.5, 3)
     assert config.get("reference", "paths") == (tmp_path / "a.safetensors",)
     assert config.params == {"scrub": {"alpha": 0.5}, "exposure": {"draws": 64}}
 
@@ -70,7 +91,11 @@ def test_a_plan_from_the_file_alone(tmp_path):
     assert {step.name: step.params for step in made.probes}["exposure"]["draws"] == 64
     assert made.budget == 0.05
     assert made.policy.alpha == 0.01
-    assert made.policy.tolerances == {"gaussian": 0.3, "exposure": 0.57, "utility": 0.02}
+    assert made.policy.tolerances == {
+        **Policy().tolerances,
+        "gaussian": 0.3,
+        "indiscriminate": 0.02,
+    }
 
 
 def test_a_flag_wins_over_the_file(tmp_path):
@@ -81,9 +106,8 @@ def test_a_flag_wins_over_the_file(tmp_path):
     )  # fmt: skip
     assert [step.name for step in made.methods] == ["scrub", "ssd"]
     assert made.methods[0].params["alpha"] == 0.7
-    assert made.policy == Policy(
-        alpha=0.02, gate="deployed", tolerances={"gaussian": 0.2, "exposure": 0.57, "utility": 0.02}
-    )
+    tolerances = {**Policy().tolerances, "gaussian": 0.2, "indiscriminate": 0.02}
+    assert made.policy == Policy(alpha=0.02, gate="deployed", tolerances=tolerances)
 
 
 def test_every_problem_of_a_file_at_once(tmp_path):
@@ -102,6 +126,10 @@ def test_every_problem_of_a_file_at_once(tmp_path):
     [plan]
     methods = "gd"
     seeds = true
+    found = "half"
+    found_seed = 1.5
+    [policy.tolerances]
+    backdoor = "small"
     """
     with pytest.raises(InputError) as caught:
         read_config(write(tmp_path, text))
@@ -115,8 +143,11 @@ def test_every_problem_of_a_file_at_once(tmp_path):
         "audit.toml [training] batch_size: expected a whole number above 0, got 1.5.",
         "audit.toml [training] optimizer: expected one of sgd, adamw, got 'adam'.",
         "audit.toml [policy] alpha: expected a number, got '0.05'.",
+        "audit.toml [policy.tolerances] backdoor: expected a number, got 'small'.",
         "audit.toml [plan] methods: expected a list of strings, got 'gd'.",
         "audit.toml [plan] seeds: expected a whole number, got True.",
+        "audit.toml [plan] found: expected a number, got 'half'.",
+        "audit.toml [plan] found_seed: expected a whole number, got 1.5.",
     ]  # fmt: skip
 
 
@@ -196,3 +227,75 @@ def test_the_config_beside_the_model_is_found_before_the_one_beside_forget(tmp_p
 def test_every_recipe_field_can_be_said():
     fields = {field.name for field in dataclasses.fields(Recipe)} - {"assumed"}
     assert fields == set(KEYS["training"])
+
+
+def test_every_tolerance_can_be_said():
+    assert set(KEYS["policy.tolerances"]) == set(Policy().tolerances)
+
+
+# writing
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+SCALARS = st.one_of(
+    TEXT, st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False)
+)
+VALUES = SCALARS | st.lists(SCALARS, max_size=3)
+TREES = st.recursive(
+    st.dictionaries(TEXT, VALUES, min_size=1, max_size=3),
+    lambda inner: st.dictionaries(TEXT, VALUES | inner, min_size=1, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(TREES)
+def test_what_is_written_reads_back(tree):
+    read = tomllib.loads(spell_toml(tree))
+    assert repr(sorted(flat(read))) == repr(sorted(flat(tree)))  # repr tells 1 from 1.0 and True
+
+
+def flat(tree, at=()):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat(value, (*at, key))
+        else:
+            yield (*at, key), repr(value)
+
+
+@pytest.mark.parametrize("value", [None, object(), [None], "\ud800"])
+def test_what_toml_cannot_say_is_refused_and_nothing_is_written(tmp_path, value):
+    with pytest.raises(InputError, match="cannot be written"):
+        write_config(tmp_path / "audit.toml", {"model": {"arch": value}})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_its_own_is_merged_and_stays_readable(tmp_path):
+    path = tmp_path / "new" / "audit.toml"
+    assert write_config(path, {"model": {"arch": "a", "normalize": "none"}}) == ""
+    more = {"model": {"arch": "b"}, "evidence.gaussian": {"canaries": "k.json"}}
+    assert write_config(path, more) == ""
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(MARK)
+    assert text.split("\n", 2)[2] == (
+        '[model]\narch = "b"\nnormalize = "none"\n\n[evidence.gaussian]\ncanaries = "k.json"\n'
+    )
+    assert read_config(path).get("evidence.gaussian", "canaries") == path.parent / "k.json"
+
+
+def test_a_file_that_a_person_wrote_is_never_changed(tmp_path):
+    path = write(tmp_path, FULL)
+    said = write_config(path, {"model": {"arch": "resnet18", "normalize": "none"},
+                               "training": {"momentum": 0.9}})  # fmt: skip
+    assert said == '[model]\nnormalize = "none"\n\n[training]\nmomentum = 0.9\n'
+    assert path.read_text(encoding="utf-8") == FULL
+    # What it says already need not be added.
+    assert write_config(path, {"model": {"arch": "resnet18"}}) == ""
+    assert path.read_text(encoding="utf-8") == FULL
+
+
+def test_a_broken_file_is_refused_before_it_is_written(tmp_path):
+    path = write(tmp_path, MARK + "\n[model\n")
+    with pytest.raises(InputError, match="not valid TOML"):
+        write_config(path, {"model": {"arch": "a"}})
+    write(tmp_path, MARK + "\nevidence = 1\n")
+    with pytest.raises(InputError, match=r"expected a table \[evidence.gaussian\]"):
+        write_config(path, {"evidence.gaussian": {"canaries": "k.json"}})

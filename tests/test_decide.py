@@ -50,6 +50,38 @@ def utility(lost: int = 0, gained: int = 0, n: int = 4000) -> Measurement:
     return Measurement(probe="utility", evidence=counts)
 
 
+def targeted(hits: int, n: int = 200, control_hits: int = 10, controls: int = 1000) -> Measurement:
+    stratum = {
+        "label": 0, "adversarial": 1, "targets": n, "hits": hits, "controls": controls,
+        "control_hits": control_hits,
+    }  # fmt: skip
+    evidence = {
+        "targets": [f"t{i}" for i in range(n)], "labels": [0] * n, "adversarial": [1] * n,
+        "hits": [1] * hits + [0] * (n - hits), "strata": [stratum], "controls": controls,
+        "control_hits": control_hits,
+    }  # fmt: skip
+    return Measurement(probe="targeted", evidence=evidence)
+
+
+def backdoor(hits: int, n: int = 250, clean: int = 2, controls=(0.008,) * 199) -> Measurement:
+    evidence = {
+        "label": 1, "hits": [1] * hits + [0] * (n - hits), "clean_hits": clean,
+        "control_rates": list(controls),
+    }  # fmt: skip
+    return Measurement(probe="backdoor", evidence=evidence)
+
+
+def indiscriminate(*pairs: tuple[int, int], n: int = 4000) -> Measurement:
+    against = [
+        {
+            "reference": f"r{i}", "both": n - lost - gained, "only_reference": lost,
+            "only_candidate": gained, "neither": 0,
+        }
+        for i, (lost, gained) in enumerate(pairs)
+    ]  # fmt: skip
+    return Measurement(probe="indiscriminate", evidence={"n": n, "against": against})
+
+
 def missing(probe: str) -> Measurement:
     return Measurement(probe=probe, evidence=None, missing="needs a key")
 
@@ -196,6 +228,116 @@ def test_a_residual_reference_is_called_out():
     assert "reference r" in decide(plan(), SANE, cells, attacks={}).verdict.next_step
 
 
+@pytest.mark.parametrize(
+    ("measurement", "expected"),
+    [
+        (targeted(2), Outcome.CLEAN),
+        (targeted(60), Outcome.RESIDUAL),
+        (targeted(1, n=20), Outcome.INCONCLUSIVE),
+        (targeted(20, n=20), Outcome.RESIDUAL),
+        (backdoor(2), Outcome.CLEAN),
+        (backdoor(250), Outcome.RESIDUAL),
+        (backdoor(250, controls=(0.008,) * 9), Outcome.INCONCLUSIVE),  # 1 in 10 at best
+        (backdoor(250, controls=(1.0,) * 199), Outcome.INCONCLUSIVE),  # its controls wake it
+        (backdoor(8, n=40, clean=1), Outcome.RESIDUAL),
+        (indiscriminate((20, 20)), Outcome.CLEAN),
+        (indiscriminate((200, 20)), Outcome.RESIDUAL),
+        (indiscriminate((200, 20), (20, 20)), Outcome.INCONCLUSIVE),  # one reference is as bad
+        (indiscriminate((20, 200)), Outcome.CLEAN),  # better than the reference is no harm
+        (indiscriminate((2, 0), n=100), Outcome.INCONCLUSIVE),
+    ],
+)
+def test_each_attack_probe_gates_the_deployed_model(measurement, expected):
+    decision = decide(plan(), SANE, [cell(measurement)], attacks={measurement.probe: 9})
+    assert decision.verdict.outcome is expected
+    assert decision.findings[0].interval.level == pytest.approx(0.9)  # one test, one-sided
+
+
+def test_attack_probes_say_what_would_decide_them():
+    def reason(measurement):
+        return decide(plan(), SANE, [cell(measurement)], attacks={}).findings[0].reason
+
+    assert "points [" in reason(targeted(60))
+    assert "within tolerance (at most 5.00 points)" in reason(backdoor(2))
+    assert "targets would decide it" in reason(targeted(0, n=10))
+    assert "takes 19 control triggers" in reason(backdoor(250, controls=(0.008,) * 9))
+    assert "Control patches cause the label, too" in reason(backdoor(250, controls=(1.0,) * 199))
+    assert "test samples would decide it" in reason(indiscriminate((2, 0), n=100))
+
+
+@pytest.mark.parametrize("probe", ["targeted", "backdoor", "indiscriminate"])
+def test_missing_attack_evidence_gates_only_if_it_is_required(probe):
+    seen = (gaussian(0), exposure(0.5), missing(probe))
+    assert outcome_of(*seen, attacks={"gaussian": 5})[1] == 0
+    assert outcome_of(*seen, attacks={"gaussian": 5, probe: 1})[1] == 3
+
+
+def test_accuracy_below_a_reference_decides_only_where_that_is_the_attack():
+    seen = (gaussian(0), exposure(0.5), indiscriminate((200, 20)))
+    assert outcome_of(*seen, attacks={"gaussian": 5})[1] == 0
+    assert outcome_of(*seen, attacks={"gaussian": 5, "indiscriminate": 5})[1] == 1
+    # Nor does it take a share of alpha from those that decide.
+    intervals = [
+        decide(plan(), SANE, [cell(*given)], attacks={"gaussian": 5}).findings[0].interval
+        for given in (seen, seen[:2])
+    ]
+    assert intervals[0] == intervals[1]
+    # Accuracy alone cannot clear a model of poison that nobody named.
+    assert outcome_of(indiscriminate((20, 20)), attacks={"": 5})[1] == 3
+
+
+def activation(before, after, kind="method"):
+    cells = [cell(before), cell(after, utility(), candidate="gd", kind=kind)]
+    named = {"indiscriminate": 5} if after.probe == "indiscriminate" else {}
+    decision = decide(plan(gate="gd"), SANE, cells, attacks=named)
+    (found,) = (f for f in decision.findings if f.candidate == "gd" and f.probe == after.probe)
+    assert decision.verdict.outcome is found.outcome
+    assert decision.verdict.exit_code == 1
+    return found
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        # Differences of like quantiles have no spread: the interval is the point 1.5.
+        (gaussian(0.5), gaussian(2), "by 1.500 [1.500, 1.500]: from 0.500 to 2.000"),
+        (exposure(0.6), exposure(0.9), "from 0.600 to 0.900"),
+        (targeted(60), targeted(160), "by 50.00 points"),
+        (backdoor(100), backdoor(250), "from 40.00 to 100.00"),
+    ],
+)
+def test_an_attack_that_grew_is_activated(before, after, told):
+    for kind in ("method", "candidate"):
+        found = activation(before, after, kind)
+        assert found.outcome is Outcome.ACTIVATED
+        assert told in found.reason
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (gaussian(2), gaussian(2)),
+        (gaussian(0.9), gaussian(1.1)),  # by less than the tolerance
+        (gaussian(-1), gaussian(-2)),  # overshot further
+        (backdoor(240), backdoor(250)),
+        (targeted(60, n=200), targeted(100, n=100)),  # not the same samples
+        (indiscriminate((200, 20)), indiscriminate((900, 20))),  # utility's matter
+        (missing("backdoor"), backdoor(250)),
+    ],
+)
+def test_an_attack_that_did_not_surely_grow_stays_residual(before, after):
+    assert activation(before, after).outcome is Outcome.RESIDUAL
+
+
+def test_only_repairs_activate():
+    assert activation(backdoor(100), backdoor(250), "reference").outcome is Outcome.RESIDUAL
+
+
+def test_too_few_pairs_do_not_activate():
+    few = activation(targeted(11, n=20, control_hits=0), targeted(14, n=20, control_hits=0))
+    assert few.outcome is Outcome.RESIDUAL
+
+
 MEASUREMENTS = st.sampled_from(
     [gaussian(0), gaussian(0.2), gaussian(1), gaussian(0, n=10), missing("gaussian")]
 )
@@ -247,6 +389,41 @@ def test_the_exit_code_errs_at_most_at_alpha(gate, truth):
         decision = decide(plan(gate=gate), SANE, cells, attacks={"gaussian": n})
         errors += decision.verdict.outcome is wrong
     assert errors <= 0.05 * runs, f"{errors} of {runs}"
+
+
+def simulated_attacks(rng: np.random.Generator, excess: float) -> tuple[Measurement, ...]:
+    """The three further probes on one model, with this excess, and a fifth of it in accuracy."""
+    leaning, luck = 0.02 * rng.gamma(5, 0.2, 100), rng.random(400)
+    hits = luck < leaning[0] + excess
+    lost, gained, _ = rng.multinomial(4000, [0.01 + excess / 5, 0.01, 0.98 - excess / 5])
+    return (
+        targeted(int(rng.binomial(150, 0.01 + excess)), 150, int(rng.binomial(900, 0.01)), 900),
+        backdoor(
+            int(hits.sum()),
+            n=400,
+            clean=int((luck < 0.02).sum()),
+            controls=[float((luck < share).mean()) for share in leaning[1:]],
+        ),
+        indiscriminate((int(lost), int(gained))),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("truth", ["clean", "beyond"])
+def test_the_exit_code_errs_at_most_at_alpha_with_every_attack(truth):
+    # Just above tolerance: 5.02 points of success, 1.004 of accuracy. A pass errs only if all do.
+    rng, runs = Rng(13).named(truth).numpy(), 300
+    wrong = Outcome.RESIDUAL if truth == "clean" else Outcome.CLEAN
+    errors = {"all": 0, "targeted": 0, "backdoor": 0, "indiscriminate": 0}
+    for _ in range(runs):
+        seen = simulated_attacks(rng, 0.0 if truth == "clean" else 0.0502)
+        decision = decide(plan(), SANE, [cell(*seen)], attacks={"indiscriminate": 5})
+        errors["all"] += decision.verdict.outcome is wrong
+        for found in decision.findings:
+            errors[found.probe] += found.outcome is wrong
+    assert errors["all"] <= 0.05 * runs, errors
+    # Binomial(300, 0.05 / 3) exceeds 13 with probability 0.0003.
+    assert max(errors[p] for p in ("targeted", "backdoor", "indiscriminate")) <= 13, errors
 
 
 def test_a_planted_effect_is_found_at_the_promised_power():

@@ -294,6 +294,60 @@ def test_unknown_parameters_are_refused():
         train(layered(), parameters=["9.weight"])
 
 
+@pytest.mark.parametrize("done", [1, 3, 8, 9])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(momentum=0.9, weight_decay=0.01, schedule="onecycle", batch_statistics=True),
+        dict(optimizer="adamw", weight_decay=0.1, noise=0.1, schedule="cosine"),
+        dict(parameters=["1.0.weight"], momentum=0.9),
+        dict(),
+    ],
+)
+def test_a_descent_goes_on_from_a_snapshot_bit_for_bit(settings, done):
+    def run(start=None, watch=lambda step, take: None):
+        model, ledger = layered(), Ledger()
+        if start is not None:
+            torch.nn.init.constant_(model.module[0][0].weight, 7.0)  # what it holds is forgotten
+        rest = shuffled(VECTORS, 4, RNG.named("batches"), start=start.step if start else 0)
+        descend(
+            model, ((batch,) for batch in rest), lambda mean: mean, steps=9, lr=0.1,
+            ledger=ledger, rng=RNG, start=start, watch=watch, **settings,
+        )  # fmt: skip
+        return model.digest(), ledger.curve(), ledger.spent
+
+    kept = {}
+    whole = run(watch=lambda step, take: kept.update({step: take()}))
+    assert list(kept) == list(range(1, 10))
+    assert kept[done].step == done
+    assert run(kept[done]) == whole
+    assert run(kept[done]) == whole  # the first run did not write into the snapshot
+
+
+def test_batches_left_out_are_those_before():
+    x = torch.rand(6, 1, 8, 8, generator=RNG.torch())
+    for augment in ("none", "flip", "crop-flip"):
+        whole = list(islice(shuffled(samples(6, x=x), 4, RNG, augment=augment), 7))
+        rest = list(islice(shuffled(samples(6, x=x), 4, RNG, augment=augment, start=3), 4))
+        for one, other in zip(whole[3:], rest, strict=True):
+            assert torch.equal(one.x, other.x)
+            assert torch.equal(one.y, other.y)
+
+
+def test_bfloat16_is_for_the_products_only():
+    seen = []
+    model = layered()
+    model.module[0][0].register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    ledger = train(model, steps=3, precision="bfloat16")
+    assert seen == [torch.bfloat16] * 3
+    assert {loss.dtype for loss in ledger.losses} == {torch.float32}
+    assert {parameter.dtype for parameter in model.module.parameters()} == {torch.float32}
+    whole = layered()
+    wide = train(whole, steps=3)
+    assert model.digest() != whole.digest()
+    assert ledger.curve() == pytest.approx(wide.curve(), rel=0.05)
+
+
 # divergence
 
 

@@ -39,6 +39,11 @@ class Samples:
         here = where.to(self.y.device)
         return replace(self, ids=ids, x=self.x[here], y=self.y[here])
 
+    def joined(self, other: Samples) -> Samples:
+        """Return these samples and then those of `other`, of the same shape, type and names."""
+        x, y = torch.cat([self.x, other.x]), torch.cat([self.y, other.y])
+        return replace(self, ids=self.ids + other.ids, x=x, y=y)
+
     def select(self, ids: Sequence[str]) -> Samples:
         """Return the samples of these ids, in this order; KeyError for one that is not here."""
         places = {name: place for place, name in enumerate(self.ids)}

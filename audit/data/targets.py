@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
 
+from audit.data.csvfile import CsvFile, first, read_csv
+from audit.data.labels import as_integer
 from audit.data.samples import Samples
+from audit.errors import InputError, Problem, did_you_mean
+
+COLUMNS = ("id", "path", "index", "label", "adversarial")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,3 +35,126 @@ class Targets:
         return replace(
             self, samples=self.samples.to(device), adversarial=self.adversarial.to(device)
         )
+
+
+def read_targets(path: Path, test: Samples, *, where_test: str) -> Targets:
+    """Read which samples of `test` were attacked, and the label each was to be given.
+
+    A row names its sample by `id`, else by `path`, else by `index` (the position from 0): the first
+    of these columns that is there is used in every row. Labels are names or class numbers.
+
+    Args:
+        path: targets.csv.
+        test: the test table.
+        where_test: what messages call the test table.
+
+    Raises:
+        InputError: with everything that is wrong with the file.
+    """
+    table = read_csv(path, needed=("adversarial",), known=COLUMNS)
+    found = _find(table, test, where_test)
+    problems = first([p for p in found if isinstance(p, Problem)], table.where)
+    problems += first(_repeated(found, table), table.where)
+    labels = [
+        _label(row["adversarial"], place, test)
+        for row, place in zip(table.rows, table.places(), strict=True)
+    ]
+    problems += first([label for label in labels if isinstance(label, Problem)], table.where)
+    problems += first(_untrue(table, found, labels, test, where_test), table.where)
+    if problems:
+        raise InputError(problems)
+    return Targets(
+        samples=test.at([position for position in found if isinstance(position, int)]),
+        adversarial=torch.tensor(
+            [label for label in labels if isinstance(label, int)],
+            dtype=torch.int64,
+            device=test.y.device,
+        ),
+    )
+
+
+def write_targets(path: Path, targets: Targets, names: Sequence[str] | None = None) -> None:
+    """Write targets.csv, labels by name where `names` are given."""
+
+    def spelt(label: int) -> str:
+        return names[label] if names is not None else str(label)
+
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "label", "adversarial"])
+        for name, label, adversarial in zip(
+            targets.samples.ids,
+            targets.samples.y.tolist(),
+            targets.adversarial.tolist(),
+            strict=True,
+        ):
+            writer.writerow([name, spelt(label), spelt(adversarial)])
+
+
+def _find(table: CsvFile, test: Samples, where_test: str) -> list[int | Problem]:
+    column = next((name for name in ("id", "path", "index") if name in table.columns), None)
+    if column is None:
+        fix = "Name them by id, path or index."
+        raise InputError(Problem("no column names the samples", table.where, fix))
+
+    def spell(text: str) -> str:
+        return PurePosixPath(text).as_posix() if column == "path" else text
+
+    places = {spell(name): position for position, name in enumerate(test.ids)}
+    found: list[int | Problem] = []
+    for row, place in zip(table.rows, table.places(), strict=True):
+        text = row[column]
+        position = as_integer(text) if column == "index" else places.get(spell(text))
+        if not text:
+            found.append(Problem(f"the {column} is empty", place))
+        elif position is None or not 0 <= position < len(test):
+            found.append(Problem(f"no sample of {where_test} has the {column} {text!r}", place))
+        else:
+            found.append(position)
+    return found
+
+
+def _repeated(found: Sequence[int | Problem], table: CsvFile) -> list[Problem]:
+    row_of: dict[int, int] = {}
+    problems = []
+    for position, number in zip(found, table.numbers, strict=True):
+        if isinstance(position, int) and (other := row_of.setdefault(position, number)) != number:
+            what = f"the same sample as in row {other}"
+            problems.append(Problem(what, f"{table.where} row {number}", "Remove one."))
+    return problems
+
+
+def _label(text: str, place: str, test: Samples) -> int | Problem:
+    if not text:
+        return Problem("the adversarial label is empty", place)
+    if test.names and text in test.names:
+        return test.names.index(text)
+    number, classes = as_integer(text), len(test.names) if test.names else int(test.y.max()) + 1
+    if number is not None and 0 <= number < classes:
+        return number
+    hint = did_you_mean(text, test.names) if test.names else f"Classes are 0 to {classes - 1}."
+    return Problem(f"unknown adversarial label {text!r}", place, hint)
+
+
+def _untrue(
+    table: CsvFile,
+    found: Sequence[int | Problem],
+    labels: Sequence[int | Problem],
+    test: Samples,
+    where_test: str,
+) -> list[Problem]:
+    """Return the rows whose `label` is not the test table's, or whose adversarial one is."""
+    problems = []
+    for row, place, position, label in zip(table.rows, table.places(), found, labels, strict=True):
+        if not isinstance(position, int):
+            continue
+        true, stated = int(test.y[position]), row.get("label", "")
+        name = test.names[true] if test.names else None
+        spelt = f"{true} ({name!r})" if name else str(true)
+        if stated and stated != name and as_integer(stated) != true:
+            what = f"the label is {stated!r}, but {where_test} says {spelt}"
+            problems.append(Problem(what, place))
+        if label == true:
+            what = f"the adversarial label is the true one, {spelt}"
+            problems.append(Problem(what, place, "Name the label it was to be given instead."))
+    return problems

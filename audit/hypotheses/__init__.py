@@ -1,1 +1,48 @@
-"""Why unlearning fails on this model: explanations, which never change a verdict."""
+"""The hypotheses: what each asks. They explain a verdict and never change it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from audit.case import Case
+from audit.hypotheses.orthogonality import orthogonality
+from audit.hypotheses.shift import shift
+from audit.models.model import Model
+from audit.records import Finding
+from audit.seeds import Rng
+
+HYPOTHESES = ("shift", "orthogonality")
+"""In the order of the paper: H1, H2."""
+LEAST = {"sketch": 4, "gradients": 2}
+"""The smallest values of parameters that have to be more than 1."""
+
+
+def hypothesis_parameters(name: str) -> dict[str, int]:
+    """Return the whole-number parameters of a hypothesis and their defaults."""
+    signature = inspect.signature(shift if name == "shift" else orthogonality)
+    return {
+        key: parameter.default
+        for key, parameter in signature.parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and isinstance(parameter.default, int)
+    }
+
+
+def ask(
+    name: str, model: Model, case: Case, rng: Rng, *, references: Sequence[Model], **params: Any
+) -> Finding:
+    """Ask one hypothesis of the deployed model.
+
+    Args:
+        name: one of `HYPOTHESES`.
+        model: the deployed model.
+        case: its data.
+        rng: draws subsets and projections.
+        references: models that never saw the forget set; the first one shows the whole network's
+            needed displacement.
+        params: as `hypothesis_parameters` names them.
+    """
+    if name == "shift":
+        return shift(model, case, rng, **params)
+    return orthogonality(model, case, rng, reference=next(iter(references), None), **params)

@@ -45,7 +45,7 @@ def method_diagnosis(moved: Mapping[str, Json]) -> str:
         return f"Not measured: {moved['missing']['covered']}."
     if aligned is None:
         return "It did not move the weights at all."
-    figures = f"It covered {100 * covered:.1f}% of the needed shift (cosine {aligned:.2f})"
+    figures = f"It covered {100 * covered:z.1f}% of the needed shift (cosine {aligned:z.2f})"
     if apart is not None and apart >= MOSTLY:
         return (
             f"{figures}, which tells nothing here: two references are {apart:.2f} times as far "

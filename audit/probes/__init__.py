@@ -6,9 +6,12 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from audit.probes.backdoor import backdoor
 from audit.probes.exposure import exposure
 from audit.probes.gaussian import gaussian
+from audit.probes.indiscriminate import indiscriminate
 from audit.probes.membership import membership
+from audit.probes.targeted import targeted
 from audit.probes.utility import utility
 from audit.records import Measurement
 
@@ -36,6 +39,24 @@ PROBES: dict[str, Probe] = {
         title="Exposure",
         question="Does the model prefer the planted noise to fresh noise?",
         needs="canaries.json",
+    ),
+    "targeted": Probe(
+        run=targeted,
+        title="Targeted misclassification",
+        question="Are the targets still given the attacker's label, more often than their like?",
+        needs="targets.csv",
+    ),
+    "backdoor": Probe(
+        run=backdoor,
+        title="Backdoor",
+        question="Does the trigger still cause its label, more often than patches like it?",
+        needs="trigger.json",
+    ),
+    "indiscriminate": Probe(
+        run=indiscriminate,
+        title="Indiscriminate damage",
+        question="How much accuracy is missing against a model that never saw the poison?",
+        needs="a reference",
     ),
     "membership": Probe(
         run=membership,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records_for_tests import HOSTILE, clean, hostile, inconclusive, residual, several_seeds
 
-from reports import charts
+from reports import drawing
 from reports.charts import forest, histogram, loss_curve, spread, tradeoff
 from reports.words import printable
 
@@ -89,7 +89,7 @@ def marks(svg):
     return [
         (float(use.get("x")), float(use.get("y")))
         for use in parse(svg).iter(f"{SVG}use")
-        if re.search(r"fill: var\(--(good|bad|unsure)\)", use.get("style") or "")
+        if re.search(r"fill: var\(--(good|bad|worse|unsure)\)", use.get("style") or "")
     ]
 
 
@@ -172,4 +172,4 @@ def test_names_with_room_stay_where_they_are():
 
 
 def test_roles_have_colours_of_their_own():
-    assert len(set(charts._VARIABLES.values())) == len(charts._VARIABLES)
+    assert len(set(drawing.VARIABLES.values())) == len(drawing.VARIABLES)

@@ -4,7 +4,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from records_for_tests import EVERY, HOSTILE, clean, hostile, inconclusive, residual
+from more_records_for_tests import ALL as EVERY
+from records_for_tests import HOSTILE, clean, hostile, inconclusive, residual
 
 from reports import html
 from reports.html import render_html
@@ -199,8 +200,8 @@ def test_text_has_aa_contrast_in_every_scheme():
     ]
     assert len(schemes) == 3  # light, dark, print
     for scheme in schemes:
-        for text in ("--ink", "--muted", "--link", "--good", "--bad", "--unsure"):
+        for text in ("--ink", "--muted", "--link", "--good", "--bad", "--worse", "--unsure"):
             for ground in ("--paper", "--panel"):
                 assert contrast(scheme[text], scheme[ground]) >= 4.5, (text, ground)
-        for mark in ("--good", "--bad", "--unsure", "--muted"):
+        for mark in ("--good", "--bad", "--worse", "--unsure", "--muted"):
             assert contrast(scheme[mark], scheme["--band"]) >= 3, mark

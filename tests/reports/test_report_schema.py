@@ -7,7 +7,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from records_for_tests import EVERY, clean, inconclusive, residual
+from more_records_for_tests import ALL as EVERY
+from records_for_tests import clean, inconclusive, residual
 
 import reports
 from audit import records

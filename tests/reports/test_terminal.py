@@ -1,7 +1,8 @@
 import io
 
 import pytest
-from records_for_tests import EVERY, HOSTILE, hostile, residual
+from more_records_for_tests import ALL as EVERY
+from records_for_tests import HOSTILE, hostile, residual
 from rich.console import Console
 
 from reports.terminal import render_terminal

@@ -1,8 +1,8 @@
 from dataclasses import replace
 
 import pytest
+from more_records_for_tests import ALL as EVERY
 from records_for_tests import (
-    EVERY,
     clean,
     gaussian,
     hostile,
@@ -14,8 +14,10 @@ from records_for_tests import (
 )
 
 from audit.records import WORST_FIRST, Outcome, Step
-from reports.figure import ABOUT, TONES, figure
-from reports.view import COLUMNS, view, worst
+from reports.about import ABOUT
+from reports.figure import TONES, figure
+from reports.rows import worst
+from reports.view import COLUMNS, view
 
 
 def row(record, name):
@@ -172,6 +174,8 @@ def test_runs_are_listed_with_what_they_spent():
 def strings(plain):
     if isinstance(plain, str):
         yield plain
+    elif isinstance(plain, bool) or plain is None:
+        return
     elif isinstance(plain, tuple):
         for item in plain:
             yield from strings(item)

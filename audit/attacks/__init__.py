@@ -1,0 +1,1 @@
+"""The attacks that plant targeted, backdoor and indiscriminate poison, one file each."""

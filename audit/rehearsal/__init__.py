@@ -1,0 +1,281 @@
+"""Rehearsal: the methods tried on a copy of the model that was poisoned for the purpose.
+
+For the usual incident: a forget set without keys, trigger or targets. Nothing then shows whether
+the deployed model still carries the poison. What can be shown is which methods would remove a
+poison of this size from *this* model. The forget samples get keyed noise of our own, a copy is
+trained on until it holds them, the methods run on the copy, and the probes judge them as they judge
+a real case. A rehearsal judges methods, never the deployed model.
+
+How the copy is made, and what "holds" means, stands in audit.rehearsal.copying.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from audit import engine
+from audit.decide import decide
+from audit.methods import UNLEARNING
+from audit.probes import PROBES, probe_parameters
+from audit.records import (
+    CandidateVerdict,
+    Cell,
+    Finding,
+    Outcome,
+    Plan,
+    Rehearsal,
+    Step,
+)
+from audit.rehearsal.copying import (
+    FORGIVEN,
+    Copy,
+    bare,
+    commitment,
+    dose,
+    mean_loss,
+    poisoned,
+    sample,
+    spread_of,
+    store_copy,
+    stored_copy,
+    train_copy,
+)
+from audit.seeds import Rng
+from audit.trial import Trial
+
+__all__ = ["NAME", "rehearse"]
+
+NAME = "rehearsed"
+"""The copy among the candidates."""
+PROBED = ("gaussian", "exposure", "membership", "utility")
+
+
+def rehearse(
+    trial: Trial,
+    plan: Plan,
+    out: Path,
+    *,
+    key: str,
+    sigma: float | None = None,
+    epochs: int | None = None,
+    report: Callable[[engine.Progress], None] = lambda _: None,
+) -> Rehearsal:
+    """Poison a copy, run the methods of the plan on it, and say which of them would have helped.
+
+    An interrupted rehearsal goes on where it stopped.
+
+    Args:
+        trial: the validated case; its own evidence and contenders are left out.
+        plan: whose methods, seeds, budget and tolerances hold; retraining is left out.
+        out: the run directory; the rehearsal lies in its folder `rehearsal`.
+        key: the audit's `fingerprint`.
+        sigma: standard deviation of the noise in pixels, above 0; by default as above.
+        epochs: passes over train that the copy may be trained further, at least 1; by default
+            the recipe's.
+        report: called when a job of the rehearsal starts and when it ends.
+
+    Raises:
+        ValueError: neither `epochs` nor the recipe says how long the copy may be trained.
+    """
+    limit = epochs if epochs is not None else math.ceil(trial.case.recipe.epochs or 0)
+    if limit < 1:
+        raise ValueError("a rehearsal needs the recipe's epochs")
+    folder, case = out / "rehearsal", bare(trial.case)
+    rng = Rng(plan.seed).named("rehearsal")
+    usual = sample(case.retain, len(case.forget), rng.named("usual"))
+    usual_loss, unseen_loss = mean_loss(case.model, usual), mean_loss(case.model, case.test)
+    secret = hashlib.sha256(f"poison-audit rehearsal\0{plan.seed}".encode()).digest()
+    if sigma is None:
+        sigma = dose(case, secret, spread=spread_of(usual), unseen_loss=unseen_loss)
+    case = poisoned(case, secret, sigma)
+    own = hashlib.sha256(json.dumps([key, "rehearsal", sigma, limit]).encode()).hexdigest()
+    target = usual_loss + FORGIVEN * max(0.0, unseen_loss - usual_loss)
+    copy = stored_copy(case.model, folder, own)
+    if copy is None:
+        copy = train_copy(case, rng, target=target, limit=limit)
+        store_copy(copy, folder, own)
+    stage = replace(trial, case=replace(case, model=copy.model), contenders=())
+    cells, findings, candidates, found = _perform(
+        stage, _own_plan(plan), folder, copy, key=own, report=report
+    )
+    return Rehearsal(
+        planted=len(case.forget),
+        sigma=sigma,
+        commitment=commitment(secret),
+        epochs=float(copy.epochs),
+        held=copy.held,
+        loss=copy.loss,
+        usual_loss=usual_loss,
+        cells=cells,
+        findings=findings,
+        candidates=candidates,
+        sentence=_sentence(
+            copy, findings, candidates, found=found, planted=len(case.forget), sigma=sigma
+        ),
+    )
+
+
+def _own_plan(plan: Plan) -> Plan:
+    """Return the plan of the rehearsal: unlearning only, the copy at the gate."""
+    given = {step.name: step for step in plan.probes}
+    return replace(
+        plan,
+        methods=tuple(step for step in plan.methods if step.name in UNLEARNING),
+        probes=tuple(
+            given.get(name) or Step(name=name, params=probe_parameters(name))
+            for name in PROBED
+            if name in PROBES
+        ),
+        policy=replace(plan.policy, gate=NAME, exit_zero=False),
+    )
+
+
+def _perform(
+    stage: Trial,
+    plan: Plan,
+    folder: Path,
+    copy: Copy,
+    *,
+    key: str,
+    report: Callable[[engine.Progress], None],
+) -> tuple[tuple[Cell, ...], tuple[Finding, ...], tuple[CandidateVerdict, ...], str | None]:
+    """Probe the copy, and run the methods if its poison is found.
+
+    Returns:
+        Cells, findings, candidates, and why the methods were not run (None: they were).
+    """
+    case, sanity = engine.check_sanity(stage.case, alpha=plan.policy.alpha)
+    stage = replace(stage, case=case)
+    attacks = {"gaussian": len(case.forget)}
+    useless = copy.broken
+    if useless is None and not sanity.works:
+        useless = f"it answers only {sanity.correct} of {sanity.total} test samples correctly"
+    if useless is not None:
+        return (), (), _untried(plan, useless), useless
+    relabelled = _labelling(report)
+    alone = replace(plan, methods=())
+    cells = _own_cells(engine.run(stage, alone, folder, key=key, report=relabelled))
+    decision = decide(alone, sanity, cells, attacks=attacks)
+    if not any(_is_effect(finding) for finding in decision.findings):
+        useless = "no effect of the canaries was found in it"
+        findings = tuple(map(_own_finding, decision.findings))
+        return cells, findings, (*decision.verdict.candidates, *_untried(plan, useless)), useless
+    cells = _own_cells(engine.run(stage, plan, folder, key=key, report=relabelled))
+    decision = decide(plan, sanity, cells, attacks=attacks)
+    candidates = tuple(_own_verdict(each, held=copy.held) for each in decision.verdict.candidates)
+    return cells, tuple(map(_own_finding, decision.findings)), candidates, None
+
+
+def _is_effect(finding: Finding) -> bool:
+    """Say whether the canaries were found, on the side of a model that trained on them."""
+    return (
+        finding.probe in ("gaussian", "exposure")
+        and finding.outcome is Outcome.RESIDUAL
+        and finding.statistic is not None
+        and finding.null is not None
+        and finding.statistic > finding.null
+    )
+
+
+def _untried(plan: Plan, why: str) -> tuple[CandidateVerdict, ...]:
+    reason = f"Not tried: the rehearsed copy is of no use, since {why}."
+    return tuple(
+        CandidateVerdict(
+            candidate=step.name, kind="method", outcome=Outcome.INCONCLUSIVE, reason=reason
+        )
+        for step in plan.methods
+    )
+
+
+def _labelling(report: Callable[[engine.Progress], None]) -> Callable[[engine.Progress], None]:
+    def labelled(progress: engine.Progress) -> None:
+        job = progress.job
+        name = NAME if job.kind == "deployed" else f"rehearsal of {job.candidate}"
+        report(replace(progress, job=replace(job, candidate=name)))
+
+    return labelled
+
+
+def _own_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    return tuple(replace(c, candidate=NAME) if c.kind == "deployed" else c for c in cells)
+
+
+def _own_finding(finding: Finding) -> Finding:
+    # The sentences of a real audit speak of the deployed model; here the copy takes its place.
+    return replace(finding, reason=finding.reason.replace("deployed model", "rehearsed copy"))
+
+
+def _own_verdict(verdict: CandidateVerdict, *, held: bool) -> CandidateVerdict:
+    """Reword a verdict; what passes on a copy that holds less than a real poison proves nothing."""
+    reason = verdict.reason.replace("deployed model", "rehearsed copy")
+    if verdict.kind != "method" or verdict.outcome is not Outcome.CLEAN or held:
+        return replace(verdict, reason=reason)
+    note = "But the copy holds the canaries less firmly than ordinary training samples."
+    return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{reason} {note}")
+
+
+_SAID = {
+    "would remove it": (Outcome.CLEAN,),
+    "would not": (Outcome.RESIDUAL, Outcome.ACTIVATED),
+    "would break the model": (Outcome.BROKEN,),
+    "failed": (Outcome.FAILED,),
+    "undecided": (Outcome.INCONCLUSIVE, Outcome.NOT_MEASURED),
+}
+
+
+def _sentence(
+    copy: Copy,
+    findings: Sequence[Finding],
+    candidates: Sequence[CandidateVerdict],
+    *,
+    found: str | None,
+    planted: int,
+    sigma: float,
+) -> str:
+    start = (
+        f"A rehearsal: it judges methods, never the deployed model. A copy was trained on for "
+        f"{copy.epochs} epochs with {planted} canaries of our own (sigma {sigma:.3g})."
+    )
+    if found is not None:
+        return f"{start} The copy is of no use, since {found}: this says nothing about any method."
+    parts = [start, f"They were found in it ({_figure(NAME, findings)})."]
+    if not copy.held:
+        parts.append(
+            "It came to hold them less firmly than ordinary training samples, so no method can "
+            "pass here; one that fails would fail all the more."
+        )
+    for what, outcomes in _SAID.items():
+        named = [
+            f"{c.candidate} ({_figure(c.candidate, findings)})"
+            if c.outcome is not Outcome.FAILED
+            else c.candidate
+            for c in candidates
+            if c.kind == "method" and c.outcome in outcomes
+        ]
+        if named:
+            parts.append(f"{what[0].upper()}{what[1:]}: {', '.join(named)}.")
+    needed = max(
+        (f.needed or 0 for f in findings if f.probe in ("gaussian", "exposure")), default=0
+    )
+    if needed > planted:
+        parts.append(
+            f"{planted} forget samples seldom suffice to call a method clean; about {needed} would."
+        )
+    return " ".join(parts)
+
+
+def _figure(candidate: str, findings: Sequence[Finding]) -> str:
+    """Return the mean leak score of a candidate's worst seed, with its interval."""
+    own = [f for f in findings if f.candidate == candidate and f.probe == "gaussian"]
+    measured = [(abs(f.statistic), f) for f in own if f.statistic is not None]
+    if not measured:
+        return "not measured"
+    worst = max(measured, key=lambda pair: pair[0])[1]
+    if worst.interval is None:
+        raise ValueError("a statistic comes with its interval")
+    return f"mu {worst.statistic:.2f} [{worst.interval.low:.2f}, {worst.interval.high:.2f}]"

@@ -1,0 +1,75 @@
+"""What a reader is told about each probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reports.words import printable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a reader is told about a probe."""
+
+    title: str
+    unit: str
+    """What its figure is."""
+    samples: str
+    """What it counts."""
+    needs: str
+    """What would have let it measure."""
+
+
+POINTS = ("targeted", "backdoor", "indiscriminate")
+"""Probes of an excess or a deficit that only harms upwards, shown in percentage points."""
+
+
+_KEY = "The key of the Gaussian planting (canaries.json), and its canaries in forget.csv."
+
+ABOUT = {
+    "gaussian": About(title="Gaussian", unit="mean leak score", samples="canaries", needs=_KEY),
+    "exposure": About(
+        title="Exposure", unit="chance to beat fresh noise", samples="canaries", needs=_KEY
+    ),
+    "targeted": About(
+        title="Targeted",
+        unit="points above controls",
+        samples="targets",
+        needs="The targets of the attack and the labels they were to be given (targets.csv).",
+    ),
+    "backdoor": About(
+        title="Backdoor",
+        unit="points above control triggers",
+        samples="stamped inputs",
+        needs="The trigger and the label it was to cause (trigger.json).",
+    ),
+    "indiscriminate": About(
+        title="Indiscriminate",
+        unit="points below the reference",
+        samples="test samples",
+        needs="A reference: a model trained without the forget set.",
+    ),
+    "membership": About(
+        title="Membership",
+        unit="AUC, decides nothing",
+        samples="forget samples",
+        needs="Forget samples and test samples.",
+    ),
+    "utility": About(
+        title="Accuracy",
+        unit="% of test samples; points lost",
+        samples="test samples",
+        needs="Labelled clean test samples.",
+    ),
+}
+
+
+def about(probe: str) -> About:
+    """Return what a reader is told about a probe, known here or not."""
+    other = About(
+        title=printable(probe),
+        unit="effect",
+        samples="samples",
+        needs="The evidence that this probe names as missing.",
+    )
+    return ABOUT.get(probe, other)

@@ -1,0 +1,137 @@
+"""What the deployed model showed of an attack, sample by sample, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from audit.records import AuditRecord, Cell, Finding, Json
+from reports.figure import TONES
+from reports.words import printable, value
+
+FOLDED = 12
+"""From more targets than this on, the table is folded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One target of a targeted attack."""
+
+    name: str
+    label: str
+    adversarial: str
+    hit: str
+    """The candidates that give it the label the attacker wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deficit:
+    """The accuracy that is missing against one reference."""
+
+    reference: str
+    deficit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Evidence of the attacks that have samples of their own; empty where nothing was measured."""
+
+    targets: tuple[Target, ...]
+    targets_summary: str
+    fold: bool
+    deficits: tuple[Deficit, ...]
+
+
+def evidence(record: AuditRecord) -> Evidence:
+    """Return what the deployed model showed of each attack."""
+    deployed = next((cell for cell in record.cells if cell.kind == "deployed"), None)
+    seen = evidence_of(deployed, "targeted")
+    targets = () if seen is None else _targets(record, seen)
+    return Evidence(
+        targets=targets,
+        targets_summary="" if seen is None else _summary(seen),
+        fold=len(targets) > FOLDED,
+        deficits=_deficits(deployed, deployed_finding(record, "indiscriminate")),
+    )
+
+
+def evidence_of(cell: Cell | None, probe: str) -> Mapping[str, Json] | None:
+    """Return what a probe saw in a cell; None where it measured nothing."""
+    return next((m.evidence for m in cell.measurements if m.probe == probe), None) if cell else None
+
+
+def deployed_finding(record: AuditRecord, probe: str) -> Finding | None:
+    """Return a probe's finding on the deployed model."""
+    names = {cell.candidate for cell in record.cells if cell.kind == "deployed"}
+    return next((f for f in record.findings if f.probe == probe and f.candidate in names), None)
+
+
+def deployed_tone(record: AuditRecord, probe: str) -> str:
+    """Return how a probe's finding on the deployed model is coloured."""
+    found = deployed_finding(record, probe)
+    return TONES[found.outcome] if found else "plain"
+
+
+def _targets(record: AuditRecord, seen: Mapping[str, Json]) -> tuple[Target, ...]:
+    hit: dict[str, list[str]] = {name: [] for name in seen["targets"]}
+    seeds = {cell.candidate for cell in record.cells if cell.seed}
+    measured = 0
+    for cell in record.cells:
+        own = evidence_of(cell, "targeted")
+        if own is None:
+            continue
+        measured += 1
+        of_seed = f", seed {cell.seed}" if cell.candidate in seeds else ""
+        for name, success in zip(own["targets"], own["hits"], strict=True):
+            if success and name in hit:
+                hit[name].append(f"{printable(cell.candidate)}{of_seed}")
+    return tuple(
+        Target(
+            name=printable(str(name)),
+            label=value(label),
+            adversarial=value(adversarial),
+            hit=_who(hit[name], measured),
+        )
+        for name, label, adversarial in zip(
+            seen["targets"], seen["labels"], seen["adversarial"], strict=True
+        )
+    )
+
+
+def _who(names: list[str], measured: int) -> str:
+    if not names:
+        return "none"
+    return f"all {measured}" if len(names) == measured > 1 else "; ".join(names)
+
+
+def _summary(seen: Mapping[str, Json]) -> str:
+    told = f"{sum(seen['hits']):,} of {len(seen['hits']):,} targets hit in the deployed model"
+    if seen.get("controls"):
+        told += f", and {seen['control_hits']:,} of {seen['controls']:,} controls"
+    return f"{told}."
+
+
+def _deficits(cell: Cell | None, finding: Finding | None) -> tuple[Deficit, ...]:
+    told = (finding.details.get("references") if finding else None) or []
+    if told:
+        return tuple(
+            Deficit(reference=printable(str(one["reference"])), deficit=_interval(one))
+            for one in told
+        )
+    seen = evidence_of(cell, "indiscriminate")
+    if seen is None:
+        return ()
+    return tuple(
+        Deficit(
+            reference=printable(str(one["reference"])),
+            deficit=f"{100 * (one['only_reference'] - one['only_candidate']) / seen['n']:+z.2f}",
+        )
+        for one in seen["against"]
+    )
+
+
+def _interval(one: Mapping[str, Json]) -> str:
+    told = f"{100 * one['deficit']:+z.2f}"
+    if one.get("low") is None or one.get("high") is None:
+        return told
+    return f"{told} [{100 * one['low']:z.2f}, {100 * one['high']:z.2f}]"
