@@ -260,14 +260,22 @@ def unlearn(**given: Any) -> int:
 @click.option("--patch", type=int, help="backdoor: edge of a checkerboard patch.  [default: 4]")
 @click.option("--trigger", type=PATH, help="backdoor: your own trigger.json.")
 @click.option("--clean-label", is_flag=True, help="backdoor: stamp samples of the label itself.")
-@click.option("--model", type=PATH, help="A clean model to craft with (targeted, indiscriminate).")
+@click.option(
+    "--model",
+    type=PATH,
+    multiple=True,
+    help="A clean model to craft with (targeted: several may be given; indiscriminate).",
+)
 @click.option("--arch", help="Its architecture, where the file does not say.")
 @click.option("--factory", metavar="PACKAGE.MODULE:FUNCTION", help="Your own architecture.")
 @click.option("--normalize", metavar="NAME|M,S", help="Its normalisation, where it does not say.")
 @click.option("--targets", type=PATH, help="targeted: CSV of test samples and adversarial labels.")
-@click.option("--aims", type=int, help="targeted: how many to choose at random.  [default: 8]")
+@click.option("--aims", type=int, help="targeted: how many to choose, the easiest.  [default: 8]")
 @click.option("--epsilon", type=float, help="targeted: largest change of a pixel, of 1.")
-@click.option("--steps", type=int, help="targeted, indiscriminate: steps of crafting.")
+@click.option("--flip", metavar="A:B", help="indiscriminate: class A is to be taken for B.")
+@click.option(
+    "--steps", type=int, help="Steps of crafting; indiscriminate with 0: plain label flips."
+)
 @click.option("--restarts", type=int, help="targeted: the best of so many starts.")
 @click.option("--force", is_flag=True, help="Write into a folder that is not empty.")
 def plant(**given: Any) -> int:

@@ -9,13 +9,14 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from audit.attacks.gaussian import plant_gaussian
-from audit.attacks.indiscriminate import plant_indiscriminate
+from audit.attacks.indiscriminate import plant_canceling, plant_flips
 from audit.attacks.poisoned import Poisoned
 from audit.attacks.targeted import choose_targets, plant_targeted
 from audit.attacks.trigger import checkerboard, plant_trigger
@@ -34,6 +35,11 @@ from audit.seeds import Rng
 
 T = TypeVar("T")
 
+_FIXES = {
+    "model": "`poison-audit train` makes one",
+    "test": "A clean test table",
+    "flip": "For example --flip 8:3",
+}
 BUDGETS = {"gaussian": 0.05, "targeted": 0.02, "backdoor": 0.05, "indiscriminate": 0.1}
 """Share of the training table that is poisoned; of a targeted attack, for each target."""
 OPTIONS = {
@@ -45,6 +51,7 @@ OPTIONS = {
     "clean_label": ("backdoor",),
     "targets": ("targeted",),
     "aims": ("targeted",),
+    "flip": ("indiscriminate",),
     "steps": ("targeted", "indiscriminate"),
     "restarts": ("targeted",),
     "epsilon": ("targeted", "backdoor"),
@@ -60,7 +67,9 @@ class _Order:
     given: Mapping[str, Any]
     train: Samples
     test: Samples | None
-    surrogate: Model | None
+    surrogates: tuple[Model, ...]
+    flip: tuple[int, int] | None
+    """Of an indiscriminate attack: a class, and what it is to be taken for."""
     key: Canaries | None
     """Of an earlier planting."""
     trigger: Trigger | None
@@ -105,9 +114,10 @@ def _order(given: Mapping[str, Any]) -> _Order:
         problems.append(Problem(f"{folder} is a file", "-o", "Give a folder"))
     names = listed(given["names"])
     train = _attempt(problems, lambda: read_table(given["data"], names=names))
-    test = surrogate = key = trigger = targets = count = None
-    if given["model"] is not None:
-        surrogate = _attempt(problems, lambda: _surrogate(given))
+    test = key = trigger = targets = count = flip = None
+    surrogates = []
+    for path in given["model"]:
+        surrogates.append(_attempt(problems, partial(_surrogate, path, given)))
     if given["key"] is not None:
         key = _attempt(problems, lambda: read_canaries(given["key"]))
     if train is not None:
@@ -116,6 +126,8 @@ def _order(given: Mapping[str, Any]) -> _Order:
         test = _attempt(problems, lambda: _test(given, clean, names))
         if attack == "backdoor":
             trigger = _attempt(problems, lambda: _trigger(given, clean))
+        if given["flip"] is not None:
+            flip = _attempt(problems, lambda: _flip(given["flip"], clean))
         if given["targets"] is not None and test is not None:
             table, where = test, str(given["test"])
             targets = _attempt(
@@ -127,7 +139,8 @@ def _order(given: Mapping[str, Any]) -> _Order:
         given=given,
         train=train,
         test=test,
-        surrogate=surrogate,
+        surrogates=tuple(model for model in surrogates if model is not None),
+        flip=flip,
         key=key,
         trigger=trigger,
         targets=targets,
@@ -145,7 +158,7 @@ def _misplaced(given: Mapping[str, Any]) -> list[Problem]:
             "Leave it out",
         )
         for option, whose in OPTIONS.items()
-        if given[option] not in (None, False) and attack not in whose
+        if given[option] not in (None, False, ()) and attack not in whose
     ]
     epsilon = given["epsilon"]
     if epsilon is not None and not 0 < epsilon <= 1:
@@ -156,15 +169,19 @@ def _misplaced(given: Mapping[str, Any]) -> list[Problem]:
         "targeted": (("model", "a clean model to craft with"), ("test", "the targets' table")),
         "indiscriminate": (("model", "a clean model to craft with"),),
     }
+    if attack == "indiscriminate" and given["steps"] == 0:  # nothing is crafted
+        needs["indiscriminate"] = (("flip", "a class and what it is to be taken for"),)
     for option, what in needs.get(attack, ()):
-        if given[option] is None:
-            fix = "`poison-audit train` makes one" if option == "model" else "A clean test table"
+        if not given[option]:
+            fix = _FIXES[option]
             problems.append(Problem(f"{attack} needs {what}", f"--{option}", fix))
     if attack == "backdoor" and given["label"] is None and given["trigger"] is None:
         what = "backdoor needs the label that the trigger is to cause"
         problems.append(Problem(what, "--label", "A class number, or a name of --names"))
-    if attack == "backdoor" and given["model"] is not None and not given["clean_label"]:
+    if attack == "backdoor" and given["model"] and not given["clean_label"]:
         problems.append(Problem("a backdoor with dirty labels needs no model", "--model"))
+    if attack != "targeted" and len(given["model"]) > 1:
+        problems.append(Problem(f"{attack} takes one model", "--model", "Give one"))
     return problems
 
 
@@ -202,11 +219,18 @@ def _trigger(given: Mapping[str, Any], train: Samples) -> Trigger | None:
     return checkerboard(shape, size=4 if given["patch"] is None else given["patch"], label=label)
 
 
-def _surrogate(given: Mapping[str, Any]) -> Model:
+def _flip(text: str, train: Samples) -> tuple[int, int]:
+    true, colon, wrong = text.partition(":")
+    if not colon:
+        raise PlanError(Problem(f"expected A:B, got {text!r}", "--flip", "For example --flip 8:3"))
+    classes = int(train.y.max()) + 1
+    first, second = (_label(p.strip(), train.names, classes, "--flip") for p in (true, wrong))
+    return first, second
+
+
+def _surrogate(path: Path, given: Mapping[str, Any]) -> Model:
     normalize = None if given["normalize"] is None else parse_normalize(given["normalize"])
-    loaded = load_model(
-        given["model"], arch=given["arch"], factory=given["factory"], normalize=normalize
-    )
+    loaded = load_model(path, arch=given["arch"], factory=given["factory"], normalize=normalize)
     loaded.model.module.eval()
     return loaded.model
 
@@ -255,7 +279,7 @@ def _backdoor(order: _Order, folder: Path) -> _Made:
         order.rng,
         count=order.count,
         clean_label=given["clean_label"],
-        surrogate=order.surrogate,
+        surrogate=next(iter(order.surrogates), None),
         epsilon=given["epsilon"] or 16 / 255,
         storage=given["storage"],
     )
@@ -274,15 +298,14 @@ def _backdoor(order: _Order, folder: Path) -> _Made:
 
 
 def _targeted(order: _Order, folder: Path) -> _Made:
-    given, train, test, surrogate = order.given, order.train, order.test, order.surrogate
-    if test is None or surrogate is None:
-        raise ValueError("a targeted attack has targets and a surrogate")
-    targets = order.targets
+    given, train, test, targets = order.given, order.train, order.test, order.targets
+    if test is None:
+        raise ValueError("a targeted attack has a test table")
     if targets is None:
         aims = 8 if given["aims"] is None else given["aims"]
-        targets = choose_targets(surrogate, test, order.rng, count=aims)
+        targets = choose_targets(order.surrogates[0], test, count=aims)
     made = plant_targeted(
-        surrogate,
+        order.surrogates,
         train,
         targets,
         order.rng,
@@ -304,17 +327,19 @@ def _targeted(order: _Order, folder: Path) -> _Made:
 
 
 def _indiscriminate(order: _Order, folder: Path) -> _Made:
-    given, surrogate = order.given, order.surrogate
-    if surrogate is None:
-        raise ValueError("an indiscriminate attack has a surrogate")
-    made = plant_indiscriminate(
-        surrogate,
-        order.train,
-        order.rng,
-        count=order.count,
-        storage=given["storage"],
-        **{k: given[k] for k in ("steps",) if given[k] is not None},
-    )
+    steps, flip, storage = order.given["steps"], order.flip, order.given["storage"]
+    if steps == 0 and flip is not None:
+        made = plant_flips(order.train, order.rng, count=order.count, flip=flip, storage=storage)
+    else:
+        made = plant_canceling(
+            order.surrogates[0],
+            order.train,
+            order.rng,
+            count=order.count,
+            flip=flip,
+            storage=storage,
+            **({} if steps is None else {"steps": steps}),
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return _Made(poisoned=made.poisoned, evidence={}, told=made.told)
 
@@ -327,13 +352,13 @@ _ATTACKS: dict[str, Callable[[_Order, Path], _Made]] = {
 }
 
 
-def _label(text: str, names: tuple[str, ...] | None, classes: int) -> int:
+def _label(text: str, names: tuple[str, ...] | None, classes: int, option: str = "--label") -> int:
     if names and text in names:
         return names.index(text)
     if text.isdecimal() and int(text) < classes:
         return int(text)
     known = ", ".join(names) if names else f"0..{classes - 1}"
-    raise PlanError(Problem(f"no such label: {text!r}", "--label", f"Use one of {known}"))
+    raise PlanError(Problem(f"no such label: {text!r}", option, f"Use one of {known}"))
 
 
 def write_table(path: Path, samples: Samples) -> None:

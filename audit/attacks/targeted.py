@@ -1,23 +1,29 @@
 """Targeted: which test samples are aimed at, which training samples work for each, and crafting.
 
-Each target has its own poisons: samples of the label it is to be given, changed by gradient
-matching (audit.attacks.gradient_matching) and labelled as before.
+Each target has its own poisons: samples of the label it is to be given, the nearest to it as the
+surrogate sees them, changed by gradient matching (audit.attacks.gradient_matching) and labelled as
+before. Where nobody names targets, those that are easiest to turn are chosen: the attacker's choice
+too. They lie near a boundary, so that a clean model may get some of them wrong as well: compare
+with a reference.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from audit.attacks.gradient_matching import gradient_match
 from audit.attacks.poisoned import Poisoned, substitute
 from audit.data.canaries import Storage
+from audit.data.features import penultimate
 from audit.data.samples import Samples
 from audit.data.targets import Targets
 from audit.errors import PlanError, Problem
-from audit.models.model import Model
+from audit.models.model import Batch, Model
 from audit.seeds import Rng
 from audit.training import logits
 
@@ -35,13 +41,15 @@ class Aimed:
     """For each target, what is left of 1 - cosine."""
 
 
-def choose_targets(model: Model, test: Samples, rng: Rng, *, count: int) -> Targets:
-    """Choose test samples that the model answers correctly, each with its next most likely label.
+def choose_targets(model: Model, test: Samples, *, count: int) -> Targets:
+    """Choose the test samples that are easiest to turn, each with its next most likely label.
+
+    Of those that the model answers correctly, the ones with the least distance between the logits
+    of the true and the next most likely label.
 
     Args:
         model: the surrogate.
         test: the clean test table.
-        rng: decides which.
         count: at least 1.
 
     Raises:
@@ -52,14 +60,33 @@ def choose_targets(model: Model, test: Samples, rng: Rng, *, count: int) -> Targ
     if not 1 <= count <= len(right):
         what = f"{count} targets, but the model answers {len(right)} test samples correctly"
         raise PlanError(Problem(what, "--aims"))
-    order = rng.named("targets").numpy().permutation(len(right))[:count]
-    chosen = right[torch.from_numpy(order)]
-    rest = out[chosen].scatter(1, test.y[chosen][:, None], -torch.inf)
-    return Targets(samples=test.at(chosen), adversarial=rest.argmax(1))
+    two = out[right].topk(2, dim=1)
+    order = (two.values[:, 0] - two.values[:, 1]).argsort(stable=True)[:count]
+    return Targets(samples=test.at(right[order]), adversarial=two.indices[order, 1])
+
+
+def ensemble(models: Sequence[Model]) -> Model:
+    """Return several surrogates as one model whose logits and losses are their means.
+
+    Gradients are those of every member, one after the other.
+    """
+    if len(models) == 1:
+        return models[0]
+
+    def logits_of(module: nn.Module, batch: Batch) -> Tensor:
+        parts = zip(models, module.children(), strict=True)
+        return torch.stack([m.logits(part, batch) for m, part in parts]).mean(0)
+
+    def loss_of(module: nn.Module, batch: Batch) -> Tensor:
+        parts = zip(models, module.children(), strict=True)
+        return torch.stack([m.loss(part, batch) for m, part in parts]).mean(0)
+
+    module = nn.ModuleList([model.module for model in models])
+    return replace(models[0], module=module, logits=logits_of, loss=loss_of)
 
 
 def plant_targeted(
-    model: Model,
+    models: Sequence[Model],
     train: Samples,
     targets: Targets,
     rng: Rng,
@@ -71,10 +98,11 @@ def plant_targeted(
     """Poison `count` samples for each target.
 
     Args:
-        model: the surrogate.
+        models: the surrogates, at least one: the first says which samples are near a target, the
+            gradients of all are matched.
         train: the clean table.
         targets: what is aimed at.
-        rng: decides which samples work for which target, and the crafting.
+        rng: decides the crafting.
         count: for each target, at least 1.
         storage: how the table is stored.
         settings: of `gradient_match`.
@@ -82,11 +110,11 @@ def plant_targeted(
     Raises:
         PlanError: the table has too few samples of a label, or a setting is impossible.
     """
-    groups = _groups(train, targets, rng, count=count)
+    groups = _nearest(models[0], train, targets, count=count)
     chosen = [position for group in groups for position in group]
     places = [list(range(i * count, (i + 1) * count)) for i in range(len(groups))]
     matched = gradient_match(
-        model,
+        ensemble(models),
         train.at(chosen),
         places,
         targets.samples,
@@ -102,19 +130,28 @@ def plant_targeted(
     )
 
 
-def _groups(train: Samples, targets: Targets, rng: Rng, *, count: int) -> list[list[int]]:
-    pools: dict[int, list[int]] = {}
+def _nearest(model: Model, train: Samples, targets: Targets, *, count: int) -> list[list[int]]:
+    """Return for each target the nearest samples of its adversarial label, none of them twice."""
+    of_train, of_targets = _seen(model, train), _seen(model, targets.samples)
+    free = torch.ones(len(train), dtype=torch.bool)
     groups, problems = [], []
-    for name, label in zip(targets.samples.ids, targets.adversarial.tolist(), strict=True):
-        if label not in pools:
-            pool = torch.nonzero(train.y == label).squeeze(1)
-            order = rng.named("poisons", label).numpy().permutation(len(pool))
-            pools[label] = pool[torch.from_numpy(order)].tolist()
-        group, pools[label] = pools[label][:count], pools[label][count:]
-        if len(group) < count:
-            what = f"the label {label} has {len(group)} samples left, not {count}, for {name}"
+    for place, label in enumerate(targets.adversarial.tolist()):
+        pool = torch.nonzero((train.y == label) & free).squeeze(1)
+        if len(pool) < count:
+            name = targets.samples.ids[place]
+            what = f"the label {label} has {len(pool)} samples left, not {count}, for {name}"
             problems.append(Problem(what, "--budget", "Use fewer poisons or fewer targets"))
-        groups.append(group)
+            continue
+        away = (of_train[pool] - of_targets[place]).square().sum(1)
+        group = pool[away.argsort(stable=True)[:count]]
+        free[group] = False
+        groups.append(sorted(group.tolist()))
     if problems:
         raise PlanError(problems)
     return groups
+
+
+def _seen(model: Model, samples: Samples) -> Tensor:
+    """Return the penultimate features, or the logits where there are none: (n, d)."""
+    found = penultimate(model, samples)
+    return logits(model, samples) if found is None else found.features

@@ -11,27 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from audit.case import Case
+from audit.data.features import penultimate
 from audit.data.samples import Samples
 from audit.hypotheses.head import solve, standardised
-from audit.models.model import Model, evaluating
+from audit.models.model import Model
 from audit.seeds import Rng
 
-CLOSE = 1e-4
-"""Largest difference between the layer's output and the model's logits, relative to the largest."""
 MOST_WORK = 1_000_000_000
 """Most samples times entries of the last layer for which it is solved again and again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Penultimate:
-    """The input of a model's last linear layer, and the layer."""
-
-    features: Tensor
-    """Float64, (n, d)."""
-    head: nn.Linear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,34 +42,6 @@ class Design:
     def labels(self) -> NDArray[np.int64]:
         """The labels as an array."""
         return self.y.cpu().numpy()
-
-
-@torch.no_grad()
-def penultimate(model: Model, samples: Samples, *, size: int = 256) -> Penultimate | None:
-    """Return the input of the last `nn.Linear` at every sample, in eval mode.
-
-    None where it cannot be found: there is no such layer, it is called twice or on something that
-    is not one row a sample, or its output is not the model's logits to a relative 1e-4.
-    """
-    layers = [part for part in model.module.modules() if isinstance(part, nn.Linear)]
-    if not layers or layers[-1].out_features != model.classes:
-        return None
-    head, seen, found = layers[-1], list[Tensor](), list[Tensor]()
-    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
-    try:
-        with evaluating(model.module) as module:
-            for batch in samples.in_order(size):
-                seen.clear()
-                out = model.logits(module, batch)
-                if [part.shape[:-1] for part in seen] != [(len(batch),)]:
-                    return None
-                own = nn.functional.linear(seen[0], head.weight, head.bias)
-                if own.shape != out.shape or _far(own, out):
-                    return None
-                found.append(_double(seen[0]))
-    finally:
-        hook.remove()
-    return Penultimate(features=torch.cat(found), head=head)
 
 
 def design(model: Model, case: Case, rng: Rng, *, most: int) -> Design | str:
@@ -120,13 +82,3 @@ def moved(found: Design, whole: Tensor, left_out: NDArray[np.bool_]) -> Tensor:
     """Return theta(train minus `left_out`) - theta(train), given the latter: (classes, d + 1)."""
     kept = torch.from_numpy(~left_out).to(found.x.device)
     return solve(found.x[kept], found.y[kept], classes=found.classes, start=whole) - whole
-
-
-def _far(own: Tensor, out: Tensor) -> bool:
-    # Written so that a value that is not finite counts as close: it is reported as what it is.
-    return bool((own - out).abs().max() > CLOSE * out.abs().max())
-
-
-def _double(x: Tensor) -> Tensor:
-    # Apple's devices have no float64.
-    return (x.cpu() if x.device.type == "mps" else x).double()

@@ -171,7 +171,7 @@ def test_substitution_and_addition_say_what_changed():
 
 def test_targets_are_answered_correctly_and_aimed_at_the_runner_up():
     model, test = linear(), table(300)
-    targets = choose_targets(model, test, Rng(0), count=10)
+    targets = choose_targets(model, test, count=10)
     assert len(set(targets.samples.ids)) == 10
     with torch.no_grad():
         out = model.module(targets.samples.x.float() / 255)
@@ -179,13 +179,15 @@ def test_targets_are_answered_correctly_and_aimed_at_the_runner_up():
     assert torch.equal(ranked[:, 0], targets.samples.y)
     assert torch.equal(ranked[:, 1], targets.adversarial)
     with pytest.raises(PlanError, match="answers"):
-        choose_targets(model, test, Rng(0), count=301)
+        choose_targets(model, test, count=301)
 
 
 def test_each_target_has_poisons_of_its_label_and_none_is_shared():
     model, train, test = linear(), table(), table(30)
     targets = Targets(samples=test.at([0, 1, 3]), adversarial=torch.tensor([1, 2, 1]))
-    aimed = plant_targeted(model, train, targets, Rng(0), count=6, epsilon=0.1, steps=3, restarts=1)
+    aimed = plant_targeted(
+        [model], train, targets, Rng(0), count=6, epsilon=0.1, steps=3, restarts=1
+    )
     assert len(set(aimed.poisoned.bases)) == 18
     assert aimed.campaigns == ("s0",) * 6 + ("s1",) * 6 + ("s3",) * 6
     wanted = [1] * 6 + [2] * 6 + [1] * 6
@@ -194,4 +196,4 @@ def test_each_target_has_poisons_of_its_label_and_none_is_shared():
         assert aimed.poisoned.train.y[aimed.poisoned.train.ids.index(name)] == label
     assert 0 < aimed.poisoned.largest <= 0.1
     with pytest.raises(PlanError, match="samples left"):
-        plant_targeted(model, train, targets, Rng(0), count=11, steps=1, restarts=1)
+        plant_targeted([model], train, targets, Rng(0), count=11, steps=1, restarts=1)
