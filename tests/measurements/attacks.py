@@ -91,7 +91,7 @@ def cifar(source: Path, out: Path) -> Setting:
             "batch_size": 100,
             "schedule": "onecycle",
             "weight_decay": 5e-4,
-        },  # fmt: skip
+        },
         plants={
             "targeted": ("--count", "40", "--epsilon", "0.125", "--steps", "40", "--restarts", "1"),
             "backdoor": ("--label", "3", "--budget", "0.05"),
