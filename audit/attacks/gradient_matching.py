@@ -10,7 +10,8 @@ Source: Geiping et al., ICLR 2021, arXiv 2009.02276, Algorithm 1, and their publ
 gradients given to Adam, steps ten times smaller after 3/8, 5/8 and 7/8 of them, the best of several
 restarts from Gaussian noise, the network in eval mode, poisons augmented differentiably.
 
-Departs from it: the step is a share of epsilon; restarts are compared by their loss without
+Departs from it: `from_target` starts at the target itself, an idea of Shafahi et al. 2018,
+arXiv 1804.00792 (there as a watermark); the step is a share of epsilon; restarts are compared by their loss without
 augmentation, which is not random.
 """
 
@@ -75,6 +76,7 @@ def gradient_match(
     restarts: int = 1,
     step_size: float = 0.25,
     augment: str = "none",
+    from_target: bool = False,
 ) -> Matched:
     """Perturb `poisons` so that training on them moves each target to its adversarial label.
 
@@ -94,6 +96,8 @@ def gradient_match(
         step_size: of Adam, as a share of epsilon, above 0.
         augment: what the poisons go through before each gradient, drawn anew each step: `none`,
             `flip`, or `crop-flip`. Give it what the victim trains with.
+        from_target: start the first restart as near to the target as epsilon lets each poison
+            come, instead of at random. With a small `step_size` it stays near there.
 
     Raises:
         PlanError: an argument does not fit; it lists everything.
@@ -121,6 +125,7 @@ def gradient_match(
                 made = _match(
                     model,
                     clean,
+                    target.x if from_target and restart == 0 else None,
                     gradient,
                     rng.named(name, restart),
                     epsilon=epsilon,
@@ -142,6 +147,7 @@ def gradient_match(
 def _match(
     model: Model,
     clean: Batch,
+    start: Tensor | None,
     target_gradient: Sequence[Tensor],
     rng: Rng,
     *,
@@ -154,8 +160,10 @@ def _match(
     dtype, device = target_gradient[0].dtype, clean.x.device
     reach = max(0.0, epsilon - ROUNDING)
     low, high = (clean.x - reach).clamp(min=0), (clean.x + reach).clamp(max=1)
-    start = torch.randn(clean.x.shape, generator=rng.named("start").torch()).to(device)
-    pixels = (clean.x + epsilon * start).clamp(low, high).requires_grad_()
+    if start is None:
+        draws = torch.randn(clean.x.shape, generator=rng.named("start").torch()).to(device)
+        start = clean.x + epsilon * draws
+    pixels = start.expand_as(clean.x).clamp(low, high).requires_grad_()
     optimiser = torch.optim.Adam([pixels], lr=step_size * epsilon)
     drops = [int(share * steps) for share in (3 / 8, 5 / 8, 7 / 8)]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, drops, gamma=0.1)

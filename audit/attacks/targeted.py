@@ -105,7 +105,7 @@ def plant_targeted(
         rng: decides the crafting.
         count: for each target, at least 1.
         storage: how the table is stored.
-        settings: of `gradient_match`.
+        settings: of `gradient_match`; here by default 40 small steps from the target.
 
     Raises:
         PlanError: the table has too few samples of a label, or a setting is impossible.
@@ -120,7 +120,7 @@ def plant_targeted(
         targets.samples,
         targets.adversarial,
         rng.named("matching"),
-        **settings,
+        **{"from_target": True, "step_size": 0.05, "steps": 40, **settings},
     )
     y = train.y[torch.as_tensor(chosen, dtype=torch.int64)]
     return Aimed(

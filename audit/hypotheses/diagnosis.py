@@ -47,11 +47,7 @@ def method_diagnosis(moved: Mapping[str, Json]) -> str:
         return "It did not move the weights at all."
     figures = f"It covered {100 * covered:z.1f}% of the needed shift (cosine {aligned:z.2f})"
     if apart is not None and apart >= MOSTLY:
-        return (
-            f"{figures}, which tells nothing here: two references are {apart:.2f} times as far "
-            "from each other as from the deployed model, so the needed shift is mostly the luck of "
-            "a start, not the poison."
-        )
+        return f"{figures}: no conclusion, the needed shift is mostly the luck of a start."
     told = f"{figures}: {_way(covered, aligned)}."
     if apart is None:
         told += " With one reference it is not known how much of this is the luck of its start."

@@ -375,3 +375,13 @@ def test_training_on_the_poisons_moves_the_target():
     foretold = step * sizes[0] * sizes[1] * (1 - matched.losses[0])
     assert before.item() - after == pytest.approx(foretold, rel=1e-2)
     assert foretold > 0
+
+
+def test_from_the_target_the_first_restart_starts_as_near_to_it_as_epsilon_allows():
+    # With steps too small to matter the start is what comes back: the target, clipped to the ball.
+    made = match(small(), from_target=True, steps=1, restarts=1, step_size=1e-9)
+    for target, group in zip(TARGETS.x, GROUPS, strict=True):
+        clean = POISONS.x[group].numpy()
+        expected = np.clip(target.numpy(), clean - EPSILON, clean + EPSILON)
+        np.testing.assert_allclose(made.x[group].numpy(), expected, atol=1e-6)
+    assert torch.equal(made.x[3], POISONS.x[3])

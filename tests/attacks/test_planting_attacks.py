@@ -9,7 +9,7 @@ from torch import nn
 
 from audit.attacks.gaussian import plant_gaussian
 from audit.attacks.poisoned import append, substitute
-from audit.attacks.targeted import choose_targets, plant_targeted
+from audit.attacks.targeted import choose_targets, ensemble, plant_targeted
 from audit.attacks.trigger import checkerboard, harden, plant_trigger
 from audit.data.canaries import unit_noise
 from audit.data.samples import Samples
@@ -167,6 +167,39 @@ def test_substitution_and_addition_say_what_changed():
     assert torch.equal(more.train.x[60:], x)
     assert more.bases == (None, None)
     assert more.largest is None
+
+
+def test_an_ensembles_gradient_holds_each_members_own():
+    one, two = linear(), linear()
+    with torch.no_grad():
+        two.module[1].weight.mul_(2)
+    batch = Batch(x=table(9).x.float() / 255, y=table(9).y)
+    both = ensemble([one, two])
+    both.loss(both.module, batch).mean().backward()
+    for member in (one, two):
+        alone = linear()
+        alone.module.load_state_dict(member.module.state_dict())
+        alone.loss(alone.module, batch).mean().backward()
+        mine, own = member.module[1].weight.grad, alone.module[1].weight.grad
+        torch.testing.assert_close(mine, own / 2)
+    assert ensemble([one]) is one
+
+
+def test_targets_lie_nearest_to_a_boundary_and_poisons_nearest_to_them():
+    model, train, test = linear(), table(), table(300)
+    chosen = choose_targets(model, test, count=5)
+    with torch.no_grad():
+        out = model.module(test.x.float() / 255).numpy()
+    ranked = np.sort(out, axis=1)
+    margin = np.where(out.argmax(1) == test.y.numpy(), ranked[:, -1] - ranked[:, -2], np.inf)
+    assert chosen.samples.ids == tuple(test.ids[i] for i in np.argsort(margin)[:5])
+    # Of a softmax regression the penultimate features are the pixels.
+    one = Targets(samples=chosen.samples.at([0]), adversarial=chosen.adversarial[:1])
+    aimed = plant_targeted([model], train, one, Rng(0), count=4, epsilon=0.1, steps=1)
+    away = (train.x.float() - one.samples.x.float()).flatten(1).norm(dim=1)
+    away[train.y != one.adversarial] = torch.inf
+    nearest = {train.ids[i] for i in away.argsort()[:4]}
+    assert set(aimed.poisoned.bases) == nearest
 
 
 def test_targets_are_answered_correctly_and_aimed_at_the_runner_up():

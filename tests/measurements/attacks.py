@@ -63,7 +63,7 @@ def digits() -> Setting:
         recipe={"epochs": 30, "lr": 0.1, "batch_size": 64, "schedule": "onecycle"},
         plants={
             "gaussian": ("--budget", "0.36"),
-            "targeted": ("--count", "21", "--epsilon", "0.251", "--steps", "40", "--restarts", "1"),
+            "targeted": ("--count", "21", "--epsilon", "0.251"),
             "backdoor": ("--label", "3", "--budget", "0.05"),
             "indiscriminate": ("--flip", "8:3", "--steps", "0", "--budget", "0.1"),
         },
@@ -93,7 +93,7 @@ def cifar(source: Path, out: Path) -> Setting:
             "weight_decay": 5e-4,
         },
         plants={
-            "targeted": ("--count", "40", "--epsilon", "0.125", "--steps", "40", "--restarts", "1"),
+            "targeted": ("--count", "20", "--epsilon", "0.126"),
             "backdoor": ("--label", "3", "--budget", "0.05"),
             "indiscriminate": ("--flip", "8:3", "--steps", "0", "--budget", "0.1"),
         },
