@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_case import FLAGS, make, write_rows
+from small_case import FLAGS, make, read_rows, write_rows
 from torch import nn
 
 from audit.case import Case
@@ -72,7 +72,7 @@ def test_movement_is_that_of_the_weights_on_disk(case):
         assert told["covered"] == pytest.approx(moved @ needed / (needed @ needed), rel=1e-6)
         expected = np.linalg.norm(needed - moved) / np.linalg.norm(needed)
         assert told["distance_l2"] == pytest.approx(expected, rel=1e-6)
-        assert f"{100 * told['covered']:.1f}%" in told["sentence"]
+        assert f"{100 * told['covered']:z.1f}%" in told["sentence"]
     assert cell(record, "deployed").movement is None
     assert cell(record, "clean").movement is None
 
@@ -196,6 +196,18 @@ def test_new_evidence_is_read_and_another_key_of_the_cells(case, capsys):
     assert {"targeted", "backdoor", "indiscriminate"} <= measured
     assert record.subject["targets"]["named"] == 5
     assert record.subject["trigger"]["size"] == [2, 2]
+    # The reference's answers are those of its own cell, on the same stamped inputs.
+    mine, theirs = (
+        next(m.evidence for m in cell(record, name).measurements if m.probe == "backdoor")
+        for name in ("deployed", "clean")
+    )
+    pairs = list(zip(mine["hits"], theirs["hits"], strict=True))
+    counted = {
+        "both": pairs.count((1, 1)), "only_candidate": pairs.count((1, 0)),
+        "only_reference": pairs.count((0, 1)), "neither": pairs.count((0, 0)),
+    }  # fmt: skip
+    assert mine["references"] == [{"reference": "clean", **counted}]
+    assert theirs["references"] == []
     rows[0][2] = (rows[0][1] + 2) % 3
     write_rows(case / "targets.csv", ["id", "label", "adversarial"], rows)
     assert run("--methods", "none", *evidence, "--reference", "clean.safetensors",
@@ -214,3 +226,33 @@ def test_wrong_targets_and_triggers_are_named_at_once(case, capsys):
     assert "targets.csv row 2" in told
     assert "trigger.json" in told
     assert "2 problems" in told
+
+
+def test_a_rehearsal_judges_methods_and_never_the_model(case, capsys):
+    rows = [[row[0]] for row in read_rows(Path("forget.csv"))[1:]]
+    write_rows(Path("forget.csv"), ["id"], rows)
+    bare = [f for f in FLAGS if f not in ("--canaries", "canaries.json", "--bases", "bases.npz")]
+    command = ["check", "model.safetensors", "--forget", "forget.csv", *bare, "--methods", "gd,ga"]
+    assert invoke([*command, "--out", "plain"]) == 3
+    capsys.readouterr()
+    assert invoke([*command, "--rehearse", "--rehearse-sigma", "0.3", "--out", "o"]) == 3
+    out = capsys.readouterr().out
+    record, plain = record_in("o"), record_in("plain")
+    assert record.verdict == plain.verdict
+    assert plain.rehearsal is None
+    assert record.rehearsal.sigma == 0.3
+    assert record.rehearsal.planted == 30
+    named = [c.candidate for c in record.rehearsal.candidates]
+    assert named == ["rehearsed", "gd", "ga"]
+    assert "rehearsed" not in [c.candidate for c in record.cells]
+    assert "REHEARSAL" in out
+    assert "REHEARSAL" in Path("o/report.html").read_text(encoding="utf-8").upper()
+
+
+def test_wrong_rehearsals_are_refused(case, capsys):
+    assert run("--rehearse", "--methods", "none") == 2
+    assert "--rehearse: rehearses methods" in capsys.readouterr().err
+    assert run("--rehearse-sigma", "0.2", "--methods", "gd") == 2
+    assert "Add --rehearse" in capsys.readouterr().err
+    assert run("--rehearse", "--rehearse-sigma", "-1", "--methods", "gd") == 2
+    assert "above 0" in capsys.readouterr().err

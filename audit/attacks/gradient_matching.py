@@ -11,8 +11,8 @@ gradients given to Adam, steps ten times smaller after 3/8, 5/8 and 7/8 of them,
 restarts from Gaussian noise, the network in eval mode, poisons augmented differentiably.
 
 Departs from it: `from_target` starts at the target itself, an idea of Shafahi et al. 2018,
-arXiv 1804.00792 (there as a watermark); the step is a share of epsilon; restarts are compared by their loss without
-augmentation, which is not random.
+arXiv 1804.00792 (there as a watermark); the step is a share of epsilon; restarts are compared by
+their loss without augmentation, which is not random.
 """
 
 from __future__ import annotations
