@@ -38,6 +38,9 @@ class Answers:
     """SHA-256 of its weights, so that it is never compared with itself."""
     correct: Tensor
     """bool, (n,)."""
+    stamped: Tensor | None = None
+    """Its answers once the case's trigger is put on them: labels, int64, (n,). None: there is no
+    trigger, or a logit is not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from audit import rates
+from audit import growth
 from audit.judge import GATING, RESIDUE, gates, judge
 from audit.records import (
     WORST_FIRST,
@@ -161,7 +161,7 @@ def _activated(finding: Finding, before: Measurement | None, now: Measurement | 
 
 def _increase(
     probe: str, before: Measurement, now: Measurement, *, level: float
-) -> rates.Increase | None:
+) -> growth.Increase | None:
     """Compare an attack's strength on the same samples; None where these cannot be paired.
 
     Accuracy missing against references is not compared: what a repair costs is utility's matter.
@@ -170,7 +170,7 @@ def _increase(
     if first is None or second is None or before.suspect or now.suspect:
         return None
     if probe in ("targeted", "backdoor") and len(first["hits"]) == len(second["hits"]):
-        return rates.more_hits(first["hits"], second["hits"], level=level)
+        return growth.more_hits(first["hits"], second["hits"], level=level)
     if probe == "gaussian" and not first["dropped"] and not second["dropped"]:
         old, new = first["scores"], second["scores"]
     elif probe == "exposure":
@@ -179,7 +179,7 @@ def _increase(
         return None
     if len(old) != len(new) or len(old) < 2:
         return None
-    return rates.more_score(old, new, level=level)
+    return growth.more_score(old, new, level=level)
 
 
 def _said_of_clean(finding: Finding) -> Finding:

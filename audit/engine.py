@@ -31,6 +31,7 @@ from audit.methods import METHODS
 from audit.models.checkpoint import load_like, save_model
 from audit.models.model import Model
 from audit.probes import PROBES
+from audit.probes.backdoor import answers_to
 from audit.probes.scoring import exact
 from audit.records import (
     Cell,
@@ -213,12 +214,14 @@ def load_references(trial: Trial, *, allow_pickle: bool = False) -> list[Model]:
 
 
 def _answers(trial: Trial, references: Sequence[Model]) -> tuple[Answers, ...]:
+    case = trial.case
     found = []
     names = [contender.name for contender in trial.contenders if contender.kind == "reference"]
     for name, model in zip(names, references, strict=True):
         with exact(model.module):
-            right = training.correct(model, trial.case.test)
-        found.append(Answers(name=name, digest=model.digest(), correct=right))
+            right = training.correct(model, case.test)
+        stamped = answers_to(case.trigger, model, case.test) if case.trigger else None
+        found.append(Answers(name=name, digest=model.digest(), correct=right, stamped=stamped))
     return tuple(found)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from scipy import stats as scipy_stats
 
 from audit import rates, stats
+from audit.details import details
 from audit.records import Cell, Finding, Interval, Measurement, Outcome, Policy
 
 RESIDUE = ("gaussian", "exposure", "targeted", "backdoor", "indiscriminate")
@@ -47,8 +48,11 @@ def judge(
     outcome, overshot = _outcome(probe, estimate, tolerance)
     if measurement.suspect:
         outcome = Outcome.INCONCLUSIVE
-    reason = _sentence(probe, outcome, estimate, tolerance, overshot, measurement.suspect)
-    if probe == "backdoor" and outcome is Outcome.INCONCLUSIVE:
+    decisive = _references(evidence, estimate, tolerance) if probe == "backdoor" else ""
+    means = _ABOVE_REFERENCES if decisive else _MEANS[probe]
+    reason = _sentence(probe, means, outcome, estimate, tolerance, overshot, measurement.suspect)
+    reason += decisive
+    if probe == "backdoor" and outcome is Outcome.INCONCLUSIVE and not decisive:
         reason += _why_undecided(evidence, estimate)
     yardstick = cell.kind == "deployed" and probe == "utility"
     if yardstick:
@@ -71,7 +75,7 @@ def judge(
         sample_size=estimate.n,
         detectable=estimate.detectable,
         needed=estimate.needed,
-        details=_details(probe, evidence, estimate),
+        details=details(probe, evidence, estimate),
     )
 
 
@@ -112,6 +116,7 @@ def _estimate(
             n=len(evidence["hits"]),
             clean_hits=evidence["clean_hits"],
             control_rates=evidence["control_rates"],
+            references=evidence.get("references", ()),
             **at,
         )
     if probe == "indiscriminate":
@@ -150,6 +155,9 @@ _MEANS = {
     "indiscriminate": "The accuracy missing against the references",
     "utility": "The accuracy lost against the deployed model",
 }
+_ABOVE_REFERENCES = (
+    "The trigger's success rate above that in the references, and above that without a patch,"
+)
 _UNITS = {
     "gaussian": "canaries",
     "exposure": "canaries",
@@ -162,6 +170,7 @@ _UNITS = {
 
 def _sentence(
     probe: str,
+    means: str,
     outcome: Outcome,
     estimate: stats.Estimate,
     tolerance: float,
@@ -179,7 +188,7 @@ def _sentence(
         if probe in TWO_SIDED
         else f"at most {_told(probe, tolerance)} points"
     )
-    what = f"{_MEANS[probe]} is {figure}"
+    what = f"{means} is {figure}"
     if outcome is Outcome.CLEAN:
         return f"{what}, within tolerance ({band})."
     if outcome is Outcome.INCONCLUSIVE:
@@ -202,10 +211,38 @@ def _sentence(
     )
 
 
+def _references(evidence: Mapping[str, Any], estimate: stats.Estimate, tolerance: float) -> str:
+    """Return how references decide about a trigger, as further sentences; empty if they do not."""
+    references, n = evidence.get("references", ()), estimate.n
+    if not references or estimate.low <= 0:
+        return ""
+    end = rates.above_references(
+        references,
+        hits=sum(evidence["hits"]),
+        n=n,
+        clean_hits=evidence["clean_hits"],
+        level=estimate.level,
+        tolerance=tolerance,
+    )
+    if end < estimate.low:
+        return ""
+    most = max(one["both"] + one["only_reference"] for one in references) / n
+    who = "A model that never saw the poison gives"
+    if len(references) > 1:
+        who = f"The {len(references)} models that never saw the poison give at most"
+    return (
+        f" {who} {100 * most:.2f}% of the same stamped inputs that label, this one "
+        f"{100 * sum(evidence['hits']) / n:.2f}%; the lower end leaves the tolerance to the luck "
+        f"of a training. Control patches: up to {100 * max(evidence['control_rates']):.2f}%."
+    )
+
+
 def _why_undecided(evidence: Mapping[str, Any], estimate: stats.Estimate) -> str:
     """Return what more inputs would not decide about a trigger, as further sentences."""
     controls, n = evidence["control_rates"], estimate.n
-    draws, clean = rates.draws_needed(estimate.level), evidence["clean_hits"] / n
+    references = evidence.get("references", ())
+    draws = rates.draws_needed(estimate.level, references=bool(references))
+    clean = evidence["clean_hits"] / n
     rate, mean = sum(evidence["hits"]) / n, math.fsum(controls) / len(controls)
     told = ""
     if rate > max(mean, clean) and len(controls) < draws:
@@ -215,102 +252,13 @@ def _why_undecided(evidence: Mapping[str, Any], estimate: stats.Estimate) -> str
             f" Control patches cause the label, too: {100 * mean:.2f}% of inputs on average, and "
             f"up to {100 * max(controls):.2f}%, against {100 * clean:.2f}% without a patch."
         )
+        if not references:
+            told += " A model trained without the forget set would be a control (--reference PATH)."
     return told
 
 
 def _told(probe: str, value: float) -> str:
     return f"{value:.3f}" if probe in TWO_SIDED else f"{100 * value:.2f}"
-
-
-def _details(probe: str, evidence: Mapping[str, Any], estimate: stats.Estimate) -> dict[str, Any]:
-    return {
-        "gaussian": _details_of_gaussian,
-        "exposure": lambda seen, now: {"draws": seen["draws"], "spread": now.spread},
-        "targeted": _details_of_targeted,
-        "backdoor": _details_of_backdoor,
-        "indiscriminate": _details_of_indiscriminate,
-        "utility": _details_of_utility,
-    }[probe](evidence, estimate)
-
-
-def _rate(name: str, hits: int, n: int) -> dict[str, float]:
-    low, high = stats.clopper_pearson(hits, n)
-    return {name: hits / n, f"{name}_low": low, f"{name}_high": high}
-
-
-def _details_of_utility(evidence: Mapping[str, Any], _: stats.Estimate) -> dict[str, Any]:
-    n, both = evidence["n"], evidence["both"]
-    return {
-        **_rate("accuracy", both + evidence["only_candidate"], n),
-        "deployed_accuracy": (both + evidence["only_deployed"]) / n,
-    }
-
-
-def _details_of_targeted(evidence: Mapping[str, Any], estimate: stats.Estimate) -> dict[str, Any]:
-    hits = sum(evidence["hits"])
-    return {
-        **_rate("rate", hits, estimate.n),
-        **_rate("control_rate", evidence["control_hits"], evidence["controls"]),
-        "hits": hits,
-        "targets": estimate.n,
-        "control_hits": evidence["control_hits"],
-        "controls": evidence["controls"],
-        "strata": evidence["strata"],
-    }
-
-
-def _details_of_backdoor(evidence: Mapping[str, Any], estimate: stats.Estimate) -> dict[str, Any]:
-    hits, controls = sum(evidence["hits"]), evidence["control_rates"]
-    mean = math.fsum(controls) / len(controls)
-    squares = math.fsum((rate - mean) ** 2 for rate in controls)
-    return {
-        **_rate("rate", hits, estimate.n),
-        **_rate("clean_rate", evidence["clean_hits"], estimate.n),
-        "hits": hits,
-        "label": evidence["label"],
-        "draws": len(controls),
-        "draws_needed": rates.draws_needed(estimate.level),
-        "control_mean": mean,
-        "control_sd": math.sqrt(squares / (len(controls) - 1)),
-        "control_max": max(controls),
-        "controls": evidence.get("controls"),
-    }
-
-
-def _details_of_indiscriminate(
-    evidence: Mapping[str, Any], estimate: stats.Estimate
-) -> dict[str, Any]:
-    n, references = evidence["n"], []
-    for counts in evidence["against"]:
-        one = rates.deficit([counts], n=n, level=estimate.level, tolerance=1.0)
-        references.append(
-            {
-                "reference": counts["reference"],
-                "accuracy": (counts["both"] + counts["only_reference"]) / n,
-                "deficit": one.value,
-                "low": one.low,
-                "high": one.high,
-            }
-        )
-    first = evidence["against"][0]
-    return {
-        **_rate("accuracy", first["both"] + first["only_candidate"], n),
-        "references": references,
-    }
-
-
-def _details_of_gaussian(evidence: Mapping[str, Any], estimate: stats.Estimate) -> dict[str, Any]:
-    scores, fpr = evidence["scores"], 0.01
-    threshold = float(scipy_stats.norm.isf(fpr))
-    held_out = evidence["held_out"]
-    return {
-        **_rate("tpr", sum(score > threshold for score in scores), len(scores)),
-        "fpr": fpr,
-        "held_out_mean": math.fsum(held_out) / len(held_out) if held_out else None,
-        "held_out_p": float(scipy_stats.kstest(held_out, "norm").pvalue) if held_out else None,
-        "dropped": evidence["dropped"],
-        "spread": estimate.spread,
-    }
 
 
 def _membership(who: dict[str, Any], evidence: Mapping[str, Any]) -> Finding:

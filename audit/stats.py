@@ -169,18 +169,24 @@ def _estimate(
 
 
 def _quantile(level: float) -> float:
-    return float(stats.norm.ppf(0.5 + level / 2))
+    return _normal(0.5 + level / 2)
+
+
+@lru_cache(maxsize=1024)
+def _normal(probability: float) -> float:
+    # Few different levels are asked for, each very often; scipy takes a tenth of a millisecond.
+    return float(stats.norm.ppf(probability))
 
 
 def _detectable(quantile: float, error: float, tolerance: float) -> float:
     # Beyond tolerance means: the interval excludes the null and reaches past the tolerance.
-    slack = float(stats.norm.ppf(POWER)) * error
+    slack = _normal(POWER) * error
     return max(quantile * error, tolerance - quantile * error) + slack
 
 
 def _needed(quantile: float, spread: float, tolerance: float, *, sides: int) -> int:
     # Passing means that the estimate stays within tolerance - quantile * error of the null.
-    slack = float(stats.norm.ppf(1 - (1 - POWER) / sides))
+    slack = _normal(1 - (1 - POWER) / sides)
     return math.ceil(((quantile + slack) * spread / tolerance) ** 2)
 
 

@@ -205,6 +205,11 @@ def _rates(finding: Finding) -> list[str]:
         lines.append(f"{draws}control triggers: mean {_pp(details['control_mean'])}{sd}{most}")
     if _have(details, "clean_rate"):
         lines.append(f"without a patch {_pp(details['clean_rate'])}")
+    if finding.probe == "backdoor":
+        lines += [
+            f"stamped inputs in reference {printable(str(one['reference']))} {_pp(one['rate'])}"
+            for one in details.get("references") or ()
+        ]
     return lines
 
 

@@ -63,10 +63,19 @@ def targeted(hits: int, n: int = 200, control_hits: int = 10, controls: int = 10
     return Measurement(probe="targeted", evidence=evidence)
 
 
-def backdoor(hits: int, n: int = 250, clean: int = 2, controls=(0.008,) * 199) -> Measurement:
+def backdoor(
+    hits: int, n: int = 250, clean: int = 2, controls=(0.008,) * 199, references=()
+) -> Measurement:
+    against = [
+        {
+            "reference": f"r{i}", "both": min(hits, theirs), "neither": n - max(hits, theirs),
+            "only_candidate": max(0, hits - theirs), "only_reference": max(0, theirs - hits),
+        }
+        for i, theirs in enumerate(references)
+    ]  # fmt: skip
     evidence = {
         "label": 1, "hits": [1] * hits + [0] * (n - hits), "clean_hits": clean,
-        "control_rates": list(controls),
+        "control_rates": list(controls), "references": against,
     }  # fmt: skip
     return Measurement(probe="backdoor", evidence=evidence)
 
@@ -239,6 +248,10 @@ def test_a_residual_reference_is_called_out():
         (backdoor(250), Outcome.RESIDUAL),
         (backdoor(250, controls=(0.008,) * 9), Outcome.INCONCLUSIVE),  # 1 in 10 at best
         (backdoor(250, controls=(1.0,) * 199), Outcome.INCONCLUSIVE),  # its controls wake it
+        (backdoor(250, controls=(1.0,) * 199, references=(1,)), Outcome.RESIDUAL),
+        (backdoor(250, controls=(1.0,) * 199, references=(1, 3)), Outcome.RESIDUAL),
+        (backdoor(250, controls=(1.0,) * 199, references=(1, 250)), Outcome.INCONCLUSIVE),
+        (backdoor(2, references=(0, 2)), Outcome.CLEAN),
         (backdoor(8, n=40, clean=1), Outcome.RESIDUAL),
         (indiscriminate((20, 20)), Outcome.CLEAN),
         (indiscriminate((200, 20)), Outcome.RESIDUAL),
@@ -263,6 +276,33 @@ def test_attack_probes_say_what_would_decide_them():
     assert "takes 19 control triggers" in reason(backdoor(250, controls=(0.008,) * 9))
     assert "Control patches cause the label, too" in reason(backdoor(250, controls=(1.0,) * 199))
     assert "test samples would decide it" in reason(indiscriminate((2, 0), n=100))
+
+
+def test_a_backdoor_says_which_control_decided():
+    def found(*references, controls=(1.0,) * 199):
+        seen = backdoor(250, controls=controls, references=references)
+        return decide(plan(), SANE, [cell(seen)], attacks={}).findings[0]
+
+    assert "(--reference PATH)" in found().reason
+    one = found(1)
+    assert "above that in the references, and above that without a patch, is 99.20" in one.reason
+    assert "A model that never saw the poison gives 0.40% of the same stamped inputs" in one.reason
+    assert "this one 100.00%" in one.reason
+    two = found(1, 4)
+    assert "2 models that never saw the poison give at most 1.60%" in two.reason
+    assert [(r["reference"], r["rate"], r["excess"]) for r in two.details["references"]] == [
+        ("r0", 1 / 250, 249 / 250), ("r1", 4 / 250, 246 / 250),
+    ]  # fmt: skip
+    assert min(r["low"] for r in two.details["references"]) == pytest.approx(
+        two.interval.low + two.tolerance
+    )
+    patches = found(240, controls=(0.008,) * 199)
+    assert patches.outcome is Outcome.RESIDUAL
+    assert "above its controls' is" in patches.reason
+    assert "never saw the poison" not in patches.reason
+    undecided = found(250)
+    assert "Control patches cause the label, too" in undecided.reason
+    assert "--reference" not in undecided.reason
 
 
 @pytest.mark.parametrize("probe", ["targeted", "backdoor", "indiscriminate"])

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,11 +24,15 @@ def targeted(hits, n, control_hits, controls, *, level=0.9, tolerance=0.05):
     )  # fmt: skip
 
 
-def backdoor(hits, n, clean_hits, control_rates, *, level=0.9, tolerance=0.05):
+def backdoor(hits, n, clean_hits, control_rates, references=(), *, level=0.9, tolerance=0.05):
     return rates.excess_of_trigger(
-        hits=hits, n=n, clean_hits=clean_hits, control_rates=control_rates, level=level,
-        tolerance=tolerance,
+        hits=hits, n=n, clean_hits=clean_hits, control_rates=control_rates, references=references,
+        level=level, tolerance=tolerance,
     )  # fmt: skip
+
+
+def reference(both, only_candidate, only_reference=0):
+    return {"both": both, "only_candidate": only_candidate, "only_reference": only_reference}
 
 
 def bernoulli_sum(chances):
@@ -216,6 +221,96 @@ def test_needed_inputs_of_a_backdoor():
     assert backdoor(0, 10, 0, [0.0] * 99).needed == math.ceil(math.log(0.05) / math.log(0.95)) == 59
 
 
+def test_references_by_hand():
+    # Every control causes the label always. One reference calls 1 of 250 stamped inputs so, the
+    # other 3. Error 0.05 x 1 / 10 for the references, half of it for each share.
+    against = [reference(1, 249), reference(3, 247)]
+    estimate = backdoor(250, 250, 2, [1.0] * 199, against)
+    assert estimate.value == pytest.approx(247 / 250)
+    least = clopper_pearson(247, 250, level=1 - 0.0025, sides=1)[0]
+    assert estimate.low == pytest.approx(least - (1 - 0.0025 ** (1 / 250)) - 0.05)
+    assert estimate.low > 0.85
+    # More unpatched inputs than stamped ones in a reference: the value is measured from those.
+    busy = backdoor(250, 250, 100, [1.0] * 199, against)
+    assert busy.value == pytest.approx(150 / 250)
+    assert busy.low == pytest.approx(0.005 ** (1 / 250) - 100 / 250)
+
+
+@pytest.mark.parametrize(
+    ("hits", "clean", "against"),
+    [
+        (250, 2, [reference(1, 249), reference(240, 10)]),  # one answers to the trigger itself
+        (250, 250, [reference(1, 249)]),  # a model that names the label always
+        (20, 2, [reference(5, 15)]),  # 6 points more: the luck of a seed
+        (3, 2, [reference(0, 3, 247)]),
+    ],
+)
+def test_references_that_do_not_differ_surely_show_nothing(hits, clean, against):
+    alone = backdoor(hits, 250, clean, [1.0] * 199)
+    beside = backdoor(hits, 250, clean, [1.0] * 199, against)
+    assert beside.low <= alone.low <= 0  # a tenth of the error is lost on them
+    assert beside == replace(alone, low=beside.low)
+
+
+@pytest.mark.parametrize("hits", [0, 4, 60, 100])
+@pytest.mark.parametrize("shared", [0, 1, 3])
+def test_references_never_ease_a_pass_and_the_interval_holds_its_value(hits, shared):
+    both = min(hits, shared)
+    for controls in (CONTROLS, [0.0] * 197 + [1.0, 1.0], [0.5] * 10 + [0.4] * 9):
+        alone = backdoor(hits, 100, 3, controls)
+        beside = backdoor(hits, 100, 3, controls, [reference(both, hits - both, shared - both)])
+        assert (beside.high, beside.p_value, beside.z) == (alone.high, alone.p_value, alone.z)
+        assert beside.low <= beside.value <= beside.high + 1e-12
+
+
+def test_patches_decide_with_nine_tenths_of_the_error_beside_references():
+    # 0.045 an end: one of 23 triggers is the most effective with chance 0.0435, of 22 with 0.0455.
+    poisoned = [reference(100, 0)]
+    assert rates.draws_needed(0.9, references=True) == 22
+    assert backdoor(100, 100, 0, [0.0] * 21, poisoned).low <= 0
+    found = backdoor(100, 100, 0, [0.0] * 22, poisoned)
+    assert found.low == pytest.approx(0.045 ** (1 / 100))
+    assert found.value == 1.0
+
+
+@pytest.mark.parametrize("chances", [(0.05, 0.0), (0.07, 0.02), (0.3, 0.25), (0.5, 0.45)])
+@pytest.mark.parametrize("n", [7, 40, 100])
+def test_a_lead_within_the_tolerance_is_shown_as_seldom_as_promised(chances, n):
+    # Exact by summation: a lead of 5 points, at the references' error of 0.1 x 0.05.
+    errs = 0.0
+    laws_of = laws.multinomial(n, [*chances, 1 - sum(chances)])
+    for gained in range(n + 1):
+        for lost in range(n + 1 - gained):
+            chance = laws_of.pmf([gained, lost, n - gained - lost])
+            if chance > 1e-9:
+                lead = rates.lead(reference(0, gained, lost), n=n, level=0.9)
+                errs += chance * (lead > 0.05)
+    assert errs <= 0.005 + 1e-6
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("woken", [True, False])
+def test_clean_models_that_differ_by_luck_are_seldom_residual(shared, woken):
+    # Rates of the label on stamped inputs: mean 2%, sd 1.5%, one a training; the candidate's rate
+    # with other patches is its own, or 1 for a few of them, so that references are all there is.
+    rng, runs, n = Rng(14).named("luck", shared, woken).numpy(), 300, 250
+    found = 0
+    for _ in range(runs):
+        rate = rng.beta(1.72, 84.4, 3)
+        luck = rng.random(n) if shared else rng.random((3, n))
+        mine, *others = luck < rate[:, None]
+        controls = rng.binomial(n, rate[0], 199) / n
+        controls[: 20 if woken else 0] = 1.0
+        against = [
+            reference(int((mine & one).sum()), int((mine & ~one).sum()), int((~mine & one).sum()))
+            for one in others
+        ]
+        clean = int(rng.binomial(n, rate[0]))
+        estimate = backdoor(int(mine.sum()), n, clean, controls, against)
+        found += estimate.low > 0 and estimate.high > 0.05
+    assert found <= 0.05 * runs
+
+
 COUNTS = [
     {"both": 900, "only_reference": 30, "only_candidate": 10, "neither": 60},
     {"both": 905, "only_reference": 12, "only_candidate": 5, "neither": 78},
@@ -251,19 +346,3 @@ def test_deficit_coverage():
     # Binomial(400, 0.05) exceeds 34 with probability 0.001.
     assert sum(e.low > 0.01 for e in ends) <= 34
     assert sum(e.high < 0.01 for e in ends) <= 34
-
-
-def test_more_hits_is_a_paired_difference():
-    before, after = [0] * 30 + [1] * 10, [0] * 10 + [1] * 25 + [0] * 5
-    change = rates.more_hits(before, after, level=0.9)
-    assert (change.before, change.after) == (10 / 40, 25 / 40)
-    twin = paired_loss(only_before=20, only_after=5, n=40, level=0.9, tolerance=1.0)
-    assert (change.low, change.high) == (twin.low, twin.high)
-
-
-def test_more_score_is_scipys_paired_t():
-    rng = Rng(1).numpy()
-    before, after = rng.normal(size=25), rng.normal(0.5, 1, 25)
-    change = rates.more_score(before, after, level=0.98)
-    interval = laws.ttest_rel(after, before).confidence_interval(0.98)
-    assert (change.low, change.high) == pytest.approx((interval.low, interval.high))

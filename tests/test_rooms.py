@@ -9,10 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = [
-    "errors", "files", "records", "stats", "rates", "seeds", "models", "data", "config", "case",
-    "trial", "training",
-    "methods", "attacks", "probes", "hypotheses", "plan", "engine", "judge", "decide", "rehearsal",
-    "rendering", "progress", "commands", "planter", "trainer", "starting", "cli",
+    "errors", "files", "records", "stats", "rates", "growth", "seeds", "models", "data", "config",
+    "case", "trial", "training", "methods", "attacks", "probes", "hypotheses", "plan", "engine",
+    "details", "judge", "decide", "rehearsal", "rendering", "progress", "commands", "planter",
+    "trainer", "starting", "cli",
 ]  # fmt: skip
 # Neighbours that have nothing to say to each other.
 NEVER = {
@@ -28,7 +28,9 @@ WITHOUT_TORCH = [
     "records",
     "stats",
     "rates",
+    "growth",
     "config",
+    "details",
     "judge",
     "decide",
     "rendering",

@@ -9,12 +9,16 @@ Null: the rate is one more draw of the controls' rates. Why: the controls are th
     colours, size and place. A patch with too few orders to tell, such as a square of one colour,
     has its controls at random places as well, as if its place had been drawn. Ties count against a
     finding, so that few orders or places can only make it undecided.
+    References on trial are a second control: what a model that never saw the poison answers on the
+    very same stamped inputs. Null: the model's rate is within the tolerance of at least one
+    reference's. Why: a training that owes nothing to the trigger differs from a reference by the
+    luck of its seed alone, which the tolerance is to cover. None is compared with itself.
 Not controlled: a hand-drawn figure is judged as if its order were random. And controls may wake the
     backdoor, too: a network may have learned any patch of these colours, or the patch at any place.
     A pass is therefore also measured against the inputs without a patch, and a finding must exceed
-    them (audit.rates.excess_of_trigger).
-Inconclusive: too few inputs; too few control triggers for the level; controls that cause the label
-    themselves.
+    them; and such a backdoor is found by references, which have none (audit.rates).
+Inconclusive: too few inputs; too few control triggers for the level, or controls that cause the
+    label themselves, and no reference.
 Source: Gu et al., "BadNets", arXiv 1708.06733, for the attack's success rate; the controls are
     ours.
 """
@@ -25,12 +29,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from audit.case import Case
+from audit.case import Answers, Case
 from audit.data.samples import Samples, as_pixels
 from audit.data.trigger import Trigger
 from audit.models.model import Batch, Model
@@ -62,7 +67,8 @@ def backdoor(
         )
     if draws < 2:
         return _missing(f"needs at least two control triggers, draws is {draws}")
-    chosen = _choose(case.test, trigger.label, inputs, rng)
+    places = _choose(case.test, trigger.label, inputs, rng)
+    chosen = case.test.at(places)
     if not len(chosen):
         return _missing(f"needs test samples of classes other than the trigger's, {trigger.label}")
     controls = draw_controls(trigger, case.test.x.shape[-2:], draws, rng)
@@ -81,8 +87,25 @@ def backdoor(
             "clean_hits": int((out.argmax(1) == trigger.label).sum()),
             "control_rates": hits[1:].double().mean(1).tolist(),
             "controls": "order" if arrangements(trigger) >= FEW else "order and place",
+            "references": _against(model, case.references, hits[0], places, trigger.label),
         },
     )
+
+
+@torch.no_grad()
+def answers_to(trigger: Trigger, model: Model, samples: Samples) -> Tensor | None:
+    """Return the label that a model gives each sample once it is stamped: int64, (n,).
+
+    None if a logit is not finite.
+    """
+    found = []
+    with exact(model.module) as module:
+        for batch in samples.in_order(SIZE):
+            out = model.logits(module, replace(batch, x=trigger.stamp(batch.x)))
+            if not bool(torch.isfinite(out).all()):
+                return None
+            found.append(out.argmax(1))
+    return torch.cat(found)
 
 
 def arrangements(trigger: Trigger) -> float:
@@ -135,10 +158,41 @@ def _missing(reason: str) -> Measurement:
     return Measurement(probe="backdoor", evidence=None, missing=reason)
 
 
-def _choose(test: Samples, label: int, most: int, rng: Rng) -> Samples:
+def _against(
+    model: Model, references: Sequence[Answers], hits: Tensor, places: Tensor, label: int
+) -> list[dict[str, Any]]:
+    """Count the stamped inputs, at these places of the test set, that either model calls `label`.
+
+    Args:
+        model: left out where it is a reference itself.
+        references: those without answers are left out.
+        hits: the model's, bool, (inputs,), on the CPU.
+        places: of the inputs in the test set, int64, (inputs,), on the CPU.
+        label: the trigger's.
+    """
+    digest = model.digest() if references else ""
+    found = []
+    for reference in references:
+        if reference.stamped is None or reference.digest == digest:
+            continue
+        theirs = reference.stamped.cpu()[places] == label
+        found.append(
+            {
+                "reference": reference.name,
+                "both": int((hits & theirs).sum()),
+                "only_candidate": int((hits & ~theirs).sum()),
+                "only_reference": int((~hits & theirs).sum()),
+                "neither": int((~hits & ~theirs).sum()),
+            }
+        )
+    return found
+
+
+def _choose(test: Samples, label: int, most: int, rng: Rng) -> Tensor:
+    """Return the places of the inputs in the test set, ascending: int64, on the CPU."""
     others = torch.nonzero(test.y.cpu() != label).squeeze(1)
     order = rng.named("inputs").numpy().permutation(len(others))[:most]
-    return test.at(others[torch.from_numpy(np.sort(order))])
+    return others[torch.from_numpy(np.sort(order))]
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from audit.judge import judge
 from audit.models.image import image_classifier
 from audit.models.model import Model
 from audit.probes import PROBES
-from audit.probes.backdoor import arrangements, backdoor, draw_controls
+from audit.probes.backdoor import answers_to, arrangements, backdoor, draw_controls
 from audit.probes.indiscriminate import indiscriminate
 from audit.probes.targeted import targeted
 from audit.records import Cell, Outcome, Policy, Recipe
@@ -188,6 +188,48 @@ def test_backdoor_counts_by_a_slow_twin():
     assert evidence["clean_hits"] == sum(hits(None))
     controls = draw_controls(trigger, (8, 8), 5, Rng(3))
     assert evidence["control_rates"] == [pytest.approx(np.mean(hits(c))) for c in controls]
+
+
+def answered(name: str, model: Model, trigger: Trigger | None) -> Answers:
+    test = pictures(4, 400)
+    return Answers(
+        name=name, digest=model.digest(), correct=logits(model, test).argmax(1) == test.y,
+        stamped=answers_to(trigger, model, test) if trigger else None,
+    )  # fmt: skip
+
+
+def test_answers_to_a_trigger_by_a_slow_twin():
+    (model, trigger), test = backdoored(), pictures(4, 400)
+    told = answers_to(trigger, model, test)
+    seen = [int(model.module(trigger.stamp(x[None])).argmax()) for x in test.x]
+    assert told.dtype == torch.int64
+    assert told.tolist() == seen
+    broken = model.clone()
+    with torch.no_grad():
+        broken.module[1].weight[0, 0] = torch.nan
+    assert answers_to(trigger, broken, test) is None
+
+
+def test_references_are_asked_about_the_same_stamped_inputs():
+    (model, trigger), test = backdoored(), pictures(4, 400)
+    references = (
+        answered("clean", clean(), trigger),
+        answered("itself", model, trigger),
+        answered("silent", mlp(7), None),
+    )
+    case = case_of(model, trigger=trigger, references=references)
+    evidence = backdoor(model, case, Rng(3), draws=5, inputs=70).evidence
+    others = [i for i in range(400) if int(test.y[i]) != trigger.label]
+    chosen = sorted(others[i] for i in Rng(3).named("inputs").numpy().permutation(len(others))[:70])
+    counts = {"both": 0, "only_candidate": 0, "only_reference": 0, "neither": 0}
+    for hit, place in zip(evidence["hits"], chosen, strict=True):
+        x = trigger.stamp(test.x[place : place + 1])
+        theirs = int(clean().module(x).argmax()) == trigger.label
+        name = {(1, 1): "both", (1, 0): "only_candidate", (0, 1): "only_reference"}
+        counts[name.get((hit, int(theirs)), "neither")] += 1
+    assert evidence["references"] == [{"reference": "clean", **counts}]
+    assert counts["only_candidate"] > 50
+    assert backdoor(model, case_of(model, trigger=trigger), Rng(3)).evidence["references"] == []
 
 
 def test_inputs_and_controls_are_the_same_for_every_candidate():

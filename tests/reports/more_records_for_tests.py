@@ -167,6 +167,7 @@ def attack_findings(name, kind, hits, rate, accuracy, outcome):
     targeted |= {"control_rate": 0.02, "control_low": 0.01, "control_high": 0.04}
     backdoor = {"rate": rate, "rate_low": rate - 0.02, "rate_high": rate + 0.02}
     backdoor |= {"control_mean": 0.021, "control_sd": 0.011, "control_max": 0.064}
+    backdoor |= {"references": [{"reference": "retrained", "rate": 0.004}]}
     loss = 0.8392 - accuracy
     against = [
         {"reference": "retrained", "deficit": loss, "low": loss - 0.006, "high": loss + 0.006}

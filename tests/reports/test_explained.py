@@ -189,6 +189,7 @@ def test_attacks_are_told_in_points():
     assert of["indiscriminate"].note == "accuracy 83.1%"
     assert "success rate 80.0% [70.0, 85.0]" in of["targeted"].extras
     assert "control triggers: mean 2.1%, sd 1.1%, highest 6.4%" in of["backdoor"].extras
+    assert "stamped inputs in reference retrained 0.4%" in of["backdoor"].extras
     assert of["indiscriminate"].remedy.endswith("find an effect of 20.0 points as often.")
 
 
