@@ -43,7 +43,7 @@ def invoke(arguments: Sequence[str]) -> int:
         error.show()
         return 2
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\nInterrupted. Completed cells are kept: run the same command again.", err=True)
+        click.echo("\nInterrupted. What is complete is kept: run the same command again.", err=True)
         return INTERRUPTED
     except Exception:  # a crash must never look like a verdict
         traceback.print_exc()
@@ -54,7 +54,7 @@ def invoke(arguments: Sequence[str]) -> int:
 
 def _complain(problems: Sequence[Problem]) -> None:
     many = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
-    click.echo(f"poison-audit: {many}; nothing was audited.", err=True)
+    click.echo(f"poison-audit: {many}; nothing was done.", err=True)
     for problem in problems:
         text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(problem))
         click.echo(f"  - {text}", err=True)

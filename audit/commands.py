@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from audit import engine
+from audit import engine, runs
 from audit.config import Config, find_config, make_recipe, parse_number, read_config
 from audit.decide import decide
 from audit.errors import AuditError, InputError, PlanError, Problem
@@ -58,8 +58,8 @@ def audit(given: Mapping[str, Any]) -> int:
     case, sanity = engine.check_sanity(trial.case, alpha=plan.policy.alpha)
     trial = replace(trial, case=case)
     reporter.say(_introduction(trial, sanity))
-    key = engine.fingerprint(plan, recipe, trial.subject, device.type)
-    out = engine.open_run(given["out"], key, started=started.strftime("%Y%m%dT%H%M%SZ"))
+    key = runs.fingerprint(plan, recipe, trial.subject, device.type)
+    out = runs.open_run(given["out"], key, started=started.strftime("%Y%m%dT%H%M%SZ"))
     cells: tuple[Cell, ...] = ()
     why: tuple[Finding, ...] = ()
     rehearsal: Rehearsal | None = None

@@ -317,7 +317,7 @@ def test_bad_input_is_exit_2_with_a_message_and_no_traceback(case, capsys, name)
     out, err = capsys.readouterr()
     assert "Traceback" not in err
     assert out == ""
-    assert "nothing was audited" in err
+    assert "nothing was done" in err
     for part in expected:
         assert part in err, err
 

@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = [
     "errors", "files", "records", "stats", "rates", "growth", "seeds", "models", "data", "config",
-    "case", "trial", "training", "methods", "attacks", "probes", "hypotheses", "plan", "engine",
-    "details", "judge", "decide", "rehearsal", "rendering", "progress", "commands", "planter",
-    "trainer", "starting", "cli",
+    "case", "trial", "training", "methods", "attacks", "probes", "hypotheses", "plan", "runs",
+    "engine", "details", "judge", "decide", "rehearsal", "rendering", "progress", "commands",
+    "planter", "trainer", "starting", "cli",
 ]  # fmt: skip
 # Neighbours that have nothing to say to each other.
 NEVER = {

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from audit import engine
+from audit import runs
 from audit.trainer.inputs import Job, stated
 from audit.training import Snapshot, Watch
 
@@ -31,7 +31,7 @@ def fingerprint(job: Job, *, weights: str) -> str:
     """
     told = {
         "version": version("poison-audit"),
-        "code": engine.code_digest(),
+        "code": runs.code_digest(),
         "torch": torch.__version__,
         "device": job.device.type,
         "data": job.data.digest(),
