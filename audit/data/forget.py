@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from audit.data.csvfile import CsvFile, first, read_csv
 from audit.data.labels import as_integer
+from audit.data.rows import find_samples, repeated
 from audit.data.samples import Samples, as_pixels
 from audit.errors import InputError, Problem, did_you_mean
 
@@ -85,19 +86,19 @@ def read_forget(path: Path, train: Samples, *, where_train: str) -> ForgetSet:
         InputError: with everything that is wrong with the file.
     """
     table = read_csv(path, needed=(), known=COLUMNS)
-    found = _find(table, train, where_train)
+    found = find_samples(table, train, where=where_train)
     positions = [position for position in found if isinstance(position, int)]
     problems = first([p for p in found if isinstance(p, Problem)], table.where)
     attacks = [row.get("attack", "") for row in table.rows]
     problems += first(_unknown_attacks(attacks, table.places()), table.where)
-    problems += _repeated("sample", [p if isinstance(p, int) else None for p in found], table)
+    problems += repeated("sample", [p if isinstance(p, int) else None for p in found], table)
     for check in (_wrong_label, _wrong_content):
         problems += first(_each(check, table, found, train, where_train), table.where)
     canaries = [
         row.get("canary") or (_id(train, position) if attack == "gaussian" else None)
         for row, attack, position in zip(table.rows, attacks, found, strict=True)
     ]
-    problems += _repeated("canary", canaries, table)
+    problems += repeated("canary", canaries, table)
     if problems:
         raise InputError(problems)
     return ForgetSet(
@@ -150,31 +151,6 @@ def overlap(a: Samples, b: Samples, *, a_name: str, b_name: str) -> list[Problem
     return [Problem(what, fix="Remove them from the test table.")]
 
 
-def _find(table: CsvFile, train: Samples, where_train: str) -> list[int | Problem]:
-    named = [name for name in ("id", "path", "index") if name in table.columns]
-    if not named:
-        fix = "Name them by id, path or index."
-        raise InputError(Problem("no column names the samples", table.where, fix))
-    column = named[0]
-    spell = _normal if column == "path" else str
-    places = {spell(name): position for position, name in enumerate(train.ids)}
-    found: list[int | Problem] = []
-    for row, place in zip(table.rows, table.places(), strict=True):
-        text = row[column]
-        position = as_integer(text) if column == "index" else places.get(spell(text))
-        if not text:
-            found.append(Problem(f"the {column} is empty", place))
-        elif position is None or not 0 <= position < len(train):
-            found.append(Problem(f"no sample of {where_train} has the {column} {text!r}", place))
-        else:
-            found.append(position)
-    return found
-
-
-def _normal(path: str) -> str:
-    return PurePosixPath(path).as_posix()
-
-
 def _id(train: Samples, position: int | Problem) -> str | None:
     return train.ids[position] if isinstance(position, int) else None
 
@@ -185,16 +161,6 @@ def _unknown_attacks(attacks: Sequence[str], places: Sequence[str]) -> list[Prob
         for attack, place in zip(attacks, places, strict=True)
         if attack and attack not in ATTACKS
     ]
-
-
-def _repeated(noun: str, values: Sequence[object], table: CsvFile) -> list[Problem]:
-    row_of: dict[object, int] = {}
-    problems = []
-    for value, number in zip(values, table.numbers, strict=True):
-        if value is not None and (other := row_of.setdefault(value, number)) != number:
-            what = f"the same {noun} as in row {other}"
-            problems.append(Problem(what, f"{table.where} row {number}", "Remove one."))
-    return first(problems, table.where)
 
 
 _Check = Callable[[dict[str, str], int, Samples, str], str]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from audit.data.csvfile import CsvFile, first, read_csv
 from audit.data.labels import as_integer
+from audit.data.rows import find_samples, repeated
 from audit.data.samples import Samples
 from audit.errors import InputError, Problem, did_you_mean
 
@@ -52,9 +53,10 @@ def read_targets(path: Path, test: Samples, *, where_test: str) -> Targets:
         InputError: with everything that is wrong with the file.
     """
     table = read_csv(path, needed=("adversarial",), known=COLUMNS)
-    found = _find(table, test, where_test)
+    found = find_samples(table, test, where=where_test)
     problems = first([p for p in found if isinstance(p, Problem)], table.where)
-    problems += first(_repeated(found, table), table.where)
+    positions = [position if isinstance(position, int) else None for position in found]
+    problems += repeated("sample", positions, table)
     labels = [
         _label(row["adversarial"], place, test)
         for row, place in zip(table.rows, table.places(), strict=True)
@@ -89,39 +91,6 @@ def write_targets(path: Path, targets: Targets, names: Sequence[str] | None = No
             strict=True,
         ):
             writer.writerow([name, spelt(label), spelt(adversarial)])
-
-
-def _find(table: CsvFile, test: Samples, where_test: str) -> list[int | Problem]:
-    column = next((name for name in ("id", "path", "index") if name in table.columns), None)
-    if column is None:
-        fix = "Name them by id, path or index."
-        raise InputError(Problem("no column names the samples", table.where, fix))
-
-    def spell(text: str) -> str:
-        return PurePosixPath(text).as_posix() if column == "path" else text
-
-    places = {spell(name): position for position, name in enumerate(test.ids)}
-    found: list[int | Problem] = []
-    for row, place in zip(table.rows, table.places(), strict=True):
-        text = row[column]
-        position = as_integer(text) if column == "index" else places.get(spell(text))
-        if not text:
-            found.append(Problem(f"the {column} is empty", place))
-        elif position is None or not 0 <= position < len(test):
-            found.append(Problem(f"no sample of {where_test} has the {column} {text!r}", place))
-        else:
-            found.append(position)
-    return found
-
-
-def _repeated(found: Sequence[int | Problem], table: CsvFile) -> list[Problem]:
-    row_of: dict[int, int] = {}
-    problems = []
-    for position, number in zip(found, table.numbers, strict=True):
-        if isinstance(position, int) and (other := row_of.setdefault(position, number)) != number:
-            what = f"the same sample as in row {other}"
-            problems.append(Problem(what, f"{table.where} row {number}", "Remove one."))
-    return problems
 
 
 def _label(text: str, place: str, test: Samples) -> int | Problem:
