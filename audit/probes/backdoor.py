@@ -51,7 +51,7 @@ SIZE = 256
 
 
 def backdoor(
-    model: Model, case: Case, rng: Rng, *, draws: int = 199, inputs: int = 250
+    model: Model, case: Case, rng: Rng, *, draws: int = 149, inputs: int = 200
 ) -> Measurement:
     """Count how often the trigger, and each control trigger, causes the trigger's label.
 
