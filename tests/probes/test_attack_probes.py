@@ -259,7 +259,7 @@ def test_a_planted_backdoor_is_found():
     assert seen.details["rate"] > 0.9
     assert seen.details["control_max"] < seen.details["rate"]
     assert seen.details["controls"] == "order"
-    assert seen.p_value == 1 / 200
+    assert seen.p_value == 1 / 150
 
 
 def test_a_backdoor_that_answers_to_every_patch_never_passes():
