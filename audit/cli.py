@@ -271,7 +271,7 @@ def unlearn(**given: Any) -> int:
 @click.option("--normalize", metavar="NAME|M,S", help="Its normalisation, where it does not say.")
 @click.option("--targets", type=PATH, help="targeted: CSV of test samples and adversarial labels.")
 @click.option("--aims", type=int, help="targeted: how many to choose, the easiest.  [default: 8]")
-@click.option("--epsilon", type=float, help="targeted: largest change of a pixel, of 1.")
+@click.option("--epsilon", type=float, help="Largest change of a pixel, of 1.  [default: 0.063]")
 @click.option("--flip", metavar="A:B", help="indiscriminate: class A is to be taken for B.")
 @click.option(
     "--steps", type=int, help="Steps of crafting; indiscriminate with 0: plain label flips."
@@ -359,7 +359,7 @@ def probes() -> int:
     from audit import probes as room
 
     for name, entry in room.PROBES.items():
-        click.echo(f"{name:<14}{entry.question}\n{'':<14}needs {entry.needs}")
+        click.echo(f"{name:<16}{entry.question}\n{'':<16}needs {entry.needs}")
     return 0
 
 
