@@ -194,7 +194,8 @@ def judge_candidate(name: str, kind: Kind, findings: Sequence[Finding]) -> Candi
     gates = [(f.outcome, f.reason) for f in findings if f.gating]
     if not any(f.gating and f.probe in RESIDUE for f in findings):
         reason = (
-            "No probe could measure the poison: give its evidence (canaries, targets or a trigger)."
+            "No probe could measure the poison: give its evidence (canaries, targets or a "
+            "trigger). Without any, `check --rehearse` at least tries the methods on a copy."
         )
         gates.append((Outcome.INCONCLUSIVE, reason))
     outcome, reason = min(gates, key=lambda pair: WORST_FIRST.index(pair[0]))
