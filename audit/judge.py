@@ -189,6 +189,8 @@ def _sentence(
         else f"at most {_told(probe, tolerance)} points"
     )
     what = f"{means} is {figure}"
+    if probe == "indiscriminate":
+        what += " (the lower end leaves the tolerance to the luck of a training)"
     if outcome is Outcome.CLEAN:
         return f"{what}, within tolerance ({band})."
     if outcome is Outcome.INCONCLUSIVE:

@@ -244,10 +244,14 @@ def deficit(
 ) -> Estimate:
     """Estimate the accuracy that is missing against references, on the same samples.
 
-    Against one reference: `stats.paired_loss`. Against several, the value is the mean deficit, and
-    the interval spans the intervals of all: it lies within the tolerance only if each does, and
-    above 0 only if each does, so that one lucky or unlucky training decides nothing. Each error is
-    at most that of one reference's interval. The p-value is the largest.
+    Against one reference: `stats.paired_loss`, its lower end less the tolerance. Two trainings on
+    the same clean data differ in accuracy by luck alone (fixtures and CIFAR-10: by up to a point or
+    so), which no count of test samples shows; the tolerance is what luck is allowed. So a model is
+    found only if it is surely worse than a reference by more than the tolerance.
+
+    Against several, the value is the mean deficit, and the interval spans the intervals of all: it
+    lies within the tolerance only if each does, and above 0 only if each does. Each error is at
+    most that of one reference's interval. The p-value is the largest.
 
     Args:
         against: `only_reference` and `only_candidate` of each reference, at least one.
@@ -265,17 +269,18 @@ def deficit(
         )
         for counts in against
     ]
+    reach = float(laws.norm.ppf(0.5 + level / 2) + laws.norm.ppf(POWER))
     return Estimate(
         value=math.fsum(e.value for e in each) / len(each),
         null=0.0,
-        low=min(e.low for e in each),
+        low=max(-1.0, min(e.low for e in each) - tolerance),
         high=max(e.high for e in each),
         level=level,
         p_value=max(e.p_value for e in each),
         z=min((e.z for e in each), key=abs),
         n=n,
         spread=max(e.spread for e in each),
-        detectable=max(e.detectable for e in each),
+        detectable=tolerance + reach * max(e.spread for e in each) / math.sqrt(n),
         needed=max(e.needed for e in each),
     )
 
