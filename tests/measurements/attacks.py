@@ -100,7 +100,6 @@ def cifar(source: Path, out: Path) -> Setting:
         surrogates={"targeted": (15, 8, 8)},
         tolerances={
             "backdoor": ("--set", "backdoor.inputs=400", "--set", "backdoor.draws=99"),
-            "indiscriminate": ("--tolerance", "indiscriminate=0.02"),
         },
     )
 
