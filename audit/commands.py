@@ -306,7 +306,8 @@ def _limits(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         if cell.kind != "deployed" and cell.digest is not None and cell.digest == deployed:
             told.append(f"{cell.candidate} is bit for bit the deployed model.")
-    most = 1 + len(trial.case.retain) / len(trial.case.forget)
+    total = len(trial.case.retain) + len(trial.case.forget)
+    most = total / engine.found_size(plan, len(trial.case.forget))
     for step in plan.methods:
         if step.name == "ssd" and step.params["alpha"] >= most:
             told.append(

@@ -234,7 +234,9 @@ def explain(
     references: list[Model] | None = None
     findings = []
     for step in plan.hypotheses:
-        path = out / "cells" / f"why-{step.name}-{key[:16]}.json"
+        own = json.dumps({"key": key, "step": asdict(step)}, sort_keys=True)
+        digest = hashlib.sha256(own.encode()).hexdigest()
+        path = out / "cells" / f"why-{step.name}-{digest[:16]}.json"
         try:
             findings.append(from_json(Finding, path.read_text("utf-8"), where=str(path)))
             continue

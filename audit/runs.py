@@ -30,7 +30,6 @@ def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device:
         "seed": plan.seed,
         "budget": plan.budget,
         "found": (plan.found, plan.found_seed),
-        "hypotheses": [asdict(step) for step in plan.hypotheses],
         "probes": [asdict(step) for step in plan.probes],
         "recipe": asdict(recipe),
         "subject": {

@@ -113,6 +113,25 @@ def test_hypotheses_are_kept_with_the_cells_and_repeat_themselves(case):
     assert one == two
 
 
+def test_a_probe_and_a_check_share_a_run_directory(case):
+    assert run("--out", "o", command="probe") in (1, 3)
+    probed = {p.name for p in Path("o/cells").iterdir()}
+    assert run("--methods", "gd", "--out", "o") in (1, 3)
+    assert probed < {p.name for p in Path("o/cells").iterdir()}
+    # Other parameters are another answer in the same directory, never the stored one.
+    assert run("--methods", "gd", "--set", "shift.subsets=12", "--out", "o") in (1, 3)
+    (shift,) = [f for f in record_in("o").findings if f.probe == "shift"]
+    assert shift.details["subsets"] == 12
+
+
+def test_what_ssd_can_select_follows_from_what_was_found(case):
+    # 90 training samples: of 30 forgotten the ratio is at most 3, of 3 found at most 30.
+    run("--methods", "ssd", "--out", "whole")
+    run("--methods", "ssd", "--found", "0.1", "--out", "part")
+    assert any("at most 3." in limit for limit in record_in("whole").limits)
+    assert not any("ratio is at most" in limit for limit in record_in("part").limits)
+
+
 def test_their_parameters_can_be_set_and_are_checked(case, capsys):
     run("--methods", "gd", "--set", "shift.subsets=12", "--out", "o")
     record = record_in("o")
