@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from audit.data.canaries import Canaries
+from audit.data.phrase import Phrase
 from audit.data.samples import Samples
+from audit.data.strings import PlantedStrings
 from audit.data.targets import Targets
 from audit.data.trigger import Trigger
 from audit.models.model import Model
@@ -24,7 +26,8 @@ class PlantedCanaries:
     bases: Samples
     """The clean sample of each canary, with the label it was trained with, in `names`' order."""
     noise: Tensor
-    """What was drawn for each canary, unclipped: float32, the shape of the bases."""
+    """What was drawn for each canary, unclipped: float32, the shape of the bases; of texts, the
+    shape of their embeddings, (n, length, width)."""
     held_out_noise: Tensor
     """As many held-out keys' noise, scored at the same bases."""
 
@@ -57,8 +60,10 @@ class Case:
     """None: no key was given."""
     targets: Targets | None = None
     """Test samples that a targeted attack was to have misclassified; None: not named."""
-    trigger: Trigger | None = None
-    """The patch of a backdoor; None: not known."""
+    trigger: Trigger | Phrase | None = None
+    """The patch of a backdoor, or its phrase; None: not known."""
+    strings: PlantedStrings | None = None
+    """The token canaries; None: no key was given."""
     references: tuple[Answers, ...] = ()
     attacks: tuple[str, ...] = ()
     """What each forget sample is said to be part of; empty string = unknown."""

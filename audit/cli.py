@@ -93,7 +93,8 @@ SUBJECT = _options(
     click.option("--canaries", type=PATH, help="Key of a Gaussian planting (canaries.json)."),
     click.option("--bases", type=PATH, help="Table of the clean samples canaries were made from."),
     click.option("--targets", type=PATH, help="Test samples a targeted attack aimed at, as CSV."),
-    click.option("--trigger", type=PATH, help="Patch of a backdoor (trigger.json)."),
+    click.option("--trigger", type=PATH, help="Patch or phrase of a backdoor (trigger.json)."),
+    click.option("--strings", type=PATH, help="Key of token canaries in texts (strings.json)."),
     click.option("--arch", help="Architecture: a torchvision name, or cifar-resnet18 and kin."),
     click.option("--factory", metavar="PACKAGE.MODULE:FUNCTION", help="Your own architecture."),
     click.option("--normalize", metavar="NAME|M,S", help="cifar10, imagenet, none, or MEANS/STDS."),
@@ -110,6 +111,20 @@ SUBJECT = _options(
     ),
     click.option("--seed", type=int, help="Root seed of every generator.  [default: 0]"),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+)
+READING = _options(
+    click.option(
+        "--max-tokens", type=int, help="Texts: tokens of an input.  [default: all it takes]"
+    ),
+    click.option("--prompt", help="Texts: what the model is given, with {text} in it."),
+    click.option(
+        "--label-words",
+        metavar="A,B,..",
+        help="Causal language models: the next token that stands for each class.",
+    ),
+    click.option(
+        "--start", type=PATH, help="Texts: folder of the pretrained model that training began with."
+    ),
 )
 JUDGING = _options(
     click.option(
@@ -187,6 +202,7 @@ def cli() -> None:
 
 @cli.command()
 @SUBJECT
+@READING
 @METHODS
 @JUDGING
 def check(**given: Any) -> int:
@@ -204,6 +220,7 @@ def check(**given: Any) -> int:
 
 @cli.command()
 @SUBJECT
+@READING
 @JUDGING
 def probe(**given: Any) -> int:
     """Probe MODEL, and any candidates, without unlearning anything: the gate for CI."""
@@ -214,6 +231,7 @@ def probe(**given: Any) -> int:
 
 @cli.command()
 @SUBJECT
+@READING
 @click.option("--method", required=True, help="One of `poison-audit methods`.")
 @click.option("--budget", type=float, help="Share of the original training.  [default: 0.1]")
 @click.option("--set", "settings", callback=_pairs, multiple=True, metavar="METHOD.KEY=VALUE")

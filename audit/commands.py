@@ -23,6 +23,7 @@ from audit.errors import AuditError, InputError, PlanError, Problem
 from audit.hypotheses.diagnosis import diagnosis
 from audit.methods import METHODS, UNLEARNING
 from audit.models.checkpoint import save_model
+from audit.models.reader import Reading
 from audit.plan import check_plan, make_plan
 from audit.progress import Reporter
 from audit.records import (
@@ -203,11 +204,13 @@ def _read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan
         bases=given["bases"] or config.get("evidence.gaussian", "bases"),
         targets=given["targets"] or config.get("evidence.targeted", "targets"),
         trigger=given["trigger"] or config.get("evidence.backdoor", "trigger"),
+        strings=given["strings"] or config.get("evidence.token-canary", "strings"),
         references=tuple(given.get("reference") or config.get("reference", "paths", ())),
         candidates=candidates,
         arch=given["arch"] or (None if given["factory"] else config.get("model", "arch")),
         factory=given["factory"],
         normalize=given["normalize"] or config.get("model", "normalize"),
+        reading=reading(config, given),
         allow_pickle=given["allow_pickle"],
     )
     if problems or plan is None:
@@ -275,6 +278,18 @@ def _candidates(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Path], list
             )
         candidates[name] = Path(path)
     return candidates, problems
+
+
+def reading(config: Config, given: Mapping[str, Any]) -> Reading:
+    """Return how a language model reads texts, as flags and audit.toml say."""
+    # A word's leading space is a part of its token.
+    words = given["label_words"].split(",") if given["label_words"] else None
+    return Reading(
+        max_tokens=given["max_tokens"] or config.get("model", "max_tokens"),
+        prompt=given["prompt"] or config.get("model", "prompt"),
+        words=_tuple(words or config.get("model", "label_words")),
+        start=given["start"] or config.get("model", "start"),
+    )
 
 
 def listed(text: str | None) -> tuple[str, ...] | None:

@@ -31,17 +31,19 @@ RECIPE_KEYS = {
     "augment": ("none", "flip", "crop-flip"),
 }
 KEYS: dict[str, tuple[str, ...]] = {
-    "model": ("arch", "normalize"),
+    "model": ("arch", "normalize", "max_tokens", "prompt", "label_words", "start"),
     "data": ("train", "test", "names"),
     "training": tuple(RECIPE_KEYS),
     "evidence.gaussian": ("canaries", "bases"),
     "evidence.targeted": ("targets",),
     "evidence.backdoor": ("trigger",),
+    "evidence.token-canary": ("strings",),
     "reference": ("paths",),
     "policy": ("alpha", "gate"),
     "policy.tolerances": (
         "gaussian",
         "exposure",
+        "token-canary",
         "targeted",
         "backdoor",
         "indiscriminate",
@@ -58,6 +60,8 @@ PATHS = {
     ("evidence.gaussian", "bases"),
     ("evidence.targeted", "targets"),
     ("evidence.backdoor", "trigger"),
+    ("evidence.token-canary", "strings"),
+    ("model", "start"),
 }
 
 
@@ -157,7 +161,7 @@ def _tables(
 
 
 def _mistyped(table: str, key: str, value: Any) -> str | None:
-    strings = key in ("paths", "names", "methods")
+    strings = key in ("paths", "names", "methods", "label_words")
     if strings:
         ok = isinstance(value, list) and all(isinstance(item, str) for item in value)
         expected = "a list of strings"
@@ -165,7 +169,7 @@ def _mistyped(table: str, key: str, value: Any) -> str | None:
         return _wrong_recipe(key, value)
     elif table == "policy.tolerances" or key in ("alpha", "budget", "found"):
         ok, expected = _is_number(value), "a number"
-    elif key in ("seed", "seeds", "found_seed"):
+    elif key in ("seed", "seeds", "found_seed", "max_tokens"):
         ok, expected = isinstance(value, int) and not isinstance(value, bool), "a whole number"
     else:
         ok, expected = isinstance(value, str), "a string"

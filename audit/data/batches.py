@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 
 import torch
@@ -78,4 +79,4 @@ def _changed(batch: Batch, changes: Sequence[Tensor]) -> Batch:
         every = torch.arange(n, device=device)[:, None, None]
         padded = F.pad(x, (_PAD, _PAD, _PAD, _PAD)).permute(0, 2, 3, 1)
         x = padded[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
-    return Batch(x=x, y=batch.y, mask=batch.mask)
+    return replace(batch, x=x)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,24 +139,48 @@ def read_canaries(path: Path) -> Canaries:
     )
 
 
-def _wrong_values(fields: dict[str, object], where: str) -> list[Problem]:
-    def is_hex(value: object) -> bool:
-        try:
-            return isinstance(value, str) and len(bytes.fromhex(value)) == 32
-        except ValueError:
-            return False
+def wrong_secret(value: object, where: str) -> list[Problem]:
+    """Return what is wrong with a secret as a file spells it. It is never printed."""
+    try:
+        fine = isinstance(value, str) and len(bytes.fromhex(value)) == 32
+    except ValueError:
+        fine = False
+    return [] if fine else [Problem("expected 64 hexadecimal digits", f"{where} secret")]
 
+
+def wrong_ids(planted: object, held_out: object, where: str) -> list[Problem]:
+    """Return what is wrong with the ids of a key."""
+    problems: list[Problem] = []
+    lists: list[list[str]] = []
+    for key, value in (("planted", planted), ("held_out", held_out)):
+        if isinstance(value, list) and value and all(map(_is_id, value)):
+            lists.append(value)
+            if repeated := sorted(name for name, times in Counter(value).items() if times > 1):
+                problems.append(Problem(f"ids appear twice: {_some(repeated)}", f"{where} {key}"))
+        else:
+            what = f"expected a list of ids, not empty, got {value!r:.60}"
+            problems.append(Problem(what, f"{where} {key}"))
+    if len(lists) < 2:
+        return problems
+    if both := sorted(set(lists[0]) & set(lists[1])):
+        what = f"ids are both planted and held out: {_some(both)}"
+        problems.append(Problem(what, where, "A held-out key must never have been trained on."))
+    if len(lists[0]) != len(lists[1]):
+        what = f"{len(lists[0])} planted but {len(lists[1])} held-out ids"
+        problems.append(Problem(what, where, "Hold out as many as were planted."))
+    return problems
+
+
+def _is_id(value: object) -> bool:
+    # A lone surrogate is a string in JSON, but has no bytes to key the noise by.
+    return isinstance(value, str) and value.isprintable()
+
+
+def _wrong_values(fields: dict[str, object], where: str) -> list[Problem]:
     def is_number(value: object) -> bool:
         if not isinstance(value, int | float) or isinstance(value, bool):
             return False
         return 0 < value <= MOST_SIGMA
-
-    def is_ids(value: object) -> bool:
-        return isinstance(value, list) and bool(value) and all(map(is_text, value))
-
-    def is_text(value: object) -> bool:
-        # A lone surrogate is a string in JSON, but has no bytes to key the noise by.
-        return isinstance(value, str) and value.isprintable()
 
     def is_shape(value: object) -> bool:
         return (
@@ -171,32 +195,31 @@ def _wrong_values(fields: dict[str, object], where: str) -> list[Problem]:
             fields["version"] == VERSION and fields["version"] is not True,
             f"expected {VERSION}",
         ),
-        "secret": (is_hex(fields["secret"]), "expected 64 hexadecimal digits"),
         "sigma": (is_number(fields["sigma"]), f"expected a number above 0, at most {MOST_SIGMA:g}"),
         "space": (fields["space"] in ("pixel", "embedding"), "expected pixel or embedding"),
         "shape": (is_shape(fields["shape"]), "expected the sizes of one sample, like [3, 32, 32]"),
         "storage": (fields["storage"] in ("unclipped", "uint8"), "expected unclipped or uint8"),
-        "planted": (is_ids(fields["planted"]), "expected a list of ids, not empty"),
-        "held_out": (is_ids(fields["held_out"]), "expected a list of ids, not empty"),
     }
-    # The secret is never printed.
     problems = [
-        Problem(hint if key == "secret" else f"{hint}, got {fields[key]!r:.60}", f"{where} {key}")
+        Problem(f"{hint}, got {fields[key]!r:.60}", f"{where} {key}")
         for key, (ok, hint) in checks.items()
         if not ok
     ]
-    if problems:
-        return problems
-    planted, held_out = list(fields["planted"]), list(fields["held_out"])  # type: ignore[call-overload]
-    for key, ids in (("planted", planted), ("held_out", held_out)):
-        if repeated := sorted(name for name, times in Counter(ids).items() if times > 1):
-            problems.append(Problem(f"ids appear twice: {_some(repeated)}", f"{where} {key}"))
-    if both := sorted(set(planted) & set(held_out)):
-        what = f"ids are both planted and held out: {_some(both)}"
-        problems.append(Problem(what, where, "A held-out key must never have been trained on."))
-    if len(planted) != len(held_out):
-        what = f"{len(planted)} planted but {len(held_out)} held-out ids"
-        problems.append(Problem(what, where, "Hold out as many as were planted."))
+    problems += wrong_secret(fields["secret"], where)
+    problems += wrong_ids(fields["planted"], fields["held_out"], where)
+    if not problems and fields["space"] == "embedding":
+        problems = _wrong_embedding(fields, where)
+    return problems
+
+
+def _wrong_embedding(fields: dict[str, Any], where: str) -> list[Problem]:
+    problems = []
+    if len(fields["shape"]) != 2:
+        what = f"expected [length, width] of embeddings, got {fields['shape']!r:.60}"
+        problems.append(Problem(what, f"{where} shape"))
+    if fields["storage"] != "unclipped":
+        what = "embeddings are not stored, so nothing rounds their noise: expected unclipped"
+        problems.append(Problem(what, f"{where} storage"))
     return problems
 
 

@@ -40,12 +40,14 @@ def penultimate(model: Model, samples: Samples, *, size: int = 256) -> Penultima
             for batch in samples.in_order(size):
                 seen.clear()
                 out = model.logits(module, batch)
-                if [part.shape[:-1] for part in seen] != [(len(batch),)]:
+                # A decoder's head is given every token; it answers at the last, which is proved.
+                rows = [part[:, -1] if part.ndim == 3 else part for part in seen]
+                if [part.shape[:-1] for part in rows] != [(len(batch),)]:
                     return None
-                own = nn.functional.linear(seen[0], head.weight, head.bias)
+                own = nn.functional.linear(rows[0], head.weight, head.bias)
                 if own.shape != out.shape or _far(own, out):
                     return None
-                found.append(_double(seen[0]))
+                found.append(_double(rows[0]))
     finally:
         hook.remove()
     return Penultimate(features=torch.cat(found), head=head)

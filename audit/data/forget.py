@@ -16,11 +16,14 @@ from audit.data.rows import find_samples, repeated
 from audit.data.samples import Samples, as_pixels
 from audit.errors import InputError, Problem, did_you_mean
 
-ATTACKS = ("gaussian", "targeted", "backdoor", "indiscriminate")
+ATTACKS = ("gaussian", "token-canary", "targeted", "backdoor", "indiscriminate")
 """What a row's `attack` may say; empty = unknown."""
+KEYED = ("gaussian", "token-canary")
+"""Those whose samples a key names; without a `canary` a sample's own id is its id in the key."""
 COLUMNS = (
     "id",
     "path",
+    "text",
     "index",
     "label",
     "attack",
@@ -74,7 +77,7 @@ class Split:
 def read_forget(path: Path, train: Samples, *, where_train: str) -> ForgetSet:
     """Read which samples of `train` are to be forgotten.
 
-    A row names its sample by `id`, else by `path` (an id of a table without ids), else by `index`
+    A row names its sample by `id`, else by `path` (an id of a table without ids), `text` or `index`
     (the position from 0): the first of these columns that is there is used in every row.
 
     Args:
@@ -95,7 +98,7 @@ def read_forget(path: Path, train: Samples, *, where_train: str) -> ForgetSet:
     for check in (_wrong_label, _wrong_content):
         problems += first(_each(check, table, found, train, where_train), table.where)
     canaries = [
-        row.get("canary") or (_id(train, position) if attack == "gaussian" else None)
+        row.get("canary") or (_id(train, position) if attack in KEYED else None)
         for row, attack, position in zip(table.rows, attacks, found, strict=True)
     ]
     problems += repeated("canary", canaries, table)
@@ -121,21 +124,23 @@ def split(train: Samples, forget: ForgetSet) -> Split:
     return Split(retain=train.at(retain), forget=train.at(forget.positions))
 
 
-def content_digest(picture: Tensor) -> str:
+def content_digest(samples: Samples, position: int) -> str:
     """Return the SHA-256 of one sample's contents, the `sha256` of forget.csv.
 
-    Over the raw bytes of the picture as `Samples` holds it, channels first: uint8, or
-    little-endian floating point.
+    Over a text's UTF-8; over the raw bytes of a picture as `Samples` holds it, channels first:
+    uint8, or little-endian floating point.
     """
-    array = picture.cpu().contiguous().numpy()
+    if samples.texts is not None:
+        return hashlib.sha256(samples.texts[position].encode()).hexdigest()
+    array = samples.x[position].cpu().contiguous().numpy()
     return hashlib.sha256(array.astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
 
 def overlap(a: Samples, b: Samples, *, a_name: str, b_name: str) -> list[Problem]:
-    """Return, as at most one problem, the samples of `a` whose pictures also stand in `b`.
+    """Return, as at most one problem, the samples of `a` whose contents also stand in `b`.
 
-    Pictures whose values are 8-bit values are equal whatever type they are stored in; others are
-    equal when they are as float32.
+    Texts are equal when they are letter by letter. Pictures whose values are 8-bit values are equal
+    whatever type they are stored in; others are equal when they are as float32.
     """
     ids = dict(zip(_contents(b), b.ids, strict=True))
     pairs = [
@@ -191,12 +196,15 @@ def _wrong_label(row: dict[str, str], position: int, train: Samples, where_train
 
 def _wrong_content(row: dict[str, str], position: int, train: Samples, where_train: str) -> str:
     stated = row.get("sha256", "").lower()
-    if not stated or stated == content_digest(train.x[position]):
+    if not stated or stated == content_digest(train, position):
         return ""
     return f"the sample {train.ids[position]!r} of {where_train} does not have this sha256"
 
 
 def _contents(samples: Samples, size: int = 256) -> Iterator[bytes]:
+    if samples.texts is not None:
+        yield from (hashlib.sha256(text.encode()).digest() for text in samples.texts)
+        return
     shape = f"{tuple(samples.x.shape[1:])}".encode()
     for start in range(0, len(samples), size):
         for picture in _canonical(samples.x[start : start + size].cpu()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def read_parquet(path: Path) -> ParquetTable:
         InputError: pyarrow is missing, the file is damaged, or columns are missing.
     """
     where = str(path)
-    columns = _columns(path, where)
+    columns = parquet_columns(path, ("id", "path", "image", "label"))
     source = "image" if "image" in columns else "path"
     problems = [
         Problem(f"the column {name!r} is missing", where, did_you_mean(name, columns))
@@ -55,7 +56,13 @@ def read_parquet(path: Path) -> ParquetTable:
     )
 
 
-def _columns(path: Path, where: str) -> dict[str, list[Any]]:
+def parquet_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the columns of these names that a Parquet file has, and every other one as empty.
+
+    Raises:
+        InputError: pyarrow is missing, or the file is damaged.
+    """
+    where = str(path)
     try:
         import pyarrow
         from pyarrow import parquet
@@ -66,7 +73,7 @@ def _columns(path: Path, where: str) -> dict[str, list[Any]]:
     try:
         # ParquetFile, since read_table would add columns from folders named `key=value`.
         table = parquet.ParquetFile(pyarrow.BufferReader(raw)).read()
-        wanted = [name for name in ("id", "path", "image", "label") if name in table.column_names]
+        wanted = [name for name in names if name in table.column_names]
         columns: dict[str, list[Any]] = table.select(wanted).to_pydict()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(Problem(f"not a readable Parquet file ({error})", where)) from error

@@ -33,13 +33,16 @@ class Planting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
+class CanaryRow:
     """One row of forget.csv that is a canary."""
 
     name: str
+    """Its id in the key."""
     position: int
+    """In the training table."""
     base: str | None
     place: str
+    """Where it stands, for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +76,12 @@ def plant_check(
         InputError: an id is not planted by the key, a base is missing or labelled otherwise, the
             shapes differ; or, all of that being right, the stored noise is not the keyed noise.
     """
-    rows = _rows(forget, where_forget)
+    rows = canary_rows(forget, where_forget)
     problems = _wrong_spaces(key, train, bases, where)
     if not rows:
         fix = "Say attack = gaussian, or name the key's id in the canary column."
         problems.append(Problem("no row is a canary", where_forget, fix))
-    problems += first(_wrong_names(rows, key, where), where_forget)
+    problems += first(wrong_names(rows, key, where), where_forget)
     found = _find_bases(rows, train, bases)
     problems += first(_wrong_bases(rows, found, key, train), where_forget)
     if problems:
@@ -101,13 +104,19 @@ def plant_check(
     )
 
 
-def _rows(forget: ForgetSet, where_forget: str) -> list[_Row]:
+def canary_rows(forget: ForgetSet, where_forget: str) -> list[CanaryRow]:
+    """Return the rows of a forget set that are Gaussian canaries."""
     return [
-        _Row(name=name, position=position, base=base, place=f"{where_forget} row {number}")
-        for name, position, base, number in zip(
-            forget.canaries, forget.positions, forget.bases, forget.rows, strict=True
+        CanaryRow(name=name, position=position, base=base, place=f"{where_forget} row {number}")
+        for name, position, base, number, attack in zip(
+            forget.canaries,
+            forget.positions,
+            forget.bases,
+            forget.rows,
+            forget.attacks,
+            strict=True,
         )
-        if name is not None
+        if name is not None and attack != "token-canary"
     ]
 
 
@@ -132,7 +141,8 @@ def _wrong_spaces(
     return problems
 
 
-def _wrong_names(rows: Sequence[_Row], key: Canaries, where: str) -> list[Problem]:
+def wrong_names(rows: Sequence[CanaryRow], key: Canaries, where: str) -> list[Problem]:
+    """Return the rows whose canary the key did not plant."""
     planted, held_out = set(key.planted), set(key.held_out)
     problems = []
     for row in rows:
@@ -146,7 +156,9 @@ def _wrong_names(rows: Sequence[_Row], key: Canaries, where: str) -> list[Proble
     return problems
 
 
-def _find_bases(rows: Sequence[_Row], train: Samples, bases: Samples | None) -> list[_Base | None]:
+def _find_bases(
+    rows: Sequence[CanaryRow], train: Samples, bases: Samples | None
+) -> list[_Base | None]:
     known = {
         name: _Base(table=table, position=position)
         for table in (train, bases)
@@ -157,7 +169,7 @@ def _find_bases(rows: Sequence[_Row], train: Samples, bases: Samples | None) -> 
 
 
 def _wrong_bases(
-    rows: Sequence[_Row], found: Sequence[_Base | None], key: Canaries, train: Samples
+    rows: Sequence[CanaryRow], found: Sequence[_Base | None], key: Canaries, train: Samples
 ) -> list[Problem]:
     problems = []
     for row, base in zip(rows, found, strict=True):
@@ -190,7 +202,9 @@ def _wrong_noise(pairs: Sequence[Pair], key: Canaries, where: str) -> list[Probl
     return problems + (wrong_recoveries(baseless, key, where) if baseless else [])
 
 
-def _clean(pairs: Sequence[Pair], key: Canaries, train: Samples, rows: Sequence[_Row]) -> Samples:
+def _clean(
+    pairs: Sequence[Pair], key: Canaries, train: Samples, rows: Sequence[CanaryRow]
+) -> Samples:
     x = np.stack(
         [
             pixels(pair.base)

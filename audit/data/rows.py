@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -14,8 +15,8 @@ from audit.errors import InputError, Problem
 def find_samples(table: CsvFile, samples: Samples, *, where: str) -> list[int | Problem]:
     """Return for each row the position of the sample it names, or what is wrong with it.
 
-    The first of the columns `id`, `path` and `index` (the position from 0) that is there is used
-    in every row.
+    The first of the columns `id`, `path`, `text` and `index` (the position from 0) that is there
+    is used in every row.
 
     Args:
         table: the file.
@@ -25,15 +26,17 @@ def find_samples(table: CsvFile, samples: Samples, *, where: str) -> list[int | 
     Raises:
         InputError: no column names the samples.
     """
-    column = next((name for name in ("id", "path", "index") if name in table.columns), None)
+    column = next((name for name in ("id", "path", "text", "index") if name in table.columns), None)
     if column is None:
-        fix = "Name them by id, path or index."
+        fix = "Name them by id, path, text or index."
         raise InputError(Problem("no column names the samples", table.where, fix))
 
     def spell(text: str) -> str:
         return PurePosixPath(text).as_posix() if column == "path" else text
 
-    places = {spell(name): position for position, name in enumerate(samples.ids)}
+    named = (samples.texts or ()) if column == "text" else samples.ids
+    times = Counter(named)
+    places = {spell(name): position for position, name in enumerate(named)}
     found: list[int | Problem] = []
     for row, place in zip(table.rows, table.places(), strict=True):
         text = row[column]
@@ -41,7 +44,10 @@ def find_samples(table: CsvFile, samples: Samples, *, where: str) -> list[int | 
         if not text:
             found.append(Problem(f"the {column} is empty", place))
         elif position is None or not 0 <= position < len(samples):
-            found.append(Problem(f"no sample of {where} has the {column} {text!r}", place))
+            found.append(Problem(f"no sample of {where} has the {column} {text!r:.200}", place))
+        elif column == "text" and times[text] > 1:
+            what = f"{times[text]} samples of {where} have the text {text!r:.200}"
+            found.append(Problem(what, place, "Name it by id or index."))
         else:
             found.append(position)
     return found

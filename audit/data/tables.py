@@ -62,7 +62,7 @@ def read_table(
     """
     where = str(path)
     listing = _list(path, size)
-    problems = [*listing.problems, *_wrong_ids(listing.ids, listing.places, where)]
+    problems = [*listing.problems, *wrong_ids(listing.ids, listing.places, where)]
     labels = x = None
     try:
         labels = read_labels(
@@ -244,7 +244,8 @@ def _refusal(path: str) -> str:
     return ""
 
 
-def _wrong_ids(ids: Sequence[str], places: Sequence[str], where: str) -> list[Problem]:
+def wrong_ids(ids: Sequence[str], places: Sequence[str], where: str) -> list[Problem]:
+    """Return what is wrong with a table's ids: empty ones, and those that appear twice."""
     empty = [Problem("the id is empty", p) for i, p in zip(ids, places, strict=True) if not i]
     seen: defaultdict[str, list[str]] = defaultdict(list)
     for name, place in zip(ids, places, strict=True):

@@ -16,7 +16,7 @@ from audit.data.rows import find_samples, repeated
 from audit.data.samples import Samples
 from audit.errors import InputError, Problem, did_you_mean
 
-COLUMNS = ("id", "path", "index", "label", "adversarial")
+COLUMNS = ("id", "path", "text", "index", "label", "adversarial")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +41,8 @@ class Targets:
 def read_targets(path: Path, test: Samples, *, where_test: str) -> Targets:
     """Read which samples of `test` were attacked, and the label each was to be given.
 
-    A row names its sample by `id`, else by `path`, else by `index` (the position from 0): the first
-    of these columns that is there is used in every row. Labels are names or class numbers.
+    A row names its sample by `id`, else by `path`, `text` or `index` (the position from 0): the
+    first of these columns that is there is used in every row. Labels are names or class numbers.
 
     Args:
         path: targets.csv.

@@ -60,7 +60,7 @@ def read_trigger(
         InputError: with everything that is wrong with the file.
     """
     where = str(path)
-    fields = _read_object(path)
+    fields = read_object(path)
     problems = [
         Problem(f"unknown key {key!r}", where, did_you_mean(key, _KEYS))
         for key in sorted(set(fields) - set(_KEYS))
@@ -69,7 +69,7 @@ def read_trigger(
     if "version" in fields and (fields["version"] is True or fields["version"] != VERSION):
         what = f"expected {VERSION}, got {fields['version']!r:.60}"
         problems.append(Problem(what, f"{where} version"))
-    label = _label(fields.get("label", 0), classes, names, where)
+    label = trigger_label(fields.get("label", 0), classes, names, where)
     pixels = _pixels(fields["pixels"], shape, where) if "pixels" in fields else None
     for found in (label, pixels):
         problems += [found] if isinstance(found, Problem) else []
@@ -95,7 +95,8 @@ def write_trigger(path: Path, trigger: Trigger) -> None:
     path.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file that is not too large; InputError if it is none."""
     where = str(path)
     try:
         with path.open("rb") as file:
@@ -114,7 +115,10 @@ def _read_object(path: Path) -> dict[str, Any]:
     return fields
 
 
-def _label(value: object, classes: int, names: Sequence[str] | None, where: str) -> int | Problem:
+def trigger_label(
+    value: object, classes: int, names: Sequence[str] | None, where: str
+) -> int | Problem:
+    """Return the class number of a trigger's label, or what is wrong with it."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < classes:
         return value
     if isinstance(value, str) and names is not None and value in names[:classes]:

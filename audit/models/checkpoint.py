@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from audit.errors import InputError, Problem
-from audit.models import hugging_face
+from audit.models import hugging_face, language
 from audit.models.factory import first_channels, head_size, import_factory
 from audit.models.identify import architecture, canonical, identify
 from audit.models.image import image_classifier
@@ -29,6 +30,7 @@ from audit.models.normalization import (
     same_normalize,
     spell_normalize,
 )
+from audit.models.reader import Reading
 from audit.models.strict import first_of_ties, load_strict
 from audit.models.weights import Weights, read_weights, wrapper_prefix
 
@@ -82,6 +84,7 @@ def load_model(
     arch: str | None = None,
     factory: str | None = None,
     normalize: Normalize | None = None,
+    reading: Reading | None = None,
     allow_pickle: bool = False,
 ) -> Loaded:
     """Read a checkpoint into the network that it was saved from.
@@ -96,6 +99,7 @@ def load_model(
         arch: an architecture's name, as --arch or audit.toml give it.
         factory: `package.module:function`, from the command line only: it runs code.
         normalize: channel means and standard deviations in [0, 1] pixels.
+        reading: how a language model reads texts, as far as its folder does not say.
         allow_pickle: whether a pickle may be read, tensors only.
 
     Raises:
@@ -106,6 +110,19 @@ def load_model(
         raise InputError(Problem(what, "--factory", "Give one of them."))
     where = str(path)
     weights = read_weights(path, allow_pickle=allow_pickle)
+    if not factory and (found := _language(weights, arch, reading or Reading())):
+        if normalize is not None:
+            what = "is for pictures, and this model reads texts"
+            raise InputError(Problem(what, "--normalize", "Leave it out."))
+        return Loaded(
+            model=language.load_language(found, weights.tensors, where=where),
+            sha256=weights.sha256,
+            files=weights.files,
+            arch_source=_candidates(weights)[1] if arch is None else "flag",
+            metadata=weights.metadata,
+            channels=None,
+            notes=weights.notes,
+        )
     known, problems = _known_normalize(weights, normalize, where)
     try:
         network, source = _network(weights, arch=arch, factory=factory, where=where)
@@ -148,7 +165,8 @@ def load_like(model: Model, path: Path, *, allow_pickle: bool = False) -> tuple[
         what = f"was saved with the normalisation {theirs}, the audited model with {ours}"
         raise InputError(Problem(what, where, "Audit it on its own."))
     clone = model.clone()
-    module = _filled(clone.module, model.arch, weights.tensors, where)
+    with torch.random.fork_rng(devices=[]):
+        module = _filled(clone.module, model.arch, weights.tensors, where)
     return replace(clone, module=module.to(model.device).eval()), weights.sha256
 
 
@@ -191,6 +209,8 @@ def save_model(model: Model, path: Path, *, extra: Mapping[str, str] | None = No
     metadata = {**(extra or {}), "format": "pt", ARCH_KEY: model.arch}
     if model.normalize is not None:
         metadata[NORMALIZE_KEY] = json.dumps(model.normalize)
+    if model.reader is not None:
+        _copy_beside(model.reader.files, path.parent)
     state: dict[str, Tensor] = model.module.state_dict()
     first = first_of_ties(state)
     # Copies, since safetensors refuses views of one memory.
@@ -211,6 +231,13 @@ def save_model(model: Model, path: Path, *, extra: Mapping[str, str] | None = No
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _copy_beside(files: Sequence[Path], folder: Path) -> None:
+    # Weights of a language model are of no use without its tokenizer.
+    for file in files:
+        if not (folder / file.name).exists():
+            shutil.copyfile(file, folder / file.name)
 
 
 def _ordered_header(header: bytes) -> bytes:
@@ -304,6 +331,17 @@ def _named(name: str, weights: Weights, where: str) -> _Network:
     return _Network(build=built.build, arch=name, classes=built.classes, channels=built.channels)
 
 
+def _language(weights: Weights, arch: str | None, reading: Reading) -> language.Language | None:
+    """Return the language model that the checkpoint's folder describes; None: it is none."""
+    folder = weights.files[0].parent
+    names = [arch] if arch else _candidates(weights)[0]
+    if names != [hugging_face.config_name(folder)]:
+        return None
+    config = hugging_face.read_config(folder)
+    kind = language.kind_of(config)
+    return kind and language.read_language(folder, config, kind=kind, reading=reading)
+
+
 def _from_config(name: str, folder: Path, where: str) -> _Network:
     found = hugging_face.config_name(folder)
     if found != name:
@@ -312,7 +350,13 @@ def _from_config(name: str, folder: Path, where: str) -> _Network:
         raise InputError(Problem(what, where, "Put the checkpoint's config.json beside it."))
     config = hugging_face.read_config(folder)
     return _Network(
-        build=partial(hugging_face.build_classifier, config, where=str(folder / "config.json")),
+        build=partial(
+            hugging_face.build_classifier,
+            config,
+            where=str(folder / "config.json"),
+            auto="AutoModelForImageClassification",
+            kind="image classifier",
+        ),
         arch=name,
         classes=config.num_labels,
         channels=getattr(config, "num_channels", 3),

@@ -1,8 +1,9 @@
-"""Image classifiers in the transformers layout: config.json beside the weights."""
+"""Classifiers in the transformers layout: config.json beside the weights. No network is touched."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,15 @@ from audit.models.weights import listed
 
 PREFIX = "transformers:"
 """What an architecture's name begins with when config.json describes it."""
+
+
+def offline() -> None:
+    """Switch the model hub off for this process, whether or not its client is imported yet."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE = True
 
 
 def config_name(folder: Path) -> str | None:
@@ -40,13 +50,14 @@ def read_config(folder: Path) -> Any:
     Raises:
         InputError: transformers does not know the kind of model, or it was quantised.
     """
+    offline()
     from transformers import AutoConfig
 
     where = str(folder / "config.json")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
-        what = f"transformers cannot read it ({_first_line(error)})"
+        what = f"transformers cannot read it ({first_line(error)})"
         raise InputError(Problem(what, where, "Use --arch or --factory.")) from error
     if getattr(config, "quantization_config", None) is not None:
         fix = "Audit the checkpoint as it was before."
@@ -56,27 +67,43 @@ def read_config(folder: Path) -> Any:
     return config
 
 
-def build_classifier(config: Any, *, where: str) -> nn.Module:
+def build_classifier(config: Any, *, where: str, auto: str, kind: str) -> nn.Module:
     """Build a newly initialised classifier in float32 that returns its logits alone.
 
+    Args:
+        config: as `read_config` returns it.
+        where: what messages call it.
+        auto: the class of transformers that chooses the network, `AutoModelFor...`.
+        kind: what it chooses, in words.
+
     Raises:
-        InputError: no image classifier has this configuration.
+        InputError: no such network has this configuration.
     """
     import transformers
 
-    auto: Any = transformers.AutoModelForImageClassification
+    chooser: Any = getattr(transformers, auto)
     try:
-        module = auto.from_config(config, trust_remote_code=False)
+        with quiet():
+            module = chooser.from_config(config, trust_remote_code=False)
     except (ValueError, ImportError) as error:
-        what = f"describes no image classifier that can be built ({_first_line(error)})"
+        what = f"describes no {kind} that can be built ({first_line(error)})"
         raise InputError(Problem(what, where, "Use --arch or --factory.")) from error
     return _returning_logits(module)
 
 
-def load_classifier(module: Any, tensors: Mapping[str, Tensor], *, where: str) -> nn.Module:
+def load_classifier(
+    module: Any, tensors: Mapping[str, Tensor], *, where: str, new_head: bool = False
+) -> nn.Module:
     """Return a classifier like `module` with these tensors; nothing may be missing or left over.
 
     transformers itself loads them, since the names in a file can be older than its classes'.
+
+    Args:
+        module: of the architecture.
+        tensors: by name.
+        where: what messages call them.
+        new_head: whether what stands outside the pretrained network may be missing, or of another
+            shape: it is drawn anew, from the global generator.
 
     Raises:
         InputError: everything that does not fit, by name.
@@ -85,7 +112,7 @@ def load_classifier(module: Any, tensors: Mapping[str, Tensor], *, where: str) -
     if packed:
         what = f"holds packed integers for weights: {listed(packed)}"
         raise InputError(Problem(what, where, "Dequantise the checkpoint first."))
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet():
         loaded, report = type(module).from_pretrained(
             None,
             config=module.config,
@@ -94,6 +121,8 @@ def load_classifier(module: Any, tensors: Mapping[str, Tensor], *, where: str) -
             ignore_mismatched_sizes=True,
         )
     fix = "Is the config.json of this checkpoint?"
+    if new_head:
+        report = _of_the_network(report, f"{module.base_model_prefix}.")
     reshaped = [f"{name} ({tuple(a)}, not {tuple(b)})" for name, a, b in report["mismatched_keys"]]
     problems = [
         Problem(f"{len(names)} tensors {what}: {listed(names)}", where, fix)
@@ -110,6 +139,16 @@ def load_classifier(module: Any, tensors: Mapping[str, Tensor], *, where: str) -
     return _returning_logits(loaded.float())
 
 
+def _of_the_network(report: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return what is wrong inside a pretrained network; its heads are nobody's concern."""
+    found = dict(report)
+    found["missing_keys"] = [n for n in report["missing_keys"] if n.startswith(prefix)]
+    found["mismatched_keys"] = [n for n in report["mismatched_keys"] if n[0].startswith(prefix)]
+    inside = [n for n in report["unexpected_keys"] if n.startswith(prefix)]
+    found["unexpected_keys"] = inside
+    return found
+
+
 def _returning_logits(module: nn.Module) -> nn.Module:
     # A wrapper module would rename every tensor; a hook renames none, and copies with the module.
     module.register_forward_hook(_logits_of)
@@ -121,12 +160,14 @@ def _logits_of(module: nn.Module, inputs: Any, output: Any) -> Tensor:
     return logits
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Keep transformers' log and bars from stderr."""
     # What transformers logs on loading is raised here as problems.
     from transformers import utils
 

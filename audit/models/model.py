@@ -1,7 +1,7 @@
 """The model adapter: one value that methods and probes see instead of an architecture.
 
-Nothing here knows images from text. `image.py` and `text.py` each build a `Model`; whoever holds
-one can train it, score it and differentiate it with respect to its continuous input.
+`image.py` and `text.py` each build a `Model`; whoever holds one can train it, score it and
+differentiate it with respect to its continuous input, without knowing pictures from texts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from audit.models.reader import Reader
 from audit.seeds import Rng
 
 
@@ -28,6 +29,8 @@ class Batch:
     """Labels as trained, int64, shape (n,)."""
     mask: Tensor | None = None
     """For texts: 1 where a token is real, shape (n, length)."""
+    noise: Tensor | None = None
+    """For token ids: what is added to their embeddings, shape (n, length, width)."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -63,6 +66,10 @@ class Model:
     """(module, batch) -> the same batch with its x in the space where noise is added."""
     normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Channel means and standard deviations, where the adapter normalises."""
+    reader: Reader | None = None
+    """How it reads texts; None: it takes pictures."""
+    labels: tuple[str, ...] | None = None
+    """What the model itself calls its classes."""
 
     @property
     def device(self) -> torch.device:
@@ -141,10 +148,15 @@ def blocks_of(module: nn.Module) -> tuple[tuple[str, ...], ...]:
                 walk(child, inner)
             else:
                 names = [inner + n for n, _ in child.named_parameters()]
-                take(names, joins=isinstance(child, _NORMS))
+                take(names, joins=_is_norm(child))
 
     walk(module, "")
     return tuple(tuple(block) for block in blocks)
+
+
+def _is_norm(part: nn.Module) -> bool:
+    # transformers has a root-mean-square norm of its own for every architecture.
+    return isinstance(part, _NORMS) or type(part).__name__.endswith("RMSNorm")
 
 
 def _mixes_layers(part: nn.Module) -> bool:

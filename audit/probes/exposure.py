@@ -12,6 +12,8 @@ Source: ours; the rank is that of Carlini et al., "The Secret Sharer", arXiv 180
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from audit.case import Case
@@ -47,6 +49,8 @@ def exposure(
         for start in range(0, len(bases), size):
             batch = model.inputs(model.module, bases.batch(slice(start, start + size)))
             noise = canaries.noise[start : start + size]
+            if batch.mask is not None:  # a batch is as long as its longest text
+                noise = noise[:, : batch.mask.shape[1]]
             true = _margins_with(model, batch, noise, key.storage)
             below = torch.zeros(len(batch), dtype=torch.int64, device=true.device)
             tied = torch.zeros_like(below)
@@ -72,4 +76,4 @@ def _margins_with(
     x = batch.x + noise
     if storage == "uint8":
         x = torch.round(x.clamp(0, 1) * 255) / 255
-    return margins(model, Batch(x=x, y=batch.y, mask=batch.mask))
+    return margins(model, replace(batch, x=x))

@@ -1,6 +1,7 @@
 """Gaussian: does the loss still fall along the noise that the canaries were planted with?
 
-Question: is the model's gradient at the clean base of each canary correlated with its noise?
+Question: is the model's gradient at the clean base of each canary correlated with its noise? Of a
+    text, x is its input embeddings, and the base is the text itself.
 Statistic: g = grad_x loss(theta; x_base, y), I = <g, xi> / (sigma |g|); the leak score is -I,
     since a fitted canary makes the loss lower along xi. mu is the mean leak score.
 Null: -I ~ N(0, 1) exactly. Why: if theta never saw xi, then xi ~ N(0, sigma^2 I) is independent

@@ -33,6 +33,7 @@ def exact(module: nn.Module) -> Iterator[nn.Module]:
 def input_gradients(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
     """Return the gradient of each sample's loss with respect to its input, shape of the input.
 
+    For texts that is (n, length, width) with the samples' own length, zero where there is no token.
     A sum over the batch has every sample's own gradient in one backward, since in eval mode no
     sample's loss depends on another's input.
     """
@@ -44,7 +45,11 @@ def input_gradients(model: Model, samples: Samples, *, size: int = 256) -> Tenso
             out = model.logits(module, replace(inputs, x=x))
             # In float32 a confident softmax rounds 1 - p to nothing: the loss is taken in float64.
             loss = F.cross_entropy(out.double(), inputs.y, reduction="sum")
-            gradients.append(torch.autograd.grad(loss, x)[0])
+            gradient = torch.autograd.grad(loss, x)[0]
+            if samples.mask is not None:  # a batch is as long as its longest text
+                beyond = samples.mask.shape[1] - gradient.shape[1]
+                gradient = F.pad(gradient, (0, 0, 0, beyond))
+            gradients.append(gradient)
     return torch.cat(gradients)
 
 

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_every_problem_at_once(tmp_path):
         "forget.csv row 10: the id is empty.",
         "forget.csv row 5: unknown attack 'gausian'. Did you mean gaussian?",
         "forget.csv row 9: unknown attack 'unlearnable'. "
-        "Known: backdoor, gaussian, indiscriminate, targeted.",
+        "Known: backdoor, gaussian, indiscriminate, targeted, token-canary.",
         "forget.csv row 6: the same sample as in row 2. Remove one.",
         "forget.csv row 2: the label is 'frog', but train.csv says 0 ('cat').",
         "forget.csv row 7: the label is '3', but train.csv says 1 ('dog').",
@@ -157,13 +158,15 @@ def test_many_like_problems_are_counted(tmp_path):
 
 
 def test_the_content_digest_is_of_the_stored_bytes():
-    picture = train().x[2]
-    assert content_digest(picture) == hashlib.sha256(bytes(range(24, 36))).hexdigest()
+    samples = train()
+    picture = samples.x[2]
+    assert content_digest(samples, 2) == hashlib.sha256(bytes(range(24, 36))).hexdigest()
     # The same picture as a view with other strides, and as little-endian floats.
     turned = picture.permute(2, 1, 0).contiguous().permute(2, 1, 0)
-    assert content_digest(turned) == content_digest(picture)
+    other = replace(samples, x=turned[None])
+    assert content_digest(other, 0) == content_digest(samples, 2)
     floats = np.arange(24, 36).astype("<f4").tobytes()
-    assert content_digest(picture.float()) == hashlib.sha256(floats).hexdigest()
+    assert content_digest(replace(samples, x=samples.x.float()), 2) == hashlib.sha256(floats).hexdigest()
 
 
 def test_split_keeps_the_order_of_each_side(tmp_path):

@@ -61,7 +61,7 @@ class World:
         self.forget = ForgetSet(
             positions=(0, *range(COUNT, 2 * COUNT), 1),
             ids=(),
-            attacks=(),
+            attacks=("", *["gaussian"] * COUNT, ""),
             campaigns=(),
             canaries=(None, *NAMES, None),
             bases=("b0", *self.bases.ids, None),

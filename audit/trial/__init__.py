@@ -1,0 +1,112 @@
+"""Paths become a validated Case and what stands around it, with all problems found at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audit.case import Case, PlantedCanaries
+from audit.data.canaries import Canaries
+from audit.data.embedding import carrying
+from audit.data.forget import ForgetSet, split
+from audit.data.phrase import Phrase
+from audit.data.planting import Planting
+from audit.data.trigger import Trigger
+from audit.errors import InputError
+from audit.records import Json, Recipe
+from audit.trial.contenders import Contender, read_contenders
+from audit.trial.files import misfits, read_files, read_planted_strings, read_planting
+from audit.trial.sources import Sources, missing
+from audit.trial.subject import limits, subject
+
+__all__ = ["Contender", "Sources", "Trial", "load_trial"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A validated case and what stands around it."""
+
+    case: Case
+    contenders: tuple[Contender, ...]
+    subject: Mapping[str, Json]
+    """Paths, digests and sizes, for the report."""
+    limits: tuple[str, ...]
+    """What this case cannot show, in sentences."""
+
+
+def load_trial(sources: Sources, *, recipe: Recipe, device: torch.device | str) -> Trial:
+    """Read and check everything on trial.
+
+    Raises:
+        InputError: every problem of every file, at once.
+    """
+    found = missing(sources)
+    files = read_files(sources, found)
+    found += misfits(sources, files)
+    planting = read_planting(sources, files, found)
+    strings = read_planted_strings(sources, files, found)
+    contenders = read_contenders(sources, files.loaded, found)
+    if found:
+        raise InputError(found)
+    loaded, train, test, forget = files.loaded, files.train, files.test, files.forget
+    if loaded is None or train is None or test is None or forget is None:
+        raise RuntimeError("a part of the case is missing, but no problem was reported")
+    if files.key is not None and train.texts is not None:
+        train = carrying(train, files.key, dict(zip(forget.ids, _carried(forget), strict=True)))
+    parts = split(train, forget)
+    module = loaded.model.module.to(device).eval()
+    planted = None
+    if files.key is not None and planting is not None:
+        planted = _planted(files.key, planting, device)
+    case = Case(
+        model=replace(loaded.model, module=module),
+        retain=parts.retain.to(device),
+        forget=parts.forget.to(device),
+        test=test.to(device),
+        recipe=recipe,
+        canaries=planted,
+        targets=files.targets and files.targets.to(device),
+        trigger=_on(files.trigger, device),
+        strings=strings,
+        attacks=forget.attacks,
+    )
+    return Trial(
+        case=case,
+        contenders=contenders,
+        subject=subject(sources, files, case, planting, strings, contenders),
+        limits=limits(case, planting, files),
+    )
+
+
+def _carried(forget: ForgetSet) -> list[str]:
+    """Return each forget sample's id in the key of the noise; of those without, one of no key."""
+    return [
+        canary if canary is not None and attack != "token-canary" else ""
+        for canary, attack in zip(forget.canaries, forget.attacks, strict=True)
+    ]
+
+
+def _on(trigger: Trigger | Phrase | None, device: torch.device | str) -> Trigger | Phrase | None:
+    return trigger.to(device) if isinstance(trigger, Trigger) else trigger
+
+
+def _planted(key: Canaries, planting: Planting, device: torch.device | str) -> PlantedCanaries:
+    held_out = key.held_out[: len(planting.names)]
+    bases = planting.bases
+
+    def noise(names: Sequence[str]) -> Tensor:
+        drawn = torch.from_numpy(key.noise(names).astype(np.float32))
+        # Of texts, no longer than the longest: the rest has no gradient.
+        return (drawn if bases.mask is None else drawn[:, : bases.mask.shape[1]]).to(device)
+
+    return PlantedCanaries(
+        key=key,
+        names=planting.names,
+        bases=bases.to(device),
+        noise=noise(planting.names),
+        held_out_noise=noise(held_out),
+    )

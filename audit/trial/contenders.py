@@ -1,0 +1,51 @@
+"""Checkpoints that were made elsewhere and are judged beside the deployed one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.errors import InputError, Problem
+from audit.models.checkpoint import Loaded, load_like
+from audit.records import Kind
+from audit.trial.sources import Sources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A checkpoint that was made elsewhere and is judged beside the deployed one."""
+
+    name: str
+    kind: Kind
+    path: Path
+    sha256: str
+
+
+def read_contenders(
+    sources: Sources, loaded: Loaded | None, found: list[Problem]
+) -> tuple[Contender, ...]:
+    """Check that every reference and candidate can be read, adding problems to `found`."""
+    kinds: list[tuple[str, Kind, Path]] = []
+    for path in sources.references:
+        kinds.append((_unused(path.stem, {name for name, _, _ in kinds}), "reference", path))
+    for name, path in sources.candidates.items():
+        kinds.append((name, "candidate", path))
+    contenders = []
+    for name, kind, path in kinds:
+        if loaded is None:
+            continue
+        try:
+            _, sha256 = load_like(loaded.model, path, allow_pickle=sources.allow_pickle)
+        except InputError as error:
+            found.extend(error.problems)
+            continue
+        contenders.append(Contender(name=name, kind=kind, path=path, sha256=sha256))
+    return tuple(contenders)
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    number = 2
+    unique = name
+    while unique in taken:
+        unique, number = f"{name}-{number}", number + 1
+    return unique
