@@ -115,7 +115,7 @@ def test_every_problem_at_once(tmp_path):
         ("id\n", ["forget.csv: there is a header but no row."]),
         (
             "label\ncat\n",
-            ["forget.csv: no column names the samples. Name them by id, path or index."],
+            ["forget.csv: no column names the samples. Name them by id, path, text or index."],
         ),
         (
             "id,atack\na,x\n",
