@@ -138,13 +138,12 @@ def measure(setting: Setting, attack: str, out: Path) -> None:
         *more)  # fmt: skip
     run("check", folder / "ref_a.safetensors", "--forget", forget, "--methods", "none", "--out",
         folder / "audit-ref", "-q", "--reference", folder / "ref_b.safetensors", *more)  # fmt: skip
-    print(table(folder / "audit" / "report.json", attack), flush=True)
+    print(table(folder / "audit" / "report.json", PROBES[attack]), flush=True)
 
 
-def table(path: Path, attack: str) -> str:
+def table(path: Path, columns: Sequence[str]) -> str:
     """Return the README's table of one audit."""
     record = from_json(AuditRecord, path.read_text(encoding="utf-8"))
-    columns = PROBES[attack]
     lines = [f"| candidate | {' | '.join(columns)} | accuracy | verdict |"]
     lines.append("|---" * (len(columns) + 3) + "|")
     for candidate in record.verdict.candidates:
@@ -161,7 +160,7 @@ def _told(finding: Finding) -> str:
     if finding.statistic is None or finding.interval is None:
         return "not measured"
     low, high = finding.interval.low, finding.interval.high
-    if finding.probe in ("gaussian", "exposure"):
+    if finding.probe in ("gaussian", "exposure", "token-canary"):
         return f"{finding.statistic:z.2f} [{low:z.2f}, {high:z.2f}]"
     text = f"{100 * finding.statistic:+z.1f} [{100 * low:z.1f}, {100 * high:z.1f}]"
     rate = finding.details.get("rate")
