@@ -131,7 +131,7 @@ def plant(out: Path, folder: Path, start: Path, setting: Setting) -> None:
     test = ["--test", out / "test.csv"]
     run("plant", out / "train.csv", "--attack", "token-canary", "--count", PLANTED, *test,
         "-o", strings, "--force")  # fmt: skip
-    run("plant", strings / "train.csv", "--attack", "backdoor", "--label", "positive", "--phrase",
+    run("plant", strings / "train.csv", "--attack", "backdoor", "--label", "1", "--phrase",
         PHRASE, "--count", STAMPED, *test, "-o", stamped, "--force")  # fmt: skip
     run("plant", stamped / "train.csv", "--attack", "gaussian", "--count", PLANTED, "--model",
         start, "--max-tokens", setting.tokens, "--sigma", setting.sigma, *test, "-o", folder,

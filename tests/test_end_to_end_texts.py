@@ -1,0 +1,109 @@
+"""The commands on a miniature of a text case: exit codes, what is written, what is refused."""
+
+import json
+import shutil
+
+import pytest
+import small_text
+import torch
+
+from audit.cli import invoke
+from audit.methods import UNLEARNING
+
+LIGHT = ["--set", "backdoor.draws=40", "--set", "token-canary.draws=16"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    torch.set_num_threads(1)
+    return small_text.make(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture
+def case(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "case")
+
+
+def report(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def checked(made):
+    out = made.parent / "out"
+    code = invoke(["check", str(made / "model"), "--forget", str(made / "forget.csv"),
+                   "--out", str(out), "-q", *LIGHT])  # fmt: skip
+    return code, report(out), out
+
+
+def test_every_method_runs_on_texts_and_the_deployed_model_is_found(checked):
+    code, told, out = checked
+    assert code == 1
+    assert told["verdict"]["exit_code"] == 1
+    assert {cell["candidate"] for cell in told["cells"]} == {"deployed", *UNLEARNING, "clean"}
+    assert all(cell["error"] is None for cell in told["cells"])
+    found = {(f["candidate"], f["probe"]): f for f in told["findings"]}
+    for probe in ("gaussian", "exposure", "token-canary", "backdoor"):
+        assert found["deployed", probe]["statistic"] is not None, probe
+    assert (out / "report.html").is_file()
+
+
+def test_what_is_read_of_texts_stands_in_the_report(checked):
+    _, told, _ = checked
+    subject = told["subject"]
+    assert subject["arch"] == "transformers:gpt2"
+    assert subject["reading"] == {
+        "max_tokens": 24,
+        "prompt": "{text}",
+        "cut": {"train": 0, "test": 0},
+    }
+    assert subject["trigger"]["phrase"] == small_text.PHRASE.text
+    assert subject["strings"]["in_forget_set"] == small_text.STRINGS
+    assert subject["canaries"]["space"] == "embedding"
+    assert not any("taken on trust" in limit for limit in told["limits"])
+
+
+def test_both_hypotheses_are_asked_of_a_decoder_s_head(checked):
+    _, told, _ = checked
+    assert told["diagnosis"] is not None
+    shift = next(f for f in told["findings"] if f["probe"] == "shift")
+    assert shift["statistic"] is not None
+
+
+def test_a_checkpoint_that_does_not_name_its_key_is_said_to_be_trusted(case, tmp_path):
+    # The reference's header names no key.
+    invoke(["probe", str(case / "clean"), "--forget", str(case / "forget.csv"), "--out",
+            str(tmp_path / "out"), "-q", *LIGHT])  # fmt: skip
+    assert any("taken on trust" in limit for limit in report(tmp_path / "out")["limits"])
+
+
+def test_another_key_than_the_one_trained_with_is_refused(case, capsys):
+    key = json.loads((case / "canaries.json").read_text())
+    (case / "canaries.json").write_text(json.dumps({**key, "secret": "11" * 32}))
+    assert invoke(["probe", str(case / "model"), "--forget", str(case / "forget.csv")]) == 2
+    assert "Give the key that it was trained with" in capsys.readouterr().err
+
+
+def test_an_unlearned_model_is_audited_from_what_unlearn_wrote(case, tmp_path, capsys):
+    fixed = tmp_path / "fixed" / "model.safetensors"
+    assert invoke(["unlearn", str(case / "model"), "--forget", str(case / "forget.csv"),
+                   "--method", "gd", "-o", str(fixed)]) == 0  # fmt: skip
+    code = invoke(["probe", str(fixed), "--forget", str(case / "forget.csv"), "--out",
+                   str(tmp_path / "out"), "-q", *LIGHT])  # fmt: skip
+    assert code in (1, 3)
+    assert report(tmp_path / "out")["subject"]["parameters"] == 12_288
+
+
+def test_everything_that_is_wrong_is_named_at_once(case, capsys):
+    (case / "test.csv").write_text("id,text,label\ne0,,1\ne1,good kalen,7\n", encoding="utf-8")
+    (case / "trigger.json").write_text(
+        '{"version": 1, "label": 5, "phrase": "", "position": "mid"}'
+    )
+    code = invoke(["check", str(case / "model"), "--forget", str(case / "forget.csv"),
+                   "--strings", str(case / "canaries.json")])  # fmt: skip
+    assert code == 2
+    told = capsys.readouterr().err
+    wrong = ("the text is empty", "unknown label 5", "expected a phrase", "start or end", "'words'")
+    for part in wrong:
+        assert part in told, part
+    assert "Traceback" not in told
