@@ -345,7 +345,7 @@ def _introduction(trial: Trial, sanity: Sanity) -> str:
 def _environment(
     device: torch.device, config: Config, started: datetime.datetime, seconds: float
 ) -> dict[str, Any]:
-    packages = ("numpy", "scipy", "torch", "torchvision", "safetensors")
+    packages = ("numpy", "scipy", "torch", "torchvision", "transformers", "safetensors")
     return {
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "device": (

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from audit.data.csvfile import CsvFile, first, read_csv
 from audit.data.labels import as_integer
 from audit.data.rows import find_samples, repeated
 from audit.data.samples import Samples
 from audit.errors import InputError, Problem, did_you_mean
+from audit.models.reader import Reader
 
 COLUMNS = ("id", "path", "text", "index", "label", "adversarial")
 
@@ -38,23 +40,28 @@ class Targets:
         )
 
 
-def read_targets(path: Path, test: Samples, *, where_test: str) -> Targets:
+def read_targets(
+    path: Path, test: Samples, *, where_test: str, reader: Reader | None = None
+) -> Targets:
     """Read which samples of `test` were attacked, and the label each was to be given.
 
     A row names its sample by `id`, else by `path`, `text` or `index` (the position from 0): the
-    first of these columns that is there is used in every row. Labels are names or class numbers.
+    first of these columns that is there is used in every row. Labels are names or class numbers. A
+    `text` that is not in the test table, with its true `label`, is a prompt of its own.
 
     Args:
         path: targets.csv.
         test: the test table.
         where_test: what messages call the test table.
+        reader: of the model, where it reads texts.
 
     Raises:
         InputError: with everything that is wrong with the file.
     """
     table = read_csv(path, needed=("adversarial",), known=COLUMNS)
+    test, prompts = _with_prompts(test, table, reader)
     found = find_samples(table, test, where=where_test)
-    problems = first([p for p in found if isinstance(p, Problem)], table.where)
+    problems = first(prompts + [p for p in found if isinstance(p, Problem)], table.where)
     positions = [position if isinstance(position, int) else None for position in found]
     problems += repeated("sample", positions, table)
     labels = [
@@ -75,6 +82,45 @@ def read_targets(path: Path, test: Samples, *, where_test: str) -> Targets:
     )
 
 
+def _with_prompts(
+    test: Samples, table: CsvFile, reader: Reader | None
+) -> tuple[Samples, list[Problem]]:
+    """Return the test samples and, after them, the prompts that the table brings itself."""
+    by_text = "text" in table.columns and not {"id", "path"} & set(table.columns)
+    if reader is None or test.texts is None or not by_text or "label" not in table.columns:
+        return test, []
+    known = set(test.texts)
+    rows = [
+        (row, place)
+        for row, place in zip(table.rows, table.places(), strict=True)
+        if row["text"] and row["text"] not in known
+    ]
+    if not rows:
+        return test, []
+    labels = [_label(row["label"], place, test, "label") for row, place in rows]
+    problems = [label for label in labels if isinstance(label, Problem)]
+    texts = [row["text"] for row, _ in rows]
+    tokens = reader.read(texts)
+    prompts = Samples(
+        ids=tuple(f"prompt in {place}" for _, place in rows),
+        x=tokens.x,
+        y=torch.tensor([0 if isinstance(label, Problem) else label for label in labels]),
+        texts=tuple(texts),
+        mask=tokens.mask,
+        cut=tokens.cut,
+    )
+    width = max(test.x.shape[1], prompts.x.shape[1])
+    return _widened(test, width).joined(_widened(prompts, width)), problems
+
+
+def _widened(samples: Samples, width: int) -> Samples:
+    """Return texts with padding up to `width` tokens."""
+    if samples.mask is None:
+        raise ValueError("only texts are padded")
+    more = (0, width - samples.x.shape[1])
+    return replace(samples, x=F.pad(samples.x, more), mask=F.pad(samples.mask, more))
+
+
 def write_targets(path: Path, targets: Targets, names: Sequence[str] | None = None) -> None:
     """Write targets.csv, labels by name where `names` are given."""
 
@@ -93,16 +139,16 @@ def write_targets(path: Path, targets: Targets, names: Sequence[str] | None = No
             writer.writerow([name, spelt(label), spelt(adversarial)])
 
 
-def _label(text: str, place: str, test: Samples) -> int | Problem:
+def _label(text: str, place: str, test: Samples, what: str = "adversarial label") -> int | Problem:
     if not text:
-        return Problem("the adversarial label is empty", place)
+        return Problem(f"the {what} is empty", place)
     if test.names and text in test.names:
         return test.names.index(text)
     number, classes = as_integer(text), len(test.names) if test.names else int(test.y.max()) + 1
     if number is not None and 0 <= number < classes:
         return number
     hint = did_you_mean(text, test.names) if test.names else f"Classes are 0 to {classes - 1}."
-    return Problem(f"unknown adversarial label {text!r}", place, hint)
+    return Problem(f"unknown {what} {text!r}", place, hint)
 
 
 def _untrue(

@@ -78,7 +78,10 @@ def read_files(sources: Sources, found: list[Problem]) -> Files:
         forget = _attempt(found, read_forget, sources.forget, train, where_train=where)
     if test is not None:
         where = str(sources.test)
-        targets = _attempt(found, read_targets, sources.targets, test, where_test=where)
+        reader = model.reader if model else None
+        targets = _attempt(
+            found, read_targets, sources.targets, test, where_test=where, reader=reader
+        )
     if train is not None and model is not None:
         trigger = _read_trigger(sources.trigger, model, train, like["names"], found)
     return Files(

@@ -1,4 +1,5 @@
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -86,3 +87,35 @@ def test_all_problems_at_once(tmp_path):
 def test_each_problem(tmp_path, text, test, told):
     (problem,) = problems(tmp_path, text, test)
     assert told in problem
+
+
+def test_prompts_that_are_in_no_table_are_targets_too(tmp_path):
+    words = {"ab": [1, 2], "ba": [2, 1], "a long prompt": [3, 4, 5, 6]}
+
+    def read(texts):
+        rows = [words[text] for text in texts]
+        longest = max(map(len, rows))
+        pad = [row + [0] * (longest - len(row)) for row in rows]
+        mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+        cut = torch.zeros(len(rows), dtype=torch.bool)
+        return SimpleNamespace(x=torch.tensor(pad), mask=torch.tensor(mask), cut=cut)
+
+    both = read(["ab", "ba"])
+    test = Samples(ids=("e0", "e1"), x=both.x, mask=both.mask, cut=both.cut, texts=("ab", "ba"),
+                   y=torch.tensor([0, 1]), names=("bad", "good"))  # fmt: skip
+    path = tmp_path / "targets.csv"
+    path.write_text("text,label,adversarial\na long prompt,good,bad\nba,good,bad\n")
+    found = read_targets(path, test, where_test="test.csv", reader=SimpleNamespace(read=read))
+    assert found.samples.texts == ("a long prompt", "ba")
+    assert found.samples.ids[1] == "e1"  # known to the test table: never its own control
+    assert found.samples.y.tolist() == [1, 1]
+    assert found.samples.x.tolist() == [[3, 4, 5, 6], [2, 1, 0, 0]]
+    assert found.samples.mask.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    path.write_text("text,label,adversarial\na long prompt,,bad\nab,good,bad\n")
+    with pytest.raises(InputError) as raised:
+        read_targets(path, test, where_test="test.csv", reader=SimpleNamespace(read=read))
+    assert next(map(str, raised.value.problems)).endswith("the label is empty.")
+    # Without a label nobody knows what it truly is: it must be in the table.
+    path.write_text("text,adversarial\na long prompt,bad\n")
+    with pytest.raises(InputError, match="the text 'a long prompt'"):
+        read_targets(path, test, where_test="test.csv", reader=SimpleNamespace(read=read))
