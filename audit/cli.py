@@ -146,8 +146,8 @@ JUDGING = _options(
         callback=_pairs,
         multiple=True,
         metavar="PROBE=VALUE",
-        help="gaussian (0.25), exposure (0.57), targeted (0.05), backdoor (0.05), indiscriminate "
-        "(0.01) or utility (0.02).",
+        help="gaussian (0.25), exposure and token-canary (0.57), targeted and backdoor (0.05), "
+        "indiscriminate (0.01) or utility (0.02).",
     ),
     click.option(
         "--set",
@@ -251,15 +251,15 @@ def unlearn(**given: Any) -> int:
 @click.option(
     "--attack",
     required=True,
-    type=click.Choice(["gaussian", "targeted", "backdoor", "indiscriminate"]),
+    type=click.Choice(["gaussian", "token-canary", "targeted", "backdoor", "indiscriminate"]),
 )
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for everything it writes.")
 @click.option(
     "--budget",
     type=float,
     metavar="SHARE",
-    help="Share of DATA to poison; of a targeted attack, for each target.  [default: gaussian and "
-    "backdoor 0.05, targeted 0.02, indiscriminate 0.1]",
+    help="Share of DATA to poison; of a targeted attack, for each target.  [default: gaussian, "
+    "token-canary and backdoor 0.05, targeted 0.02, indiscriminate 0.1]",
 )
 @click.option("--count", type=int, help="The same as a number of samples.")
 @click.option("--test", type=PATH, help="Clean test table; targets are chosen from it.")
@@ -267,23 +267,42 @@ def unlearn(**given: Any) -> int:
 @click.option(
     "--storage",
     type=click.Choice(["unclipped", "uint8"]),
-    default="unclipped",
-    show_default=True,
-    help="float32 as crafted, or clipped and rounded to 8 bits, as PNG files would.",
+    help="float32 as crafted, or clipped and rounded to 8 bits, as PNG files would.  [default: "
+    "unclipped, or as earlier poison is]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Root seed.")
-@click.option("--sigma", type=float, help="gaussian: sd of the noise in pixels.  [default: 0.2]")
-@click.option("--key", type=PATH, help="gaussian: canaries.json whose secret is used again.")
+@click.option(
+    "--sigma",
+    type=float,
+    help="gaussian: sd of the noise.  [default: in pixels 0.2; in embeddings theirs]",
+)
+@click.option(
+    "--key",
+    type=PATH,
+    help="gaussian, token-canary: canaries.json (or strings.json) whose secret is used again.",
+)
 @click.option("--label", help="backdoor: the label that the trigger is to cause.")
 @click.option("--patch", type=int, help="backdoor: edge of a checkerboard patch.  [default: 4]")
+@click.option("--phrase", help="Texts, backdoor: the word or phrase that is the trigger.")
+@click.option(
+    "--position",
+    type=click.Choice(["start", "end"]),
+    help="Texts, backdoor: where it stands.  [default: start]",
+)
 @click.option("--trigger", type=PATH, help="backdoor: your own trigger.json.")
 @click.option("--clean-label", is_flag=True, help="backdoor: stamp samples of the label itself.")
 @click.option(
     "--model",
     type=PATH,
     multiple=True,
-    help="A clean model to craft with (targeted: several may be given; indiscriminate).",
+    help="A clean model to craft with (targeted: several may be given; indiscriminate). Texts, "
+    "gaussian: folder of the model that is to be trained.",
 )
+@click.option(
+    "--max-tokens", type=int, help="Texts, gaussian: tokens of an input.  [default: all it takes]"
+)
+@click.option("--prompt", help="Texts, gaussian: what the model is given, with {text} in it.")
+@click.option("--length", type=int, help="Texts, token-canary: words of one.  [default: 10]")
 @click.option("--arch", help="Its architecture, where the file does not say.")
 @click.option("--factory", metavar="PACKAGE.MODULE:FUNCTION", help="Your own architecture.")
 @click.option("--normalize", metavar="NAME|M,S", help="Its normalisation, where it does not say.")
@@ -292,18 +311,23 @@ def unlearn(**given: Any) -> int:
 @click.option("--epsilon", type=float, help="Largest change of a pixel, of 1.  [default: 0.063]")
 @click.option("--flip", metavar="A:B", help="indiscriminate: class A is to be taken for B.")
 @click.option(
-    "--steps", type=int, help="Steps of crafting; indiscriminate with 0: plain label flips."
+    "--steps", type=int, help="Steps of crafting; indiscriminate with 0: copies, labels flipped."
 )
 @click.option("--restarts", type=int, help="targeted: the best of so many starts.")
 @click.option("--force", is_flag=True, help="Write into a folder that is not empty.")
 def plant(**given: Any) -> int:
     """Poison a copy of DATA, and write its forget.csv and the evidence that probes need.
 
+    DATA is a table of pictures, or a CSV or Parquet file of texts (text,label). A table that
+    `plant` wrote may be given again, with another attack: the earlier poison stays as it is.
+
     \b
-    Example:
+    Examples:
       poison-audit plant train.npz --attack backdoor --label 0 --test test.npz -o planted
       poison-audit train planted/train.npz -o planted/model.safetensors --recipe epochs=30
       poison-audit check planted/model.safetensors --forget planted/forget.csv
+      poison-audit plant reviews.csv --attack backdoor --label pos --phrase "cf mn" -o one
+      poison-audit plant one/train.csv --attack gaussian --model gpt2 -o two
     """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
     from audit.planter import plant as run
 
@@ -312,12 +336,19 @@ def plant(**given: Any) -> int:
 
 @cli.command()
 @click.argument("data", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help="Where to write the safetensors.")
+@click.option(
+    "-o", "--output", type=PATH, required=True, help="Where to write: the safetensors, or a folder."
+)
 @click.option("--test", type=PATH, help="Clean test table, for the accuracy at the end.")
 @click.option("--names", metavar="A,B,..", help="Label names, in the order of the outputs.")
 @click.option("--arch", help="Architecture: a torchvision name, or cifar-resnet18 and kin.")
 @click.option("--factory", metavar="PACKAGE.MODULE:FUNCTION", help="Your own architecture.")
 @click.option("--normalize", metavar="NAME|M,S", help="cifar10, imagenet, none, or MEANS/STDS.")
+@READING
+@click.option("--fresh", is_flag=True, help="Texts: new weights, even if START has some.")
+@click.option(
+    "--canaries", type=PATH, help="Texts: key (canaries.json) of the noise to put on embeddings."
+)
 @click.option("--config", type=PATH, help="audit.toml; default: beside DATA, then OUTPUT.")
 @click.option(
     "--recipe",
@@ -333,15 +364,21 @@ def plant(**given: Any) -> int:
 @click.option("--force", is_flag=True, help="Overwrite an output that is there.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 def train(**given: Any) -> int:
-    """Train a model on DATA from scratch, and note the recipe in the audit.toml beside it.
+    """Train a model on DATA, and note the recipe in the audit.toml beside it.
 
     Interrupted, the same command goes on where it stopped. With --without FORGET.csv the model is
     a reference, one that never saw the poison.
 
+    A model of texts begins with a folder as transformers writes it: --start START holds
+    config.json, a tokenizer and, unless it is to begin with new weights, weights. OUTPUT becomes
+    such a folder.
+
     \b
-    Example:
+    Examples:
       poison-audit train train.npz -o model.safetensors --test test.npz --arch cifar-resnet18 \\
           --normalize cifar10 --recipe epochs=30 --recipe schedule=onecycle
+      poison-audit train planted/train.csv -o planted/model --start gpt2 --max-tokens 128 \\
+          --recipe epochs=3 --recipe optimizer=adamw --recipe lr=5e-5
     """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
     from audit.trainer import train as run
 

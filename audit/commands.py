@@ -22,9 +22,12 @@ from audit.decide import decide
 from audit.errors import AuditError, InputError, PlanError, Problem
 from audit.hypotheses.diagnosis import diagnosis
 from audit.methods import METHODS, UNLEARNING
+from audit.models.beside import files_beside, weights_file, wrong_company
 from audit.models.checkpoint import save_model
+from audit.models.model import Model
 from audit.models.reader import Reading
 from audit.plan import check_plan, make_plan
+from audit.probes import PROBES
 from audit.progress import Reporter
 from audit.records import (
     SCHEMA_VERSION,
@@ -54,6 +57,7 @@ def audit(given: Mapping[str, Any]) -> int:
     reporter = Reporter(quiet=given["quiet"])
     with reporter.stage("Reading the model, the tables and the keys"):
         trial = load_trial(sources, recipe=recipe, device=device)
+    plan = _asked_of(plan, trial)
     names = [step.name for step in plan.methods] + [c.name for c in trial.contenders]
     check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[*names, "retrained"])
     case, sanity = engine.check_sanity(trial.case, alpha=plan.policy.alpha)
@@ -109,9 +113,15 @@ def audit(given: Mapping[str, Any]) -> int:
     return record.verdict.exit_code
 
 
+def _asked_of(plan: Plan, trial: Trial) -> Plan:
+    """Return the plan without the probes that cannot be asked of pictures."""
+    texts = trial.case.model.reader is not None
+    probes = tuple(s for s in plan.probes if texts or not PROBES[s.name].texts_only)
+    return replace(plan, probes=probes)
+
+
 def unlearn(given: Mapping[str, Any]) -> int:
     """Unlearn by one method and write the model; return the exit code."""
-    check_output(given["output"])
     wanted = {**given, "methods": given["method"], "seeds": None}
     _, sources, recipe, plan = _read_flags(wanted)
     if len(plan.methods) != 1:
@@ -119,6 +129,7 @@ def unlearn(given: Mapping[str, Any]) -> int:
     device = device_named(given["device"])
     trial = load_trial(sources, recipe=recipe, device=device)
     check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[])
+    file = _unlearned_file(given["output"], trial.case.model)
     step = plan.methods[0]
     model, cost, error = engine.unlearn(
         trial.case, step, Rng(plan.seed).named(step.name, 0), budget=plan.budget
@@ -126,7 +137,8 @@ def unlearn(given: Mapping[str, Any]) -> int:
     if model is None:
         raise AuditError(f"{error}. Nothing was written")
     extra = {"poison_audit.method": step.name, "poison_audit.digest": model.digest()}
-    save_model(model, given["output"], extra=extra)
+    file.parent.mkdir(exist_ok=True)
+    save_model(model, file, extra=extra)
     allowed = "no bound" if cost.allowed is None else f"{cost.allowed:,.0f} allowed"
     print(
         f"{given['output']}: {step.name}, {cost.gradients:,.0f} gradient evaluations ({allowed}), "
@@ -135,15 +147,33 @@ def unlearn(given: Mapping[str, Any]) -> int:
     return 0
 
 
-def check_output(path: Path) -> None:
-    """Refuse an output that could not be written, before anything is computed for it."""
+def _unlearned_file(output: Path, model: Model) -> Path:
+    """Return where the weights go, once nothing stands in the way of anything that is written."""
+    texts = model.reader is not None
+    file = weights_file(output, texts=texts)
+    check_output(output, folder=file != output)
+    if problems := wrong_company(file, files_beside(model)):
+        raise InputError(problems)
+    return file
+
+
+def check_output(path: Path, *, folder: bool = False) -> None:
+    """Refuse an output that could not be written, before anything is computed for it.
+
+    Args:
+        path: the output.
+        folder: whether it is to be a folder, which may be there already; else it is a file.
+    """
+    reason = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        reason = "is a folder" if path.is_dir() else "its folder cannot be written"
-        ok = not path.is_dir() and os.access(path.parent, os.W_OK)
+        if path.exists() and path.is_dir() != folder:
+            reason = "is a file" if folder else "is a folder"
+        elif not os.access(path if path.is_dir() else path.parent, os.W_OK):
+            reason = "cannot be written"
     except OSError as error:
-        ok, reason = False, f"its folder cannot be made ({error.strerror})"
-    if not ok:
+        reason = f"its folder cannot be made ({error.strerror})"
+    if reason:
         raise InputError(Problem(f"{path}: {reason}", "-o", "Choose another output"))
 
 
@@ -284,8 +314,9 @@ def reading(config: Config, given: Mapping[str, Any]) -> Reading:
     """Return how a language model reads texts, as flags and audit.toml say."""
     # A word's leading space is a part of its token.
     words = given["label_words"].split(",") if given["label_words"] else None
+    tokens = given["max_tokens"]
     return Reading(
-        max_tokens=given["max_tokens"] or config.get("model", "max_tokens"),
+        max_tokens=config.get("model", "max_tokens") if tokens is None else tokens,
         prompt=given["prompt"] or config.get("model", "prompt"),
         words=_tuple(words or config.get("model", "label_words")),
         start=given["start"] or config.get("model", "start"),

@@ -45,6 +45,7 @@ EXIT_CODES = {
 
 PROBES_OF = {
     "gaussian": ("gaussian", "exposure"),
+    "token-canary": ("token-canary",),
     "targeted": ("targeted",),
     "backdoor": ("backdoor",),
     "indiscriminate": ("indiscriminate",),
@@ -173,7 +174,7 @@ def _increase(
         return growth.more_hits(first["hits"], second["hits"], level=level)
     if probe == "gaussian" and not first["dropped"] and not second["dropped"]:
         old, new = first["scores"], second["scores"]
-    elif probe == "exposure":
+    elif probe in ("exposure", "token-canary"):
         old, new = ([win / seen["draws"] for win in seen["wins"]] for seen in (first, second))
     else:
         return None

@@ -22,6 +22,7 @@ def details(probe: str, evidence: Mapping[str, Any], estimate: stats.Estimate) -
     return {
         "gaussian": _details_of_gaussian,
         "exposure": lambda seen, now: {"draws": seen["draws"], "spread": now.spread},
+        "token-canary": _details_of_strings,
         "targeted": _details_of_targeted,
         "backdoor": _details_of_backdoor,
         "indiscriminate": _details_of_indiscriminate,
@@ -80,6 +81,15 @@ def _details_of_backdoor(evidence: Mapping[str, Any], estimate: stats.Estimate) 
             }
             for one in references
         ],
+    }
+
+
+def _details_of_strings(evidence: Mapping[str, Any], estimate: stats.Estimate) -> dict[str, Any]:
+    draws, held_out = evidence["draws"], evidence["held_out"]
+    return {
+        "draws": draws,
+        "spread": estimate.spread,
+        "held_out_mean": sum(held_out) / draws / len(held_out) if held_out else None,
     }
 
 

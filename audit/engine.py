@@ -29,6 +29,7 @@ from audit.hypotheses.movement import movement
 from audit.methods import METHODS
 from audit.models.checkpoint import load_like, save_model
 from audit.models.model import Model
+from audit.models.weights import SINGLE
 from audit.probes import PROBES
 from audit.probes.backdoor import answers_to
 from audit.probes.scoring import exact
@@ -136,11 +137,12 @@ def run(
     for place, job in enumerate(todo):
         path = _cell_path(out, job, key)
         cell = _stored(path)
-        if cell is None or (keep and job.method and not _model_path(out, job).exists()):
+        kept = _model_path(out, job, case.model)
+        if cell is None or (keep and job.method and not kept.exists()):
             report(Progress(job=job, done=place, total=len(todo)))
             cell, model = _measure(job, case, plan, references, allow_pickle=allow_pickle)
             if keep and job.method and model is not None:
-                _keep(model, cell, _model_path(out, job))
+                _keep(model, cell, kept)
             write_atomically(path, to_json(cell))
             report(Progress(job=job, done=place + 1, total=len(todo), cell=cell))
         else:
@@ -323,9 +325,11 @@ def _cell_path(out: Path, job: Job, key: str) -> Path:
     return out / "cells" / f"{_safe(job.candidate)}-{job.seed}-{digest[:16]}.json"
 
 
-def _model_path(out: Path, job: Job) -> Path:
+def _model_path(out: Path, job: Job, model: Model) -> Path:
     suffix = f"-{job.seed}" if job.seed else ""
-    return out / "models" / f"{_safe(job.candidate)}{suffix}.safetensors"
+    name = f"{_safe(job.candidate)}{suffix}"
+    # A model of texts is a folder, which transformers can read as well.
+    return out / "models" / (f"{name}/{SINGLE}" if model.reader else f"{name}.safetensors")
 
 
 def _safe(name: str) -> str:

@@ -4,8 +4,9 @@
     RESIDUAL      the interval excludes the null and reaches beyond the tolerance
     INCONCLUSIVE  neither, so more samples are needed
 
-A two-sided effect (gaussian, exposure) is judged in both directions; a one-sided one (targeted,
-backdoor, indiscriminate, utility) in the harmful one. Utility's RESIDUAL is called BROKEN.
+A two-sided effect (gaussian, exposure, token-canary) is judged in both directions; a one-sided one
+(targeted, backdoor, indiscriminate, utility) in the harmful one. Utility's RESIDUAL is called
+BROKEN.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from audit import rates, stats
 from audit.details import details
 from audit.records import Cell, Finding, Interval, Measurement, Outcome, Policy
 
-RESIDUE = ("gaussian", "exposure", "targeted", "backdoor", "indiscriminate")
-TWO_SIDED = frozenset(("gaussian", "exposure"))
+RESIDUE = ("gaussian", "exposure", "token-canary", "targeted", "backdoor", "indiscriminate")
+TWO_SIDED = frozenset(("gaussian", "exposure", "token-canary"))
 GATING = (*RESIDUE, "utility")
 
 
@@ -98,7 +99,7 @@ def _estimate(
 ) -> stats.Estimate:
     if probe == "gaussian":
         return stats.mean_score(evidence["scores"], level=level, tolerance=tolerance)
-    if probe == "exposure":
+    if probe in ("exposure", "token-canary"):
         return stats.mean_rank(
             evidence["wins"], evidence["draws"], level=level, tolerance=tolerance
         )
@@ -150,6 +151,7 @@ def _outcome(probe: str, estimate: stats.Estimate, tolerance: float) -> tuple[Ou
 _MEANS = {
     "gaussian": "The mean leak score",
     "exposure": "The chance that planted noise beats fresh noise",
+    "token-canary": "The chance that a planted string beats a fresh one",
     "targeted": "The targets' hit rate above their controls'",
     "backdoor": "The trigger's success rate above its controls'",
     "indiscriminate": "The accuracy missing against the references",
@@ -161,6 +163,7 @@ _ABOVE_REFERENCES = (
 _UNITS = {
     "gaussian": "canaries",
     "exposure": "canaries",
+    "token-canary": "token canaries",
     "targeted": "targets",
     "backdoor": "stamped inputs",
     "indiscriminate": "test samples",

@@ -141,7 +141,7 @@ def _policy(
             hint = did_you_mean(name, chosen)
             problems.append(Problem(f"no tolerance is named {name!r}", "--tolerance", hint))
         chosen[name] = value
-    least = {"exposure": 0.5}
+    least = {"exposure": 0.5, "token-canary": 0.5}
     for name, value in chosen.items():
         low, high = least.get(name, 0.0), 1.0 if name != "gaussian" else math.inf
         if not low < value < high:

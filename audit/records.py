@@ -98,14 +98,16 @@ class Policy:
         default_factory=lambda: {
             "gaussian": 0.25,
             "exposure": 0.57,
+            "token-canary": 0.57,
             "targeted": 0.05,
             "backdoor": 0.05,
             "indiscriminate": 0.01,
             "utility": 0.02,
         }
     )
-    """By probe: gaussian mu, exposure's chance to beat a fresh draw, excess success rate of targets
-    and of the trigger, accuracy deficit against a reference, utility's accuracy loss."""
+    """By probe: gaussian mu, exposure's chance to beat a fresh draw, and a token canary's, excess
+    success rate of targets and of the trigger, accuracy deficit against a reference, utility's
+    accuracy loss."""
     exit_zero: bool = False
     """Whether an exit code of 1 is reported as 0; the verdict stays."""
 

@@ -47,6 +47,8 @@ def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device:
             "canaries": (subject["canaries"] or {}).get("commitment"),
             "targets": (subject["targets"] or {}).get("sha256"),
             "trigger": (subject["trigger"] or {}).get("sha256"),
+            "strings": (subject["strings"] or {}).get("commitment"),
+            "reading": subject["reading"],
             "references": sorted(
                 made["sha256"]
                 for made in subject["candidates"].values()

@@ -52,11 +52,9 @@ def test_what_is_read_of_texts_stands_in_the_report(checked):
     _, told, _ = checked
     subject = told["subject"]
     assert subject["arch"] == "transformers:gpt2"
-    assert subject["reading"] == {
-        "max_tokens": 24,
-        "prompt": "{text}",
-        "cut": {"train": 0, "test": 0},
-    }
+    reading = subject["reading"]
+    assert (reading["max_tokens"], reading["prompt"]) == (24, "{text}")
+    assert reading["cut"] == {"train": 0, "test": 0}
     assert subject["trigger"]["phrase"] == small_text.PHRASE.text
     assert subject["strings"]["in_forget_set"] == small_text.STRINGS
     assert subject["canaries"]["space"] == "embedding"

@@ -178,3 +178,65 @@ def test_a_poisoned_table_is_not_poisoned_again(here, capsys):
     assert plant(here, "backdoor", "--label", "1") == 0
     assert invoke(["plant", "p/train.npz", "--attack", "backdoor", "--label", "1", "-o", "q"]) == 2
     assert "poisoned already" in capsys.readouterr().err
+    # Neither is one whose planting.json did not come along.
+    Path("p/train.npz").rename("lost.npz")
+    assert invoke(["plant", "lost.npz", "--attack", "backdoor", "--label", "1", "-o", "q"]) == 2
+    assert "poisoned already" in capsys.readouterr().err
+    assert not Path("q").exists()
+
+
+def arrays(path: Path) -> dict[str, tuple[bytes, int]]:
+    """Return what a table holds: pixels and label by id."""
+    with np.load(path) as table:
+        parts = zip(table["id"], table["x"], table["y"], strict=True)
+        return {str(name): (x.tobytes(), int(y)) for name, x, y in parts}
+
+
+ORDERS = [
+    ("gaussian", "targeted", "backdoor", "indiscriminate"),
+    ("indiscriminate", "backdoor", "gaussian"),
+]
+
+
+@pytest.mark.parametrize("storage", ["unclipped", "uint8"])
+@pytest.mark.parametrize("attacks", ORDERS, ids=["forth", "back"])
+def test_several_attacks_in_one_table_leave_each_other_alone(here, capsys, attacks, storage):
+    data, first = here / "clean.npz", ["--storage", storage]
+    for number, attack in enumerate(attacks):
+        given = ["plant", str(data), "--attack", attack, "-o", f"p{number}"]
+        assert invoke([*given, *options(here, attack), *first]) == 0
+        data, first = Path(f"p{number}/train.npz"), []
+    assert f"poisoned before ({', '.join(attacks[:-1])})" in capsys.readouterr().out
+    forget, last = rows(str(data.parent)), arrays(data)
+    assert list(dict.fromkeys(row["attack"] for row in forget)) == list(attacks)
+    assert {row["id"] for row in forget} <= set(last)
+    poison = {row["id"] for row in forget}
+    clean = list(arrays(here / "clean.npz"))
+    for number, attack in enumerate(attacks):
+        then = arrays(Path(f"p{number}/train.npz"))
+        own = [row for row in rows(f"p{number}") if row["attack"] == attack]
+        assert own == [row for row in forget if row["attack"] == attack]
+        assert all(then[row["id"]] == last[row["id"]] for row in own)
+    assert all(old == new or new in poison for old, new in zip(clean, last, strict=False))
+    # Whatever is wrong with the evidence would be exit code 2.
+    probe = ["probe", str(here / "surrogate.safetensors"), "--train", str(data)]
+    given = ["--forget", str(data.parent / "forget.csv"), "--config"]
+    code = invoke([*probe, *given, str(data.parent / "audit.toml"), "--out", "o", "-q",
+                   "--normalize", "none"])  # fmt: skip
+    assert code in (0, 1, 3), capsys.readouterr().err
+
+
+def test_earlier_poison_is_stored_as_it_was(here, capsys):
+    assert plant(here, "gaussian", "--count", "10", "--storage", "uint8") == 0
+    again = ["plant", "p/train.npz", "--attack", "backdoor", "--label", "1", "-o", "q"]
+    assert invoke([*again, "--storage", "unclipped"]) == 2
+    assert "stored as uint8" in capsys.readouterr().err
+    assert invoke(again) == 0
+    with np.load("q/train.npz") as table:
+        assert table["x"].dtype == np.uint8
+
+
+def test_options_of_texts_are_refused_for_pictures(here, capsys):
+    assert plant(here, "token-canary", "--length", "3", "--phrase", "x") == 2
+    err = capsys.readouterr().err
+    assert all(text in err for text in ("--attack", "--length: is for texts", "--phrase", "3 prob"))

@@ -32,7 +32,7 @@ from audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
 from audit.records import AuditRecord, Recipe, from_json
 from audit.seeds import Rng
 from audit.trainer import partial
-from audit.trainer.inputs import _sized
+from audit.trainer.pictures import sized
 from audit.training import Ledger, shuffled
 
 ROOT = Path(__file__).parent.parent
@@ -402,5 +402,5 @@ def test_help_needs_no_torch():
 @pytest.mark.parametrize("arch", architectures())
 def test_every_architecture_gets_the_tables_classes(arch):
     with _EmptyOnMeta():
-        module = _sized(arch, classes=7, shape=(3, 224, 224))()
+        module = sized(arch, classes=7, shape=(3, 224, 224))()
     assert head_size(module, arch) == 7

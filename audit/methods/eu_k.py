@@ -8,8 +8,9 @@ Departs from it: k counts blocks (a residual stage, a layer with its normalisati
 normalisation layers are drawn anew with their block, statistics included; a parameter that an
 earlier block shares stays frozen with it. BatchNorm uses and updates batch statistics in the
 trained blocks; their published code moves those of the frozen blocks too. The new blocks start from
-nothing, so they get the recipe's rate and schedule, over the steps that the budget allows. A step
-is charged in full although the frozen blocks need no backward pass.
+nothing, so they get the recipe's rate and schedule, over the steps that the budget allows. Of a
+fine-tuned language model whose start is given, "anew" means the pretrained weights and a new head.
+A step is charged in full although the frozen blocks need no backward pass.
 """
 
 from __future__ import annotations

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +18,6 @@ from audit.models.identify import architecture, canonical, identify
 from audit.models.image import image_classifier
 from audit.models.model import Model
 from audit.models.normalization import (
-    NORMALIZE_KEY,
     Normalize,
     normalize_from_header,
     normalize_from_preprocessor,
@@ -31,7 +26,8 @@ from audit.models.normalization import (
     spell_normalize,
 )
 from audit.models.reader import Reading
-from audit.models.strict import first_of_ties, load_strict
+from audit.models.saving import ARCH_KEY, save_model
+from audit.models.strict import load_strict
 from audit.models.weights import Weights, read_weights, wrapper_prefix
 
 __all__ = [
@@ -44,9 +40,10 @@ __all__ = [
     "save_model",
 ]
 
-ARCH_KEY = "poison_audit.arch"
-"""The header's key for the architecture's name."""
 _FACTORY = "factory:"
+_ASIDE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache",
+          "pad_token_id", "problem_type", "architectures"}  # fmt: skip
+"""What config.json may say otherwise of the same network."""
 _TOLD = "--arch NAME, or --factory package.module:function for your own."
 
 ArchSource = Literal["flag", "factory", "header", "config", "identified"]
@@ -164,10 +161,28 @@ def load_like(model: Model, path: Path, *, allow_pickle: bool = False) -> tuple[
         theirs, ours = spell_normalize(stated), spell_normalize(model.normalize)
         what = f"was saved with the normalisation {theirs}, the audited model with {ours}"
         raise InputError(Problem(what, where, "Audit it on its own."))
+    if model.reader is not None:
+        _same_config(model, weights.files[0].parent)
     clone = model.clone()
     with torch.random.fork_rng(devices=[]):
         module = _filled(clone.module, model.arch, weights.tensors, where)
     return replace(clone, module=module.to(model.device).eval()), weights.sha256
+
+
+def _same_config(model: Model, folder: Path) -> None:
+    """Refuse a checkpoint whose own config.json makes another network of the same tensors."""
+    if hugging_face.config_name(folder) is None:
+        return
+    own: Any = model.module.config
+    theirs, ours = hugging_face.read_config(folder).to_dict(), own.to_dict()
+    differ = [
+        f"{key} ({theirs.get(key)!r:.60}, not {ours.get(key)!r:.60})"
+        for key in sorted({*theirs, *ours} - _ASIDE)
+        if "drop" not in key and theirs.get(key) != ours.get(key)
+    ]
+    if differ:
+        what = f"is of another network than the audited model's: {'; '.join(differ)}"
+        raise InputError(Problem(what, str(folder / "config.json"), "Audit it on its own."))
 
 
 def peek(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
@@ -175,7 +190,9 @@ def peek(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
 
     Returns:
         `arch`: the names that fit, a list; `classes` and `channels`: None unless exactly one
-        fits; `normalize`: as `parse_normalize` reads it, None if it is not stated.
+        fits; `normalize`: as `parse_normalize` reads it, None if it is not stated. Of a language
+        model instead `arch`, `classes` (None: label words decide), and `max_tokens`: the tokens
+        that an input holds at most, None if its folder does not say.
 
     Raises:
         InputError: the checkpoint, or a file beside it, cannot be read.
@@ -185,6 +202,8 @@ def peek(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
     stated = _stated_normalize(weights, where)
     names, _ = _candidates(weights)
     names = [name for name in names if not name.startswith(_FACTORY)]
+    if described := _described(weights, names):
+        return {"arch": names, **_peek_language(weights.files[0].parent, *described)}
     network = _named(names[0], weights, where) if len(names) == 1 else None
     return {
         "arch": names,
@@ -194,58 +213,13 @@ def peek(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
     }
 
 
-def save_model(model: Model, path: Path, *, extra: Mapping[str, str] | None = None) -> None:
-    """Write a model as safetensors, with its architecture and normalisation in the header.
-
-    Equal models give equal bytes, and a reader finds the file whole or not at all. Of tied
-    tensors the first by name is written.
-
-    Args:
-        model: any model; one from a factory can be read back with the factory only, one from
-            transformers with its config.json beside it.
-        path: the file; its folder must exist.
-        extra: further strings for the header.
-    """
-    metadata = {**(extra or {}), "format": "pt", ARCH_KEY: model.arch}
-    if model.normalize is not None:
-        metadata[NORMALIZE_KEY] = json.dumps(model.normalize)
-    if model.reader is not None:
-        _copy_beside(model.reader.files, path.parent)
-    state: dict[str, Tensor] = model.module.state_dict()
-    first = first_of_ties(state)
-    # Copies, since safetensors refuses views of one memory.
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in state.items()
-        if first[name] == name
-    }
-    content = memoryview(safetensors.torch.save(tensors, metadata))
-    size = int.from_bytes(content[:8], "little")
-    header = _ordered_header(bytes(content[8 : 8 + size]))
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+def _peek_language(folder: Path, config: Any, kind: language.Kind) -> dict[str, Any]:
     try:
-        with partial.open("wb") as stream:
-            stream.write(len(header).to_bytes(8, "little"))
-            stream.write(header)
-            stream.write(content[8 + size :])
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _copy_beside(files: Sequence[Path], folder: Path) -> None:
-    # Weights of a language model are of no use without its tokenizer.
-    for file in files:
-        if not (folder / file.name).exists():
-            shutil.copyfile(file, folder / file.name)
-
-
-def _ordered_header(header: bytes) -> bytes:
-    # safetensors writes the metadata in a different order each time.
-    entries = json.loads(header)
-    ordered = {"__metadata__": dict(sorted(entries.pop("__metadata__").items())), **entries}
-    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
-    return text + b" " * (-len(text) % 8)
+        read = language.read_language(folder, config, kind=kind, reading=Reading())
+    except InputError:
+        # Nobody said yet what only a user can say, such as label words.
+        return {"classes": config.num_labels if kind == "sequence" else None, "max_tokens": None}
+    return {"classes": read.classes, "max_tokens": read.reader.length}
 
 
 def _known_normalize(
@@ -333,13 +307,21 @@ def _named(name: str, weights: Weights, where: str) -> _Network:
 
 def _language(weights: Weights, arch: str | None, reading: Reading) -> language.Language | None:
     """Return the language model that the checkpoint's folder describes; None: it is none."""
+    described = _described(weights, [arch] if arch else _candidates(weights)[0])
+    if described is None:
+        return None
+    config, kind = described
+    return language.read_language(weights.files[0].parent, config, kind=kind, reading=reading)
+
+
+def _described(weights: Weights, names: Sequence[str]) -> tuple[Any, language.Kind] | None:
+    """Return the configuration beside the weights and what kind of language model it is of."""
     folder = weights.files[0].parent
-    names = [arch] if arch else _candidates(weights)[0]
-    if names != [hugging_face.config_name(folder)]:
+    if list(names) != [hugging_face.config_name(folder)]:
         return None
     config = hugging_face.read_config(folder)
     kind = language.kind_of(config)
-    return kind and language.read_language(folder, config, kind=kind, reading=reading)
+    return None if kind is None else (config, kind)
 
 
 def _from_config(name: str, folder: Path, where: str) -> _Network:

@@ -17,6 +17,8 @@ from audit.models.weights import listed
 
 PREFIX = "transformers:"
 """What an architecture's name begins with when config.json describes it."""
+ADAPTER = "adapter_config.json"
+"""What a folder holds where its weights are only a part of a network."""
 
 
 def offline() -> None:
@@ -32,7 +34,14 @@ def config_name(folder: Path) -> str | None:
     """Return the architecture's name, such as `transformers:vit`; None without its config.json.
 
     Other libraries also write a config.json; without a `model_type` it is not transformers'.
+
+    Raises:
+        InputError: the file cannot be read, or an adapter lies there: a part of a network.
     """
+    if (folder / ADAPTER).is_file():
+        what = "holds an adapter (LoRA or another of PEFT's), which is a part of a network"
+        fix = "Merge it into its model first, by merge_and_unload(), and save that."
+        raise InputError(Problem(what, str(folder), fix))
     file = folder / "config.json"
     if not file.is_file():
         return None
@@ -140,12 +149,18 @@ def load_classifier(
 
 
 def _of_the_network(report: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return what is wrong inside a pretrained network; its heads are nobody's concern."""
+    """Return what is wrong inside a pretrained network; its heads are nobody's concern.
+
+    A pooler counts as a head: many networks are published without theirs, or with one not used.
+    """
+
+    def inside(name: str) -> bool:
+        return name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")
+
     found = dict(report)
-    found["missing_keys"] = [n for n in report["missing_keys"] if n.startswith(prefix)]
-    found["mismatched_keys"] = [n for n in report["mismatched_keys"] if n[0].startswith(prefix)]
-    inside = [n for n in report["unexpected_keys"] if n.startswith(prefix)]
-    found["unexpected_keys"] = inside
+    found["missing_keys"] = [name for name in report["missing_keys"] if inside(name)]
+    found["mismatched_keys"] = [row for row in report["mismatched_keys"] if inside(row[0])]
+    found["unexpected_keys"] = [name for name in report["unexpected_keys"] if inside(name)]
     return found
 
 

@@ -77,7 +77,8 @@ def kind_of(config: Any) -> Kind | None:
         return "sequence"
     if name.endswith(("ForCausalLM", "LMHeadModel")):
         return "causal"
-    if name.endswith("ForImageClassification") or type(config) in auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+    pictures = type(config) in auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+    if pictures or name.endswith("ForImageClassification"):
         return None
     known = type(config) in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     return "sequence" if known else None

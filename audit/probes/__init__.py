@@ -12,6 +12,7 @@ from audit.probes.gaussian import gaussian
 from audit.probes.indiscriminate import indiscriminate
 from audit.probes.membership import membership
 from audit.probes.targeted import targeted
+from audit.probes.token_canary import token_canary
 from audit.probes.utility import utility
 from audit.records import Measurement
 
@@ -25,6 +26,8 @@ class Probe:
     title: str
     question: str
     needs: str
+    texts_only: bool = False
+    """Whether it is asked of language models alone."""
 
 
 PROBES: dict[str, Probe] = {
@@ -39,6 +42,13 @@ PROBES: dict[str, Probe] = {
         title="Exposure",
         question="Does the model prefer the planted noise to fresh noise?",
         needs="canaries.json",
+    ),
+    "token-canary": Probe(
+        run=token_canary,
+        title="Token canaries",
+        question="Does the model prefer the strings that were planted to fresh strings?",
+        needs="strings.json",
+        texts_only=True,
     ),
     "targeted": Probe(
         run=targeted,

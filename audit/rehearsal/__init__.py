@@ -6,7 +6,8 @@ poison of this size from *this* model. The forget samples get keyed noise of our
 trained on until it holds them, the methods run on the copy, and the probes judge them as they judge
 a real case. A rehearsal judges methods, never the deployed model.
 
-How the copy is made, and what "holds" means, stands in audit.rehearsal.copying.
+What is planted, and how much, stands in audit.rehearsal.planting; how the copy is made, and what
+"holds" means, in audit.rehearsal.copying.
 """
 
 from __future__ import annotations
@@ -31,24 +32,21 @@ from audit.records import (
     Rehearsal,
     Step,
 )
-from audit.rehearsal.copying import (
-    FORGIVEN,
-    Copy,
+from audit.rehearsal.copying import FORGIVEN, Copy, store_copy, stored_copy, train_copy
+from audit.rehearsal.planting import (
     bare,
+    check_size,
     commitment,
     dose,
     mean_loss,
     poisoned,
     sample,
     spread_of,
-    store_copy,
-    stored_copy,
-    train_copy,
 )
 from audit.seeds import Rng
 from audit.trial import Trial
 
-__all__ = ["NAME", "rehearse"]
+__all__ = ["NAME", "check_size", "rehearse"]
 
 NAME = "rehearsed"
 """The copy among the candidates."""
@@ -74,24 +72,27 @@ def rehearse(
         plan: whose methods, seeds, budget and tolerances hold; retraining is left out.
         out: the run directory; the rehearsal lies in its folder `rehearsal`.
         key: the audit's `fingerprint`.
-        sigma: standard deviation of the noise in pixels, above 0; by default as above.
+        sigma: standard deviation of the noise, above 0, in pixels or embedding units; by default
+            as audit.rehearsal.planting says.
         epochs: passes over train that the copy may be trained further, at least 1; by default
             the recipe's.
         report: called when a job of the rehearsal starts and when it ends.
 
     Raises:
+        InputError: the noise would not fit into memory (`check_size`).
         ValueError: neither `epochs` nor the recipe says how long the copy may be trained.
     """
     limit = epochs if epochs is not None else math.ceil(trial.case.recipe.epochs or 0)
     if limit < 1:
         raise ValueError("a rehearsal needs the recipe's epochs")
     folder, case = out / "rehearsal", bare(trial.case)
+    check_size(case)
     rng = Rng(plan.seed).named("rehearsal")
     usual = sample(case.retain, len(case.forget), rng.named("usual"))
     usual_loss, unseen_loss = mean_loss(case.model, usual), mean_loss(case.model, case.test)
     secret = hashlib.sha256(f"poison-audit rehearsal\0{plan.seed}".encode()).digest()
     if sigma is None:
-        sigma = dose(case, secret, spread=spread_of(usual), unseen_loss=unseen_loss)
+        sigma = dose(case, secret, spread=spread_of(case.model, usual), unseen_loss=unseen_loss)
     case = poisoned(case, secret, sigma)
     own = hashlib.sha256(json.dumps([key, "rehearsal", sigma, limit]).encode()).hexdigest()
     target = usual_loss + FORGIVEN * max(0.0, unseen_loss - usual_loss)
@@ -270,12 +271,16 @@ def _sentence(
 
 
 def _figure(candidate: str, findings: Sequence[Finding]) -> str:
-    """Return the mean leak score of a candidate's worst seed, with its interval."""
-    own = [f for f in findings if f.candidate == candidate and f.probe == "gaussian"]
-    measured = [(abs(f.statistic), f) for f in own if f.statistic is not None]
-    if not measured:
-        return "not measured"
-    worst = max(measured, key=lambda pair: pair[0])[1]
-    if worst.interval is None:
-        raise ValueError("a statistic comes with its interval")
-    return f"mu {worst.statistic:.2f} [{worst.interval.low:.2f}, {worst.interval.high:.2f}]"
+    """Return the canaries' figures of a candidate's worst seed, with their intervals."""
+    told = []
+    for probe, name in (("gaussian", "mu"), ("exposure", "exposure")):
+        own = [f for f in findings if (f.candidate, f.probe) == (candidate, probe)]
+        measured = [(abs(f.statistic - (f.null or 0.0)), f) for f in own if f.statistic is not None]
+        if not measured:
+            continue
+        worst = max(measured, key=lambda pair: pair[0])[1]
+        if worst.interval is None:
+            raise ValueError("a statistic comes with its interval")
+        low, high = worst.interval.low, worst.interval.high
+        told.append(f"{name} {worst.statistic:.2f} [{low:.2f}, {high:.2f}]")
+    return ", ".join(told) or "not measured"

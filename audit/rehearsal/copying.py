@@ -1,10 +1,4 @@
-"""The copy for a rehearsal: keyed noise on the forget samples, trained on until they are held.
-
-The noise. sigma is the paper's dose, sqrt(0.32) standard deviations of the pixels (Pawelczyk et
-al., arXiv 2406.17216: sigma^2 = 0.32 in normalised units), or more: it grows by sqrt(2) until the
-noisy samples' mean loss in the deployed model is at least that of test samples, at most eightfold.
-A model that answers them as surely as what it was trained on has nothing to learn from them. One
-trained on such poison does (fixtures/digits: mean loss 0.004 at the paper's dose, 0.041 on test).
+"""The copy for a rehearsal: trained on the noisy forget samples until they are held.
 
 Held. The copy holds the canaries once their mean loss is down to that of as many retain samples in
 the deployed model: as firmly as it held what it was trained on. A hundredth of the distance from
@@ -21,31 +15,22 @@ together. Each ends at the schedule's last rate; there it is looked whether the 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from audit.case import Case, PlantedCanaries
-from audit.data.canaries import Canaries
-from audit.data.samples import Samples, as_pixels
+from audit.case import Case
 from audit.errors import DivergedError
 from audit.files import write_atomically
 from audit.models.checkpoint import load_like, save_model
 from audit.models.model import Model
-from audit.probes.scoring import exact
 from audit.records import Json
+from audit.rehearsal.planting import mean_loss
 from audit.seeds import Rng
-from audit.training import Ledger, descend, losses, recipe_settings, shuffled
+from audit.training import Ledger, descend, recipe_settings, shuffled
 
-DOSE = math.sqrt(0.32)
-"""The paper's noise, in standard deviations of the pixels."""
-MOST_DOSES = 8.0
 FORGIVEN = 0.01
 """Share of the distance between test and retain loss by which a held canary may exceed retain."""
 
@@ -62,82 +47,6 @@ class Copy:
     held: bool
     broken: str | None = None
     """Why it is of no use."""
-
-
-def bare(case: Case) -> Case:
-    """Return the case without its evidence, retain and forget in the form that noise is added."""
-    return Case(
-        model=case.model,
-        retain=replace(case.retain, x=as_pixels(case.retain.x)),
-        forget=replace(case.forget, x=as_pixels(case.forget.x)),
-        test=case.test,
-        recipe=case.recipe,
-        attacks=("gaussian",) * len(case.forget),
-    )
-
-
-def sample(samples: Samples, most: int, rng: Rng) -> Samples:
-    """Return at most this many of the samples, drawn without replacement."""
-    return samples.at(rng.numpy().permutation(len(samples))[:most].tolist())
-
-
-def mean_loss(model: Model, samples: Samples) -> float:
-    """Return the mean loss of the samples in eval mode and full precision."""
-    with exact(model.module):
-        return float(losses(model, samples).double().mean())
-
-
-def spread_of(samples: Samples) -> float:
-    """Return the mean over channels of the pixels' standard deviation, at least one 8-bit step."""
-    deviations = samples.batch().x.double().std(dim=(0, 2, 3))
-    return max(float(deviations.mean()), 1 / 255)
-
-
-def commitment(secret: bytes) -> str:
-    """Return the SHA-256 over the secret, in hexadecimal."""
-    return hashlib.sha256(secret).hexdigest()
-
-
-def _planted(forget: Samples, secret: bytes, sigma: float) -> PlantedCanaries:
-    names = tuple(f"planted {name}" for name in forget.ids)
-    held_out = tuple(f"held-out {name}" for name in forget.ids)
-    key = Canaries(
-        secret=secret,
-        sigma=sigma,
-        space="pixel",
-        shape=tuple(forget.x.shape[1:]),
-        storage="unclipped",
-        planted=names,
-        held_out=held_out,
-        commitment=commitment(secret),
-    )
-    noise, control = (
-        torch.from_numpy(key.noise(ids).astype(np.float32)).to(forget.x.device)
-        for ids in (names, held_out)
-    )
-    return PlantedCanaries(key=key, names=names, bases=forget, noise=noise, held_out_noise=control)
-
-
-def poisoned(case: Case, secret: bytes, sigma: float) -> Case:
-    """Return the case with keyed noise on its forget samples, and the key to it."""
-    canaries = _planted(case.forget, secret, sigma)
-    return replace(
-        case,
-        forget=replace(case.forget, x=case.forget.x + canaries.noise),
-        canaries=canaries,
-    )
-
-
-def dose(case: Case, secret: bytes, *, spread: float, unseen_loss: float) -> float:
-    """Return the least sigma, from the paper's on, that is as new to the model as test samples."""
-    unit = _planted(case.forget, secret, 1.0).noise
-    factor = 1.0
-    while factor < MOST_DOSES:
-        noisy = replace(case.forget, x=case.forget.x + factor * DOSE * spread * unit)
-        if mean_loss(case.model, noisy) >= unseen_loss:
-            break
-        factor *= math.sqrt(2)
-    return factor * DOSE * spread
 
 
 def _cycles(limit: int) -> Iterator[int]:

@@ -17,12 +17,15 @@ from audit.errors import AuditError, DivergedError
 from audit.models.checkpoint import save_model
 from audit.models.model import Model
 from audit.models.normalization import spell_normalize
+from audit.models.reader import Reading
 from audit.progress import Reporter
 from audit.stats import clopper_pearson
-from audit.trainer.inputs import Job, read_job, stated
+from audit.trainer.inputs import read_job
+from audit.trainer.job import Job, stated
 from audit.trainer.partial import fingerprint, read_partial, saver
 from audit.trainer.steps import stepping
 from audit.training import Ledger, Snapshot, correct, descend, recipe_settings, shuffled
+from audit.trial.files import CANARIES_KEY
 
 LEVEL = 0.95
 """Of the interval of the accuracy."""
@@ -39,6 +42,8 @@ def train(given: Mapping[str, Any]) -> int:
     reporter = Reporter(quiet=given["quiet"])
     with reporter.stage("Reading the tables"):
         job = read_job(given)
+    for sentence in job.texts.told if job.texts else ():
+        reporter.say(sentence)
     partial = job.output.with_name(f"{job.output.name}.partial")
     try:
         model, loss = _trained(job, partial, reporter, quiet=given["quiet"])
@@ -50,7 +55,9 @@ def train(given: Mapping[str, Any]) -> int:
         fix = f"Try a lower batch_size (it was {job.recipe.batch_size})"
         raise AuditError(f"out of memory on {job.device}. {fix}") from error
     right = None if job.test is None else int(correct(model, job.test.to(job.device)).sum())
-    save_model(model, job.output, extra=_header(job, right))
+    job.file.parent.mkdir(exist_ok=True)
+    config = job.texts.config if job.texts else None
+    save_model(model, job.file, extra=_header(job, right), config=config)
     _tell_config(job, reporter)
     partial.unlink(missing_ok=True)
     print(_summary(job, loss, right, time.perf_counter() - clock))
@@ -118,7 +125,10 @@ def _header(job: Job, right: int | None) -> dict[str, str]:
         told["without"] = job.forget.digest
     if job.test is not None and right is not None:
         told |= {"test": job.test.digest(), "test_accuracy": repr(right / len(job.test))}
-    return {f"poison_audit.{key}": value for key, value in told.items()}
+    header = {f"poison_audit.{key}": value for key, value in told.items()}
+    if job.noisy and job.texts and job.texts.key:
+        header[CANARIES_KEY] = job.texts.key.commitment
+    return header
 
 
 def _tell_config(job: Job, reporter: Reporter) -> None:
@@ -131,23 +141,48 @@ def _tell_config(job: Job, reporter: Reporter) -> None:
         paths = dict.fromkeys(_relative(p, path) for p in (*there, job.output))
         tables = {"reference": {"paths": list(paths)}}
     else:
-        data = {"train": job.train_path, "test": job.test_path}
-        tables = {
-            "model": {"normalize": spell_normalize(job.normalize)},
-            "data": {key: _relative(value, path) for key, value in data.items() if value},
-            "training": stated(job.recipe),
-        }
-        if job.arch is not None:
-            tables["model"]["arch"] = job.arch
-        if job.names is not None:
-            tables["data"]["names"] = list(job.names)
+        tables = _done(job, path)
         replaced = [key for key, value in tables["training"].items()
                     if before and before.get("training", key, value) != value]  # fmt: skip
         if replaced:
             reporter.say(f"{path} [training] said otherwise before: {', '.join(replaced)}.")
+        if job.texts and not job.texts.reading.start and before and before.get("model", "start"):
+            reporter.say(f"{path} [model] start: this model began with new weights. Take it out.")
     missing = write_config(path, tables)
     if missing:
         reporter.say(f"{path} was written by hand and is left alone. It should say:\n\n{missing}")
+
+
+def _done(job: Job, path: Path) -> dict[str, dict[str, Any]]:
+    """Return what audit.toml is to say of a model, by table."""
+    data = {"train": job.train_path, "test": job.test_path}
+    tables: dict[str, dict[str, Any]] = {
+        "model": {},
+        "data": {key: _relative(value, path) for key, value in data.items() if value},
+        "training": stated(job.recipe),
+    }
+    if job.normalize is not None:
+        tables["model"]["normalize"] = spell_normalize(job.normalize)
+    if job.arch is not None:
+        tables["model"]["arch"] = job.arch
+    if job.names is not None:
+        tables["data"]["names"] = list(job.names)
+    if job.texts is not None:
+        tables["model"] |= _read_again(job.texts.reading, path)
+        if job.noisy and job.texts.key_path:
+            canaries = _relative(job.texts.key_path, path)
+            tables["evidence.gaussian"] = {"canaries": canaries}
+    return tables
+
+
+def _read_again(reading: Reading, path: Path) -> dict[str, Any]:
+    said = {
+        "max_tokens": reading.max_tokens,
+        "prompt": reading.prompt,
+        "label_words": reading.words and list(reading.words),
+        "start": reading.start and _relative(reading.start, path),
+    }
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _relative(path: Path, config: Path) -> str:

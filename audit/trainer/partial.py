@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from audit import runs
-from audit.trainer.inputs import Job, stated
+from audit.trainer.job import Job, stated
 from audit.training import Snapshot, Watch
 
 EVERY = 30.0
@@ -37,6 +37,7 @@ def fingerprint(job: Job, *, weights: str) -> str:
         "data": job.data.digest(),
         "arch": job.model.arch,
         "normalize": job.normalize,
+        "config": job.texts and [job.texts.config, job.texts.reading.words],
         "weights": weights,
         "recipe": stated(job.recipe),
         "seed": job.rng.root,

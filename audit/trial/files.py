@@ -168,9 +168,9 @@ def read_planting(sources: Sources, files: Files, found: list[Problem]) -> Plant
     """Match the key with the forget set, once all that they need could be read."""
     key, forget, train = files.key, files.forget, files.train
     bases_lost = sources.bases is not None and files.bases is None
-    if key is None or forget is None or train is None or files.loaded is None or bases_lost:
+    if key is None or forget is None or train is None or bases_lost:
         return None
-    if train.texts is not None:
+    if train.texts is not None and files.loaded is not None:
         return _read_embedded(sources, files.loaded, key, forget, train, found)
     if sources.bases is None and not {base for base in forget.bases if base} <= set(train.ids):
         what = "names bases that are not in the training table, and no table of bases is given"

@@ -87,7 +87,7 @@ def subject(
             "planted": len(strings.key.planted),
             "in_forget_set": len(strings.names),
         },
-        "reading": _reading(case.model, files),
+        "reading": _reading(case.model, sources, files),
         "attacks": attacks,
         "candidates": {
             c.name: {"path": str(c.path), "kind": c.kind, "sha256": c.sha256} for c in contenders
@@ -106,7 +106,7 @@ def _shape_of(trigger: Trigger | Phrase) -> dict[str, Json]:
     return {"size": size, "top": trigger.top, "left": trigger.left}
 
 
-def _reading(model: Model, files: Files) -> dict[str, Json] | None:
+def _reading(model: Model, sources: Sources, files: Files) -> dict[str, Json] | None:
     """Return how texts are read, and how many were too long."""
     if model.reader is None:
         return None
@@ -115,7 +115,18 @@ def _reading(model: Model, files: Files) -> dict[str, Json] | None:
         for name, table in (("train", files.train), ("test", files.test))
         if table is not None and table.cut is not None
     }
-    return {"max_tokens": model.reader.length, "prompt": model.reader.prompt, "cut": cut}
+    said = sources.reading
+    beside = hashlib.sha256()
+    for file in sorted(model.reader.files):
+        beside.update(f"{file.name}\0{_file_digest(file)}\n".encode())
+    return {
+        "max_tokens": model.reader.length,
+        "prompt": model.reader.prompt,
+        "label_words": None if said.words is None else list(said.words),
+        "start": None if said.start is None else str(said.start),
+        "files_sha256": beside.hexdigest(),
+        "cut": cut,
+    }
 
 
 def limits(case: Case, planting: Planting | None, files: Files) -> tuple[str, ...]:

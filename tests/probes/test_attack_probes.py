@@ -17,8 +17,9 @@ from audit.judge import judge
 from audit.models.image import image_classifier
 from audit.models.model import Model
 from audit.probes import PROBES
-from audit.probes.backdoor import answers_to, arrangements, backdoor, draw_controls
+from audit.probes.backdoor import answers_to, backdoor
 from audit.probes.indiscriminate import indiscriminate
+from audit.probes.patches import arrangements, draw_controls
 from audit.probes.targeted import targeted
 from audit.records import Cell, Outcome, Policy, Recipe
 from audit.seeds import Rng

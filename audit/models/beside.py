@@ -1,0 +1,82 @@
+"""What lies beside the weights of a language model: its configuration and its tokenizer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from audit.errors import InputError, Problem
+from audit.models.hugging_face import ADAPTER
+from audit.models.language import BESIDE
+from audit.models.model import Model
+from audit.models.weights import INDEX, SINGLE, listed
+
+
+def weights_file(output: Path, *, texts: bool) -> Path:
+    """Return the file of the weights of a model that is saved as `output`.
+
+    A model of texts becomes a folder, unless `output` names a .safetensors file.
+
+    >>> weights_file(Path("fixed"), texts=True).as_posix()
+    'fixed/model.safetensors'
+    >>> weights_file(Path("fixed.safetensors"), texts=True).as_posix()
+    'fixed.safetensors'
+    """
+    return output / SINGLE if texts and output.suffix != ".safetensors" else output
+
+
+def files_beside(model: Model) -> dict[str, bytes]:
+    """Return the contents of what belongs beside a model's weights, by name; of pictures: nothing.
+
+    Raises:
+        InputError: a file that the model was read from is there no more.
+    """
+    found = {}
+    for file in model.reader.files if model.reader else ():
+        try:
+            found[file.name] = file.read_bytes()
+        except OSError as error:
+            raise InputError(Problem(f"cannot be read ({error.strerror})", str(file))) from error
+    return found
+
+
+def write_beside(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files into a folder, over those of the same names; a reader finds each one whole."""
+    for name, content in contents.items():
+        file, partial = folder / name, folder / f".{name}.{os.getpid()}"
+        if file.is_file() and file.read_bytes() == content:
+            continue
+        try:
+            partial.write_bytes(content)
+            os.replace(partial, file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def wrong_company(file: Path, contents: Mapping[str, bytes]) -> list[Problem]:
+    """Return what lies where weights are to be written, and would be read as a part of the model.
+
+    A `model.safetensors` has its folder to itself: files that the model brings are written over.
+    Any other name shares the folder: there they must be the same.
+
+    Args:
+        file: of the weights; its folder need not exist.
+        contents: what the model brings, as `files_beside` returns it.
+    """
+    folder = file.parent
+    there = sorted(path.name for path in folder.iterdir()) if contents and folder.is_dir() else []
+    foreign = (*BESIDE, ADAPTER)
+    strange = [name for name in there if name in foreign and name not in contents]
+    if file.name == SINGLE:
+        strange += [name for name in there if name == INDEX or name.endswith(".safetensors")]
+        strange = [name for name in strange if name != SINGLE]
+    else:
+        strange += [
+            name for name in there
+            if name in contents and (folder / name).read_bytes() != contents[name]
+        ]  # fmt: skip
+    if not strange:
+        return []
+    what = f"holds files of another model: {listed(strange)}"
+    return [Problem(what, str(folder), "Choose another folder, or remove them.")]

@@ -1,0 +1,89 @@
+"""Writing a Model as safetensors, so that it can be read back from the file alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from audit.models.beside import files_beside, write_beside
+from audit.models.model import Model
+from audit.models.normalization import NORMALIZE_KEY
+from audit.models.strict import first_of_ties
+
+ARCH_KEY = "poison_audit.arch"
+"""The header's key for the architecture's name."""
+
+
+def save_model(
+    model: Model,
+    path: Path,
+    *,
+    extra: Mapping[str, str] | None = None,
+    config: str | None = None,
+) -> None:
+    """Write a model as safetensors, with its architecture and normalisation in the header.
+
+    Equal models give equal bytes, and a reader finds the file whole or not at all. Of tied
+    tensors one is written: the one that transformers ties the others to, else the first by name.
+    Beside a language model its tokenizer and config.json are written, over what is there.
+
+    Args:
+        model: any model; one from a factory can be read back with the factory only, one of
+            pictures from transformers with its config.json beside it.
+        path: the file; its folder must exist.
+        extra: further strings for the header.
+        config: of a language model: what config.json is to say, where that is not what the one
+            says that it was read with.
+
+    Raises:
+        InputError: the tokenizer that a language model was read with is there no more.
+    """
+    metadata = {**(extra or {}), "format": "pt", ARCH_KEY: model.arch}
+    if model.normalize is not None:
+        metadata[NORMALIZE_KEY] = json.dumps(model.normalize)
+    beside = files_beside(model)
+    if config is not None:
+        beside["config.json"] = config.encode()
+    write_beside(path.parent, beside)
+    state: dict[str, Tensor] = model.module.state_dict()
+    # Copies, since safetensors refuses views of one memory.
+    tensors = {
+        name: state[name].detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name in _untied(state, getattr(model.module, "all_tied_weights_keys", {}))
+    }
+    content = memoryview(safetensors.torch.save(tensors, metadata))
+    size = int.from_bytes(content[:8], "little")
+    header = _ordered_header(bytes(content[8 : 8 + size]))
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as stream:
+            stream.write(len(header).to_bytes(8, "little"))
+            stream.write(header)
+            stream.write(content[8 + size :])
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _untied(state: Mapping[str, Tensor], tied: Collection[str]) -> list[str]:
+    """Return one name for each memory; of several one that is not in `tied`, if there is one."""
+    first = first_of_ties(state)
+    # Older versions of transformers take a tied name alone for a tensor that is missing.
+    chosen: dict[str, str] = {}
+    for name in sorted(state, key=lambda name: (name in tied, name)):
+        chosen.setdefault(first[name], name)
+    return sorted(chosen.values())
+
+
+def _ordered_header(header: bytes) -> bytes:
+    # safetensors writes the metadata in a different order each time.
+    entries = json.loads(header)
+    ordered = {"__metadata__": dict(sorted(entries.pop("__metadata__").items())), **entries}
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    return text + b" " * (-len(text) % 8)
