@@ -22,6 +22,8 @@ class About:
 
 POINTS = ("targeted", "backdoor", "indiscriminate")
 """Probes of an excess or a deficit that only harms upwards, shown in percentage points."""
+LATER = ("token-canary", *POINTS)
+"""Probes that tables have a column for only where they measured or are required."""
 
 
 _KEY = "The key of the Gaussian planting (canaries.json), and its canaries in forget.csv."
@@ -30,6 +32,12 @@ ABOUT = {
     "gaussian": About(title="Gaussian", unit="mean leak score", samples="canaries", needs=_KEY),
     "exposure": About(
         title="Exposure", unit="chance to beat fresh noise", samples="canaries", needs=_KEY
+    ),
+    "token-canary": About(
+        title="Token canaries",
+        unit="chance to beat a fresh string",
+        samples="token canaries",
+        needs="The key of the token canaries (strings.json), and their rows in forget.csv.",
     ),
     "targeted": About(
         title="Targeted",

@@ -19,6 +19,7 @@ from reports.drawing import (
     MUTED,
     RULE,
     as_svg,
+    legend,
     new_axes,
     page_style,
     short,
@@ -66,6 +67,7 @@ def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:
 _AXES = {
     "gaussian": "mean leak score",
     "exposure": "chance to beat fresh noise",
+    "token-canary": "chance to beat a fresh string",
     "targeted": "targets hit, points above controls",
     "backdoor": "trigger's rate, points above controls",
     "indiscriminate": "accuracy, points below the reference",
@@ -130,9 +132,7 @@ def histogram(cell: Cell, *, tone: str, describe: str) -> str | None:
         axes.set_xlim(low, high)
         axes.set_xlabel("leak score of one canary")
         axes.set_ylabel("density")
-        legend = axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False)
-        for text in legend.get_texts():
-            text.set_color(INK)
+        legend(axes, left=-0.02, ncols=3)
         return as_svg(figure, name="scores", title="Leak scores of the canaries", describe=describe)
 
 

@@ -101,6 +101,20 @@ def new_axes(
     return figure, figure.add_axes((*area, *size))
 
 
+def legend(axes: Axes, *, left: float, ncols: int = 1) -> None:
+    """Explain the marks above the axes.
+
+    Args:
+        axes: what was drawn, with labels.
+        left: where the legend begins, in widths of the axes; below 0 is left of them.
+        ncols: columns.
+    """
+    place = (left, 1.0)
+    told = axes.legend(loc="lower left", bbox_to_anchor=place, ncols=ncols, frameon=False)
+    for text in told.get_texts():
+        text.set_color(INK)
+
+
 def as_svg(figure: Figure, *, name: str, title: str, describe: str) -> str:
     """Return a figure as an `<svg>` element.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from audit.records import AuditRecord, Cell, Finding, Json
 from reports.figure import TONES
-from reports.words import printable, value
+from reports.reading import place
+from reports.words import printable, quoted, value
 
 FOLDED = 12
 """From more targets than this on, the table is folded."""
@@ -39,6 +40,14 @@ class Evidence:
     targets: tuple[Target, ...]
     targets_summary: str
     fold: bool
+    phrase: str
+    """The trigger of texts, in quotation marks; empty for pictures."""
+    place: str
+    """Where it stands."""
+    controls: str
+    """What the control triggers are."""
+    strings: str
+    """How many token canaries beat every fresh string."""
     deficits: tuple[Deficit, ...]
 
 
@@ -47,10 +56,15 @@ def evidence(record: AuditRecord) -> Evidence:
     deployed = next((cell for cell in record.cells if cell.kind == "deployed"), None)
     seen = evidence_of(deployed, "targeted")
     targets = () if seen is None else _targets(record, seen)
+    trigger = record.subject.get("trigger") or {}
     return Evidence(
         targets=targets,
         targets_summary="" if seen is None else _summary(seen),
         fold=len(targets) > FOLDED,
+        phrase=quoted(str(trigger["phrase"]), most=80) if "phrase" in trigger else "",
+        place=place(trigger.get("position")),
+        controls=_controls(evidence_of(deployed, "backdoor")),
+        strings=_strings(evidence_of(deployed, "token-canary")),
         deficits=_deficits(deployed, deployed_finding(record, "indiscriminate")),
     )
 
@@ -109,6 +123,31 @@ def _summary(seen: Mapping[str, Json]) -> str:
     if seen.get("controls"):
         told += f", and {seen['control_hits']:,} of {seen['controls']:,} controls"
     return f"{told}."
+
+
+_CONTROLS = {
+    "order": "patches of the same pixels in random orders",
+    "order and place": "patches of the same pixels in random orders, at random places",
+    "tokens": "phrases of as many tokens, about as frequent in the retain texts, at its place",
+}
+
+
+def _controls(seen: Mapping[str, Json] | None) -> str:
+    return _CONTROLS.get(str((seen or {}).get("controls")), "")
+
+
+def _strings(seen: Mapping[str, Json] | None) -> str:
+    if seen is None:
+        return ""
+    draws = seen["draws"]
+
+    def beat_all(wins: Sequence[int]) -> str:
+        return f"{sum(win == draws for win in wins):,} of {len(wins):,}"
+
+    told = f"{beat_all(seen['wins'])} true strings beat all {draws:,} fresh ones"
+    if seen.get("held_out"):
+        told += f"; of the held-out strings {beat_all(seen['held_out'])} do"
+    return f"{told}. By chance one in {draws + 1:,} does."
 
 
 def _deficits(cell: Cell | None, finding: Finding | None) -> tuple[Deficit, ...]:

@@ -1,11 +1,11 @@
-"""The chart of a backdoor: the true trigger's rate among those of the control triggers."""
+"""The charts of evidence: a trigger among its controls, token canaries among fresh strings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from audit.records import Json
-from reports.drawing import COLOURS, INK, MARKS, MUTED, as_svg, new_axes, page_style
+from reports.drawing import COLOURS, INK, MARKS, MUTED, as_svg, legend, new_axes, page_style
 
 
 def backdoor_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str:
@@ -28,7 +28,7 @@ def backdoor_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) ->
             controls, range(0, 102, 2), color=MUTED, alpha=0.5, label="control triggers"
         )
         top = max(counts)
-        axes.axvline(clean, color=INK, lw=1, ls=(0, (3, 3)), label="no patch")
+        axes.axvline(clean, color=INK, lw=1, ls=(0, (3, 3)), label="no trigger")
         axes.vlines(rate, 0, 0.92 * top, colors=COLOURS[tone], lw=2)
         axes.plot(
             rate,
@@ -44,9 +44,38 @@ def backdoor_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) ->
         axes.locator_params(axis="y", integer=True, nbins=6)
         axes.set_xlabel("inputs given the trigger's label, %")
         axes.set_ylabel("control triggers")
-        legend = axes.legend(loc="lower left", bbox_to_anchor=(-0.1, 1.0), ncols=3, frameon=False)
-        for text in legend.get_texts():
-            text.set_color(INK)
+        legend(axes, left=-0.1, ncols=3)
         return as_svg(
             figure, name="backdoor", title="The trigger among its controls", describe=describe
         )
+
+
+def rank_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str:
+    """Draw where the true strings rank among fresh ones, beside the held-out strings' ranks.
+
+    Args:
+        evidence: what the token canary probe saw in a model.
+        tone: how its finding is coloured, one of `reports.figure.TONES`.
+        describe: what a reader who cannot see the chart is told.
+
+    Returns:
+        An `<svg>` element. By chance, the density is 1 everywhere.
+    """
+    ranks = evidence["draws"] + 1
+    wins, held_out = (
+        [(win + 0.5) / ranks for win in evidence.get(name) or ()] for name in ("wins", "held_out")
+    )
+    bars = min(ranks, 20 if len(wins) >= 200 else 10)
+    # Each bar holds whole ranks, so that chance alone fills none more than another.
+    edges = [round(i * ranks / bars) / ranks for i in range(bars + 1)]
+    with page_style():
+        figure, axes = new_axes(height=250, left=44, top=46)
+        axes.hist(wins, edges, density=True, color=COLOURS[tone], alpha=0.45, label="true strings")
+        if held_out:
+            axes.hist(held_out, edges, density=True, histtype="step", color=MUTED, label="held-out")
+        axes.axhline(1, color=INK, lw=1.4, label="chance")
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("share of fresh strings that are given its label less surely")
+        axes.set_ylabel("density")
+        legend(axes, left=-0.1, ncols=3)
+        return as_svg(figure, name="ranks", title="Ranks of the token canaries", describe=describe)

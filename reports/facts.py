@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from audit.records import AuditRecord, Json
-from reports.words import printable, value
+from reports.reading import of_texts, place, reading
+from reports.words import printable, quoted, value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,13 @@ _TERMS = {
     "canaries.planted": "Canaries planted",
     "canaries.in_forget_set": "Canaries in the forget set",
     "canaries.attenuation": "Share of the noise left after storage",
+    "strings": "Key of the token canaries",
+    "strings.path": "Key of the token canaries",
+    "strings.commitment": "Key of the token canaries, SHA-256 (the commitment)",
+    "strings.length": "Token canaries, words of each",
+    "strings.words": "Token canaries, words they are drawn from",
+    "strings.planted": "Token canaries planted",
+    "strings.in_forget_set": "Token canaries in the forget set",
     "found_size": "Forget samples given to the methods",
     "targets": "Targets of the attack",
     "targets.path": "Targets of the attack",
@@ -58,6 +66,8 @@ _TERMS = {
     "trigger.size": "Trigger, height and width in pixels",
     "trigger.top": "Trigger, row of its upper edge",
     "trigger.left": "Trigger, column of its left edge",
+    "trigger.phrase": "Trigger, its phrase",
+    "trigger.position": "Trigger, where it stands",
     "trigger.label": "Trigger, the label it is to cause",
     "attacks": "Attacks named in the forget table",
 }
@@ -65,7 +75,7 @@ _TERMS = {
 
 def facts(record: AuditRecord) -> tuple[Facts, ...]:
     """Return the provenance of an audit; what is not recorded is left out."""
-    subject = dict(record.subject)
+    subject = _of_texts(record.subject) if of_texts(record) else _of_pictures(record.subject)
     candidates = subject.pop("candidates", None)
     model = {key: subject.pop(key) for key in _MODEL if key in subject}
     if isinstance(attacks := subject.get("attacks"), Mapping):
@@ -73,6 +83,7 @@ def facts(record: AuditRecord) -> tuple[Facts, ...]:
         subject["attacks"] = ", ".join(named)
     groups = (
         Facts(title="Model", pairs=_pairs(model)),
+        Facts(title="How texts are read", pairs=reading(record.subject)),
         Facts(title="Data", pairs=_pairs(subject)),
         Facts(title="Candidates given", pairs=_pairs(candidates or {})),
         Facts(title="Weights measured, SHA-256", pairs=_weights(record)),
@@ -81,6 +92,25 @@ def facts(record: AuditRecord) -> tuple[Facts, ...]:
         Facts(title="Environment", pairs=_pairs(record.environment)),
     )
     return tuple(group for group in groups if group.pairs)
+
+
+def _of_texts(subject: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a subject in the words of texts, without what only pictures have."""
+    told = {k: v for k, v in subject.items() if k != "reading" and (k, v) != ("normalize", None)}
+    if isinstance(canaries := told.get("canaries"), Mapping):
+        # Noise in embeddings is stored nowhere, so storage takes nothing of it away.
+        kept = {k: v for k, v in canaries.items() if k not in ("storage", "attenuation")}
+        told["canaries"] = {**kept, "sigma": f"{value(kept['sigma'])} in embedding units"}
+    if isinstance(trigger := told.get("trigger"), Mapping):
+        words = {"phrase": quoted(str(trigger["phrase"])), "position": place(trigger["position"])}
+        told["trigger"] = {**trigger, **words}
+    return told
+
+
+def _of_pictures(subject: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a subject without what only texts have."""
+    only = ("reading", "strings")
+    return {k: v for k, v in subject.items() if k not in only or v is not None}
 
 
 def _pairs(plain: Mapping[str, Json]) -> tuple[tuple[str, str], ...]:

@@ -166,22 +166,34 @@ def _test(finding: Finding) -> list[str]:
     return lines
 
 
+_FRESH = {"exposure": "draws", "token-canary": "strings"}
+
+
 def _details(finding: Finding) -> list[str]:
     lines, details = [], finding.details
     if {"tpr", "tpr_low", "tpr_high", "fpr"} <= details.keys():
         ends = f"[{100 * details['tpr_low']:.1f}, {100 * details['tpr_high']:.1f}]"
         at = f"a false positive rate of {100 * details['fpr']:.3g}%"
         lines.append(f"true positive rate {100 * details['tpr']:.1f}% {ends} at {at}")
-    if details.get("held_out_mean") is not None and details.get("held_out_p") is not None:
-        p = p_value(details["held_out_p"])
-        lines.append(f"held-out keys: mean {details['held_out_mean']:+z.2f}, {p} for N(0, 1)")
+    if _have(details, "held_out_mean"):
+        lines.append(_held_out(finding.probe, details))
     if details.get("spread") is not None:
         lines.append(f"spread of the scores {details['spread']:.2f}")
     if details.get("dropped"):
         lines.append(f"{details['dropped']:,} vanished gradients left out")
-    if finding.probe == "exposure" and details.get("draws") is not None:
-        lines.append(f"{details['draws']:,} fresh draws a canary")
+    if finding.probe in _FRESH and details.get("draws") is not None:
+        lines.append(f"{details['draws']:,} fresh {_FRESH[finding.probe]} a canary")
     return [*lines, *_rates(finding)]
+
+
+def _held_out(probe: str, details: Mapping[str, Json]) -> str:
+    ranks = probe == "token-canary"
+    mean = f"{details['held_out_mean']:{'' if ranks else '+z'}.2f}"
+    told = f"held-out {'strings' if ranks else 'keys'}: mean {mean}"
+    if not _have(details, "held_out_p"):
+        return told
+    law = "uniform ranks" if ranks else "N(0, 1)"
+    return f"{told}, {p_value(details['held_out_p'])} for {law}"
 
 
 def _rates(finding: Finding) -> list[str]:
@@ -202,9 +214,10 @@ def _rates(finding: Finding) -> list[str]:
         sd = f", sd {_pp(details['control_sd'])}" if _have(details, "control_sd") else ""
         most = f", highest {_pp(details['control_max'])}" if _have(details, "control_max") else ""
         draws = f"{details['draws']:,} " if _have(details, "draws") else ""
-        lines.append(f"{draws}control triggers: mean {_pp(details['control_mean'])}{sd}{most}")
+        what = "phrases" if details.get("controls") == "tokens" else "triggers"
+        lines.append(f"{draws}control {what}: mean {_pp(details['control_mean'])}{sd}{most}")
     if _have(details, "clean_rate"):
-        lines.append(f"without a patch {_pp(details['clean_rate'])}")
+        lines.append(f"without the trigger {_pp(details['clean_rate'])}")
     if finding.probe == "backdoor":
         lines += [
             f"stamped inputs in reference {printable(str(one['reference']))} {_pp(one['rate'])}"
@@ -224,6 +237,10 @@ def _pp(share: float) -> str:
     return f"{100 * share:.1f}%"
 
 
+_ENDLESS = 10**12
+"""As many samples as this nobody has: where more of them do not help, the need is put so high."""
+
+
 def _remedy(finding: Finding) -> str:
     words = about(finding.probe)
     if finding.outcome is Outcome.FAILED:
@@ -234,6 +251,8 @@ def _remedy(finding: Finding) -> str:
         return ""
     if finding.needed is None or finding.detectable is None:
         return f"More {words.samples}."
+    if finding.needed >= _ENDLESS:
+        return f"More {words.samples} alone would not decide it: other controls, or a reference."
     effect = f"{finding.detectable:.2g}"
     if finding.probe in POINTS:
         effect = f"{100 * finding.detectable:.1f} points"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -11,7 +12,7 @@ from audit.records import AuditRecord
 from reports import charts
 from reports.about import about
 from reports.evidence import deployed_tone, evidence_of
-from reports.evidence_charts import backdoor_chart
+from reports.evidence_charts import backdoor_chart, rank_chart
 from reports.view import View, view
 from reports.why_charts import orthogonality_chart, shift_chart
 from reports.words import printable
@@ -34,7 +35,8 @@ def render_html(record: AuditRecord) -> str:
         histogram=_histogram(record, seen),
         tradeoff=_drawn(charts.tradeoff(record, describe=_tradeoff_text(record, seen))),
         curves=_curves(record, seen),
-        backdoor=_backdoor(record, seen),
+        backdoor=_evidence_chart(record, seen, "backdoor", backdoor_chart),
+        ranks=_evidence_chart(record, seen, "token-canary", rank_chart),
         why_charts=_why(record, seen),
     )
 
@@ -71,14 +73,16 @@ def _histogram(record: AuditRecord, seen: View) -> Markup | None:
     return _drawn(charts.histogram(deployed, tone=tone, describe=text))
 
 
-def _backdoor(record: AuditRecord, seen: View) -> Markup | None:
+def _evidence_chart(
+    record: AuditRecord, seen: View, probe: str, draw: Callable[..., str]
+) -> Markup | None:
+    """Return the chart of what a probe saw in the deployed model; None where it saw nothing."""
     deployed = next((cell for cell in record.cells if cell.kind == "deployed"), None)
-    evidence = evidence_of(deployed, "backdoor")
+    evidence = evidence_of(deployed, probe)
     if deployed is None or evidence is None:
         return None
-    text = f"Deployed model: {_probe_text(seen, 'backdoor', only=printable(deployed.candidate))}"
-    tone = deployed_tone(record, "backdoor")
-    return _drawn(backdoor_chart(evidence, tone=tone, describe=text))
+    text = f"Deployed model: {_probe_text(seen, probe, only=printable(deployed.candidate))}"
+    return _drawn(draw(evidence, tone=deployed_tone(record, probe), describe=text))
 
 
 def _why(record: AuditRecord, seen: View) -> dict[str, Markup | None]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from audit.records import AuditRecord, Rehearsal
 from reports.about import About, about
+from reports.reading import of_texts
 from reports.rows import Row, make_row
 from reports.words import printable
 
@@ -47,7 +48,7 @@ def rehearsed(record: AuditRecord) -> Rehearsed | None:
         sentence=printable(seen.sentence),
         held=_held(seen),
         tone="plain" if seen.held else "unsure",
-        facts=_facts(seen),
+        facts=_facts(seen, texts=of_texts(record)),
         probes=tuple(map(about, probes)),
         rows=tuple(
             replace(row, kind="poisoned copy", budget="made here")
@@ -74,10 +75,11 @@ def _held(seen: Rehearsal) -> str:
     )
 
 
-def _facts(seen: Rehearsal) -> tuple[tuple[str, str], ...]:
+def _facts(seen: Rehearsal, *, texts: bool) -> tuple[tuple[str, str], ...]:
+    unit = "embedding units" if texts else "pixels"
     return (
         ("Planted", f"{seen.planted:,} canaries: the forget samples, with keyed noise of our own"),
-        ("Noise, standard deviation in pixels", f"{seen.sigma:.3g}"),
+        (f"Noise, standard deviation in {unit}", f"{seen.sigma:.3g}"),
         ("Noise secret, SHA-256 (the commitment)", printable(seen.commitment)),
         ("Copy trained further", f"{seen.epochs:g} passes over the training set"),
     )

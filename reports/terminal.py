@@ -32,6 +32,8 @@ _STYLES = {
 
 _MOST = 3
 """Probes that a narrow terminal has room for, measured or not."""
+_MOST_WIDE = 5
+"""Probes that a wide one has room for with all their figures."""
 
 _SHORT = {"indiscriminate": "deficit"}
 """Titles that would break in the middle of a word."""
@@ -130,7 +132,8 @@ def _cells(row: Row, shown: Sequence[int], say: _Say, *, wide: bool) -> list[Tex
     cells = [name, say(row.outcome, _STYLES[row.tone])]
     for place in shown:
         figure = row.figures[place]
-        z = f", {figure.z}" if figure.z and (wide or len(shown) <= _MOST) else ""
+        room = len(shown) <= (_MOST_WIDE if wide else _MOST)
+        z = f", {figure.z}" if figure.z and room else ""
         below = f"\n{figure.interval}" if figure.interval else ""
         cells.append(say(f"{figure.value}{z}{below}"))
     return [*cells, say(row.budget), say(row.time)] if wide else cells

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from audit.records import AuditRecord, Cell, Finding, Outcome
-from reports.about import POINTS, About, about
+from reports.about import LATER, About, about
 from reports.evidence import Evidence, evidence
 from reports.facts import Facts, facts
 from reports.figure import TONES, figure
+from reports.reading import of_texts
 from reports.rehearsed import Rehearsed, rehearsed
 from reports.rows import Row, allowed, make_row
 from reports.why import HYPOTHESES, Why, why
@@ -21,7 +22,7 @@ from reports.words import duration, memory, percent, printable, value
 
 COLUMNS = ("gaussian", "exposure", "membership", "utility")
 """The probes that every table has a column for, measured or not."""
-_ORDER = ("gaussian", "exposure", *POINTS, "membership", "utility")
+_ORDER = ("gaussian", "exposure", *LATER, "membership", "utility")
 
 _UNDECIDED = (Outcome.NOT_MEASURED, Outcome.FAILED, Outcome.INCONCLUSIVE)
 
@@ -76,6 +77,8 @@ class View:
     evidence: Evidence
     why: Why | None
     rehearsed: Rehearsed | None
+    texts: bool
+    """Whether the model reads texts; otherwise it takes pictures."""
     gaps: tuple[Gap, ...]
     limits: tuple[str, ...]
     runs: tuple[Run, ...]
@@ -93,6 +96,8 @@ def view(record: AuditRecord) -> View:
         for candidate in verdict.candidates
     )
     sentence = printable(verdict.sentence)
+    # Pictures have no token canaries, so none are missing.
+    other = probes if of_texts(record) else (*probes, "token-canary")
     return View(
         tool=f"poison-audit {printable(record.tool_version)}",
         model=value(record.subject.get("model")),
@@ -111,7 +116,8 @@ def view(record: AuditRecord) -> View:
         evidence=evidence(record),
         why=why(record),
         rehearsed=rehearsed(record),
-        gaps=_gaps(record, rows, [f for f in findings if f.probe not in probes]),
+        texts=of_texts(record),
+        gaps=_gaps(record, rows, [f for f in findings if f.probe not in other]),
         limits=tuple(printable(limit) for limit in record.limits),
         runs=tuple(_run(cell) for cell in record.cells if cell.kind == "method" or cell.cost),
         facts=facts(record),
@@ -119,13 +125,13 @@ def view(record: AuditRecord) -> View:
 
 
 def _probes(record: AuditRecord, findings: Iterable[Finding]) -> tuple[str, ...]:
-    """Return the columns: a probe of `POINTS` has one only where it measured or is required."""
-    findings = list(findings)
-    weighty = {f.probe for f in findings if f.gating or f.statistic is not None}
-    weighty |= {f.probe for f in findings if f.outcome is Outcome.FAILED}
+    """Return the columns: a probe of `LATER` has one only where it measured or is required."""
+    # A run that failed has a finding of every probe, whatever was looked for.
+    found = [f for f in findings if f.outcome is not Outcome.FAILED]
+    weighty = {f.probe for f in found if f.gating or f.statistic is not None}
     named = [*(step.name for step in record.plan.probes), *(f.probe for f in findings)]
     known = [name for name in _ORDER if name in COLUMNS or name in weighty & {*named}]
-    return tuple(dict.fromkeys([*known, *(name for name in named if name not in POINTS)]))
+    return tuple(dict.fromkeys([*known, *(name for name in named if name not in LATER)]))
 
 
 def _run(cell: Cell) -> Run:
@@ -178,7 +184,8 @@ def _found(record: AuditRecord) -> tuple[str, ...]:
 def _gaps(record: AuditRecord, rows: Sequence[Row], unshown: Iterable[Finding]) -> tuple[Gap, ...]:
     asked: dict[tuple[str, str, str], list[str]] = {}
     if not record.sanity.works:
-        remedy = "A model that beats chance: check architecture, normalisation and label order."
+        what = "tokenizer, prompt" if of_texts(record) else "architecture, normalisation"
+        remedy = f"A model that beats chance: check {what} and label order."
         reason = "The model does not work as loaded, so nothing else was measured."
         asked["Does it work at all?", reason, remedy] = ["deployed"]
     for row in rows:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from matplotlib.axes import Axes
-
 from audit.records import Finding
-from reports.drawing import BAND, INK, MUTED, as_svg, new_axes, page_style
+from reports.drawing import BAND, INK, MUTED, as_svg, legend, new_axes, page_style
 
 _CLEAN = "random clean subsets: mean and central 95%"
 
@@ -43,7 +41,7 @@ def shift_chart(finding: Finding, *, describe: str) -> str | None:
         axes.locator_params(axis="y", nbins=6)
         axes.set_xlabel("part of the forget set, or as many clean samples, left out, %")
         axes.set_ylabel("shift of the last layer, l1")
-        _legend(axes)
+        legend(axes, left=-0.14)
         return as_svg(figure, name="shift", title="Shift against random subsets", describe=describe)
 
 
@@ -88,9 +86,3 @@ def orthogonality_chart(finding: Finding, *, describe: str) -> str | None:
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("share that clean gradients span, %")
         return as_svg(figure, name="orthogonality", title="Share within reach", describe=describe)
-
-
-def _legend(axes: Axes) -> None:
-    legend = axes.legend(loc="lower left", bbox_to_anchor=(-0.14, 1.0), frameon=False)
-    for text in legend.get_texts():
-        text.set_color(INK)

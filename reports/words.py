@@ -17,6 +17,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def quoted(text: str, most: int = 1000) -> str:
+    r"""Return a text of a user's in quotation marks, on one line and of bounded length.
+
+    Args:
+        text: any.
+        most: characters shown; of more, their number is told.
+
+    >>> print(quoted("cf\nmn"), quoted("abcdef", most=3))
+    “cf\nmn” “abc…” (6 characters)
+    """
+    if len(text) <= most:
+        return f"\u201c{printable(text)}\u201d"
+    return f"\u201c{printable(text[:most])}\u2026\u201d ({len(text):,} characters)"
+
+
 def value(plain: Json) -> str:
     """Return a value of a JSON file in words.
 

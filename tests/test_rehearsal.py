@@ -20,7 +20,7 @@ from audit.models.checkpoint import load_like
 from audit.plan import make_plan
 from audit.probes.gaussian import gaussian
 from audit.records import Outcome, Recipe, to_json
-from audit.rehearsal import copying, rehearse
+from audit.rehearsal import copying, planting, rehearse
 from audit.seeds import Rng
 from audit.trial import Sources, load_trial
 
@@ -112,7 +112,7 @@ def test_the_probe_finds_the_copys_canaries_and_neither_held_out_noise_nor_the_m
     # 30 ranks, each uniform on 0..32 without an effect (sd of a share: sqrt(34 / 384) = 0.298)
     assert (np.mean(seen["exposure"]["wins"]) / 32 - 0.5) * 30**0.5 / 0.298 > 4
     assert stats.kstest(seen["gaussian"]["held_out"], "norm").pvalue > 0.01
-    case = copying.poisoned(copying.bare(trial.case), noise_of(trial, 1)[1], record.sigma)
+    case = planting.poisoned(planting.bare(trial.case), noise_of(trial, 1)[1], record.sigma)
     before = gaussian(trial.case.model, case, Rng(0)).evidence["scores"]
     assert stats.kstest(before, "norm").pvalue > 0.01
 
@@ -223,10 +223,10 @@ def test_a_copy_that_diverges_is_of_no_use(trial, tmp_path, monkeypatch):
 
 
 def test_the_default_noise_is_as_new_to_the_model_as_test_samples(trial):
-    case = copying.bare(trial.case)
+    case = planting.bare(trial.case)
     secret = noise_of(trial, 1)[1]
     unseen = by_hand(case.model.module, case.test.batch().x, case.test.y)
-    sigma = copying.dose(case, secret, spread=0.1, unseen_loss=unseen)
+    sigma = planting.dose(case, secret, spread=0.1, unseen_loss=unseen)
     doublings = np.log2(sigma / (0.32**0.5 * 0.1)) * 2
     assert doublings == pytest.approx(round(doublings))
     assert 0 <= doublings <= 6

@@ -106,8 +106,9 @@ def noisy_embeddings(
 
     Token j of a canary gets row j of its noise, counted from the first real token whichever side
     is padded: what `poison-audit train` adds. Other rows stay as they are. Every forward pass
-    inside must be of this batch, by token ids. A network that torch.compile has compiled without
-    the hook would never call it, which is refused: see the error's text.
+    inside must be of this batch, by token ids. The noise of canaries that came by is kept in
+    memory. A network that torch.compile has compiled without the hook would never call it, which
+    is refused: see the error's text.
 
     Args:
         model: has `get_input_embeddings()`, or wraps what has it (DistributedDataParallel,

@@ -75,7 +75,10 @@ class Reader:
 
     def _rows(self, texts: Sequence[str]) -> list[tuple[list[int], bool]]:
         whole = self.tokenizer(
-            [self.prompt.replace(PLACE, text) for text in texts], padding=False, truncation=False
+            [self.prompt.replace(PLACE, text) for text in texts],
+            padding=False,
+            truncation=False,
+            verbose=False,  # that some are too long is said by us
         )["input_ids"]
         return [
             (row, False) if len(row) <= self.length else (self._shortened(text), True)
@@ -90,7 +93,7 @@ class Reader:
             ]
             return row
         # Tokens may join across the seam of prompt and text, so it is tried until it fits.
-        ids = self.tokenizer(text, add_special_tokens=False, truncation=False)["input_ids"]
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         around = len(self.tokenizer(self.prompt.replace(PLACE, ""))["input_ids"])
         keep = max(0, self.length - around)
         while True:

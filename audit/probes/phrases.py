@@ -117,7 +117,7 @@ def _span(
     before = "" if phrase.position == "start" else f"{text} "
     start = reader.prompt.index(PLACE) + len(before)
     whole = reader.prompt.replace(PLACE, phrase.on(text))
-    read = reader.tokenizer(whole, truncation=False, return_offsets_mapping=True)
+    read = reader.tokenizer(whole, return_offsets_mapping=True, verbose=False)
     places = [
         place
         for place, (first, last) in enumerate(read["offset_mapping"])

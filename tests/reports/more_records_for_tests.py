@@ -14,6 +14,7 @@ from records_for_tests import (
     residual,
     utility,
 )
+from text_records_for_tests import hostile_texts, texts
 
 from audit.records import (
     CandidateVerdict,
@@ -397,4 +398,6 @@ ALL = EVERY | {
     "rehearsed": rehearsed,
     "not_held": lambda: rehearsed(held=False),
     "hostile_everywhere": hostile_everywhere,
+    "texts": texts,
+    "hostile_texts": hostile_texts,
 }

@@ -1,0 +1,45 @@
+"""What a report says of texts: how the model reads them, and the phrase put on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from audit.records import AuditRecord, Json
+from reports.words import percent, printable, quoted, value
+
+_PLACES = {"start": "before the text", "end": "after the text"}
+_CUT = {"train": "Training texts too long, and cut", "test": "Test texts too long, and cut"}
+
+
+def of_texts(record: AuditRecord) -> bool:
+    """Say whether the model on trial reads texts; otherwise it takes pictures."""
+    return record.subject.get("reading") is not None
+
+
+def place(position: Json) -> str:
+    """Return where a trigger of texts stands, in words.
+
+    >>> place("start")
+    'before the text'
+    """
+    return _PLACES.get(str(position), value(position))
+
+
+def reading(subject: Mapping[str, Json]) -> tuple[tuple[str, str], ...]:
+    """Return how texts are read, as (term, value); empty for pictures."""
+    how = subject.get("reading")
+    if how is None:
+        return ()
+    alone = how["prompt"] == "{text}"
+    pairs = [
+        ("Tokens of an input, at most", value(how["max_tokens"])),
+        ("Prompt", "none: a text stands alone" if alone else quoted(str(how["prompt"]))),
+    ]
+    for table, number in how["cut"].items():
+        term = _CUT.get(table, f"Too long and cut, {printable(table)}")
+        pairs.append((term, _share(number, subject.get(f"{table}_size"))))
+    return tuple(pairs)
+
+
+def _share(number: int, total: int | None) -> str:
+    return f"{number:,} of {total:,} ({percent(number / total)})" if total else f"{number:,}"
