@@ -184,7 +184,9 @@ METHODS = _options(
         "MODEL.",
     ),
     click.option(
-        "--rehearse-sigma", type=float, help="Noise of the rehearsal's canaries, in pixels."
+        "--rehearse-sigma",
+        type=float,
+        help="Noise of the rehearsal's canaries, in pixels or embedding units.",
     ),
     click.option("--keep", is_flag=True, help="Save each unlearned model in the run directory."),
 )

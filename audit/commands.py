@@ -41,7 +41,7 @@ from audit.records import (
     from_json,
     to_json,
 )
-from audit.rehearsal import rehearse
+from audit.rehearsal import check_size, rehearse
 from audit.rendering import show, write_reports
 from audit.seeds import Rng
 from audit.trial import Sources, Trial, load_trial
@@ -57,6 +57,8 @@ def audit(given: Mapping[str, Any]) -> int:
     reporter = Reporter(quiet=given["quiet"])
     with reporter.stage("Reading the model, the tables and the keys"):
         trial = load_trial(sources, recipe=recipe, device=device)
+    if given.get("rehearse"):
+        check_size(trial.case)
     plan = _asked_of(plan, trial)
     names = [step.name for step in plan.methods] + [c.name for c in trial.contenders]
     check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[*names, "retrained"])

@@ -229,7 +229,10 @@ def _audit_verdict(
             f"The model does not work as loaded: it answers {sanity.correct} of {sanity.total} "
             f"clean test samples correctly, no better than always naming the commonest class."
         )
-        step = "Check --arch, --normalize and the order of the labels; nothing was measured."
+        step = (
+            "Check the architecture, how inputs are read (--normalize, --prompt) and the order of "
+            "the labels; nothing was measured."
+        )
     else:
         outcome, sentence = _gate(policy, candidates)
         step = _next_step(policy, outcome, candidates)

@@ -158,7 +158,7 @@ _MEANS = {
     "utility": "The accuracy lost against the deployed model",
 }
 _ABOVE_REFERENCES = (
-    "The trigger's success rate above that in the references, and above that without a patch,"
+    "The trigger's success rate above that in the references, and above that without it,"
 )
 _UNITS = {
     "gaussian": "canaries",
@@ -197,11 +197,14 @@ def _sentence(
     if outcome is Outcome.CLEAN:
         return f"{what}, within tolerance ({band})."
     if outcome is Outcome.INCONCLUSIVE:
-        more = (
-            f"About {estimate.needed} {_UNITS[probe]} would decide it for a clean model"
-            if estimate.needed > estimate.n
-            else f"The {estimate.n} {_UNITS[probe]} suffice for most clean models, not for this one"
-        )
+        if estimate.needed >= rates.NEVER:
+            more = f"More {_UNITS[probe]} alone would not decide it"
+        elif estimate.needed > estimate.n:
+            more = f"About {estimate.needed} {_UNITS[probe]} would decide it for a clean model"
+        else:
+            more = (
+                f"The {estimate.n} {_UNITS[probe]} suffice for most clean models, not for this one"
+            )
         return f"{what}, neither within tolerance ({band}) nor surely beyond it. {more}."
     if overshot:
         return (
@@ -238,7 +241,8 @@ def _references(evidence: Mapping[str, Any], estimate: stats.Estimate, tolerance
     return (
         f" {who} {100 * most:.2f}% of the same stamped inputs that label, this one "
         f"{100 * sum(evidence['hits']) / n:.2f}%; the lower end leaves the tolerance to the luck "
-        f"of a training. Control patches: up to {100 * max(evidence['control_rates']):.2f}%."
+        f"of a training. Control {_stamps(evidence)}: up to "
+        f"{100 * max(evidence['control_rates']):.2f}%."
     )
 
 
@@ -254,12 +258,16 @@ def _why_undecided(evidence: Mapping[str, Any], estimate: stats.Estimate) -> str
         told += f" To call it residual at this level takes {draws} control triggers (draws)."
     if mean > clean and max(controls) >= rate > clean:
         told += (
-            f" Control patches cause the label, too: {100 * mean:.2f}% of inputs on average, and "
-            f"up to {100 * max(controls):.2f}%, against {100 * clean:.2f}% without a patch."
+            f" Control {_stamps(evidence)} cause the label, too: {100 * mean:.2f}% of inputs on "
+            f"average, and up to {100 * max(controls):.2f}%, against {100 * clean:.2f}% without."
         )
         if not references:
             told += " A model trained without the forget set would be a control (--reference PATH)."
     return told
+
+
+def _stamps(evidence: Mapping[str, Any]) -> str:
+    return "phrases" if evidence.get("controls") == "tokens" else "patches"
 
 
 def _told(probe: str, value: float) -> str:

@@ -22,6 +22,8 @@ TARGETS_SHARE = 0.9
 """Share of an end's error that is spent on the targets; the controls, of which there are more,
 get the rest."""
 
+NEVER = 1 << 40
+"""A number of samples that stands for: no number would do."""
 REFERENCES_SHARE = 0.1
 """Share of a trigger's lower end's error that is spent on references, where there are any. They
 need little of it: what they are to decide is an excess as large as a working backdoor's."""
@@ -346,7 +348,7 @@ def _detectable(beyond: NDArray[np.bool_], n: int) -> float:
 def _smallest(passes: Callable[[int], bool]) -> int:
     """Return the size at which `passes` becomes true, up to the steps of a count."""
     high = 1
-    while not passes(high) and high < 1 << 40:
+    while not passes(high) and high < NEVER:
         high *= 2
     low = high // 2
     while high - low > 1:

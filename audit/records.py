@@ -284,7 +284,7 @@ class Rehearsal:
     planted: int
     """Canaries that were planted: the forget samples, with keyed noise of our own."""
     sigma: float
-    """Standard deviation of the noise, in pixels."""
+    """Standard deviation of the noise, in [0, 1] pixels or in units of the embeddings."""
     commitment: str
     """SHA-256 over the secret that keyed the noise."""
     epochs: float

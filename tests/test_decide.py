@@ -285,7 +285,7 @@ def test_a_backdoor_says_which_control_decided():
 
     assert "(--reference PATH)" in found().reason
     one = found(1)
-    assert "above that in the references, and above that without a patch, is 99.20" in one.reason
+    assert "above that in the references, and above that without it, is 99.20" in one.reason
     assert "A model that never saw the poison gives 0.40% of the same stamped inputs" in one.reason
     assert "this one 100.00%" in one.reason
     two = found(1, 4)
