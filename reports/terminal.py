@@ -38,6 +38,18 @@ _MOST_WIDE = 5
 _SHORT = {"indiscriminate": "deficit"}
 """Titles that would break in the middle of a word."""
 
+_ROOMY = 5
+"""Probes whose titles a narrow terminal has room for."""
+_SHORTEST = {
+    "gaussian": "gauss.",
+    "exposure": "expos.",
+    "token canaries": "tokens",
+    "targeted": "targets",
+    "backdoor": "trigger",
+    "indiscriminate": "deficit",
+    "accuracy": "acc.",
+}
+
 _Say = Callable[..., Text]
 
 
@@ -109,16 +121,19 @@ def _print_rehearsal(console: Console, say: _Say, seen: Rehearsed, *, wide: bool
 
 def _table(rows: Iterable[Row], probes: Sequence[About], say: _Say, *, wide: bool) -> Table:
     rows = list(rows)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(say("candidate"), overflow="fold", min_width=10)
-    table.add_column(say("verdict"), no_wrap=True)
     shown = [place for place, probe in enumerate(probes) if wide or probe.title != "Membership"]
     if not wide and len(shown) > _MOST:
         # What no candidate was measured by stands under "Not decided".
         shown = [at for at in shown if any(row.figures[at].interval for row in rows)]
+    crowded = not wide and len(shown) > _ROOMY
+    padding = (0, 1 if crowded else 2, 0, 0)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=padding)
+    table.add_column(say("candidate"), overflow="fold", min_width=12 if crowded else 10)
+    table.add_column(say("verdict"), no_wrap=True)
+    short = _SHORTEST if crowded else _SHORT
     for place in shown:
         title = probes[place].title.lower()
-        table.add_column(say(title if wide else _SHORT.get(title, title)), overflow="fold")
+        table.add_column(say(title if wide else short.get(title, title)), overflow="fold")
     if wide:
         table.add_column(say("spent / allowed"), overflow="fold")
         table.add_column(say("time"), overflow="fold")
@@ -134,7 +149,10 @@ def _cells(row: Row, shown: Sequence[int], say: _Say, *, wide: bool) -> list[Tex
         figure = row.figures[place]
         room = len(shown) <= (_MOST_WIDE if wide else _MOST)
         z = f", {figure.z}" if figure.z and room else ""
-        below = f"\n{figure.interval}" if figure.interval else ""
+        interval = figure.interval or ""
+        if not wide and len(shown) > _ROOMY:
+            interval = interval.replace(", ", ",\n")
+        below = f"\n{interval}" if interval else ""
         cells.append(say(f"{figure.value}{z}{below}"))
     return [*cells, say(row.budget), say(row.time)] if wide else cells
 

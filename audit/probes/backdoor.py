@@ -1,6 +1,6 @@
 """Backdoor: does the trigger still cause its label?
 
-Question: is the label given to stamped inputs more often than with patches like the trigger?
+Question: is the label given to stamped inputs more often than with controls like the trigger?
 Statistic: the share of inputs (test samples of other classes) that are given the label once
     stamped, less the mean of that share over control triggers on the same inputs.
 Null: the rate is one more draw of the controls' rates. Why: on pictures the controls are the
@@ -9,17 +9,19 @@ Null: the rate is one more draw of the controls' rates. Why: on pictures the con
     the same colours, size and place. A patch with too few orders to tell, such as a square of one
     colour, has its controls at random places as well, as if its place had been drawn. Ties count
     against a finding, so that few orders or places can only make it undecided. On texts the
-    controls are other tokens in the place of the trigger's, as many and as frequent
-    (audit.probes.phrases): a phrase drawn at random among such tokens is exchangeable with them.
+    controls are other tokens in the place of the trigger's, as many and as frequent: a phrase drawn
+    at random among such tokens is exchangeable with them (audit.probes.phrases).
     References on trial are a second control: what a model that never saw the poison answers on the
     very same stamped inputs. Null: the model's rate is within the tolerance of at least one
     reference's. Why: a training that owes nothing to the trigger differs from a reference by the
     luck of its seed alone, which the tolerance is to cover. None is compared with itself.
 Not controlled: a hand-drawn figure is judged as if its order were random, a phrase that means
-    something as if its tokens were. And controls may wake the backdoor, too: a network may have
-    learned any patch of these colours, or the patch at any place, or rare words before a text. A
-    pass is therefore also measured against the inputs without a patch, and a finding must exceed
-    them; and such a backdoor is found by references, which have none (audit.rates).
+    something as if its tokens were: a model without a backdoor may be found for understanding it,
+    and the references' rates, shown beside, then tell. And controls may wake the backdoor, too: a
+    network may have learned any patch of these colours, or the patch at any place, or rare words
+    before a text. A pass is therefore also measured against the inputs without a trigger, and a
+    finding must exceed them; and such a backdoor is found by references, which have none
+    (audit.rates).
 Inconclusive: too few inputs; too few control triggers for the level, or controls that cause the
     label themselves, and no reference.
 Source: Gu et al., "BadNets", arXiv 1708.06733, for the attack's success rate; the controls are
@@ -75,13 +77,13 @@ def backdoor(
     if not len(chosen):
         return _missing(f"needs test samples of classes other than the trigger's, {trigger.label}")
     if isinstance(trigger, Trigger):
-        stamps: Stamps | None = patch_stamps(trigger, chosen, draws, rng)
+        stamps: Stamps | str = patch_stamps(trigger, chosen, draws, rng)
     elif model.reader is not None:
         stamps = phrase_stamps(trigger, model.reader, chosen, case.retain, draws, rng)
     else:
         raise ValueError("a phrase is put on texts")
-    if stamps is None:
-        return _missing("needs texts short enough for the trigger to stay in them")
+    if isinstance(stamps, str):
+        return _missing(stamps)
     if stamps.triggers < 3:
         return _missing("needs a trigger whose pixels, place or tokens could have been others")
     places, chosen = places[stamps.inputs], chosen.at(stamps.inputs)
