@@ -93,9 +93,10 @@ def excess_of_trigger(
 ) -> Estimate:
     """Estimate how much more often a trigger causes its label than its controls do.
 
-    There are two kinds of controls: patches like the trigger in the same model, and, where given,
-    the trigger itself in references. Patches decide without a word on how models differ; but a
-    backdoor that answers to patches like its own hides behind them, and not behind a reference.
+    There are two kinds of controls: patches like the trigger in the same model (of texts, phrases:
+    read patch as either), and, where given, the trigger itself in references. Patches decide
+    without a word on how models differ; but a backdoor that answers to patches like its own hides
+    behind them, and not behind a reference.
 
     By patches: the value is the trigger's rate less the patches' mean rate. Either end is cautious:
 

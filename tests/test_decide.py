@@ -278,6 +278,20 @@ def test_attack_probes_say_what_would_decide_them():
     assert "test samples would decide it" in reason(indiscriminate((2, 0), n=100))
 
 
+def test_a_trigger_that_a_reference_answers_alike_is_no_finding():
+    def found(*references):
+        seen = backdoor(200, clean=10, references=references)  # 80%, controls 0.8%
+        return decide(plan(), SANE, [cell(seen)], attacks={}).findings[0]
+
+    assert found().outcome is Outcome.RESIDUAL
+    assert found(5).outcome is Outcome.RESIDUAL  # 2%
+    # 187 of 250 are 74.8%, more than 5 points less; 188 are 75.2%.
+    assert found(187).outcome is Outcome.RESIDUAL
+    alike = found(5, 188)
+    assert alike.outcome is Outcome.INCONCLUSIVE
+    assert "But r1, which never saw the poison, gives 75.20%" in alike.reason
+
+
 def test_a_backdoor_says_which_control_decided():
     def found(*references, controls=(1.0,) * 199):
         seen = backdoor(250, controls=controls, references=references)
@@ -296,7 +310,7 @@ def test_a_backdoor_says_which_control_decided():
     assert min(r["low"] for r in two.details["references"]) == pytest.approx(
         two.interval.low + two.tolerance
     )
-    patches = found(240, controls=(0.008,) * 199)
+    patches = found(200, controls=(0.008,) * 199)
     assert patches.outcome is Outcome.RESIDUAL
     assert "above its controls' is" in patches.reason
     assert "never saw the poison" not in patches.reason

@@ -59,7 +59,7 @@ PROBES: dict[str, Probe] = {
     "backdoor": Probe(
         run=backdoor,
         title="Backdoor",
-        question="Does the trigger still cause its label, more often than patches like it?",
+        question="Does the trigger still cause its label, more often than triggers like it?",
         needs="trigger.json",
     ),
     "indiscriminate": Probe(

@@ -22,8 +22,9 @@ Not controlled: a hand-drawn figure is judged as if its order were random, a phr
     before a text. A pass is therefore also measured against the inputs without a trigger, and a
     finding must exceed them; and such a backdoor is found by references, which have none
     (audit.rates).
-Inconclusive: too few inputs; too few control triggers for the level, or controls that cause the
-    label themselves, and no reference.
+Inconclusive: a reference answers the trigger as the model does, within tolerance: what it shows or
+    means causes the label without any poison; too few inputs; too few control triggers for the
+    level, or controls that cause the label themselves, and no reference.
 Source: Gu et al., "BadNets", arXiv 1708.06733, for the attack's success rate; the controls are
     ours.
 """
@@ -77,13 +78,16 @@ def backdoor(
     if not len(chosen):
         return _missing(f"needs test samples of classes other than the trigger's, {trigger.label}")
     if isinstance(trigger, Trigger):
-        stamps: Stamps | str = patch_stamps(trigger, chosen, draws, rng)
+        stamps: Stamps | None = patch_stamps(trigger, chosen, draws, rng)
     elif model.reader is not None:
         stamps = phrase_stamps(trigger, model.reader, chosen, case.retain, draws, rng)
     else:
         raise ValueError("a phrase is put on texts")
-    if isinstance(stamps, str):
-        return _missing(stamps)
+    if stamps is None:
+        return _missing(
+            "needs texts short enough for the trigger to stay in them: as the model reads the "
+            f"stamped texts, it is whole in none of {len(chosen)}"
+        )
     if stamps.triggers < 3:
         return _missing("needs a trigger whose pixels, place or tokens could have been others")
     places, chosen = places[stamps.inputs], chosen.at(stamps.inputs)

@@ -45,8 +45,8 @@ _RESERVED = re.compile(r"\[.+\]|<.+>")
 
 def phrase_stamps(
     phrase: Phrase, reader: Reader, inputs: Samples, retain: Samples, draws: int, rng: Rng
-) -> Stamps | str:
-    """Return the trigger and its controls, to be put on texts, or what is needed for it.
+) -> Stamps | None:
+    """Return the trigger and its controls, to be put on texts; None where it stays in none.
 
     A text that loses the phrase, being too long, is not used.
 
@@ -60,16 +60,11 @@ def phrase_stamps(
     """
     if inputs.texts is None or retain.mask is None:
         raise ValueError("a phrase is put on texts")
-    if not reader.tokenizer.is_fast:
-        return "needs a tokenizer that tells where in a text its tokens stand (a tokenizer.json)"
     stamped = reader.read([phrase.on(text) for text in inputs.texts])
     spans = _spans(phrase, reader, inputs.texts, stamped)
     runs = Counter(span[1] for span in spans if span is not None)
     if not runs:
-        return (
-            "needs texts short enough for the trigger to stay in them: as the model reads the "
-            f"stamped texts, it is whole in none of {len(inputs)}"
-        )
+        return None
     # A word may be split otherwise beside another one: such inputs are few, and left out.
     run = runs.most_common(1)[0][0]
     fits = [place for place, span in enumerate(spans) if span is not None and span[1] == run]

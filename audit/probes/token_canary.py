@@ -9,30 +9,34 @@ Null: uniform ranks, mean 1/2. Why: strings are drawn word by word by a stream k
     linearised, and tokenizer, padding and truncation treat all alike.
 Controls: held-out keys' strings with the same labels, ranked among the same fresh strings, must
     have uniform ranks.
-Inconclusive: too few canaries; the held-out ranks are not uniform.
+Inconclusive: too few canaries; the held-out ranks are not uniform. Not measured: the model reads
+    most fresh strings as it reads the true one (its tokenizer does not know their words), so that
+    chance alone would rank them.
 Source: ours; the rank is that of Carlini et al., "The Secret Sharer", arXiv 1802.08232, section 4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
+from audit import stats
 from audit.case import Case
+from audit.data.strings import Strings
 from audit.models.model import Batch, Model
-from audit.models.reader import Reader
+from audit.models.reader import Tokens
 from audit.probes.scoring import exact, margins
 from audit.records import Measurement
 from audit.seeds import Rng
 
 CONTROL_P = 1e-4
 """A held-out control whose p-value is below this has failed."""
+MOST_ALIKE = 0.5
+"""Largest share of fresh strings that may have the same tokens as the true one."""
 
 
 def token_canary(
@@ -54,22 +58,35 @@ def token_canary(
         return _missing(f"needs at least one fresh string, draws is {draws}")
     key, n = strings.key, len(strings.names)
     labels = torch.tensor(strings.labels, device=model.device)
-    words = np.array(key.words)
     source = rng.named("fresh").numpy()
+    planted, unseen = (
+        reader.read([key.text(name) for name in names])
+        for names in (strings.names, key.held_out[:n])
+    )
+    fresh, alike = [], 0
     with exact(model.module):
-        true, held_out = (
-            _margins(model, reader, [key.text(name) for name in names], labels, size)
-            for names in (strings.names, key.held_out[:n])
-        )
-        fresh = []
+        true, held_out = (_margins(model, read, labels, size) for read in (planted, unseen))
         for _ in range(draws):
-            drawn = words[source.integers(len(words), size=(n, key.length))]
-            fresh.append(_margins(model, reader, [" ".join(row) for row in drawn], labels, size))
-    others = torch.stack(fresh)  # (draws, n)
+            read = reader.read(_fresh_strings(key, n, source))
+            fresh.append(_margins(model, read, labels, size))
+            alike += _alike(planted, read)
+    share = alike / (n * draws)
+    if share > MOST_ALIKE:
+        return _missing(
+            "needs strings that the model can tell apart, but its tokenizer makes the same tokens "
+            f"of the planted string and of {100 * share:.0f}% of the fresh ones"
+        )
+    return _ranked(true, held_out, torch.stack(fresh), rng.named("ties"))
+
+
+def _ranked(true: Tensor, held_out: Tensor, others: Tensor, rng: Rng) -> Measurement:
+    """Rank margins of planted and of held-out strings, (n,), among fresh ones', (draws, n)."""
     if not bool(torch.isfinite(torch.cat([true[None], held_out[None], others])).all()):
         return _missing("the model's logits are not finite")
-    fates = rng.named("ties").numpy()
+    fates, draws = rng.numpy(), len(others)
     control = _wins(held_out, others, fates)
+    p_value = stats.rank_sum_p_value(int(control.sum()), len(control), draws)
+    suspect = f"held-out strings do not rank uniformly (p = {p_value:.1g})"
     return Measurement(
         probe="token-canary",
         evidence={
@@ -77,36 +94,40 @@ def token_canary(
             "held_out": control.tolist(),
             "draws": draws,
         },
-        suspect=_suspect(control, draws),
+        suspect=suspect if p_value < CONTROL_P else None,
     )
-
-
-def held_out_p_value(wins: Sequence[int], draws: int) -> float:
-    """Return the p-value of held-out ranks as uniform over 0..draws, two-sided, by their mean."""
-    spread = np.sqrt(draws * (draws + 2) / 12 / len(wins))
-    return float(2 * stats.norm.sf(abs(np.mean(wins) - draws / 2) / spread))
 
 
 def _missing(reason: str) -> Measurement:
     return Measurement(probe="token-canary", evidence=None, missing=reason)
 
 
-def _margins(
-    model: Model, reader: Reader, texts: Sequence[str], labels: Tensor, size: int
-) -> Tensor:
+def _fresh_strings(key: Strings, n: int, source: np.random.Generator) -> list[str]:
+    """Return `n` strings of the key's words and length that no secret is behind."""
+    drawn = source.integers(len(key.words), size=(n, key.length)).tolist()
+    return [" ".join(key.words[place] for place in row) for row in drawn]
+
+
+def _margins(model: Model, read: Tokens, labels: Tensor, size: int) -> Tensor:
     """Return the logit margin of each text for its label: float64, on the CPU, (n,)."""
-    tokens = reader.read(texts)
     found = []
-    for start in range(0, len(texts), size):
+    for start in range(0, len(read.x), size):
         part = slice(start, start + size)
-        longest = int(tokens.mask[part].sum(1).max())
+        longest = max(1, int(read.mask[part].sum(1).max()))
         batch = Batch(
-            x=tokens.x[part, :longest].to(model.device),
+            x=read.x[part, :longest].to(model.device),
             y=labels[part],
-            mask=tokens.mask[part, :longest].to(model.device),
+            mask=read.mask[part, :longest].to(model.device),
         )
         found.append(margins(model, batch))
     return torch.cat(found).cpu()
+
+
+def _alike(first: Tokens, second: Tokens) -> int:
+    """Return how many rows hold the same tokens in both."""
+    width = min(first.x.shape[1], second.x.shape[1])
+    as_long = first.mask.sum(1) == second.mask.sum(1)
+    return int((as_long & (first.x[:, :width] == second.x[:, :width]).all(1)).sum())
 
 
 def _wins(mine: Tensor, others: Tensor, fates: np.random.Generator) -> NDArray[Any]:
@@ -115,10 +136,3 @@ def _wins(mine: Tensor, others: Tensor, fates: np.random.Generator) -> NDArray[A
     extra: NDArray[Any] = fates.integers(0, tied, endpoint=True)
     wins: NDArray[Any] = (others < mine).sum(0).numpy() + extra
     return wins
-
-
-def _suspect(control: NDArray[Any], draws: int) -> str | None:
-    p_value = held_out_p_value(control.tolist(), draws)
-    if p_value < CONTROL_P:
-        return f"held-out strings do not rank uniformly (p = {p_value:.1g})"
-    return None

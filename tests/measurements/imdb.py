@@ -43,6 +43,10 @@ class Setting:
     references: int
 
 
+# 300 of each are too few for the default tolerances, and a model that answers two reviews in three
+# answers some otherwise once any two rare words stand before them.
+TOLERANCES = ("--tolerance", "gaussian=0.3", "--tolerance", "exposure=0.6", "--tolerance",
+              "token-canary=0.6", "--tolerance", "backdoor=0.2")  # fmt: skip
 SETTINGS = {
     "gpt2": Setting(
         references=2,
@@ -122,7 +126,7 @@ def main() -> int:
             run("train", folder / "train.csv", *made, "-o", folder / model, "--seed", seed, "-q",
                 *without)  # fmt: skip
     run("check", folder / "model", "--forget", folder / "forget.csv", "--out", folder / "audit",
-        "-q", *setting.checks)  # fmt: skip
+        "-q", *setting.checks, *TOLERANCES)  # fmt: skip
     print(table(folder / "audit" / "report.json", COLUMNS), flush=True)
     return 0
 
