@@ -110,6 +110,37 @@ def test_a_flag_wins_over_the_file(tmp_path):
     assert made.policy == Policy(alpha=0.02, gate="deployed", tolerances=tolerances)
 
 
+def test_token_canaries_have_a_key_a_tolerance_and_draws(tmp_path):
+    text = """
+    [evidence.token-canary]
+    strings = "s.json"
+    [policy.tolerances]
+    token-canary = 0.6
+    [probes.token-canary]
+    draws = 16
+    """
+    config = read_config(write(tmp_path, text))
+    assert config.get("evidence.token-canary", "strings") == tmp_path / "s.json"
+    made = plan_of(config)
+    assert made.policy.tolerances == {**Policy().tolerances, "token-canary": 0.6}
+    assert {s.name: s.params for s in made.probes}["token-canary"]["draws"] == 16
+    flags = {"settings": {"token-canary": {"draws": 8}}, "tolerances": {"token-canary": 0.7}}
+    made = plan_of(config, **flags)
+    assert made.policy.tolerances["token-canary"] == 0.7
+    assert {s.name: s.params for s in made.probes}["token-canary"]["draws"] == 8
+    assert plan_of(read_config_empty()).policy.tolerances["token-canary"] == 0.57
+
+
+@pytest.mark.parametrize("value", [0.5, 1.0, 0.2])
+def test_a_tolerance_of_token_canaries_is_a_chance_above_one_half(value):
+    with pytest.raises(
+        PlanError, match=r"tolerance of token-canary: must be above 0\.5 and below 1"
+    ):
+        plan_of(read_config_empty(), tolerances={"token-canary": value})
+    with pytest.raises(PlanError, match=r"token-canary\.draws must be a whole number"):
+        plan_of(read_config_empty(), settings={"token-canary": {"draws": value}})
+
+
 def test_every_problem_of_a_file_at_once(tmp_path):
     text = """
     stray = 1

@@ -319,7 +319,7 @@ def test_a_backdoor_says_which_control_decided():
     assert "--reference" not in undecided.reason
 
 
-@pytest.mark.parametrize("probe", ["targeted", "backdoor", "indiscriminate"])
+@pytest.mark.parametrize("probe", ["token-canary", "targeted", "backdoor", "indiscriminate"])
 def test_missing_attack_evidence_gates_only_if_it_is_required(probe):
     seen = (gaussian(0), exposure(0.5), missing(probe))
     assert outcome_of(*seen, attacks={"gaussian": 5})[1] == 0

@@ -101,7 +101,12 @@ def read_forget(path: Path, train: Samples, *, where_train: str) -> ForgetSet:
         row.get("canary") or (_id(train, position) if attack in KEYED else None)
         for row, attack, position in zip(table.rows, attacks, found, strict=True)
     ]
-    problems += repeated("canary", canaries, table)
+    # Noise and strings have keys of their own.
+    keyed = [
+        name and (attack == "token-canary", name)
+        for name, attack in zip(canaries, attacks, strict=True)
+    ]
+    problems += repeated("canary", keyed, table)
     if problems:
         raise InputError(problems)
     return ForgetSet(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,9 +173,14 @@ def _wrong_values(fields: dict[str, Any], where: str) -> list[Problem]:
         problems.append(Problem(what, f"{where} length"))
     if not isinstance(words, list) or not all(map(_is_word, words)):
         problems.append(Problem("expected a list of words without spaces", f"{where} words"))
-    elif len(set(words)) < len(words) or len(words) < FEWEST_WORDS:
-        what = f"expected at least {FEWEST_WORDS} distinct words, got {len(set(words))}"
-        problems.append(Problem(what, f"{where} words"))
+    else:
+        if twice := sorted(word for word, times in Counter(words).items() if times > 1):
+            more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
+            what = f"words appear twice: {', '.join(twice[:5])}{more}"
+            problems.append(Problem(what, f"{where} words"))
+        if len(set(words)) < FEWEST_WORDS:
+            what = f"expected at least {FEWEST_WORDS} distinct words, got {len(set(words))}"
+            problems.append(Problem(what, f"{where} words"))
     return problems + wrong_ids(fields["planted"], fields["held_out"], where)
 
 

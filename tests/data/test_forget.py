@@ -166,7 +166,10 @@ def test_the_content_digest_is_of_the_stored_bytes():
     other = replace(samples, x=turned[None])
     assert content_digest(other, 0) == content_digest(samples, 2)
     floats = np.arange(24, 36).astype("<f4").tobytes()
-    assert content_digest(replace(samples, x=samples.x.float()), 2) == hashlib.sha256(floats).hexdigest()
+    assert (
+        content_digest(replace(samples, x=samples.x.float()), 2)
+        == hashlib.sha256(floats).hexdigest()
+    )
 
 
 def test_split_keeps_the_order_of_each_side(tmp_path):
@@ -237,3 +240,12 @@ def test_only_five_pairs_are_listed():
     (problem,) = said(samples(bytes_of(8), "f"), samples(bytes_of(8), "t"))
     assert problem.startswith("8 samples of forget are also in test: 'f0' = 't0', ")
     assert "'f4' = 't4' and 3 more." in problem
+
+
+def test_noise_and_strings_have_keys_of_their_own(tmp_path):
+    text = "id,attack,canary\na,gaussian,k\nb,token-canary,k\n"
+    assert read(tmp_path, text).canaries == ("k", "k")
+    both = "id,attack,canary\na,token-canary,k\nb,token-canary,k\n"
+    assert problems(tmp_path, both) == [
+        "forget.csv row 3: the same canary as in row 2. Remove one."
+    ]
