@@ -6,13 +6,13 @@ trainer's own mark in the checkpoint does (`audit.trainer`), or the word of whoe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from audit.data.canaries import Canaries
+from audit.data.canaries import Canaries, unit_noise
 from audit.data.csvfile import first
 from audit.data.forget import ForgetSet
 from audit.data.planting import Planting, canary_rows, wrong_names
@@ -83,11 +83,34 @@ def carrying(train: Samples, key: Canaries, names: Mapping[str, str]) -> Samples
     rows = [row for row, name in enumerate(carried) if name is not None]
     if not rows or train.mask is None:
         return train
-    longest = int(train.mask[rows].sum(1).max())
-    noise = key.noise([name for name in carried if name is not None])[:, :longest]
+    noise = noise_rows(
+        key,
+        [name for name in carried if name is not None],
+        length=int(train.mask[rows].sum(1).max()),
+    )
     noisy = torch.full((len(train),), -1, dtype=torch.int64)
     noisy[rows] = torch.arange(len(rows))
-    return replace(train, noise=torch.from_numpy(noise.astype(np.float32)), noisy=noisy)
+    return replace(train, noise=noise, noisy=noisy)
+
+
+def noise_rows(key: Canaries, names: Sequence[str], *, length: int) -> Tensor:
+    """Return the noise of some ids at their first tokens, float32.
+
+    Only that much is drawn, as the noise of a token does not depend on how many follow it.
+
+    Args:
+        key: of embedding space.
+        names: ids of the key.
+        length: tokens wanted; no more are returned than the key has noise for.
+
+    Returns:
+        Shape (len(names), tokens, width).
+    """
+    shape = (min(length, key.shape[0]), key.shape[1])
+    noise = torch.empty(len(names), *shape)
+    for row, name in zip(noise, names, strict=True):
+        row.copy_(torch.from_numpy(key.sigma * unit_noise(key.secret, name, shape)))
+    return noise
 
 
 def wrong_space(key: Canaries, *, width: int, where: str) -> list[Problem]:
@@ -106,8 +129,9 @@ def too_long(key: Canaries, canaries: Samples, where: str) -> list[Problem]:
     if canaries.mask is None:
         raise ValueError("canaries in embeddings are texts")
     lengths = canaries.mask.sum(1).tolist()
+    fix = "Is the model read as it was trained, by --max-tokens and --prompt?"
     return [
-        Problem(f"{name!r} has {length} tokens, the noise covers {key.shape[0]}", where)
+        Problem(f"{name!r} has {length} tokens, the noise covers {key.shape[0]}", where, fix)
         for name, length in zip(canaries.ids, lengths, strict=True)
         if length > key.shape[0]
     ]

@@ -14,23 +14,33 @@ from audit.data.parquet import parquet_columns
 from audit.data.samples import Samples
 from audit.data.tables import wrong_ids
 from audit.errors import InputError, Problem
-from audit.models.reader import Reader
+from audit.models.reader import Reader, Tokens
+
+PICTURES = {"path", "image"}
+"""Columns of which a table of pictures has one."""
 
 
 def holds_texts(path: Path) -> bool:
     """Say whether a table's header names texts; False where it cannot be read."""
+    names = _header(path)
+    return "text" in names and not PICTURES & names
+
+
+def holds_pictures(path: Path) -> bool:
+    """Say whether a table is one of pictures: a folder, an `.npz`, or by its header."""
+    names = _header(path)
+    by_header = bool(PICTURES & names) and "text" not in names
+    return path.is_dir() or path.suffix.lower() == ".npz" or by_header
+
+
+def _header(path: Path) -> set[str]:
     try:
         if path.suffix.lower() == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:
-                header = next(csv.reader(file), [])
-            names = {name.strip() for name in header}
-        elif path.suffix.lower() == ".parquet":
-            names = set(parquet_columns(path, ()))
-        else:
-            return False
+                return {name.strip() for name in next(csv.reader(file), [])}
+        return set(parquet_columns(path, ())) if path.suffix.lower() == ".parquet" else set()
     except (OSError, ValueError, csv.Error, InputError):
-        return False
-    return "text" in names and not {"path", "image"} & names
+        return set()
 
 
 def read_texts(path: Path, *, reader: Reader, names: Sequence[str] | None = None) -> Samples:
@@ -65,10 +75,9 @@ def read_texts(path: Path, *, reader: Reader, names: Sequence[str] | None = None
     if problems or labels is None:
         raise InputError(problems)
     tokens = reader.read(columns["text"])
-    lost = (tokens.mask.sum(1) == 0).nonzero().flatten().tolist()
-    if lost:
-        nothing = [Problem("the tokenizer makes no token of the text", places[i]) for i in lost]
-        raise InputError(first(nothing, where))
+    if lost := _lost(tokens, reader):
+        what = "the tokenizer makes no token of the text, or none that fits"
+        raise InputError(first([Problem(what, places[i]) for i in lost], where))
     return Samples(
         ids=tuple(columns["id"]),
         x=tokens.x,
@@ -78,6 +87,17 @@ def read_texts(path: Path, *, reader: Reader, names: Sequence[str] | None = None
         mask=tokens.mask,
         cut=tokens.cut,
     )
+
+
+def _lost(tokens: Tokens, reader: Reader) -> list[int]:
+    """Return the rows that are what the reader makes of no text at all."""
+    nothing = reader.read([""])
+    length = int(nothing.mask.sum())
+    alike = tokens.mask.sum(1) == length
+    if length <= tokens.x.shape[1]:
+        alike &= (tokens.x[:, :length] == nothing.x[:, :length]).all(1)
+    found: list[int] = alike.nonzero().flatten().tolist()
+    return found
 
 
 def _columns(path: Path) -> tuple[dict[str, list[str]], list[str]]:
@@ -92,6 +112,10 @@ def _columns(path: Path) -> tuple[dict[str, list[str]], list[str]]:
         missing = [name for name in ("text", "label") if name not in wanted]
         if missing:
             raise InputError([Problem(f"the column {n!r} is missing", str(path)) for n in missing])
+        other = sorted({type(c).__name__ for c in wanted["text"] if not isinstance(c, str | None)})
+        if other:
+            what = f"the column 'text' holds no strings, but {', '.join(other)}"
+            raise InputError(Problem(what, str(path), "Store it as strings."))
         spelt = {name: ["" if c is None else str(c).strip() for c in cells]
                  for name, cells in wanted.items()}  # fmt: skip
         columns, ids = {name: spelt[name] for name in ("text", "label")}, spelt.get("id")

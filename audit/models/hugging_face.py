@@ -65,8 +65,8 @@ def read_config(folder: Path) -> Any:
     where = str(folder / "config.json")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
-        what = f"transformers cannot read it ({first_line(error)})"
+    except _damage() as error:
+        what = f"transformers cannot read it ({in_short(error)})"
         raise InputError(Problem(what, where, "Use --arch or --factory.")) from error
     if getattr(config, "quantization_config", None) is not None:
         fix = "Audit the checkpoint as it was before."
@@ -94,8 +94,8 @@ def build_classifier(config: Any, *, where: str, auto: str, kind: str) -> nn.Mod
     try:
         with quiet():
             module = chooser.from_config(config, trust_remote_code=False)
-    except (ValueError, ImportError) as error:
-        what = f"describes no {kind} that can be built ({first_line(error)})"
+    except _damage() as error:
+        what = f"describes no {kind} that can be built ({in_short(error)})"
         raise InputError(Problem(what, where, "Use --arch or --factory.")) from error
     return _returning_logits(module)
 
@@ -175,9 +175,19 @@ def _logits_of(module: nn.Module, inputs: Any, output: Any) -> Tensor:
     return logits
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def in_short(error: BaseException) -> str:
+    """Return the beginning of an error's message, on one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """Return what the code of transformers raises at values that it does not expect."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return (
+        *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError),
+        *(RuntimeError, StrictDataclassError, TypeError, ValueError),
+    )
 
 
 @contextmanager

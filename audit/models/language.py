@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from audit.errors import InputError, Problem
 from audit.models import hugging_face
 from audit.models.model import Model
-from audit.models.reader import PLACE, Reader, Reading
-from audit.models.text import padding_side, text_classifier
+from audit.models.reader import PLACE, VOCABULARIES, Reader, Reading, load_tokenizer
+from audit.models.text import UNSUPPORTED, Side, padding_sides, text_classifier
 from audit.models.weights import read_weights
+
+T = TypeVar("T")
 
 Kind = Literal["sequence", "causal"]
 
@@ -24,16 +26,6 @@ AUTO = {
     "sequence": ("AutoModelForSequenceClassification", "classifier of texts"),
     "causal": ("AutoModelForCausalLM", "causal language model"),
 }
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.json",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "spm.model",
-)
-"""Files of which a tokenizer has at least one."""
 BESIDE = (
     "config.json",
     "generation_config.json",
@@ -45,6 +37,8 @@ BESIDE = (
     *VOCABULARIES,
 )
 """What belongs beside the weights of a language model."""
+MOST_ASSUMED = 4096
+"""Largest number of tokens that an input holds without a word of the user's."""
 WORDS_FIX = (
     'Give one a class by --label-words " bad, good" or [model] label_words in audit.toml, and what '
     "stands around the text by --prompt."
@@ -72,7 +66,8 @@ def kind_of(config: Any) -> Kind | None:
     """
     from transformers.models.auto import modeling_auto as auto
 
-    name = next(iter(getattr(config, "architectures", None) or ()), "")
+    names = getattr(config, "architectures", None)
+    name = str(names[0]) if isinstance(names, list) and names else ""
     if name.endswith("ForSequenceClassification"):
         return "sequence"
     if name.endswith(("ForCausalLM", "LMHeadModel")):
@@ -108,29 +103,29 @@ def read_language(
     if labels is not None:
         config.id2label = dict(enumerate(labels))
         config.label2id = {name: number for number, name in enumerate(labels)}
-    reader = _reader(folder, config, reading)
+    problems: list[Problem] = []
+    stated = words = None
+    if kind == "sequence":
+        stated = _attempt(problems, lambda: _stated_labels(config, where))
+    reader = _attempt(problems, lambda: _reader(folder, config, reading))
+    if reader is not None:
+        words = _attempt(problems, lambda: _words(reader, reading, kind, str(folder)))
+    if problems or reader is None:
+        raise InputError(problems)
     config.use_cache = False
-    # Some networks refuse a batch without it; padding is masked here, so any token will do.
     if getattr(config, "pad_token_id", None) is None:
-        pad = reader.tokenizer.pad_token_id
-        config.pad_token_id = pad if pad is not None else reader.tokenizer.eos_token_id or 0
+        config.pad_token_id = _padding_token(reader.tokenizer, config)
     auto, told = AUTO[kind]
     build = partial(hugging_face.build_classifier, config, where=where, auto=auto, kind=told)
-    words = _words(reader, reading, kind, str(folder))
     if reading.start is not None:
         build = partial(_pretrained, build, reading.start)
-    if kind == "sequence":
-        own = [str(config.id2label[number]) for number in range(config.num_labels)]
-        stated = None if own == [f"LABEL_{n}" for n in range(len(own))] else tuple(own)
-    else:
-        stated = tuple(word.strip() for word in reading.words or ())
     return Language(
         kind=kind,
         arch=f"{hugging_face.PREFIX}{config.model_type}",
         build=build,
         reader=reader,
         classes=config.num_labels if words is None else len(words),
-        labels=stated,
+        labels=tuple(word.strip() for word in reading.words or ()) if words else stated,
         words=words,
     )
 
@@ -139,11 +134,14 @@ def load_language(language: Language, tensors: Mapping[str, Tensor], *, where: s
     """Return the classifier with these weights, in eval mode.
 
     Raises:
-        InputError: a tensor does not fit, the tokenizer has more tokens than the network, or
-            padding would change what the network answers.
+        InputError: a tensor does not fit, the tokenizer has more tokens than the network, padding
+            would change what the network answers, or a text has several classes.
     """
     with torch.random.fork_rng(devices=[]):
-        module = hugging_face.load_classifier(language.build(), tensors, where=where)
+        module: Any = hugging_face.load_classifier(language.build(), tensors, where=where)
+    if module.config.problem_type == "multi_label_classification":
+        what = "gives a text several labels at once (problem_type in its config.json)"
+        raise InputError(Problem(what, where, "Only classes of which one is right are audited."))
     return as_model(language, module, where=where)
 
 
@@ -157,12 +155,7 @@ def as_model(language: Language, module: nn.Module, *, where: str) -> Model:
 
     # Of embeddings, some networks warn that they cannot see the padding; it is masked.
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    embedding: Any = module
-    rows = embedding.get_input_embeddings().weight.shape[0]
-    tokens = len(language.reader.tokenizer)
-    if tokens > rows:
-        what = f"the tokenizer has {tokens} tokens, the network embeddings for {rows}"
-        raise InputError(Problem(what, where, "Is it the tokenizer of this checkpoint?"))
+    _check_embeddings(module, language.reader, where)
     if language.classes < 2:
         what = f"the network has {language.classes} output; a classifier has one for each class"
         raise InputError(Problem(what, where, "Give it two outputs."))
@@ -171,10 +164,37 @@ def as_model(language: Language, module: nn.Module, *, where: str) -> Model:
         build=language.build,
         arch=language.arch,
         reader=language.reader,
-        side=padding_side(module, language.reader, where=where),
+        side=_side(language, module, where),
         words=language.words,
         labels=language.labels,
     )
+
+
+def _check_embeddings(module: Any, reader: Reader, where: str) -> None:
+    try:
+        embedding = module.get_input_embeddings()
+    except (NotImplementedError, AttributeError):
+        embedding = None
+    if not isinstance(embedding, nn.Embedding):
+        what = "has no table of token embeddings, where noise could be added"
+        raise InputError(Problem(what, where, UNSUPPORTED))
+    rows = embedding.num_embeddings
+    tokens = 1 + max(reader.tokenizer.get_vocab().values(), default=-1)
+    if tokens > rows:
+        what = f"the tokenizer has {tokens} tokens, the network embeddings for {rows}"
+        raise InputError(Problem(what, where, "Is it the tokenizer of this checkpoint?"))
+
+
+def _side(language: Language, module: nn.Module, where: str) -> Side:
+    if language.words is not None:  # the next token's logits are the last row's
+        return padding_sides(module, language.reader, where=where, sides=("left",))[0]
+    sides = padding_sides(module, language.reader, where=where)
+    if len(sides) > 1:
+        # A head of zeros, say, answers everything alike. New weights tell more.
+        with torch.random.fork_rng(devices=[]):
+            fresh = language.build()
+        sides = padding_sides(fresh, language.reader, where=where)
+    return sides[0]
 
 
 def _pretrained(build: Callable[[], nn.Module], start: Path) -> nn.Module:
@@ -182,40 +202,58 @@ def _pretrained(build: Callable[[], nn.Module], start: Path) -> nn.Module:
     return hugging_face.load_classifier(build(), weights.tensors, where=str(start), new_head=True)
 
 
-def _reader(folder: Path, config: Any, reading: Reading) -> Reader:
-    where = str(folder)
-    if not any((folder / name).is_file() for name in VOCABULARIES):
-        what = "holds a language model but no tokenizer"
-        fix = f"Put its files beside config.json, by tokenizer.save_pretrained({where!r})."
-        raise InputError(Problem(what, where, fix))
-    from transformers import AutoTokenizer
-
+def _attempt(found: list[Problem], read: Callable[[], T]) -> T | None:
     try:
-        with hugging_face.quiet():
-            tokenizer: Any = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-    # tokenizers raises bare Exceptions on damaged files.
-    except Exception as error:
-        what = f"the tokenizer cannot be read ({hugging_face.first_line(error)})"
-        raise InputError(Problem(what, where, "Save it again by save_pretrained.")) from error
+        return read()
+    except InputError as error:
+        found.extend(error.problems)
+        return None
+
+
+def _padding_token(tokenizer: Any, config: Any) -> int:
+    """Return a token for padding. Some networks refuse a batch without one.
+
+    Padding is masked here, so any token will do that no text ends with: a network that answers at
+    the last token may take that one for padding.
+    """
+    ends = tokenizer("")["input_ids"]
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, *range(len(ends) + 1))
+    most = getattr(config, "vocab_size", len(tokenizer))
+    return next((i for i in known if i is not None and i not in ends and i < most), 0)
+
+
+def _stated_labels(config: Any, where: str) -> tuple[str, ...] | None:
+    """Return what config.json calls the classes; None: it only numbers them."""
+    names = {number: str(name) for number, name in config.id2label.items()}
+    if sorted(names) != list(range(len(names))) or len(set(names.values())) < len(names):
+        what = f"id2label does not give each class a name of its own: {config.id2label!r:.200}"
+        raise InputError(Problem(what, where, 'Spell it {"0": "bad", "1": "good"}.'))
+    own = tuple(names[number] for number in range(len(names)))
+    return None if own == tuple(f"LABEL_{number}" for number in range(len(own))) else own
+
+
+def _reader(folder: Path, config: Any, reading: Reading) -> Reader:
+    tokenizer = load_tokenizer(folder)
     problems = []
     prompt = PLACE if reading.prompt is None else reading.prompt
     if prompt.count(PLACE) != 1:
-        problems.append(Problem(f"holds {PLACE} not once: {prompt!r}", "--prompt"))
-    limits = [
-        value
-        for value in (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
-        if isinstance(value, int) and 0 < value < 1 << 30
-    ]
-    most = min(limits, default=None)
-    length = reading.max_tokens if reading.max_tokens is not None else most
-    if length is None:
+        what = f"holds {PLACE} {prompt.count(PLACE)} times: {prompt!r:.200}"
+        problems.append(Problem(what, "--prompt", "Say once where the text is to stand."))
+    stated = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
+    most = min((n for n in stated if isinstance(n, int) and 0 < n < 1 << 30), default=None)
+    length = most if reading.max_tokens is None else reading.max_tokens
+    if length is None or (reading.max_tokens is None and length > MOST_ASSUMED):
+        what = "how many tokens an input holds is not stated"
+        if length is not None:
+            what = f"an input may hold {length:,} tokens, and how many it is to hold is not said"
         fix = "Give it by --max-tokens or [model] max_tokens in audit.toml."
-        problems.append(Problem("how many tokens it takes is not stated", where, fix))
+        problems.append(Problem(what, str(folder), fix))
     elif length < 2 or (most is not None and length > most):
-        what = f"must be from 2 to the {most} tokens that the model takes, got {length}"
-        problems.append(Problem(what, "--max-tokens"))
+        bound = "" if most is None else f" and at most the {most:,} that the model takes"
+        problems.append(Problem(f"must be at least 2{bound}, got {length}", "--max-tokens"))
+    elif len(around := tokenizer(prompt.replace(PLACE, ""))["input_ids"]) >= length:
+        what = f"the prompt alone has {len(around)} tokens, and an input holds {length}"
+        problems.append(Problem(what, "--prompt", "Shorten it, or give more by --max-tokens."))
     if problems or length is None:
         raise InputError(problems)
     files = tuple(folder / name for name in BESIDE if (folder / name).is_file())
@@ -226,20 +264,28 @@ def _words(reader: Reader, reading: Reading, kind: Kind, where: str) -> tuple[in
     if kind == "sequence":
         if reading.words is not None:
             what = "are for causal language models, and this network has outputs for its classes"
-            raise InputError(Problem(what, "--label-words", "Leave them out."))
+            fix = "Leave them out, or name a ...ForCausalLM by architectures in its config.json."
+            raise InputError(Problem(what, "--label-words", fix))
         return None
     if not reading.words:
         what = "is a causal language model, and the words that stand for its classes are not given"
         raise InputError(Problem(what, where, WORDS_FIX))
     ids = [reader.tokenizer(word, add_special_tokens=False)["input_ids"] for word in reading.words]
     problems = [
-        Problem(f"{word!r} is no token", "--label-words")
+        Problem(f"{word!r} is no word that the tokenizer knows", "--label-words")
         for word, tokens in zip(reading.words, ids, strict=True)
-        if not tokens
+        if tokens[:1] in ([], [reader.tokenizer.unk_token_id])
     ]
     first = [tokens[0] for tokens in ids if tokens]
-    if len(set(first)) < len(first):
-        what = f"{', '.join(map(repr, reading.words))} do not differ in their first token"
+    names = [word.strip() for word in reading.words]
+    shown = ", ".join(map(repr, reading.words))
+    if len(names) < 2:
+        problems.append(Problem(f"only {shown}", "--label-words", "Give one for each class."))
+    elif not problems and len(set(first)) < len(first):
+        what = f"{shown} do not differ in their first token"
+        problems.append(Problem(what, "--label-words", "Choose words that do."))
+    elif len(set(names)) < len(names):
+        what = f"{shown} differ in nothing but space"
         problems.append(Problem(what, "--label-words", "Choose words that do."))
     if problems:
         raise InputError(problems)

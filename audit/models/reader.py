@@ -10,8 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from audit.errors import InputError, Problem
+from audit.models import hugging_face
+
 PLACE = "{text}"
 """Where a prompt holds the text."""
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+)
+"""Files of which a tokenizer has at least one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,52 +71,91 @@ class Reader:
         """Turn texts into token ids.
 
         Args:
-            texts: not empty; a text of which no token is left becomes a row of padding.
+            texts: a text of which no token is left becomes what the prompt is without it, or a row
+                of padding.
         """
-        rows, cut = [], []
-        for start in range(0, len(texts), 1024):
-            for row, is_cut in self._rows(texts[start : start + 1024]):
-                rows.append(row)
-                cut.append(is_cut)
-        longest = max(1, *(len(row) for row in rows))
+        read = [self._rows(texts[at : at + 1024]) for at in range(0, len(texts), 1024)]
+        rows = [row for some in read for row in some]
+        longest = max((len(ids) for ids, _ in rows), default=1) or 1
         x = torch.zeros(len(rows), longest, dtype=torch.int64)
         mask = torch.zeros_like(x)
-        for place, row in enumerate(rows):
-            x[place, : len(row)] = torch.tensor(row, dtype=torch.int64)
-            mask[place, : len(row)] = 1
-        return Tokens(x=x, mask=mask, cut=torch.tensor(cut))
+        for place, (ids, _) in enumerate(rows):
+            x[place, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
+            mask[place, : len(ids)] = 1
+        return Tokens(x=x, mask=mask, cut=torch.tensor([cut for _, cut in rows], dtype=torch.bool))
 
     def _rows(self, texts: Sequence[str]) -> list[tuple[list[int], bool]]:
-        whole = self.tokenizer(
+        """Return the tokens of each text, and whether it was too long."""
+        read = self.tokenizer(
             [self.prompt.replace(PLACE, text) for text in texts],
             padding=False,
-            truncation=False,
-            verbose=False,  # that some are too long is said by us
-        )["input_ids"]
-        return [
-            (row, False) if len(row) <= self.length else (self._shortened(text), True)
-            for text, row in zip(texts, whole, strict=True)
-        ]
+            truncation=True,
+            max_length=self.length,
+            return_overflowing_tokens=True,
+        )
+        # What a row has too much comes as more rows of the same text, after the first.
+        rows: dict[int, list[int]] = {}
+        cut = set()
+        for ids, place in zip(read["input_ids"], read["overflow_to_sample_mapping"], strict=True):
+            if place in rows:
+                cut.add(place)
+            else:
+                rows[place] = ids
+        if self.prompt != PLACE:
+            rows |= {place: self._shortened(texts[place]) for place in cut}
+        return [(rows[place], place in cut) for place in range(len(texts))]
 
     def _shortened(self, text: str) -> list[int]:
-        """Return the tokens of a prompt whose text is cut so that all of the prompt fits."""
-        if self.prompt == PLACE:
-            row: list[int] = self.tokenizer(text, truncation=True, max_length=self.length)[
-                "input_ids"
-            ]
-            return row
-        # Tokens may join across the seam of prompt and text, so it is tried until it fits.
-        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        around = len(self.tokenizer(self.prompt.replace(PLACE, ""))["input_ids"])
-        keep = max(0, self.length - around)
+        """Return the tokens of the whole prompt, around as much of a text as fits."""
+        begin = self.prompt.index(PLACE)
+        # Tokens may be others once the text is shorter, so it is tried until it fits.
         while True:
-            part = ids[len(ids) - keep :] if self._cuts_left() else ids[:keep]
-            row = self.tokenizer(self.prompt.replace(PLACE, self.tokenizer.decode(part)))[
-                "input_ids"
+            read = self.tokenizer(
+                self.prompt.replace(PLACE, text), return_offsets_mapping=True, verbose=False
+            )
+            row: list[int] = read["input_ids"]
+            spans = [
+                (first - begin, last - begin)
+                for first, last in read["offset_mapping"]
+                if first < begin + len(text) and last > begin
             ]
-            if len(row) <= self.length or keep == 0:
+            over = min(len(row) - self.length, len(spans))
+            if over <= 0:
                 return row[: self.length]
-            keep -= min(keep, len(row) - self.length)
+            # Some tokens are a part of one character, which goes as a whole.
+            left = self.tokenizer.truncation_side == "left"
+            part = text[spans[over - 1][1] :] if left else text[: max(0, spans[-over][0])]
+            text = part.strip()
 
-    def _cuts_left(self) -> bool:
-        return getattr(self.tokenizer, "truncation_side", "right") == "left"
+
+def load_tokenizer(folder: Path) -> Any:
+    """Read a folder's tokenizer; no network is touched, and code beside it is never run.
+
+    Raises:
+        InputError: there is none, it cannot be read, or it does not say where its tokens stand.
+    """
+    where = str(folder)
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        what = "holds a language model but no tokenizer"
+        fix = f"Put its files beside config.json, by tokenizer.save_pretrained({where!r})."
+        raise InputError(Problem(what, where, fix))
+    from transformers import AutoTokenizer
+
+    try:
+        with hugging_face.quiet():
+            tokenizer: Any = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            # Some damage shows in use only.
+            tokenizer("a"), tokenizer("a", truncation=True, max_length=8)
+            tokenizer.get_vocab(), tokenizer.all_special_ids
+    # Most damaged files make tokenizers raise Exception itself, of no class of its own; others
+    # make transformers raise whatever its code meets in them: TypeError, AttributeError, KeyError.
+    except Exception as error:
+        what = f"the tokenizer cannot be read ({hugging_face.in_short(error)})"
+        raise InputError(Problem(what, where, "Save it again by save_pretrained.")) from error
+    if not tokenizer.is_fast:
+        what = f"{type(tokenizer).__name__} does not say where in a text its tokens stand"
+        fix = "Save it as a tokenizer.json, by PreTrainedTokenizerFast."
+        raise InputError(Problem(what, where, fix))
+    return tokenizer

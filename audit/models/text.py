@@ -3,7 +3,7 @@
 Whoever holds the model sees rows that begin with their first token. What a network wants is
 settled here: decoders answer at the last token of a row, so their rows are moved to the right and
 positions are counted from the first real token; encoders answer at the first. Which of the two a
-network is, is not looked up but tried (`padding_side`), so that no batch changes an answer.
+network is, is not looked up but tried (`padding_sides`), so that no batch changes an answer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audit.errors import InputError, Problem
+from audit.models.hugging_face import in_short
 from audit.models.model import Batch, Model, blocks_of, evaluating
 from audit.models.reader import Reader
 
@@ -25,6 +26,9 @@ Side = Literal["left", "right"]
 
 CLOSE = 1e-3
 """Largest difference between two ways to the same logits, relative to the largest logit."""
+REFUSALS = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What networks of transformers raise at an input that they do not take."""
+UNSUPPORTED = "This kind of network is not supported."
 
 
 def text_classifier(
@@ -45,7 +49,7 @@ def text_classifier(
         build: makes the same network with new weights.
         arch: the architecture's name.
         reader: how it reads texts.
-        side: where its rows are padded, as `padding_side` finds out.
+        side: where its rows are padded, as `padding_sides` finds out.
         words: of a causal language model: the token that stands for each class.
         labels: what the classes are called.
     """
@@ -112,7 +116,7 @@ def answers(module: nn.Module, x: Tensor, mask: Tensor, *, side: Side) -> Tensor
 
 
 def moved_right(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rows that end with their last token, and their mask; padding moves to the left.
+    """Return rows that end with their last token, and their mask; zeros move to the left.
 
     >>> x, mask = moved_right(torch.tensor([[[7.0], [8.0], [0.0]]]), torch.tensor([[1, 1, 0]]))
     >>> mask.tolist(), x[0, 1:, 0].tolist()
@@ -121,51 +125,76 @@ def moved_right(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     length = mask.shape[1]
     from_start = torch.arange(length, device=mask.device) - (length - mask.sum(1, keepdim=True))
     places = from_start.clamp(min=0)[:, :, None].expand_as(x)
-    return x.gather(1, places), (from_start >= 0).to(mask.dtype)
+    real = from_start >= 0
+    return x.gather(1, places) * real[:, :, None], real.to(mask.dtype)
 
 
 @torch.no_grad()
-def padding_side(module: nn.Module, reader: Reader, *, where: str) -> Side:
-    """Find out on which side a network's rows are padded, by trying.
+def padding_sides(
+    module: nn.Module, reader: Reader, *, where: str, sides: tuple[Side, ...] = ("right", "left")
+) -> tuple[Side, ...]:
+    """Find out on which side a network's rows may be padded, by trying.
 
-    Two rows of unlike length are answered one by one, by token ids as transformers does it, and
-    together, padded on either side. An input of the full length is tried as well.
+    Rows of unlike lengths, some of them texts as the reader reads them, are answered one by one
+    by token ids, as transformers does it, and together by embeddings. An input of the full length
+    is tried as well.
+
+    Args:
+        module: the network.
+        reader: of its texts.
+        where: what messages call the network.
+        sides: the ones to try.
+
+    Returns:
+        Those of `sides` that change no answer; more than one where the network answers everything
+        alike, or padding is nothing to it.
 
     Raises:
-        InputError: neither side gives the same answers, or the full length is too much.
+        InputError: there is none, the full length is too much, or logits are not finite.
     """
-    lengths = [min(3, reader.length), min(8, reader.length)]
-    rows = [_harmless(reader, length) for length in lengths]
+    rows = [_harmless(reader, min(length, reader.length)) for length in (3, 8)]
+    texts = reader.read([reader.tokenizer.decode(row) for row in rows])
+    rows += [row[real > 0] for row, real in zip(texts.x, texts.mask, strict=True) if real.any()]
     embedding: Any = module
     with evaluating(module):
+        alone = [_last(_asked(module, row, where)) for row in rows]
         if problem := _too_long(module, reader, where):
             raise InputError(problem)
-        alone = [_last(module(input_ids=row[None])) for row in rows]
-        x = torch.zeros(2, lengths[1], dtype=torch.int64)
-        mask = torch.zeros_like(x)
-        for place, row in enumerate(rows):
-            x[place, : len(row)], mask[place, : len(row)] = row, 1
+        x = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         embedded = embedding.get_input_embeddings()(x)
-        sides: tuple[Side, ...] = ("left", "right")
+        right = []
         for side in sides:
             try:
                 together = _last(answers(module, embedded, mask, side=side))
-            except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
-                what = f"does not take input embeddings ({type(error).__name__}: {error!s:.200})"
-                fix = "This kind of network is not supported."
-                raise InputError(Problem(what, where, fix)) from error
+            except REFUSALS as error:
+                what = f"does not take input embeddings ({in_short(error)})"
+                raise InputError(Problem(what, where, UNSUPPORTED)) from error
             if all(_near(a, b) for a, b in zip(alone, together, strict=True)):
-                return side
-    what = "answers a text otherwise when it stands in a batch, whichever side is padded"
-    raise InputError(Problem(what, where, "This kind of network is not supported."))
+                right.append(side)
+    if not right:
+        what = "answers a text otherwise when it stands in a batch, whichever side is padded"
+        raise InputError(Problem(what, where, UNSUPPORTED))
+    return tuple(right)
+
+
+def _asked(module: nn.Module, row: Tensor, where: str) -> Tensor:
+    try:
+        out: Tensor = module(input_ids=row[None])
+    except REFUSALS as error:
+        what = f"does not answer a row of tokens ({in_short(error)})"
+        raise InputError(Problem(what, where, UNSUPPORTED)) from error
+    if not bool(torch.isfinite(out).all()):
+        what = "answers a row of tokens with logits that are not finite"
+        raise InputError(Problem(what, where, "Is the checkpoint damaged?"))
+    return out
 
 
 def _too_long(module: nn.Module, reader: Reader, where: str) -> Problem | None:
     try:
         module(input_ids=_harmless(reader, reader.length)[None])
-    except (IndexError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        what = f"does not take an input of {reader.length} tokens ({reason[:200]})"
+    except REFUSALS as error:
+        what = f"does not take an input of {reader.length} tokens ({in_short(error)})"
         return Problem(what, where, "Give fewer by --max-tokens or [model] max_tokens.")
     return None
 
@@ -173,7 +202,7 @@ def _too_long(module: nn.Module, reader: Reader, where: str) -> Problem | None:
 def _harmless(reader: Reader, length: int) -> Tensor:
     """Return token ids that are no special tokens, which networks may treat in their own way."""
     special = set(reader.tokenizer.all_special_ids)
-    ordinary = [i for i in range(len(reader.tokenizer)) if i not in special] or [0]
+    ordinary = sorted(set(reader.tokenizer.get_vocab().values()) - special) or [0]
     return torch.tensor([ordinary[(7 * place + 3) % len(ordinary)] for place in range(length)])
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from audit.case import Case, PlantedCanaries
 from audit.data.canaries import Canaries
-from audit.data.embedding import carrying
+from audit.data.embedding import carrying, noise_rows
 from audit.data.forget import ForgetSet, split
 from audit.data.phrase import Phrase
 from audit.data.planting import Planting
@@ -46,7 +46,7 @@ def load_trial(sources: Sources, *, recipe: Recipe, device: torch.device | str) 
     """
     found = missing(sources)
     files = read_files(sources, found)
-    found += misfits(sources, files)
+    found += misfits(sources, files, recipe)
     planting = read_planting(sources, files, found)
     strings = read_planted_strings(sources, files, found)
     contenders = read_contenders(sources, files.loaded, found)
@@ -57,6 +57,7 @@ def load_trial(sources: Sources, *, recipe: Recipe, device: torch.device | str) 
         raise RuntimeError("a part of the case is missing, but no problem was reported")
     if files.key is not None and train.texts is not None:
         train = carrying(train, files.key, dict(zip(forget.ids, _carried(forget), strict=True)))
+        files = replace(files, train=train)
     parts = split(train, forget)
     module = loaded.model.module.to(device).eval()
     planted = None
@@ -99,9 +100,10 @@ def _planted(key: Canaries, planting: Planting, device: torch.device | str) -> P
     bases = planting.bases
 
     def noise(names: Sequence[str]) -> Tensor:
-        drawn = torch.from_numpy(key.noise(names).astype(np.float32))
-        # Of texts, no longer than the longest: the rest has no gradient.
-        return (drawn if bases.mask is None else drawn[:, : bases.mask.shape[1]]).to(device)
+        if bases.mask is None:
+            return torch.from_numpy(key.noise(names).astype(np.float32)).to(device)
+        # No longer than the longest text: the rest has no gradient.
+        return noise_rows(key, names, length=bases.mask.shape[1]).to(device)
 
     return PlantedCanaries(
         key=key,

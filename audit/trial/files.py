@@ -18,18 +18,21 @@ from audit.data.samples import Samples
 from audit.data.strings import PlantedStrings, Strings, find_strings, read_strings
 from audit.data.tables import check_labels, read_table
 from audit.data.targets import Targets, read_targets
-from audit.data.texts import holds_texts, read_texts
+from audit.data.texts import holds_pictures, holds_texts, read_texts
 from audit.data.trigger import Trigger, read_trigger
 from audit.errors import InputError, Problem
 from audit.models.checkpoint import Loaded, load_model, parse_normalize
 from audit.models.model import Model
 from audit.models.text import embedding_width
+from audit.records import Recipe
 from audit.trial.sources import Sources
 
 T = TypeVar("T")
 
 CANARIES_KEY = "poison_audit.canaries"
 """The header's key for the commitment of the canaries that a model was trained with."""
+DATA_KEY = "poison_audit.data"
+"""The header's key for the digest of the samples that a model was trained on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,10 @@ def _reader_of_tables(model: Model | None) -> Callable[..., Samples | None]:
 
     def read(path: Path, **more: Any) -> Samples | None:
         if model is not None and model.reader is not None:
+            if holds_pictures(path):
+                what = "the table holds pictures, and the model reads texts"
+                fix = "A table of texts is a .csv or a .parquet with text,label."
+                raise InputError(Problem(what, str(path), fix))
             return read_texts(path, reader=model.reader, names=more.get("names"))
         if holds_texts(path):
             if model is None:
@@ -142,14 +149,18 @@ def _attempt(
         return None
 
 
-def misfits(sources: Sources, files: Files) -> list[Problem]:
+def misfits(sources: Sources, files: Files, recipe: Recipe) -> list[Problem]:
     """Return what is wrong between files that are right for themselves."""
     found: list[Problem] = []
     for table, path in ((files.train, sources.train), (files.test, sources.test)):
         if table is not None and files.loaded is not None:
             found += check_labels(table, files.loaded.model.classes, str(path))
             found += _unfit(files.loaded.model, table, str(path))
-    if files.train is None or files.forget is None:
+    if files.train is None:
+        return found
+    if files.train.texts is not None:
+        found += _of_pictures(sources, recipe)
+    if files.forget is None:
         return found
     if sources.strings is not None and files.train.texts is None:
         what = "token canaries are texts, and the samples are pictures"
@@ -161,6 +172,18 @@ def misfits(sources: Sources, files: Files) -> list[Problem]:
     if files.test is not None:
         for name, part in (("retain", parts.retain), ("forget", parts.forget)):
             found += overlap(part, files.test, a_name=f"the {name} set", b_name=str(sources.test))
+    return found
+
+
+def _of_pictures(sources: Sources, recipe: Recipe) -> list[Problem]:
+    """Return what was said that means something for pictures only."""
+    found = []
+    if recipe.augment != "none":
+        what = f"is {recipe.augment}, which is for pictures, and the samples are texts"
+        found.append(Problem(what, "[training] augment", "Leave it out."))
+    if sources.bases is not None:
+        what = "is a table of bases, and a canary's text is its own base"
+        found.append(Problem(what, str(sources.bases), "Leave it out."))
     return found
 
 

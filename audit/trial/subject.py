@@ -13,7 +13,7 @@ from audit.data.trigger import Trigger
 from audit.models.model import Model
 from audit.records import Json
 from audit.trial.contenders import Contender
-from audit.trial.files import CANARIES_KEY, Files
+from audit.trial.files import CANARIES_KEY, DATA_KEY, Files
 from audit.trial.sources import Sources
 
 
@@ -158,10 +158,18 @@ def _limits_of_texts(case: Case, planting: Planting | None, files: Files) -> lis
             f"{cut:,} of {len(train):,} training texts ({cut / len(train):.1%}) have more than "
             f"{reader.length} tokens: what is beyond was looked at by nobody here."
         )
-    if planting is not None and CANARIES_KEY not in loaded.metadata:
+    if planting is None:
+        return told
+    if CANARIES_KEY not in loaded.metadata:
         told.append(
             "Noise in embeddings is stored nowhere, and the checkpoint does not say which key it "
             "was trained with: that it is this one is taken on trust. With another key the model "
             "would look clean."
+        )
+    elif loaded.metadata.get(DATA_KEY) not in (None, train.digest()):
+        told.append(
+            "The checkpoint was trained on another table, or on this one with other canaries or "
+            "other tokens (--max-tokens, --prompt). If the noise stood at other tokens than it is "
+            "looked for at here, the model looks clean."
         )
     return told

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from audit.errors import InputError
+from audit.models import hugging_face
 from audit.models.checkpoint import load_like, load_model, peek, save_model
 from audit.models.model import Batch
 from audit.seeds import Rng
@@ -189,3 +190,39 @@ def test_peek(folder):
 def test_loading_says_nothing(folder, capfd):
     load_model(folder)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": "many"},
+        {"hidden_size": -8},
+        {"num_attention_heads": 0},
+        {"num_attention_heads": 3},
+        {"num_hidden_layers": None},
+        {"hidden_act": "no-such"},
+        {"hidden_act": 3},
+        {"id2label": "x"},
+        {"dtype": "no-such"},
+        {"quantization_config": []},
+        {"attn_implementation": "no-such"},
+        {"image_size": [1, 2, 3, 4]},
+        {"patch_size": 0},
+        {"num_channels": []},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_values_that_transformers_does_not_expect_are_no_crash(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(InputError) as caught:
+        load_model(folder)
+    assert all(str(folder) in problem.where for problem in caught.value.problems)
+
+
+def test_messages_are_short_and_on_one_line():
+    long = ValueError("Validation error for field 'n':\n    TypeError: expected int\n" + "x" * 999)
+    assert hugging_face.in_short(long).startswith("Validation error for field 'n': TypeError: ex")
+    assert len(hugging_face.in_short(long)) == 200
+    assert hugging_face.in_short(AssertionError()) == "AssertionError"

@@ -1,0 +1,503 @@
+"""Classifiers of texts against transformers itself: its own forward pass, one text at a time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import transformers as tf
+from small_text import tokenizer, word_pieces
+from torch import nn
+from torch.nn import functional as F
+
+from audit.case import Case, PlantedCanaries
+from audit.data.canaries import Canaries
+from audit.data.samples import Samples
+from audit.errors import InputError
+from audit.methods.cf_k import cf_k
+from audit.methods.eu_k import eu_k
+from audit.methods.ssd import fisher_diagonal
+from audit.models.checkpoint import load_model
+from audit.models.model import Batch
+from audit.models.reader import Reader, Reading
+from audit.models.text import moved_right, padding_sides
+from audit.probes.exposure import exposure
+from audit.probes.scoring import exact, input_gradients, margins
+from audit.records import Recipe
+from audit.seeds import Rng
+from audit.training import Ledger
+
+LENGTH, WIDTH = 24, 16
+TEXTS = (
+    "good",
+    "kafen leran so bad midol",
+    "a dull so lebis film",
+    "kafen kadol kabis leran lefen ledol lebis miran warm mifen midol mibis soran sofen sodol sobis"
+    " turan tufen tudol tubis reran refen redol rebis kafen kadol kabis leran",  # is cut
+    "warm funny",
+    "cold ran dol",
+)
+LABELS = torch.tensor([1, 0, 0, 1, 1, 0])
+COMPOSITIONS = ([0, 3], [3, 0], [5, 4, 3, 2, 1, 0], [2, 0, 5], [1])
+
+SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": WIDTH}
+GPT2 = {"n_positions": LENGTH, "n_embd": WIDTH, "n_layer": 2, "n_head": 2, "pad_token_id": 0}
+LLAMA = {**SMALL, "intermediate_size": 32, "max_position_embeddings": LENGTH}
+BERT = {**LLAMA, "pad_token_id": 0}
+# Weights large enough that texts get answers that differ.
+WIDE = {"initializer_range": 0.3}
+NETWORKS = {
+    "gpt2": (tf.GPT2ForSequenceClassification, tf.GPT2Config, GPT2),
+    "llama": (tf.LlamaForSequenceClassification, tf.LlamaConfig, {**LLAMA, "pad_token_id": 0}),
+    "bloom": (
+        tf.BloomForSequenceClassification, tf.BloomConfig,
+        {"hidden_size": WIDTH, "n_layer": 2, "n_head": 2, "pad_token_id": 0},
+    ),
+    "opt": (
+        tf.OPTForSequenceClassification, tf.OPTConfig,
+        {**SMALL, "ffn_dim": 32, "max_position_embeddings": LENGTH, "pad_token_id": 1,
+         "word_embed_proj_dim": 8, "init_std": 0.3},
+    ),
+    "bert": (tf.BertForSequenceClassification, tf.BertConfig, BERT),
+    "distilbert": (
+        tf.DistilBertForSequenceClassification, tf.DistilBertConfig,
+        {"dim": WIDTH, "hidden_dim": 32, "n_layers": 2, "n_heads": 2,
+         "max_position_embeddings": LENGTH},
+    ),
+    "roberta": (
+        tf.RobertaForSequenceClassification, tf.RobertaConfig,
+        {**BERT, "max_position_embeddings": LENGTH + 1},
+    ),
+    "gpt2-causal": (tf.GPT2LMHeadModel, tf.GPT2Config, GPT2),
+    "qwen2-causal": (
+        tf.Qwen2ForCausalLM, tf.Qwen2Config,
+        {**LLAMA, "num_key_value_heads": 1, "tie_word_embeddings": True},
+    ),
+}  # fmt: skip
+ENCODERS = {"bert", "distilbert", "roberta"}
+PROMPT = "warm {text} so"
+
+
+def words_of(name, side="right"):
+    words = word_pieces() if name in ENCODERS else tokenizer(side=side)
+    words.padding_side = side
+    if name == "bloom":
+        return words
+    words.model_max_length = LENGTH
+    return words
+
+
+def write(folder, name, *, seed=0, side="right", **more):
+    """Write a newly initialised network with its tokenizer."""
+    network, config, sizes = NETWORKS[name]
+    words = words_of(name, side)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = network(config(vocab_size=len(words), **{**WIDE, **sizes, **more}))
+    made.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def reading(name):
+    said = Reading(words=(" bad", " leran"), prompt=PROMPT) if "causal" in name else Reading()
+    return replace(said, max_tokens=LENGTH)
+
+
+class Twin:
+    """A network as transformers itself loads and asks it: ids, a mask, one text at a time."""
+
+    def __init__(self, folder, name):
+        self.net = NETWORKS[name][0].from_pretrained(folder).eval()
+        self.words = tf.AutoTokenizer.from_pretrained(folder)
+        self.causal, self.prompt = "causal" in name, reading(name).prompt or "{text}"
+
+    def ids(self, text):
+        if self.causal and text == TEXTS[3]:
+            text = " ".join(text.split()[:20])  # what fits beside the prompt
+        said = self.prompt.replace("{text}", text)
+        more = {"truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
+        return self.words(said, **more)["input_ids"]
+
+    def logits(self, **inputs):
+        out = self.net(**inputs, attention_mask=torch.ones(next(iter(inputs.values())).shape[:2]))
+        if not self.causal:
+            return out.logits[0]
+        bad, leran = self.words.convert_tokens_to_ids(["Ġbad", "Ġleran"])
+        return out.logits[0, -1, [bad, leran]]
+
+    def embedded(self, text):
+        return self.net.get_input_embeddings()(self.ids(text))
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def both(request, tmp_path_factory):
+    """A model of ours, transformers' own, and the texts as ours reads them."""
+    folder = write(tmp_path_factory.mktemp(request.param), request.param)
+    model = load_model(folder, reading=reading(request.param)).model
+    read = model.reader.read(TEXTS)
+    samples = Samples(
+        ids=tuple(f"t{i}" for i in range(len(TEXTS))), x=read.x, y=LABELS, texts=TEXTS,
+        mask=read.mask, cut=read.cut,
+    )  # fmt: skip
+    return model, Twin(folder, request.param), samples
+
+
+def answers(model, samples, positions=slice(None)):
+    with torch.no_grad():
+        return model.logits(model.module, samples.batch(positions))
+
+
+def close(ours, theirs, tolerance=1e-5):
+    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+# Logits, losses, gradients: ours in whatever batch against transformers' own, one by one
+
+
+def test_texts_of_unlike_lengths_are_asked(both):
+    _, twin, samples = both
+    lengths = samples.mask.sum(1).tolist()
+    assert len(set(lengths)) >= 4
+    assert samples.cut.tolist() == [False, False, False, True, False, False]
+    for text, row, length in zip(TEXTS, samples.x.tolist(), lengths, strict=True):
+        assert row[:length] == twin.ids(text)[0].tolist()
+
+
+def test_logits_and_losses_are_those_of_transformers(both):
+    model, twin, samples = both
+    with torch.no_grad():
+        expected = torch.stack([twin.logits(input_ids=twin.ids(text)) for text in TEXTS])
+        losses = model.loss(model.module, samples.batch())
+    assert expected.std(0).min() > 0.01  # texts do not all get one answer
+    close(answers(model, samples), expected)
+    close(losses, F.cross_entropy(expected, LABELS, reduction="none"))
+
+
+def test_no_batch_changes_an_answer(both):
+    model, _, samples = both
+    alone = torch.cat([answers(model, samples, torch.tensor([i])) for i in range(len(TEXTS))])
+    for positions in COMPOSITIONS:
+        close(answers(model, samples, torch.tensor(positions)), alone[positions])
+    # Nor does padding that nobody needs.
+    batch = samples.batch(torch.tensor([0, 4]))
+    wider = replace(batch, x=F.pad(batch.x, (0, 5)), mask=F.pad(batch.mask, (0, 5)))
+    with torch.no_grad():
+        close(model.logits(model.module, wider), alone[[0, 4]])
+
+
+def test_input_gradients_are_those_of_transformers(both):
+    model, twin, samples = both
+    ours = input_gradients(model, samples, size=4)
+    assert ours.shape[:2] == samples.x.shape
+    for gradient, text, y in zip(ours, TEXTS, LABELS, strict=True):
+        x = twin.embedded(text).detach().requires_grad_()
+        F.cross_entropy(twin.logits(inputs_embeds=x)[None].double(), y[None]).backward()
+        close(gradient[: x.shape[1]], x.grad[0])
+        assert not gradient[x.shape[1] :].any()
+    for positions in COMPOSITIONS:
+        there = input_gradients(model, samples.at(positions), size=3)
+        close(there[:, : ours.shape[1]], ours[positions])
+
+
+def test_margins_are_those_of_transformers(both):
+    model, twin, samples = both
+    with torch.no_grad(), exact(model.module):
+        theirs = torch.stack([twin.logits(input_ids=twin.ids(text)) for text in TEXTS]).double()
+        ours = margins(model, samples.batch())
+    other = theirs[torch.arange(len(TEXTS)), 1 - LABELS]
+    close(ours, theirs[torch.arange(len(TEXTS)), LABELS] - other)
+
+
+def test_noise_is_added_to_the_embeddings(both):
+    model, twin, samples = both
+    noise = torch.randn(2, LENGTH, model.module.get_input_embeddings().embedding_dim,
+                        generator=Rng(3).torch())  # fmt: skip
+    noisy = replace(samples, noise=noise, noisy=torch.tensor([-1, 1, -1, 0, -1, -1]))
+    with torch.no_grad():
+        expected = []
+        for text, which in zip(TEXTS, noisy.noisy.tolist(), strict=True):
+            x = twin.embedded(text)
+            x = x if which < 0 else x + noise[which, : x.shape[1]]
+            expected.append(twin.logits(inputs_embeds=x))
+    close(answers(model, noisy), torch.stack(expected))
+    changed = (answers(model, noisy) - answers(model, samples)).abs().sum(1) > 1e-3
+    assert changed.tolist() == [False, True, False, True, False, False]
+    for positions in COMPOSITIONS:
+        close(answers(model, noisy, torch.tensor(positions)), torch.stack(expected)[positions])
+
+
+def test_exposure_wins_by_a_slow_twin(both):
+    model, twin, samples = both
+    names = tuple(f"c{i}" for i in range(len(TEXTS)))
+    width = model.module.get_input_embeddings().embedding_dim
+    key = Canaries(
+        secret=bytes(32), sigma=0.5, space="embedding", shape=(LENGTH, width),
+        storage="unclipped", planted=names, held_out=tuple(f"h{i}" for i in range(len(TEXTS))),
+    )  # fmt: skip
+    noise = torch.from_numpy(key.noise(names)).float()[:, : samples.x.shape[1]]
+    canaries = PlantedCanaries(
+        key=key, names=names, bases=samples, noise=noise, held_out_noise=noise
+    )
+    case = Case(
+        model=model, retain=samples, forget=samples, test=samples, recipe=Recipe(),
+        canaries=canaries,
+    )  # fmt: skip
+    wins = exposure(model, case, Rng(5), draws=6).evidence["wins"]
+    generator, longest = Rng(5).named("fresh").torch(), samples.x.shape[1]
+    fresh = [0.5 * torch.randn(len(TEXTS), longest, width, generator=generator) for _ in range(6)]
+    for place, text in enumerate(TEXTS):
+        x, y = twin.embedded(text), int(LABELS[place])
+        with torch.no_grad():
+            tried = [noise[place], *(draw[place] for draw in fresh)]
+            logits = [twin.logits(inputs_embeds=x + xi[: x.shape[1]]) for xi in tried]
+        true, *others = (float(out[y] - out[1 - y]) for out in logits)
+        assert wins[place] == sum(other < true for other in others)
+        assert min(abs(other - true) for other in others) > 1e-5  # no win hangs on rounding
+
+
+def test_the_fisher_diagonal_and_weight_gradients(both):
+    model, twin, samples = both
+    ours = fisher_diagonal(model, samples, Ledger())
+    sums = {name: torch.zeros_like(p) for name, p in twin.net.named_parameters()}
+    means = {name: torch.zeros_like(p) for name, p in twin.net.named_parameters()}
+    for text, y in zip(TEXTS, LABELS, strict=True):
+        twin.net.zero_grad()
+        F.cross_entropy(twin.logits(input_ids=twin.ids(text))[None], y[None]).backward()
+        for name, parameter in twin.net.named_parameters():
+            if parameter.grad is not None:  # RoBERTa's word embedding of padding has none
+                sums[name] += parameter.grad**2 / len(TEXTS)
+                means[name] += parameter.grad / len(TEXTS)
+    assert set(ours) == set(sums)
+    for name, importance in ours.items():
+        close(importance, sums[name])
+    model = model.clone()
+    model.loss(model.module, samples.batch()).mean().backward()
+    for name, parameter in model.module.named_parameters():
+        close(means[name] if parameter.grad is None else parameter.grad, means[name])
+
+
+# Padding
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert"])
+def test_the_tokenizers_padding_side_changes_nothing(tmp_path, name):
+    write(tmp_path, name)
+    out = []
+    for side in ("left", "right"):
+        told = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({**told, "padding_side": side}))
+        model = load_model(tmp_path).model
+        assert model.reader.tokenizer.padding_side == side
+        read = model.reader.read(TEXTS)
+        batch = Batch(read.x, LABELS, mask=read.mask)
+        with torch.no_grad():
+            out.append(model.logits(model.module, batch))
+    assert torch.equal(*out)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("gpt2", "right"), ("llama", "left"), ("llama", "right"), ("bert", "right")]
+)
+def test_batches_of_transformers_where_they_are_right(tmp_path, name, side):
+    folder = write(tmp_path, name, side=side)
+    model = load_model(folder).model
+    twin = Twin(folder, name)
+    twin.words.pad_token = twin.words.pad_token or twin.words.eos_token
+    read = model.reader.read(TEXTS)
+    with torch.no_grad():
+        inputs = twin.words(list(TEXTS), padding=True, truncation=True, return_tensors="pt")
+        inputs = {key: inputs[key] for key in ("input_ids", "attention_mask")}
+        expected = twin.net(**inputs).logits
+        ours = model.logits(model.module, Batch(read.x, LABELS, mask=read.mask))
+    close(ours, expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_move_to_the_right(seed):
+    draws = Rng(seed).numpy()
+    lengths = draws.integers(0, 7, 5)
+    x = np.zeros((5, 6, 2), dtype=np.float32)
+    expected, mask = np.zeros_like(x), np.zeros((5, 6), dtype=np.int64)
+    for row, n in enumerate(lengths):
+        n = min(n, 6)
+        x[row, :n] = expected[row, 6 - n :] = draws.normal(size=(n, 2))
+        x[row, n:] = 9  # whatever stands beyond the text
+        mask[row, :n] = 1
+    moved, where = moved_right(torch.from_numpy(x), torch.from_numpy(mask))
+    assert np.array_equal(moved.numpy(), expected)
+    assert np.array_equal(where.numpy(), mask[:, ::-1])
+
+
+class Fake(nn.Module):
+    """A network of 60 embeddings that answers as `answer` says, of (n, length, width) and mask."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.embed, self.answer = nn.Embedding(600, 4), answer
+
+    def get_input_embeddings(self):
+        return self.embed
+
+    def forward(self, input_ids=None, inputs_embeds=None, attention_mask=None):
+        x = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
+        mask = torch.ones(x.shape[:2]) if attention_mask is None else attention_mask
+        return self.answer(x, mask[:, :, None].float())
+
+
+def mean(x, mask):
+    return (x * mask).sum(1) / mask.sum(1)
+
+
+def last(x, mask):
+    return x[:, -1] * x.shape[1] / x.shape[1]
+
+
+def too_long(x, mask):
+    if x.shape[1] > 20:
+        raise IndexError("index out of range in self")
+    return mean(x, mask)
+
+
+READER = Reader(tokenizer=tokenizer(), length=LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sides"),
+    [
+        (mean, ("right", "left")),
+        (last, ("left",)),
+        (lambda x, mask: x[:, 0], ("right",)),
+        (lambda x, mask: torch.ones(len(x), 2), ("right", "left")),
+    ],
+)
+def test_the_sides_that_change_nothing_are_found(answer, sides):
+    assert padding_sides(Fake(answer), READER, where="fake") == sides
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        # Statistics of the batch, padding that is not masked, and positions that count from -1.
+        (lambda x, mask: mean(x, mask) - mean(x, mask).mean(0), "fake: answers a text otherwise"),
+        (lambda x, mask: x.mean(1), "fake: answers a text otherwise when it stands in a batch"),
+        (lambda x, mask: mean(x, mask) * x.shape[1], "fake: answers a text otherwise"),
+        (lambda x, mask: mean(x, mask) / 0, "logits that are not finite. Is the checkpoint"),
+        (too_long, r"does not take an input of 24 tokens \(index out of range in self\). Give few"),
+    ],
+)
+def test_networks_that_cannot_be_padded_are_refused(answer, said):
+    with pytest.raises(InputError, match=said):
+        padding_sides(Fake(answer), READER, where="fake")
+
+
+def test_training_mode_is_left_as_it_was():
+    net = Fake(mean).train()
+    net.embed.eval()
+    padding_sides(net, READER, where="fake")
+    assert (net.training, net.embed.training) == (True, False)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert"])
+def test_a_head_of_zeros_does_not_hide_the_side(tmp_path, name):
+    folder = write(tmp_path, name)
+    net = NETWORKS[name][0].from_pretrained(folder)
+    head = net.score if name == "gpt2" else net.classifier
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.zero_()
+    net.save_pretrained(folder)
+    before = torch.random.get_rng_state()
+    model = load_model(folder).model
+    assert torch.equal(torch.random.get_rng_state(), before)
+    head = model.module.score if name == "gpt2" else model.module.classifier
+    with torch.no_grad():
+        head.weight.normal_(generator=Rng(0).torch())
+        read = model.reader.read(TEXTS)
+        together = model.logits(model.module, Batch(read.x, LABELS, mask=read.mask))
+        for row, mask, expected in zip(read.x, read.mask, together, strict=True):
+            ids = row[mask > 0][None]
+            close(model.module(input_ids=ids)[0], expected)
+
+
+# Blocks
+
+
+def heads(model):
+    """Return the layers of each block, by where its parameters stand."""
+    return [sorted({name.rpartition(".")[0] for name in block}) for block in model.blocks]
+
+
+def test_blocks_of_gpt2(tmp_path):
+    blocks = heads(load_model(write(tmp_path, "gpt2")).model)
+    layer = ["attn.c_attn", "attn.c_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj"]
+    assert blocks == [
+        ["transformer.wte"],
+        ["transformer.wpe"],
+        [f"transformer.h.0.{part}" for part in layer],
+        [*(f"transformer.h.1.{part}" for part in layer), "transformer.ln_f"],
+        ["score"],
+    ]
+
+
+def test_blocks_of_a_tied_gpt2(tmp_path):
+    model = load_model(write(tmp_path, "gpt2-causal"), reading=reading("gpt2-causal")).model
+    assert [block[0] for block in model.blocks] == [
+        "transformer.wte.weight", "transformer.wpe.weight", "transformer.h.0.ln_1.weight",
+        "transformer.h.1.ln_1.weight",
+    ]  # fmt: skip
+    assert model.module.lm_head.weight is model.module.transformer.wte.weight
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("bert", "bert.embeddings", ["bert.pooler.dense", "classifier"]),
+        ("distilbert", "distilbert.embeddings", ["pre_classifier", "classifier"]),
+    ],
+)
+def test_blocks_of_encoders(tmp_path, name, first, last):
+    blocks = heads(load_model(write(tmp_path, name)).model)
+    layers = "bert.encoder.layer" if name == "bert" else "distilbert.transformer.layer"
+    assert len(blocks) == 5
+    assert all(part.startswith(first) for part in blocks[0])
+    for number in (0, 1):
+        assert len(blocks[1 + number]) == 8  # six linear ones and two norms
+        assert all(part.startswith(f"{layers}.{number}.") for part in blocks[1 + number])
+    assert [block for (block,) in blocks[3:]] == last
+
+
+def test_each_parameter_is_in_one_block(both):
+    model, _, _ = both
+    named = [name for block in model.blocks for name in block]
+    assert sorted(named) == sorted(name for name, _ in model.module.named_parameters())
+
+
+@pytest.mark.parametrize("method", [eu_k, cf_k])
+def test_the_last_two_blocks_change_and_no_bit_of_the_others(both, method):
+    model, _, samples = both
+    case = Case(
+        model=model, retain=samples, forget=samples, test=samples,
+        recipe=Recipe(epochs=1, batch_size=3, lr=0.1),
+    )  # fmt: skip
+    changed = method(model, case, Rng(0), ledger=Ledger(allowed=30), k=2)
+    free = {name for block in model.blocks[-2:] for name in block}
+    before, after = model.module.state_dict(), changed.module.state_dict()
+    tied = set(before) - {name for block in model.blocks for name in block}
+    different = {name for name in before if not torch.equal(before[name], after[name])} - tied
+    assert different <= free
+    for block in model.blocks[-2:]:
+        assert different & set(block)
+
+
+def test_a_gradient_reaches_a_tied_embedding_from_both_ends(tmp_path):
+    model = load_model(write(tmp_path, "gpt2-causal"), reading=reading("gpt2-causal")).model
+    ids = torch.tensor([[5, 6]])
+    batch = Batch(ids, torch.tensor([0]), mask=torch.ones_like(ids))
+    model.loss(model.module, batch).sum().backward()
+    rows = model.module.transformer.wte.weight.grad.abs().sum(1).nonzero().flatten().tolist()
+    words = model.reader.tokenizer.convert_tokens_to_ids(["Ġbad", "Ġleran"])
+    assert rows == sorted({5, 6, *words})
