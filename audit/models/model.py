@@ -127,7 +127,7 @@ def blocks_of(module: nn.Module) -> tuple[tuple[str, ...], ...]:
     >>> blocks_of(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 1)))
     (('0.weight', '0.bias', '1.weight', '1.bias'), ('3.weight', '3.bias'))
     """
-    total = sum(parameter.numel() for parameter in module.parameters())
+    total = sum(parameter.numel() for parameter in module.parameters()) - _embedded(module)
     remaining = {name for name, _ in module.named_parameters()}
     blocks: list[list[str]] = []
 
@@ -152,6 +152,12 @@ def blocks_of(module: nn.Module) -> tuple[tuple[str, ...], ...]:
 
     walk(module, "")
     return tuple(tuple(block) for block in blocks)
+
+
+def _embedded(module: nn.Module) -> int:
+    """Return how many parameters stand in tables of embeddings, which may dwarf all layers."""
+    tables = [part.weight for part in module.modules() if isinstance(part, nn.Embedding)]
+    return sum(table.numel() for table in {id(table): table for table in tables}.values())
 
 
 def _is_norm(part: nn.Module) -> bool:

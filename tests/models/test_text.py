@@ -21,7 +21,7 @@ from audit.methods.cf_k import cf_k
 from audit.methods.eu_k import eu_k
 from audit.methods.ssd import fisher_diagonal
 from audit.models.checkpoint import load_model
-from audit.models.model import Batch
+from audit.models.model import Batch, blocks_of
 from audit.models.reader import Reader, Reading
 from audit.models.text import moved_right, padding_sides
 from audit.probes.exposure import exposure
@@ -441,6 +441,16 @@ def test_blocks_of_gpt2(tmp_path):
         [*(f"transformer.h.1.{part}" for part in layer), "transformer.ln_f"],
         ["score"],
     ]
+
+
+def test_a_large_vocabulary_does_not_hide_the_layers():
+    # GPT-2's own vocabulary: 50,257 rows of 16 beside two layers of 3,280 parameters each.
+    module = tf.GPT2ForSequenceClassification(tf.GPT2Config(**GPT2))
+    heads = [block[0] for block in blocks_of(module)]
+    assert heads == [
+        "transformer.wte.weight", "transformer.wpe.weight", "transformer.h.0.ln_1.weight",
+        "transformer.h.1.ln_1.weight", "score.weight",
+    ]  # fmt: skip
 
 
 def test_blocks_of_a_tied_gpt2(tmp_path):
