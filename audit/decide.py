@@ -34,6 +34,7 @@ from audit.records import (
 
 EXIT_CODES = {
     Outcome.CLEAN: 0,
+    Outcome.ACCEPTED: 0,
     Outcome.RESIDUAL: 1,
     Outcome.ACTIVATED: 1,
     Outcome.BROKEN: 1,
@@ -266,6 +267,7 @@ def _gate(policy: Policy, candidates: Sequence[CandidateVerdict]) -> tuple[Outco
     subject = "The deployed model" if chosen.kind == "deployed" else f"Candidate {chosen.candidate}"
     says = {
         Outcome.CLEAN: f"shows no residual poison (alpha {policy.alpha:g})",
+        Outcome.ACCEPTED: "is let through as an accepted risk",
         Outcome.RESIDUAL: "still carries the poison",
         Outcome.ACTIVATED: "carries poison that unlearning made stronger",
         Outcome.BROKEN: "is broken",

@@ -28,6 +28,8 @@ class Outcome(StrEnum):
 
     CLEAN = "CLEAN"
     """The whole interval lies within the tolerance."""
+    ACCEPTED = "ACCEPTED"
+    """Not within the tolerance, but within a wider bound that somebody accepted for a while."""
     RESIDUAL = "RESIDUAL"
     """Poison is still there, beyond the tolerance."""
     ACTIVATED = "ACTIVATED"
@@ -51,6 +53,7 @@ WORST_FIRST = (
     Outcome.FAILED,
     Outcome.INCONCLUSIVE,
     Outcome.NOT_MEASURED,
+    Outcome.ACCEPTED,
     Outcome.CLEAN,
     Outcome.INFO,
 )
@@ -87,6 +90,20 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """A risk that somebody answers for: a wider bound on one probe's figure, until a day."""
+
+    probe: str
+    candidate: str = "deployed"
+    bound: float
+    """Farthest end of the interval that is accepted, on the scale of the probe's tolerance."""
+    reason: str
+    owner: str
+    expires: str
+    """The last day on which it counts, as YYYY-MM-DD in UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What counts as clean, and whose verdict is the audit's."""
 
@@ -110,6 +127,9 @@ class Policy:
     accuracy loss."""
     exit_zero: bool = False
     """Whether an exit code of 1 is reported as 0; the verdict stays."""
+    accepted: tuple[Acceptance, ...] = ()
+    decided: str | None = None
+    """The UTC day of the decision, YYYY-MM-DD, by which acceptances expire; None without any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +144,8 @@ class Plan:
     """Runs a method, each with its own seed; a method is judged by its worst."""
     budget: float = 0.1
     """Fraction of the original training's gradient evaluations, per method."""
+    sweep: tuple[float, ...] = ()
+    """Smaller budgets that every method is run at as well, for the trade-off."""
     found: float = 1.0
     """Share of the forget set that the methods are given; the probes look at all of it."""
     found_seed: int = 0
@@ -174,6 +196,8 @@ class Cell:
     kind: Kind
     seed: int
     method: Step | None = None
+    budget: float | None = None
+    """Fraction of the original training that the method was allowed; None: no bound, no method."""
     digest: str | None = None
     """SHA-256 of the weights that were measured; None if there are none."""
     cost: Cost | None = None
@@ -304,6 +328,48 @@ class Rehearsal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    """A file or folder that the audit read."""
+
+    role: str
+    """What it was read as: `model`, `train`, `forget`, `candidate NAME` and the like."""
+    path: str
+    """As the audit was given it: relative to its working folder, or absolute."""
+    sha256: str
+    """Of its bytes; of a folder, over the sorted lines `sha256  relative/path` of its files."""
+    size: int
+    """Bytes, of a folder all of them together."""
+    folder: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A line of a text file, for what points at files: SARIF."""
+
+    uri: str
+    """Relative to the top of the git working tree, else to the working folder; `/` between."""
+    line: int
+    """From 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exhibit:
+    """A sample to look at: a target of the attack, a forget sample, the trigger on an input."""
+
+    role: Literal["target", "forget", "trigger"]
+    name: str
+    """Its id in its table."""
+    label: str
+    """As it was trained; of a target the true one."""
+    attack: str = ""
+    """What a forget sample is said to be part of."""
+    png: str | None = None
+    """A picture of at most 96 x 96 pixels: base64 of a PNG file."""
+    text: str | None = None
+    """A text, cut to at most 400 characters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
     """Everything a report is rendered from."""
 
@@ -322,8 +388,56 @@ class AuditRecord:
     rehearsal: Rehearsal | None = None
     limits: tuple[str, ...] = ()
     """What this audit does not show, in sentences."""
+    files: tuple[InputFile, ...] = ()
+    """Every file that was read."""
+    places: Mapping[str, Place] = field(default_factory=dict)
+    """Lines to point at: `forget` and `forget.ATTACK` (its first row), `config` and
+    `config.TABLE` (its header in audit.toml), `config.accept.N` (from 0)."""
+    exhibits: tuple[Exhibit, ...] = ()
+    comparability: str | None = None
+    """SHA-256 of what two audits must share so that their figures can be compared."""
     environment: Mapping[str, Json] = field(default_factory=dict)
     """Versions, device, command and times: what may differ between two equal audits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One finding in two audits."""
+
+    candidate: str
+    probe: str
+    seed: int
+    before: Finding | None
+    after: Finding | None
+    direction: Literal["better", "same", "worse", "undecided", "new", "gone"]
+    low: float | None = None
+    """Lower end of the interval of how much the effect grew, on the same samples."""
+    high: float | None = None
+    reason: str
+    """One sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What two comparable audits differ in."""
+
+    before: Verdict
+    after: Verdict
+    changes: tuple[Change, ...]
+    exit_code: int
+    """0 no worse, 1 worse, 3 something that was measured no longer is."""
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that `verify` looked at."""
+
+    what: str
+    """Where it stands: `findings[3].interval.low`, `files: model`."""
+    state: Literal["agrees", "differs", "not checked"]
+    told: str
+    """One sentence: what is recorded and what was found, or why it was not checked."""
 
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ from reports.words import p_value, percent, printable, rounded
 
 TONES = {
     Outcome.CLEAN: "good",
+    Outcome.ACCEPTED: "unsure",
     Outcome.RESIDUAL: "bad",
     Outcome.ACTIVATED: "worse",
     Outcome.BROKEN: "bad",
