@@ -165,8 +165,9 @@ METHODS = _options(
     click.option("--methods", metavar="A,B,..", help="Methods to run.  [default: all eight]"),
     click.option(
         "--budget",
-        type=float,
-        help="Share of the original training's gradient evaluations, a method.  [default: 0.1]",
+        metavar="SHARE,..",
+        help="Share of the original training's gradient evaluations, a method; of several, each "
+        "is run and shown.  [default: 0.1]",
     ),
     click.option("--seeds", type=int, help="Runs a method; the worst counts.  [default: 1]"),
     click.option(

@@ -60,7 +60,7 @@ def audit(given: Mapping[str, Any]) -> int:
     if given.get("rehearse"):
         check_size(trial.case)
     plan = _asked_of(plan, trial)
-    names = [step.name for step in plan.methods] + [c.name for c in trial.contenders]
+    names = [job.candidate for job in engine.jobs(plan, trial)]
     check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[*names, "retrained"])
     case, sanity = engine.check_sanity(trial.case, alpha=plan.policy.alpha)
     trial = replace(trial, case=case)
@@ -134,7 +134,10 @@ def unlearn(given: Mapping[str, Any]) -> int:
     file = _unlearned_file(given["output"], trial.case.model)
     step = plan.methods[0]
     model, cost, error = engine.unlearn(
-        trial.case, step, Rng(plan.seed).named(step.name, 0), budget=plan.budget
+        trial.case,
+        step,
+        Rng(plan.seed).named(step.name, 0),
+        budget=None if step.name == "retrain" else plan.budget,
     )
     if model is None:
         raise AuditError(f"{error}. Nothing was written")
@@ -198,6 +201,8 @@ def _read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan
     try:
         settings, tolerances, wrong = _numbers(given)
         problems += wrong
+        shares, wrong = _shares(given["budget"])
+        problems += wrong
         plan = make_plan(
             config,
             methods=listed(given["methods"]),
@@ -205,7 +210,7 @@ def _read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan
             tolerances=tolerances,
             alpha=given.get("alpha"),
             gate=given.get("gate"),
-            budget=given["budget"],
+            budgets=shares,
             seed=given["seed"],
             seeds=given["seeds"],
             found=given.get("found"),
@@ -296,11 +301,23 @@ def _numbers(
     return settings, tolerances, problems
 
 
+def _shares(given: str | float | None) -> tuple[list[float] | None, list[Problem]]:
+    """Return the budgets of `--budget A,B,..`; None where none was given."""
+    if given is None or isinstance(given, float):
+        return (None if given is None else [given]), []
+    values = [parse_number(part) for part in listed(given) or ()]
+    wrong = [str(value) for value in values if isinstance(value, str)]
+    if wrong or not values:
+        what = f"expected numbers such as 0.02,0.1, got {given!r:.60}"
+        return None, [Problem(what, "--budget")]
+    return [float(value) for value in values], []
+
+
 def _candidates(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Path], list[Problem]]:
     problems: list[Problem] = []
     candidates: dict[str, Path] = {}
     for name, path in pairs:
-        if name in candidates or name in RESERVED or name in METHODS:
+        if name in candidates or name in RESERVED or name.partition("@")[0] in METHODS:
             problems.append(
                 Problem(
                     f"the name {name!r} is taken",

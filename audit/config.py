@@ -167,7 +167,10 @@ def _mistyped(table: str, key: str, value: Any) -> str | None:
         expected = "a list of strings"
     elif table == "training":
         return _wrong_recipe(key, value)
-    elif table == "policy.tolerances" or key in ("alpha", "budget", "found"):
+    elif key == "budget":
+        shares = value if isinstance(value, list) and value else [value]
+        ok, expected = all(map(_is_number, shares)), "a number or a list of them"
+    elif table == "policy.tolerances" or key in ("alpha", "found"):
         ok, expected = _is_number(value), "a number"
     elif key in ("seed", "seeds", "found_seed", "max_tokens"):
         ok, expected = isinstance(value, int) and not isinstance(value, bool), "a whole number"

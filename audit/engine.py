@@ -56,6 +56,8 @@ class Job:
     kind: Kind
     seed: int = 0
     method: Step | None = None
+    budget: float | None = None
+    """Fraction of the original training; None: no bound, no method."""
     contender: Contender | None = None
 
 
@@ -90,23 +92,33 @@ def check_sanity(case: Case, *, alpha: float) -> tuple[Case, Sanity]:
 
 
 def jobs(plan: Plan, trial: Trial) -> list[Job]:
-    """List the cells of an audit: deployed, methods by seed, contenders."""
+    """List the cells of an audit: deployed, methods by budget and seed, contenders."""
     found = [Job(candidate="deployed", kind="deployed")]
     for step in plan.methods:
         # Retrained on all but a part of the poison, it is no yardstick of never having seen it.
         reference = step.name == "retrain" and plan.found == 1
-        for seed in range(plan.seeds):
-            found.append(
-                Job(
-                    candidate="retrained" if step.name == "retrain" else step.name,
-                    kind="reference" if reference else "method",
-                    seed=seed,
-                    method=step,
+        for name, budget in _budgets(step, plan):
+            for seed in range(plan.seeds):
+                found.append(
+                    Job(
+                        candidate=name,
+                        kind="reference" if reference else "method",
+                        seed=seed,
+                        method=step,
+                        budget=budget,
+                    )
                 )
-            )
     for contender in trial.contenders:
         found.append(Job(candidate=contender.name, kind=contender.kind, contender=contender))
     return found
+
+
+def _budgets(step: Step, plan: Plan) -> list[tuple[str, float | None]]:
+    """Return (candidate, budget) of one method: its own name at the largest, `NAME@SHARE` below."""
+    if step.name == "retrain":
+        return [("retrained", None)]
+    smaller = [(f"{step.name}@{share:g}", share) for share in plan.sweep]
+    return [(step.name, plan.budget), *smaller]
 
 
 def run(
@@ -176,13 +188,19 @@ def _measure(
     job: Job, case: Case, plan: Plan, references: Sequence[Model], *, allow_pickle: bool
 ) -> tuple[Cell, Model | None]:
     rng = Rng(plan.seed)
-    cell = Cell(candidate=job.candidate, kind=job.kind, seed=job.seed, method=job.method)
+    cell = Cell(
+        candidate=job.candidate,
+        kind=job.kind,
+        seed=job.seed,
+        method=job.method,
+        budget=job.budget,
+    )
     if job.method is not None:
         model, cost, error = unlearn(
             found_part(case, plan),
             job.method,
             rng.named(job.method.name, job.seed),
-            budget=plan.budget,
+            budget=job.budget,
         )
         if model is None:
             return replace(cell, cost=cost, error=error), None
@@ -257,7 +275,7 @@ def explain(
 
 
 def unlearn(
-    case: Case, step: Step, rng: Rng, *, budget: float
+    case: Case, step: Step, rng: Rng, *, budget: float | None
 ) -> tuple[Model | None, Cost, str | None]:
     """Run one method under its budget; a method that diverges or runs out of memory gives no model.
 
@@ -265,13 +283,13 @@ def unlearn(
         case: what the method sees; its recipe knows the epochs.
         step: the method and its parameters.
         rng: the stream of this method and seed.
-        budget: fraction of the original training's gradient evaluations.
+        budget: fraction of the original training's gradient evaluations; None: no bound.
 
     Returns:
         The unlearned model or None, what it cost, and why there is none.
     """
     allowed = None
-    if step.name != "retrain":
+    if budget is not None:
         epochs = case.recipe.epochs
         if epochs is None:
             raise ValueError("a budget needs the recipe's epochs")
@@ -318,7 +336,12 @@ def _keep(model: Model, cell: Cell, path: Path) -> None:
 
 
 def _cell_path(out: Path, job: Job, key: str) -> Path:
-    own = {"job": asdict(job.method) if job.method else None, "seed": job.seed, "key": key}
+    own = {
+        "job": asdict(job.method) if job.method else None,
+        "seed": job.seed,
+        "budget": job.budget,
+        "key": key,
+    }
     if job.contender is not None:
         own["sha256"] = job.contender.sha256
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()

@@ -25,7 +25,7 @@ def make_plan(
     tolerances: Mapping[str, float],
     alpha: float | None,
     gate: str | None,
-    budget: float | None,
+    budgets: Sequence[float] | None,
     seed: int | None,
     seeds: int | None,
     found: float | None = None,
@@ -65,7 +65,7 @@ def make_plan(
         config, problems, tolerances=tolerances, alpha=alpha, gate=gate, exit_zero=exit_zero
     )
     plan_values = {
-        "budget": _within(config, problems, "budget", budget, 0.1, low=0.0, high=1.0),
+        **_budgets(config, problems, budgets),
         "seeds": _within(config, problems, "seeds", seeds, 1, low=0, high=1000),
         "found": _within(config, problems, "found", found, 1.0, low=0.0, high=1.0),
         "found_seed": found_seed if found_seed is not None else config.get("plan", "found_seed", 0),
@@ -100,6 +100,18 @@ def _method_names(
                 Problem(f"unknown method {name!r}", "--methods", did_you_mean(name, METHODS))
             )
     return tuple(dict.fromkeys(names))
+
+
+def _budgets(
+    config: Config, problems: list[Problem], given: Sequence[float] | None
+) -> dict[str, Any]:
+    """Return the largest budget, and the smaller ones as a sweep, largest first."""
+    shares = config.get("plan", "budget", 0.1) if given is None else given
+    every = sorted(set(shares if isinstance(shares, Sequence) else [shares]), reverse=True)
+    for share in every:
+        if not 0 < share <= 1:
+            problems.append(Problem(f"must be above 0 and at most 1, got {share:g}", "--budget"))
+    return {"budget": every[0], "sweep": tuple(every[1:])}
 
 
 def _within(

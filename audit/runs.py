@@ -19,7 +19,7 @@ from audit.records import Json, Plan, Recipe
 def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device: str) -> str:
     """Return the SHA-256 of everything that decides the measurements of an audit.
 
-    Policy, gate, candidates on trial and the list of methods are left out: they choose among
+    Policy, gate, candidates on trial, methods and budgets are left out: they choose among
     measurements, and do not change one. References are not: probes compare with them.
     """
     told = {
@@ -28,7 +28,6 @@ def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device:
         "torch": torch.__version__,
         "device": device,
         "seed": plan.seed,
-        "budget": plan.budget,
         "found": (plan.found, plan.found_seed),
         "probes": [asdict(step) for step in plan.probes],
         "recipe": asdict(recipe),

@@ -67,7 +67,7 @@ def write(folder: Path, text: str) -> Path:
 def plan_of(config, **flags):
     given = {
         "methods": None, "settings": {}, "tolerances": {}, "alpha": None, "gate": None,
-        "budget": None, "seed": None, "seeds": None, "exit_zero": False, **flags,
+        "budgets": None, "seed": None, "seeds": None, "exit_zero": False, **flags,
     }  # fmt: skip
     return plan_room.make_plan(config, **given)
 
@@ -98,10 +98,25 @@ def test_a_plan_from_the_file_alone(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("said", "budget", "sweep"),
+    [("0.05", 0.05, ()), ("[0.02, 0.1, 0.05]", 0.1, (0.05, 0.02)), ("[0.1, 0.1]", 0.1, ())],
+)
+def test_several_budgets_are_the_largest_and_a_sweep(tmp_path, said, budget, sweep):
+    made = plan_of(read_config(write(tmp_path, f"[plan]\nbudget = {said}\n")))
+    assert (made.budget, made.sweep) == (budget, sweep)
+
+
+@pytest.mark.parametrize("said", ["[]", '["0.1"]', '"0.1"', "[0.1, true]", "[[0.1]]"])
+def test_what_is_no_budget_is_refused(tmp_path, said):
+    with pytest.raises(InputError, match="a number or a list of them"):
+        read_config(write(tmp_path, f"[plan]\nbudget = {said}\n"))
+
+
 def test_a_flag_wins_over_the_file(tmp_path):
     made = plan_of(
         read_config(write(tmp_path, FULL)), methods=["scrub", "ssd"], alpha=0.02, gate="deployed",
-        budget=0.1, settings={"scrub": {"alpha": 0.7}, "exposure": {"draws": 8}},
+        budgets=[0.1], settings={"scrub": {"alpha": 0.7}, "exposure": {"draws": 8}},
         tolerances={"gaussian": 0.2},
     )  # fmt: skip
     assert [step.name for step in made.methods] == ["scrub", "ssd"]
@@ -202,7 +217,7 @@ def test_unknown_names_and_parameters_are_refused_all_at_once(tmp_path):
     )
     with pytest.raises(PlanError) as caught:
         plan_of(
-            config, methods=["scrub", "gdd"], budget=1.5, alpha=0.9, seeds=0,
+            config, methods=["scrub", "gdd"], budgets=[1.5], alpha=0.9, seeds=0,
             settings={"scrub": {"alfa": 1.0, "temperature": "hot"}, "ssd": {"alpha": 1.0}},
             tolerances={"gauss": 0.1, "exposure": 0.4},
         )  # fmt: skip

@@ -344,6 +344,9 @@ def test_problems_of_several_files_come_at_once(case, capsys):
         (["--candidate", "clean.safetensors"], "NAME=PATH"),
         (["--device", "abacus"], "abacus"),
         (["--budget", "0"], "budget"),
+        (["--budget", "0.1,nan"], "got nan"),
+        (["--budget", "0.1,a"], "0.02,0.1"),
+        (["--candidate", "gd@0.02=clean.safetensors"], "taken"),
     ],
 )
 def test_impossible_flags_are_exit_2(case, capsys, arguments, said):

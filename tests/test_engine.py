@@ -60,6 +60,24 @@ def parameters(path: str) -> np.ndarray:
     )
 
 
+def test_a_sweep_is_the_same_as_audits_at_each_budget(case):
+    run("--methods", "gd,retrain", "--budget", "0.1,0.5,0.2", "--out", "o")
+    record = record_in("o")
+    assert (record.plan.budget, record.plan.sweep) == (0.5, (0.2, 0.1))
+    told = [(c.candidate, c.budget) for c in record.cells]
+    assert told == [
+        ("deployed", None), ("gd", 0.5), ("gd@0.2", 0.2), ("gd@0.1", 0.1), ("retrained", None)
+    ]  # fmt: skip
+    for name, budget in (("gd", "0.5"), ("gd@0.2", "0.2"), ("gd@0.1", "0.1")):
+        run("--methods", "gd", "--budget", budget, "--out", f"alone{budget}")
+        alone = cell(record_in(f"alone{budget}"), "gd")
+        swept = cell(record, name)
+        assert swept.digest == alone.digest
+        assert swept.measurements == alone.measurements
+        assert swept.cost.allowed == alone.cost.allowed
+    assert cell(record, "retrained").cost.allowed is None
+
+
 def test_movement_is_that_of_the_weights_on_disk(case):
     run("--methods", "gd,eu_k", "--reference", "clean.safetensors", "--keep", "--out", "o")
     record = record_in("o")

@@ -49,7 +49,7 @@ def trial(tmp_path_factory):
 def plan_of(*methods: str, tolerances=WIDE):
     return make_plan(
         Config(), methods=methods, settings={}, tolerances=tolerances, alpha=None,
-        gate="any-method", budget=0.1, seed=3, seeds=None, exit_zero=False,
+        gate="any-method", budgets=[0.1], seed=3, seeds=None, exit_zero=False,
     )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def trial(made):
 def plan_of(*methods):
     return make_plan(
         Config(), methods=methods, settings={}, tolerances={}, alpha=None, gate="any-method",
-        budget=0.1, seed=3, seeds=None, exit_zero=False,
+        budgets=[0.1], seed=3, seeds=None, exit_zero=False,
     )  # fmt: skip
 
 

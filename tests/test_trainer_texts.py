@@ -478,7 +478,7 @@ def test_what_is_kept_reads_as_a_model(case):
     )  # fmt: skip
     trial = load_trial(sources, recipe=Recipe(**RECIPE), device="cpu")
     plan = make_plan(Config(), methods=("gd", "retrain"), settings={}, tolerances={}, alpha=None,
-                     gate=None, budget=0.5, seed=0, seeds=2, exit_zero=False)  # fmt: skip
+                     gate=None, budgets=[0.5], seed=0, seeds=2, exit_zero=False)  # fmt: skip
     plan = replace(plan, probes=())
     cells = engine.run(trial, plan, case / "o", key="k", keep=True)
     names = ("gd", "gd-1", "retrained", "retrained-1")
