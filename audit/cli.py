@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from audit.errors import AuditError, InputError, PlanError, Problem
+from audit.errors import AuditError, InputError, PlanError, Problem, did_you_mean
 
 INTERRUPTED = 130
 
@@ -72,6 +72,27 @@ def _pairs(
     return tuple(found)
 
 
+def _formats(_: click.Context, __: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
+    if not given:
+        return ()
+    from reports.formats import FORMATS
+
+    names = tuple(dict.fromkeys(n.strip() for text in given for n in text.split(",") if n.strip()))
+    if unknown := [name for name in names if name not in FORMATS]:
+        hints = " ".join(did_you_mean(name, FORMATS) for name in unknown)
+        raise click.BadParameter(f"no format is named {', '.join(unknown)}. {hints}")
+    return names
+
+
+FORMAT = click.option(
+    "--format",
+    "-f",
+    "formats",
+    multiple=True,
+    callback=_formats,
+    metavar="F,..",
+    help="junit, sarif, markdown, in-toto, cyclonedx, html, json.",
+)
 PATH = click.Path(path_type=Path)
 
 
@@ -158,6 +179,7 @@ JUDGING = _options(
         help="A parameter of a method or probe, such as scrub.alpha=0.5.",
     ),
     click.option("--out", type=PATH, help="Run directory.  [default: audit-UTC, or one to resume]"),
+    FORMAT,
     click.option("--exit-zero", is_flag=True, help="Report exit code 1 as 0, and nothing else."),
     click.option("--quiet", "-q", is_flag=True, help="No progress on stderr."),
 )

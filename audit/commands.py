@@ -42,9 +42,10 @@ from audit.records import (
     to_json,
 )
 from audit.rehearsal import check_size, rehearse
-from audit.rendering import show, write_reports
+from audit.rendering import clear_reports, show, write_reports
 from audit.seeds import Rng
 from audit.trial import Sources, Trial, load_trial
+from reports.formats import FORMATS
 
 RESERVED = ("deployed", "any-method", "retrained")
 
@@ -67,6 +68,7 @@ def audit(given: Mapping[str, Any]) -> int:
     reporter.say(_introduction(trial, sanity))
     key = runs.fingerprint(plan, recipe, trial.subject, device.type)
     out = runs.open_run(given["out"], key, started=started.strftime("%Y%m%dT%H%M%SZ"))
+    clear_reports(out)
     cells: tuple[Cell, ...] = ()
     why: tuple[Finding, ...] = ()
     rehearsal: Rehearsal | None = None
@@ -109,8 +111,8 @@ def audit(given: Mapping[str, Any]) -> int:
     )
     # What is rendered is what was stored: whoever reads report.json sees the same.
     record = from_json(AuditRecord, to_json(record))
-    write_reports(record, out)
-    reporter.say(f"Report: {out / 'report.html'} and {out / 'report.json'}")
+    formats = write_reports(record, out, formats=given["formats"])
+    reporter.say(f"Report: {', '.join(str(out / FORMATS[name].file) for name in formats)}")
     show(record)
     return record.verdict.exit_code
 

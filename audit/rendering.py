@@ -1,24 +1,39 @@
-"""From a record to what people and machines read: terminal, report.json, report.html. No torch."""
+"""From a record to what people and machines read: terminal, and the files of a report. No torch."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
 from audit.errors import InputError, Problem
 from audit.files import write_atomically
-from audit.records import AuditRecord, from_json, to_json
-from reports.html import render_html
+from audit.records import AuditRecord, from_json
+from reports.formats import FORMATS
 from reports.terminal import render_terminal
 
+ALWAYS = ("html", "json")
+"""What every audit writes; report.json last: where it is, the audit is complete."""
 
-def write_reports(record: AuditRecord, out: Path) -> None:
-    """Write report.html, then report.json: where the JSON is, the audit is complete."""
-    write_atomically(out / "report.html", render_html(record))
-    write_atomically(out / "report.json", to_json(record))
+
+def write_reports(
+    record: AuditRecord, out: Path, *, formats: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Write a report in the formats asked for and in `ALWAYS`; return the names of all of them."""
+    names = (*(name for name in formats if name not in ALWAYS), *ALWAYS)
+    for name in names:
+        write_atomically(out / FORMATS[name].file, FORMATS[name].render(record))
+    return names
+
+
+def clear_reports(out: Path) -> None:
+    """Remove an earlier report: what is absent is seen, what is stale is not."""
+    for each in FORMATS.values():
+        (out / each.file).unlink(missing_ok=True)
 
 
 class _Stdout(Console):
@@ -27,14 +42,29 @@ class _Stdout(Console):
         raise BrokenPipeError
 
 
-def show(record: AuditRecord) -> None:
-    """Print the table and the verdict on stdout; a closed pipe changes no exit code."""
+@contextmanager
+def on_stdout() -> Iterator[Console]:
+    """Give a console on stdout; a closed pipe changes no exit code."""
     try:
-        render_terminal(record, console=_Stdout(highlight=False))
+        yield _Stdout(highlight=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def show(record: AuditRecord) -> None:
+    """Print the table and the verdict on stdout."""
+    with on_stdout() as console:
+        render_terminal(record, console=console)
+
+
+def print_whole(text: str) -> None:
+    """Write a file's text to stdout, as UTF-8 whatever the terminal's encoding is."""
+    with on_stdout():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8"))
+        sys.stdout.buffer.flush()
 
 
 def render_again(path: Path, html: Path | None) -> int:
@@ -46,5 +76,5 @@ def render_again(path: Path, html: Path | None) -> int:
     if html is None:
         show(record)
     else:
-        write_atomically(html, render_html(record))
+        write_atomically(html, FORMATS["html"].render(record))
     return record.verdict.exit_code

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from audit.records import AuditRecord, to_json
-from reports.html import render_html
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +19,14 @@ class Format:
     """Whom it is for, in a few words."""
 
 
+def _html(record: AuditRecord) -> str:
+    # Only the page needs matplotlib, which takes long to import and may be missing elsewhere.
+    from reports.html import render_html
+
+    return render_html(record)
+
+
 FORMATS: Mapping[str, Format] = {
     "json": Format(file="report.json", render=to_json, what="everything, by report.schema.json"),
-    "html": Format(file="report.html", render=render_html, what="one page, for people"),
+    "html": Format(file="report.html", render=_html, what="one page, for people"),
 }
