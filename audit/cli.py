@@ -79,8 +79,8 @@ def _formats(_: click.Context, __: click.Parameter, given: Sequence[str]) -> tup
 
     names = tuple(dict.fromkeys(n.strip() for text in given for n in text.split(",") if n.strip()))
     if unknown := [name for name in names if name not in FORMATS]:
-        hints = " ".join(did_you_mean(name, FORMATS) for name in unknown)
-        raise click.BadParameter(f"no format is named {', '.join(unknown)}. {hints}")
+        hints = dict.fromkeys(did_you_mean(name, FORMATS) for name in unknown)
+        raise click.BadParameter(f"no format is named {', '.join(unknown)}. {' '.join(hints)}")
     return names
 
 
