@@ -23,6 +23,7 @@ from audit import stats, training
 from audit.case import Answers, Case
 from audit.errors import DivergedError
 from audit.files import write_atomically
+from audit.honesty import believed, distrust
 from audit.hypotheses import ask
 from audit.hypotheses.diagnosis import method_diagnosis
 from audit.hypotheses.movement import movement
@@ -213,9 +214,12 @@ def _measure(
         moved = movement(model, case.model, references)
         cell = replace(cell, movement={**moved, "sentence": method_diagnosis(moved)})
     start = time.perf_counter()
+    doubt = distrust(model, case.test, rng.named("honesty"))
     # The probes' draws do not depend on the candidate: all are measured against the same noise.
     measurements = tuple(
-        PROBES[step.name].run(model, case, rng.named("probe", step.name), **step.params)
+        believed(
+            PROBES[step.name].run(model, case, rng.named("probe", step.name), **step.params), doubt
+        )
         for step in plan.probes
     )
     seen = replace(

@@ -170,9 +170,9 @@ def test_unlearn_writes_a_checkpoint_that_can_be_judged(case, capsys):
 
 def test_a_repair_that_changed_nothing_is_called_out(case):
     shutil.copy(case / "model.safetensors", case / "copy.safetensors")
-    run("--candidate", "mine=copy.safetensors", "--methods", "ssd", "--out", "o")
+    run("--reference", "copy.safetensors", "--methods", "ssd", "--out", "o")
     limits = record_in(case / "o").limits
-    assert "mine is bit for bit the deployed model." in limits
+    assert "copy is bit for bit the deployed model." in limits
     assert "ssd is bit for bit the deployed model." in limits  # 30 of 90 are to be forgotten
     assert any("the ratio is at most 3." in limit for limit in limits)
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = [
     "errors", "files", "records", "stats", "rates", "growth", "seeds", "provenance", "places",
     "models", "data", "config", "policy", "case", "trial", "exhibits", "training", "methods",
-    "attacks", "probes", "hypotheses", "plan", "runs", "engine", "details", "judge", "decide",
+    "attacks", "probes", "honesty", "hypotheses", "plan", "runs", "engine", "details", "judge", "decide",
     "decide_rehearsal", "redeciding", "comparing", "verifying", "rehearsal", "rendering",
     "progress", "commands", "planter", "trainer", "starting", "cli",
 ]  # fmt: skip

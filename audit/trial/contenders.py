@@ -31,13 +31,20 @@ def read_contenders(
     for name, path in sources.candidates.items():
         kinds.append((name, "candidate", path))
     contenders = []
+    deployed = None if loaded is None else loaded.model.digest()
     for name, kind, path in kinds:
         if loaded is None:
             continue
         try:
-            _, sha256 = load_like(loaded.model, path, allow_pickle=sources.allow_pickle)
+            model, sha256 = load_like(loaded.model, path, allow_pickle=sources.allow_pickle)
         except InputError as error:
             found.extend(error.problems)
+            continue
+        # A reference may be the model on trial: somebody audits the reference.
+        if kind == "candidate" and model.digest() == deployed:
+            what = f"is bit for bit the deployed model, {sources.model}: it was not unlearned"
+            fix = "Give the checkpoint that was, or leave it out"
+            found.append(Problem(what, f"--candidate {name}={path}", fix))
             continue
         contenders.append(Contender(name=name, kind=kind, path=path, sha256=sha256))
     return tuple(contenders)
