@@ -45,6 +45,9 @@ def invoke(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nInterrupted. What is complete is kept: run the same command again.", err=True)
         return INTERRUPTED
+    except OSError as error:
+        _complain_of_disk(error)
+        return 4
     except Exception:  # a crash must never look like a verdict
         traceback.print_exc()
         click.echo("poison-audit itself failed; this says nothing about the model.", err=True)
@@ -52,12 +55,25 @@ def invoke(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _complain_of_disk(error: OSError) -> None:
+    where = f" ({error.filename})" if error.filename else ""
+    reason = error.strerror or str(error)
+    text = (
+        f"poison-audit: {reason}{where}. This says nothing about the model. What is complete is "
+        "kept: put it right, and run the same command again."
+    )
+    click.echo(_printable(text), err=True)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
 def _complain(problems: Sequence[Problem]) -> None:
     many = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
     click.echo(f"poison-audit: {many}; nothing was done.", err=True)
     for problem in problems:
-        text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(problem))
-        click.echo(f"  - {text}", err=True)
+        click.echo(f"  - {_printable(str(problem))}", err=True)
 
 
 def _pairs(

@@ -67,54 +67,58 @@ def audit(given: Mapping[str, Any]) -> int:
     trial = replace(trial, case=case)
     reporter.say(_introduction(trial, sanity))
     key = runs.fingerprint(plan, recipe, trial.subject, device.type)
-    out = runs.open_run(given["out"], key, started=started.strftime("%Y%m%dT%H%M%SZ"))
-    clear_reports(out)
-    cells: tuple[Cell, ...] = ()
-    why: tuple[Finding, ...] = ()
-    rehearsal: Rehearsal | None = None
-    if sanity.works:
-        with reporter.cells() as report:
-            cells = engine.run(
-                trial,
-                plan,
-                out,
-                key=key,
-                keep=given["keep"],
-                allow_pickle=sources.allow_pickle,
-                report=report,
-            )
-        if plan.hypotheses:
-            with reporter.stage("Asking why: how far, and in which direction, the poison moved it"):
-                why = engine.explain(trial, plan, out, key=key, allow_pickle=sources.allow_pickle)
-        if given.get("rehearse"):
-            reporter.say("Rehearsal: the methods on a copy with canaries of its own.")
-            with reporter.cells() as report:
-                rehearsal = rehearse(
-                    trial, plan, out, key=key, sigma=given["rehearse_sigma"], report=report
-                )
-    decision = decide(plan, sanity, cells, attacks=trial.subject["attacks"])
-    subject = {**trial.subject, "found_size": engine.found_size(plan, len(trial.case.forget))}
-    record = AuditRecord(
-        schema_version=SCHEMA_VERSION,
-        tool_version=version("poison-audit"),
-        plan=plan,
-        recipe=recipe,
-        subject=subject,
-        sanity=sanity,
-        cells=cells,
-        findings=(*decision.findings, *why),
-        verdict=decision.verdict,
-        diagnosis=diagnosis(*why) if why else None,
-        rehearsal=rehearsal,
-        limits=(*trial.limits, *_limits(plan, trial, cells)),
-        environment=_environment(device, config, started, time.perf_counter() - clock),
-    )
-    # What is rendered is what was stored: whoever reads report.json sees the same.
-    record = from_json(AuditRecord, to_json(record))
-    formats = write_reports(record, out, formats=given["formats"])
+    stamp = started.strftime("%Y%m%dT%H%M%SZ")
+    with runs.open_run(given["out"], key, started=stamp) as out:
+        clear_reports(out)
+        cells, why, rehearsal = (
+            _measured(given, trial, plan, out, key=key, reporter=reporter)
+            if sanity.works
+            else ((), (), None)
+        )
+        decision = decide(plan, sanity, cells, attacks=trial.subject["attacks"])
+        found_size = engine.found_size(plan, len(trial.case.forget))
+        record = AuditRecord(
+            schema_version=SCHEMA_VERSION,
+            tool_version=version("poison-audit"),
+            plan=plan,
+            recipe=recipe,
+            subject={**trial.subject, "found_size": found_size},
+            sanity=sanity,
+            cells=cells,
+            findings=(*decision.findings, *why),
+            verdict=decision.verdict,
+            diagnosis=diagnosis(*why) if why else None,
+            rehearsal=rehearsal,
+            limits=(*trial.limits, *_limits(plan, trial, cells)),
+            environment=_environment(device, config, started, time.perf_counter() - clock),
+        )
+        # What is rendered is what was stored: whoever reads report.json sees the same.
+        record = from_json(AuditRecord, to_json(record))
+        formats = write_reports(record, out, formats=given["formats"])
     reporter.say(f"Report: {', '.join(str(out / FORMATS[name].file) for name in formats)}")
     show(record)
     return record.verdict.exit_code
+
+
+def _measured(
+    given: Mapping[str, Any], trial: Trial, plan: Plan, out: Path, *, key: str, reporter: Reporter
+) -> tuple[tuple[Cell, ...], tuple[Finding, ...], Rehearsal | None]:
+    """Return the cells, what was found about why, and the rehearsal, as far as they are asked."""
+    pickles: bool = given["allow_pickle"]
+    with reporter.cells() as report:
+        cells = engine.run(
+            trial, plan, out, key=key, keep=given["keep"], allow_pickle=pickles, report=report
+        )
+    why: tuple[Finding, ...] = ()
+    if plan.hypotheses:
+        with reporter.stage("Asking why: how far, and in which direction, the poison moved it"):
+            why = engine.explain(trial, plan, out, key=key, allow_pickle=pickles)
+    if not given.get("rehearse"):
+        return cells, why, None
+    reporter.say("Rehearsal: the methods on a copy with canaries of its own.")
+    with reporter.cells() as report:
+        sigma = given["rehearse_sigma"]
+        return cells, why, rehearse(trial, plan, out, key=key, sigma=sigma, report=report)
 
 
 def _asked_of(plan: Plan, trial: Trial) -> Plan:

@@ -21,7 +21,7 @@ import torch
 
 from audit import stats, training
 from audit.case import Answers, Case
-from audit.errors import DivergedError
+from audit.errors import DivergedError, InputError
 from audit.files import write_atomically
 from audit.honesty import believed, distrust
 from audit.hypotheses import ask
@@ -72,6 +72,8 @@ class Progress:
     cell: Cell | None = None
     """None when the job starts."""
     resumed: bool = False
+    damaged: bool = False
+    """Whether the cell lay there, and could not be read."""
 
 
 def check_sanity(case: Case, *, alpha: float) -> tuple[Case, Sanity]:
@@ -149,10 +151,10 @@ def run(
     cells = []
     for place, job in enumerate(todo):
         path = _cell_path(out, job, key)
-        cell = _stored(path)
+        cell, damaged = _stored(path)
         kept = _model_path(out, job, case.model)
         if cell is None or (keep and job.method and not kept.exists()):
-            report(Progress(job=job, done=place, total=len(todo)))
+            report(Progress(job=job, done=place, total=len(todo), damaged=damaged))
             cell, model = _measure(job, case, plan, references, allow_pickle=allow_pickle)
             if keep and job.method and model is not None:
                 _keep(model, cell, kept)
@@ -264,8 +266,8 @@ def explain(
         try:
             findings.append(from_json(Finding, path.read_text("utf-8"), where=str(path)))
             continue
-        except FileNotFoundError:
-            pass
+        except (FileNotFoundError, UnicodeDecodeError, InputError):
+            pass  # absent or damaged: it is asked again
         if references is None:
             references = load_references(trial, allow_pickle=allow_pickle)
         rng = Rng(plan.seed).named("hypothesis", step.name)
@@ -363,8 +365,11 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:60]
 
 
-def _stored(path: Path) -> Cell | None:
+def _stored(path: Path) -> tuple[Cell | None, bool]:
+    """Return the cell that lies there, and whether what lies there is damaged."""
     try:
-        return from_json(Cell, path.read_text(encoding="utf-8"), where=str(path))
+        return from_json(Cell, path.read_text(encoding="utf-8"), where=str(path)), False
     except FileNotFoundError:
-        return None
+        return None, False
+    except (UnicodeDecodeError, InputError):
+        return None, True

@@ -55,6 +55,8 @@ class Reporter:
             def report(progress: engine.Progress) -> None:
                 name = _named(progress.job)
                 bar.update(task, description=name, completed=progress.done, total=progress.total)
+                if progress.damaged:
+                    self.say(f"{name}: what lay in the run directory is damaged, so it is redone.")
                 if progress.cell is not None:
                     self._console.print(Text(_told(progress, name)))
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 import torch
 
 from audit.errors import InputError, Problem
-from audit.files import write_atomically
+from audit.files import remove_partials, write_atomically
 from audit.records import Json, Plan, Recipe
 
 
@@ -68,8 +72,12 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def open_run(out: Path | None, key: str, *, started: str) -> Path:
-    """Return the run directory: the one named, an unfinished one of the same audit, or a new one.
+@contextmanager
+def open_run(out: Path | None, key: str, *, started: str) -> Iterator[Path]:
+    """Give the run directory: the one named, an unfinished one of the same audit, or a new one.
+
+    It is locked while the context lasts; the system lifts the lock of a process that is killed,
+    and what such a process had half written is removed.
 
     Args:
         out: `--out`, or None.
@@ -77,10 +85,56 @@ def open_run(out: Path | None, key: str, *, started: str) -> Path:
         started: UTC time for the name of a new directory.
 
     Raises:
-        InputError: `out` holds another audit, or is no folder that can be written.
+        InputError: `out` holds another audit, is used by another process, or is no folder that can
+            be written.
     """
     if out is None:
         out = next(_unfinished(key), Path(f"audit-{started}"))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = _lock(out)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    if lock is None:
+        what = f"is in use by another audit (process {_holder(out)})"
+        raise InputError(Problem(what, str(out), "Wait for it, or choose another --out"))
+    with lock:
+        for folder in (out, out / "cells", out / "models", out / "rehearsal" / "cells"):
+            remove_partials(folder)
+        _mark(out, key)
+        yield out
+
+
+def _lock(out: Path) -> IO[str] | None:
+    """Return the open, locked file of a run directory; None if another process holds it."""
+    file = (out / "lock").open("a+", encoding="ascii")
+    try:
+        import fcntl
+    except ImportError:  # no such lock on this system: whoever runs two audits takes two folders
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return None
+        raise
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _holder(out: Path) -> str:
+    return (out / "lock").read_text(encoding="ascii", errors="replace").strip()[:20] or "unknown"
+
+
+def _unwritable(out: Path, error: OSError) -> InputError:
+    what = f"cannot be written ({error.strerror})"
+    return InputError(Problem(what, str(out), "Choose another --out"))
+
+
+def _mark(out: Path, key: str) -> None:
     marker = out / "run.json"
     try:
         if marker.exists() and marker.read_text("utf-8", errors="replace") != _marked(key):
@@ -88,9 +142,7 @@ def open_run(out: Path | None, key: str, *, started: str) -> Path:
             raise InputError(Problem(what, str(out), "Choose another --out"))
         write_atomically(marker, _marked(key))
     except OSError as error:
-        what = f"cannot be written ({error.strerror})"
-        raise InputError(Problem(what, str(out), "Choose another --out")) from error
-    return out
+        raise _unwritable(out, error) from error
 
 
 def _marked(key: str) -> str:
@@ -100,5 +152,16 @@ def _marked(key: str) -> str:
 def _unfinished(key: str) -> Iterator[Path]:
     for marker in sorted(Path().glob("audit-*/run.json"), reverse=True):
         same = marker.read_text(encoding="utf-8", errors="replace") == _marked(key)
-        if same and not (marker.parent / "report.json").exists():
+        if same and not (marker.parent / "report.json").exists() and _free(marker.parent):
             yield marker.parent
+
+
+def _free(out: Path) -> bool:
+    try:
+        lock = _lock(out)
+    except OSError:
+        return False
+    if lock is None:
+        return False
+    lock.close()
+    return True

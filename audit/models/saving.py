@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from audit.files import written_whole
 from audit.models.beside import files_beside, write_beside
 from audit.models.model import Model
 from audit.models.normalization import NORMALIZE_KEY
@@ -60,15 +60,10 @@ def save_model(
     content = memoryview(safetensors.torch.save(tensors, metadata))
     size = int.from_bytes(content[:8], "little")
     header = _ordered_header(bytes(content[8 : 8 + size]))
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(len(header).to_bytes(8, "little"))
-            stream.write(header)
-            stream.write(content[8 + size :])
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole(path) as partial, partial.open("wb") as stream:
+        stream.write(len(header).to_bytes(8, "little"))
+        stream.write(header)
+        stream.write(content[8 + size :])
 
 
 def _untied(state: Mapping[str, Tensor], tied: Collection[str]) -> list[str]:

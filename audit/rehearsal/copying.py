@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.case import Case
-from audit.errors import DivergedError
+from audit.errors import DivergedError, InputError
 from audit.files import write_atomically
 from audit.models.checkpoint import load_like, save_model
 from audit.models.model import Model
@@ -123,16 +123,19 @@ def stored_copy(like: Model, folder: Path, key: str) -> Copy | None:
     path = folder / "copy.safetensors"
     if not (path.exists() and (folder / "copy.json").exists()):
         return None
-    told: Mapping[str, Json] = json.loads((folder / "copy.json").read_text(encoding="utf-8"))
-    if told["key"] != key:
-        return None
-    model, _ = load_like(like, path)
-    if model.digest() != told["digest"]:
-        return None
-    return Copy(
-        model=model,
-        epochs=told["epochs"],
-        loss=told["loss"],
-        held=told["held"],
-        broken=told["broken"],
-    )
+    try:
+        told: Mapping[str, Json] = json.loads((folder / "copy.json").read_text(encoding="utf-8"))
+        if told["key"] != key:
+            return None
+        model, _ = load_like(like, path)
+        if model.digest() != told["digest"]:
+            return None
+        return Copy(
+            model=model,
+            epochs=told["epochs"],
+            loss=told["loss"],
+            held=told["held"],
+            broken=told["broken"],
+        )
+    except (ValueError, LookupError, TypeError, InputError):
+        return None  # damaged: it is trained again

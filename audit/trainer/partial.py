@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -15,6 +14,7 @@ import safetensors.torch
 import torch
 
 from audit import runs
+from audit.files import written_whole
 from audit.trainer.job import Job, stated
 from audit.training import Snapshot, Watch
 
@@ -60,14 +60,10 @@ def saver(path: Path, key: str) -> Watch:
 
 def write_partial(path: Path, key: str, snapshot: Snapshot) -> None:
     """Write a snapshot as safetensors; a reader finds the file whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     tensors = {name: tensor.contiguous() for name, tensor in snapshot.tensors.items()}
-    try:
-        metadata = {"fingerprint": key, "step": str(snapshot.step)}
-        safetensors.torch.save_file(tensors, beside, metadata)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    metadata = {"fingerprint": key, "step": str(snapshot.step)}
+    with written_whole(path) as beside:
+        beside.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
 def read_partial(path: Path, key: str) -> tuple[Snapshot | None, str]:
