@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from audit.records import AuditRecord, to_json
+from reports.junit import render_junit
+from reports.sarif import render_sarif
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,4 +31,6 @@ def _html(record: AuditRecord) -> str:
 FORMATS: Mapping[str, Format] = {
     "json": Format(file="report.json", render=to_json, what="everything, by report.schema.json"),
     "html": Format(file="report.html", render=_html, what="one page, for people"),
+    "junit": Format(file="report.junit.xml", render=render_junit, what="a case a probe, for CI"),
+    "sarif": Format(file="report.sarif", render=render_sarif, what="results, for code scanning"),
 }
