@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -452,11 +453,22 @@ def to_json(record: Any) -> str:
 def from_json(cls: type[T], text: str, *, where: str = "report.json") -> T:
     """Read a record back; InputError names the key that is unknown, missing or mistyped."""
     try:
-        plain = json.loads(text)
+        plain = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        result: T = _read(cls, plain, where)
     except (ValueError, RecursionError) as error:
         raise InputError(Problem(f"not JSON ({error})", where)) from error
-    result: T = _read(cls, plain, where)
     return result
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.20} is beyond any float")
+    return value
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
@@ -482,7 +494,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         known = [member.value for member in kind]
         return kind(_check(value in known, value, where, f"one of {', '.join(known)}"))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(_check(abs(value) < 2**1000, value, where, "a number"))
     fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     return _check(fits, value, where, f"of type {kind.__name__}")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -22,15 +24,24 @@ BRIGHTEST = 8.0
 
 # What NumPy and zipfile raise on damaged, truncated, encrypted or pickled content.
 _DAMAGED = (
-    ValueError,
+    ArithmeticError,
     EOFError,
     KeyError,
-    RuntimeError,
     MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
     struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
+MOST_BYTES = 1 << 30
+"""Arrays of more bytes than this are inflated only if they are packed no tighter than pictures."""
+TIGHTEST = 100
+"""Times that a member may be larger than its packed bytes: pictures pack hardly tenfold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +92,8 @@ def _load(path: Path, where: str) -> Mapping[str, NDArray[Any]]:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError(Problem("one array, not an .npz of x and y", where))
+            if archive.zip is not None and (problem := _bomb(archive.zip, where)):
+                raise InputError(problem)
             missing = [name for name in ("x", "y") if name not in archive]
             if missing:
                 raise InputError(
@@ -95,6 +108,16 @@ def _load(path: Path, where: str) -> Mapping[str, NDArray[Any]]:
     except _DAMAGED as error:
         what = f"not a readable .npz ({str(error) or type(error).__name__})"
         raise InputError(Problem(what, where, "Pickled objects are never read.")) from error
+
+
+def _bomb(archive: zipfile.ZipFile, where: str) -> Problem | None:
+    """Return the problem of a small file that would fill the memory once it is inflated."""
+    members = archive.infolist()
+    size, packed = (sum(getattr(m, key) for m in members) for key in ("file_size", "compress_size"))
+    if size <= max(MOST_BYTES, TIGHTEST * packed):
+        return None
+    what = f"would be {size / 2**30:,.0f} GiB once inflated, {size / max(1, packed):,.0f} times"
+    return Problem(f"{what} the file", where, "Store it by numpy.savez, uncompressed.")
 
 
 def _hint(name: str, present: list[str]) -> str:

@@ -213,8 +213,9 @@ def _list_files(
     problems: Sequence[Problem] = (),
 ) -> _Listing:
     inside = encoded or [None] * len(paths)
+    root = folder.resolve()
     refusals = [
-        _refusal(path) if picture is None else ""
+        _refusal(path, folder, root) if picture is None else ""
         for path, picture in zip(paths, inside, strict=True)
     ]
     refused = [
@@ -234,14 +235,22 @@ def _list_files(
     )
 
 
-def _refusal(path: str) -> str:
+def _refusal(path: str, folder: Path, root: Path) -> str:
     # Windows' rules see every anchor and both separators, wherever the table was written.
     parsed = PureWindowsPath(path)
     if not path:
         return "the path is empty"
     if parsed.anchor or ".." in parsed.parts:
         return f"the path {path!r} leaves the table's folder"
-    return ""
+    try:
+        real = (folder / path).resolve()
+        # A pipe or a device has no end that reading it would come to.
+        strange = real.exists() and not real.is_file()
+    except (OSError, ValueError, RuntimeError) as error:
+        return f"the path {path!r:.80} cannot be followed ({error!s:.80})"
+    if not real.is_relative_to(root):
+        return f"the path {path!r} is a link that leaves the table's folder"
+    return f"the path {path!r} is no file" if strange else ""
 
 
 def wrong_ids(ids: Sequence[str], places: Sequence[str], where: str) -> list[Problem]:

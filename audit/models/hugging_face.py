@@ -20,6 +20,9 @@ PREFIX = "transformers:"
 ADAPTER = "adapter_config.json"
 """What a folder holds where its weights are only a part of a network."""
 
+MOST_LAYERS = 1000
+"""Largest number of layers that config.json may ask for."""
+
 
 def offline() -> None:
     """Switch the model hub off for this process, whether or not its client is imported yet."""
@@ -91,13 +94,42 @@ def build_classifier(config: Any, *, where: str, auto: str, kind: str) -> nn.Mod
     import transformers
 
     chooser: Any = getattr(transformers, auto)
+    _check_layers(config, where)
     try:
         with quiet():
-            module = chooser.from_config(config, trust_remote_code=False)
+            with torch.device("meta"):
+                size = sum(p.numel() for p in _built(chooser, config).parameters())
+            _check_memory(size, where)
+            module = _built(chooser, config)
     except _damage() as error:
         what = f"describes no {kind} that can be built ({in_short(error)})"
         raise InputError(Problem(what, where, "Use --arch or --factory.")) from error
     return _returning_logits(module)
+
+
+def _built(chooser: Any, config: Any) -> nn.Module:
+    module: nn.Module = chooser.from_config(config, trust_remote_code=False)
+    return module
+
+
+def _check_layers(config: Any, where: str) -> None:
+    """Refuse a number of layers that would take hours to build, even without memory for weights."""
+    for key, value in config.to_dict().items():
+        counts = value if isinstance(value, list) else [value]
+        many = [n for n in counts if isinstance(n, int) and not -MOST_LAYERS <= n <= MOST_LAYERS]
+        if many and ("layer" in key or "depth" in key):
+            what = f"{key} is {many[0]!s:.20}, and no network has more than {MOST_LAYERS:,} layers"
+            raise InputError(Problem(what, where, "Is the file damaged?"))
+
+
+def _check_memory(size: int, where: str) -> None:
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    if 4 * size > here:
+        what = (
+            f"describes a network of {size:,} parameters, {4 * size / 2**30:,.0f} GiB in float32, "
+            f"and half of this machine's memory is {here / 2**30:,.0f} GiB"
+        )
+        raise InputError(Problem(what, where, "Is the file damaged? Else use a larger machine."))
 
 
 def load_classifier(

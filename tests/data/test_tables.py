@@ -1,4 +1,5 @@
 import io
+import os
 import random
 import sys
 import zipfile
@@ -58,6 +59,45 @@ def assert_colour(samples, order=(0, 1, 2, 3)):
 
 
 # --- csv -----------------------------------------------------------------------------------------
+
+
+def test_links_and_pipes_are_not_followed_out_of_the_folder(tmp_path):
+    outside = save(tmp_path / "outside.png", GRAY[0])
+    here = tmp_path / "here"
+    save(here / "inner" / "a.png", GRAY[0])
+    (here / "b.png").symlink_to(here / "inner" / "a.png")  # stays inside
+    (here / "c.png").symlink_to(outside)
+    (here / "d.png").symlink_to("d.png")
+    (here / "e").symlink_to(tmp_path)
+    os.mkfifo(here / "f.png")
+    rows = ["inner/a.png", "b.png", "c.png", "d.png", "e/outside.png", "f.png", "inner"]
+    table = here / "t.csv"
+    table.write_text("path,label\n" + "".join(f"{name},0\n" for name in rows), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        read_table(table)
+    told = str(caught.value)
+    assert "row 4: the path 'c.png' is a link that leaves the table's folder" in told
+    assert "row 5: the path 'd.png'" in told
+    assert "row 6: the path 'e/outside.png' is a link that leaves the table's folder" in told
+    assert "row 7: the path 'f.png' is no file" in told
+    assert "row 8: the path 'inner' is no file" in told
+    assert "row 2" not in told
+    assert "row 3" not in told
+
+
+def test_a_bomb_is_not_inflated(tmp_path):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("x.npy", "w", force_zip64=True) as member:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (9, 8, 8)}
+            np.lib.format.write_array_header_1_0(member, header)
+            for _ in range(1100):
+                member.write(bytes(1 << 20))
+        archive.writestr("y.npy", b"")
+    (tmp_path / "t.npz").write_bytes(packed.getvalue())
+    assert len(packed.getvalue()) < 3 << 20
+    with pytest.raises(InputError, match="would be 1 GiB once inflated"):
+        read_table(tmp_path / "t.npz")
 
 
 def test_csv_with_integers(tmp_path):
