@@ -163,17 +163,7 @@ READING = _options(
         "--start", type=PATH, help="Texts: folder of the pretrained model that training began with."
     ),
 )
-JUDGING = _options(
-    click.option(
-        "--reference", type=PATH, multiple=True, help="A model that never saw the poison."
-    ),
-    click.option(
-        "--candidate",
-        callback=_pairs,
-        multiple=True,
-        metavar="NAME=PATH",
-        help="A checkpoint unlearned elsewhere, to be judged beside MODEL.",
-    ),
+POLICY = _options(
     click.option("--gate", help="deployed, any-method or a candidate.  [default: deployed]"),
     click.option(
         "--alpha", type=float, help="Largest chance of a wrong exit code.  [default: 0.05]"
@@ -186,6 +176,20 @@ JUDGING = _options(
         help="gaussian (0.25), exposure and token-canary (0.57), targeted and backdoor (0.05), "
         "indiscriminate (0.01) or utility (0.02).",
     ),
+    click.option("--exit-zero", is_flag=True, help="Report exit code 1 as 0, and nothing else."),
+)
+JUDGING = _options(
+    click.option(
+        "--reference", type=PATH, multiple=True, help="A model that never saw the poison."
+    ),
+    click.option(
+        "--candidate",
+        callback=_pairs,
+        multiple=True,
+        metavar="NAME=PATH",
+        help="A checkpoint unlearned elsewhere, to be judged beside MODEL.",
+    ),
+    POLICY,
     click.option(
         "--set",
         "settings",
@@ -196,7 +200,6 @@ JUDGING = _options(
     ),
     click.option("--out", type=PATH, help="Run directory.  [default: audit-UTC, or one to resume]"),
     FORMAT,
-    click.option("--exit-zero", is_flag=True, help="Report exit code 1 as 0, and nothing else."),
     click.option("--quiet", "-q", is_flag=True, help="No progress on stderr."),
 )
 METHODS = _options(
@@ -470,12 +473,62 @@ def doctor() -> int:
 
 @cli.command()
 @click.argument("report", type=PATH)
-@click.option("--html", type=PATH, help="Write the page here; default: the terminal's table.")
-def render(report: Path, html: Path | None) -> int:
-    """Render a report.json again, without torch, and exit with its code."""
-    from audit.rendering import render_again
+@FORMAT
+@click.option("-o", "--output", type=PATH, help="A file, or a folder for several formats.")
+def render(report: Path, formats: tuple[str, ...], output: Path | None) -> int:
+    """Render a report again, and exit with its code.
 
-    return render_again(report, html)
+    REPORT is a report.json or a run directory. Without --format it is the terminal's table; one
+    format without -o goes to stdout.
+    """
+    from audit.reviewing import render as run
+
+    return run(report, formats=formats, output=output)
+
+
+@cli.command()
+@click.argument("report", type=PATH)
+@click.option("--policy", type=PATH, help="audit.toml or report.json.  [default: REPORT's own]")
+@POLICY
+@click.option("-o", "--output", type=PATH, help="Folder for the new report.")
+@FORMAT
+def decide(**given: Any) -> int:
+    """Decide a report again under another policy, from its raw scores.
+
+    Nothing is measured, so it takes seconds and no torch. Acceptances expire by today's date.
+    """
+    from audit.reviewing import decide as run
+
+    return run(given["report"], given)
+
+
+@cli.command()
+@click.argument("before", type=PATH)
+@click.argument("after", type=PATH)
+def diff(before: Path, after: Path) -> int:
+    """Show what changed from one audit to another of the same evidence.
+
+    Exits with 0 if nothing is worse, 1 if something is, 3 if something is no longer measured, and 2
+    if the two cannot be compared.
+    """
+    from audit.reviewing import diff as run
+
+    return run(before, after)
+
+
+@cli.command()
+@click.argument("report", type=PATH)
+@click.option("--root", type=PATH, help="Where the files are now.  [default: here, then REPORT's]")
+@click.option("--no-files", is_flag=True, help="Look at the numbers alone.")
+def verify(report: Path, root: Path | None, no_files: bool) -> int:
+    """Compute a report's verdict again from its raw scores, and its files' digests.
+
+    Every interval, outcome, sentence and the exit code. Exits with 0 if all of it agrees, 1 if
+    anything differs, 3 if nothing differs but a file is not there.
+    """
+    from audit.reviewing import check as run
+
+    return run(report, root=root, look_at_files=not no_files)
 
 
 if __name__ == "__main__":

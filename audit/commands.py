@@ -17,18 +17,23 @@ from typing import Any
 import torch
 
 from audit import engine, runs
+from audit.comparing import comparability
 from audit.config import Config, find_config, make_recipe, parse_number, read_config
 from audit.decide import decide
+from audit.diagnosis import diagnosis
 from audit.errors import AuditError, InputError, PlanError, Problem
-from audit.hypotheses.diagnosis import diagnosis
+from audit.exhibits import exhibits
 from audit.methods import METHODS, UNLEARNING
 from audit.models.beside import files_beside, weights_file, wrong_company
 from audit.models.checkpoint import save_model
 from audit.models.model import Model
 from audit.models.reader import Reading
+from audit.places import places
 from audit.plan import check_plan, make_plan
+from audit.policy import read_tolerances
 from audit.probes import PROBES
 from audit.progress import Reporter
+from audit.provenance import git_state, git_top, input_files
 from audit.records import (
     SCHEMA_VERSION,
     AuditRecord,
@@ -90,8 +95,12 @@ def audit(given: Mapping[str, Any]) -> int:
             diagnosis=diagnosis(*why) if why else None,
             rehearsal=rehearsal,
             limits=(*trial.limits, *_limits(plan, trial, cells)),
+            files=input_files([*trial.files, *_config_file(config)]),
+            places=places(sources.forget, config.path, top=git_top(Path.cwd()) or Path.cwd()),
+            exhibits=exhibits(trial),
             environment=_environment(device, config, started, time.perf_counter() - clock),
         )
+        record = replace(record, comparability=comparability(record))
         # What is rendered is what was stored: whoever reads report.json sees the same.
         record = from_json(AuditRecord, to_json(record))
         formats = write_reports(record, out, formats=given["formats"])
@@ -119,6 +128,10 @@ def _measured(
     with reporter.cells() as report:
         sigma = given["rehearse_sigma"]
         return cells, why, rehearse(trial, plan, out, key=key, sigma=sigma, report=report)
+
+
+def _config_file(config: Config) -> list[tuple[str, Path]]:
+    return [] if config.path is None else [("config", config.path)]
 
 
 def _asked_of(plan: Plan, trial: Trial) -> Plan:
@@ -222,6 +235,7 @@ def _read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan
             found=given.get("found"),
             found_seed=given.get("found_seed"),
             exit_zero=given.get("exit_zero", False),
+            today=datetime.datetime.now(datetime.UTC).date().isoformat(),
         )
         problems += _wrong_rehearsal(given, plan)
         if plan.methods and recipe.epochs is None:
@@ -298,12 +312,10 @@ def _numbers(
             )
             continue
         settings.setdefault(name, {})[key] = parse_number(text)
-    for name, text in given.get("tolerance", ()):
-        value = parse_number(text)
-        if isinstance(value, str):
-            problems.append(Problem(f"expected a number, got {text!r}", f"--tolerance {name}"))
-        else:
-            tolerances[name] = value
+    try:
+        tolerances = read_tolerances(given.get("tolerance", ()))
+    except PlanError as error:
+        problems += error.problems
     return settings, tolerances, problems
 
 
@@ -411,6 +423,7 @@ def _environment(
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "command": shlex.join(["poison-audit", *sys.argv[1:]]),
+        "git": git_state(Path.cwd()),
         "config": str(config.path) if config.path else None,
         "started": started.isoformat(timespec="seconds"),
         "seconds": seconds,

@@ -7,6 +7,7 @@ wrong type are refused, all at once, with the nearest known key named.
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 import math
 import re
@@ -18,7 +19,7 @@ from typing import Any
 
 from audit.errors import InputError, PlanError, Problem, did_you_mean
 from audit.files import write_atomically
-from audit.records import Recipe
+from audit.records import Acceptance, Recipe
 
 RECIPE_KEYS = {
     "epochs": float,
@@ -53,6 +54,15 @@ KEYS: dict[str, tuple[str, ...]] = {
 }
 """The tables of audit.toml and their keys; `[methods.NAME]` and `[probes.NAME]` hold parameters."""
 
+ACCEPTANCE_KEYS = {
+    "probe": "which probe's figure is accepted",
+    "candidate": "whose",
+    "bound": "up to where, on the scale of the probe's tolerance",
+    "reason": "why",
+    "owner": "who answers for it",
+    "expires": "the last day on which it counts",
+}
+"""The keys of an entry of `[[accept]]`, each with what it says."""
 PATHS = {
     ("data", "train"),
     ("data", "test"),
@@ -78,6 +88,8 @@ class Config:
     """By (table, key)."""
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Parameters of methods and probes, by name."""
+    accepted: tuple[Acceptance, ...] = ()
+    """The entries of `[[accept]]`."""
 
     def get(self, table: str, key: str, default: Any = None) -> Any:
         """Return the value of a key, or `default` where the file does not give it."""
@@ -102,6 +114,7 @@ def read_config(path: Path) -> Config:
     problems: list[Problem] = []
     values: dict[tuple[str, str], Any] = {}
     params: dict[str, Mapping[str, Any]] = {}
+    accepted = _acceptances(tree.pop("accept", []), problems, where)
     for table, content in _tables(tree, "", problems, where):
         kind, _, name = table.partition(".")
         if kind in ("methods", "probes") and name:
@@ -121,7 +134,69 @@ def read_config(path: Path) -> Config:
                 values[table, key] = _resolved(table, key, value, path.parent)
     if problems:
         raise InputError(problems)
-    return Config(path=path, values=values, params=params)
+    return Config(path=path, values=values, params=params, accepted=accepted)
+
+
+def _acceptances(entries: Any, problems: list[Problem], where: str) -> tuple[Acceptance, ...]:
+    """Read `[[accept]]`, adding everything that is wrong with it to `problems`."""
+    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+        what = f"expected [[accept]], once for each accepted risk, got {entries!r:.60}"
+        problems.append(Problem(what, where))
+        return ()
+    accepted = []
+    for number, entry in enumerate(entries, start=1):
+        place = f"{where} [[accept]] {number}"
+        wrong = _wrong_acceptance(entry, place)
+        problems += wrong
+        if not wrong:
+            accepted.append(
+                Acceptance(
+                    probe=entry["probe"],
+                    candidate=entry.get("candidate", "deployed"),
+                    bound=float(entry["bound"]),
+                    reason=entry["reason"].strip(),
+                    owner=entry["owner"].strip(),
+                    expires=str(entry["expires"]),
+                )
+            )
+    return tuple(accepted)
+
+
+def _wrong_acceptance(entry: Mapping[str, Any], place: str) -> list[Problem]:
+    wrong = [
+        Problem(f"unknown key {key!r}", place, did_you_mean(key, ACCEPTANCE_KEYS))
+        for key in entry
+        if key not in ACCEPTANCE_KEYS
+    ]
+    for key in ACCEPTANCE_KEYS:
+        if key not in entry:
+            if key != "candidate":
+                wrong.append(Problem(f"{key} is missing", place, f"Say {ACCEPTANCE_KEYS[key]}."))
+        elif key == "bound":
+            if not _is_number(entry[key]):
+                wrong.append(Problem(f"bound: expected a number, got {entry[key]!r:.60}", place))
+        elif key == "expires":
+            if not _is_day(entry[key]):
+                what = f"expires: expected a day such as 2027-03-31, got {str(entry[key])!r:.60}"
+                wrong.append(Problem(what, place))
+        elif not (isinstance(entry[key], str) and entry[key].strip()):
+            what = f"{key}: expected words, got {entry[key]!r:.60}"
+            wrong.append(Problem(what, place, f"Say {ACCEPTANCE_KEYS[key]}."))
+    return wrong
+
+
+def _is_day(value: Any) -> bool:
+    if isinstance(value, datetime.datetime):
+        return False
+    if isinstance(value, datetime.date):
+        return True
+    if not (isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value)):
+        return False
+    try:
+        datetime.date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _text(path: Path) -> str:
@@ -305,7 +380,11 @@ def spell_toml(tree: Mapping[str, Any]) -> str:
 
 
 def _spelled_tables(tree: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
-    own = {key: value for key, value in tree.items() if not isinstance(value, Mapping)}
+    own = {
+        key: value
+        for key, value in tree.items()
+        if not (isinstance(value, Mapping) or _is_entries(value))
+    }
     header = f"[{'.'.join(map(_key, names))}]\n" if names else ""
     found = []
     if own:
@@ -314,7 +393,16 @@ def _spelled_tables(tree: Mapping[str, Any], names: tuple[str, ...]) -> list[str
     for key, value in tree.items():
         if isinstance(value, Mapping):
             found += _spelled_tables(value, (*names, key))
+        elif _is_entries(value):
+            header = f"[[{'.'.join(map(_key, (*names, key)))}]]\n"
+            for entry in value:
+                own_lines = [f"{_key(inner)} = {_value(item)}\n" for inner, item in entry.items()]
+                found.append(header + "".join(own_lines))
     return found
+
+
+def _is_entries(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(e, Mapping) for e in value)
 
 
 def _key(key: str) -> str:
@@ -326,6 +414,8 @@ def _value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, datetime.date):
+        return value.isoformat()
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, list | tuple):

@@ -9,15 +9,20 @@ Why that is enough. A clean effect is called RESIDUAL only if its interval misse
 effect beyond the tolerance is called CLEAN only if its interval misses the effect. Both happen
 with probability at most 1 - level (two-sided) or (1 - level) / 2 (one-sided) per interval.
 ACTIVATED renames what is RESIDUAL already, so it adds no error to the exit code.
+
+An accepted risk is a wider bound on one figure, for a while: the whole interval must lie within it.
+That is the same equivalence test at another tolerance, so it passes nothing that was not measured,
+and an effect beyond the bound with no larger probability than one beyond a tolerance is CLEAN.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from audit import growth
-from audit.judge import GATING, RESIDUE, gates, judge
+from audit.judge import GATING, RESIDUE, TWO_SIDED, gates, judge
 from audit.records import (
     WORST_FIRST,
     CandidateVerdict,
@@ -32,6 +37,8 @@ from audit.records import (
     Verdict,
 )
 
+ACCEPTABLE = (Outcome.RESIDUAL, Outcome.BROKEN, Outcome.INCONCLUSIVE)
+"""What may be accepted where it was measured; an attack that was made stronger may not."""
 EXIT_CODES = {
     Outcome.CLEAN: 0,
     Outcome.ACCEPTED: 0,
@@ -91,7 +98,8 @@ def decide(
             if cell.kind in ("method", "candidate"):
                 now = {m.probe: m for m in cell.measurements}
                 seen = [_activated(f, before.get(f.probe), now.get(f.probe)) for f in seen]
-            here += seen
+            suspect = {m.probe for m in cell.measurements if m.suspect}
+            here += [_accepted(f, plan.policy, suspect=f.probe in suspect) for f in seen]
         if nothing_to_remove and group[0].kind == "method":
             here = [_said_of_clean(finding) for finding in here]
         verdict = judge_candidate(name, group[0].kind, here)
@@ -164,24 +172,41 @@ def _activated(finding: Finding, before: Measurement | None, now: Measurement | 
 def _increase(
     probe: str, before: Measurement, now: Measurement, *, level: float
 ) -> growth.Increase | None:
-    """Compare an attack's strength on the same samples; None where these cannot be paired.
-
-    Accuracy missing against references is not compared: what a repair costs is utility's matter.
-    """
+    """Compare an attack's strength on the same samples; None where these cannot be paired."""
     first, second = before.evidence, now.evidence
     if first is None or second is None or before.suspect or now.suspect:
         return None
-    if probe in ("targeted", "backdoor") and len(first["hits"]) == len(second["hits"]):
-        return growth.more_hits(first["hits"], second["hits"], level=level)
-    if probe == "gaussian" and not first["dropped"] and not second["dropped"]:
-        old, new = first["scores"], second["scores"]
-    elif probe in ("exposure", "token-canary"):
-        old, new = ([win / seen["draws"] for win in seen["wins"]] for seen in (first, second))
-    else:
-        return None
-    if len(old) != len(new) or len(old) < 2:
-        return None
-    return growth.more_score(old, new, level=level)
+    return growth.increase(probe, first, second, level=level)
+
+
+def _accepted(finding: Finding, policy: Policy, *, suspect: bool) -> Finding:
+    """Return the finding as ACCEPTED if somebody answers for all that its interval leaves open."""
+    acceptance = next(
+        (
+            a
+            for a in policy.accepted
+            if (a.probe, a.candidate) == (finding.probe, finding.candidate)
+        ),
+        None,
+    )
+    if acceptance is None or finding.outcome not in ACCEPTABLE or not finding.gating or suspect:
+        return finding
+    if finding.interval is None or finding.null is None:
+        return finding
+    told = f"{acceptance.owner}: {acceptance.reason.rstrip('.')}"
+    if policy.decided is None or policy.decided > acceptance.expires:
+        note = f"The acceptance by {told} expired on {acceptance.expires}."
+        return replace(finding, reason=f"{finding.reason} {note}")
+    room = acceptance.bound - finding.null
+    lowest = finding.null - room if finding.probe in TWO_SIDED else -math.inf
+    if not lowest <= finding.interval.low <= finding.interval.high <= acceptance.bound:
+        note = (
+            f"It is accepted up to {acceptance.bound:g} only, and the interval reaches further "
+            f"(by {told})."
+        )
+        return replace(finding, reason=f"{finding.reason} {note}")
+    note = f"Accepted up to {acceptance.bound:g} until {acceptance.expires} by {told}."
+    return replace(finding, outcome=Outcome.ACCEPTED, reason=f"{finding.reason} {note}")
 
 
 def _said_of_clean(finding: Finding) -> Finding:
@@ -257,6 +282,10 @@ def _gate(policy: Policy, candidates: Sequence[CandidateVerdict]) -> tuple[Outco
         clean = [c.candidate for c in repaired if c.outcome is Outcome.CLEAN]
         if clean:
             return Outcome.CLEAN, f"Repaired and clean: {', '.join(clean)}."
+        for c in repaired:
+            if c.outcome is Outcome.ACCEPTED:
+                told = f"No repaired candidate is clean; {c.candidate} is let through as an"
+                return Outcome.ACCEPTED, f"{told} accepted risk. {c.reason}"
         if not repaired:
             return Outcome.INCONCLUSIVE, "No repaired candidate was on trial."
         worst = min((c.outcome for c in repaired), key=WORST_FIRST.index)
@@ -290,6 +319,15 @@ def _next_step(policy: Policy, outcome: Outcome, candidates: Sequence[CandidateV
     clean = [c.candidate for c in repaired if c.outcome is Outcome.CLEAN]
     if outcome is Outcome.CLEAN:
         return "The gate is open. Keep this report with the model."
+    if outcome is Outcome.ACCEPTED:
+        until = min(
+            (a.expires for a in policy.accepted if a.expires >= (policy.decided or "")),
+            default="it expires",
+        )
+        return (
+            f"The gate is open until {until}, not because the model is clean: replace it or renew "
+            "the acceptance by then. Keep this report with the model."
+        )
     if EXIT_CODES[outcome] == 3:
         return (
             "Give more evidence: more canaries of the planting, targets or draws, or a larger test "

@@ -21,11 +21,11 @@ import torch
 
 from audit import stats, training
 from audit.case import Answers, Case
+from audit.diagnosis import method_diagnosis
 from audit.errors import DivergedError, InputError
 from audit.files import write_atomically
 from audit.honesty import believed, distrust
 from audit.hypotheses import ask
-from audit.hypotheses.diagnosis import method_diagnosis
 from audit.hypotheses.movement import movement
 from audit.methods import METHODS
 from audit.models.checkpoint import load_like, save_model

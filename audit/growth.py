@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy import stats as laws
@@ -54,3 +55,25 @@ def more_score(before: Sequence[float], after: Sequence[float], *, level: float)
 def _student(probability: float, freedom: int) -> float:
     # scipy takes a tenth of a millisecond, and a simulation asks for the same one each time.
     return float(laws.t.ppf(probability, freedom))
+
+
+def increase(
+    probe: str, first: Mapping[str, Any], second: Mapping[str, Any], *, level: float
+) -> Increase | None:
+    """Compare an attack's strength in two measurements of the same samples.
+
+    Returns:
+        None where these cannot be paired. Accuracy missing against references is not compared:
+        what a repair costs is utility's matter.
+    """
+    if probe in ("targeted", "backdoor") and len(first["hits"]) == len(second["hits"]):
+        return more_hits(first["hits"], second["hits"], level=level)
+    if probe == "gaussian" and not first["dropped"] and not second["dropped"]:
+        old, new = first["scores"], second["scores"]
+    elif probe in ("exposure", "token-canary"):
+        old, new = ([win / seen["draws"] for win in seen["wins"]] for seen in (first, second))
+    else:
+        return None
+    if len(old) != len(new) or len(old) < 2:
+        return None
+    return more_score(old, new, level=level)

@@ -5,7 +5,6 @@ Unknown methods, probes, parameters and gates are refused, all at once, before a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from audit.config import Config
 from audit.errors import PlanError, Problem, did_you_mean
 from audit.hypotheses import HYPOTHESES, LEAST, hypothesis_parameters
 from audit.methods import METHODS, UNLEARNING, check_params, parameters
+from audit.policy import make_policy
 from audit.probes import PROBES, probe_parameters
 from audit.records import Plan, Policy, Step
 
@@ -31,10 +31,12 @@ def make_plan(
     found: float | None = None,
     found_seed: int | None = None,
     exit_zero: bool,
+    today: str | None = None,
 ) -> Plan:
     """Merge the flags over audit.toml over the defaults; None means that no flag was given.
 
-    The hypotheses are asked wherever methods run: they explain why those fail.
+    `today` is the UTC day, YYYY-MM-DD, by which accepted risks expire. The hypotheses are asked
+    wherever methods run: they explain why those fail.
 
     Raises:
         PlanError: everything that is unknown or impossible.
@@ -61,9 +63,18 @@ def make_plan(
         problems += _check_counts(name, params[name], probe_parameters(name))
     for name in HYPOTHESES:
         problems += _check_counts(name, params[name], hypothesis_parameters(name), least=LEAST)
-    policy = _policy(
-        config, problems, tolerances=tolerances, alpha=alpha, gate=gate, exit_zero=exit_zero
-    )
+    policy = Policy()
+    try:
+        policy = make_policy(
+            config,
+            tolerances=tolerances,
+            alpha=alpha,
+            gate=gate,
+            exit_zero=exit_zero,
+            today=today,
+        )
+    except PlanError as error:
+        problems += error.problems
     plan_values = {
         **_budgets(config, problems, budgets),
         "seeds": _within(config, problems, "seeds", seeds, 1, low=0, high=1000),
@@ -130,41 +141,6 @@ def _within(
             Problem(f"must be above {low:g} and at most {high:g}, got {value}", f"--{key}")
         )
     return value
-
-
-def _policy(
-    config: Config,
-    problems: list[Problem],
-    *,
-    tolerances: Mapping[str, float],
-    alpha: float | None,
-    gate: str | None,
-    exit_zero: bool,
-) -> Policy:
-    standard = Policy()
-    level = alpha if alpha is not None else config.get("policy", "alpha", standard.alpha)
-    if not 0 < level < 0.5:
-        problems.append(Problem(f"must lie between 0 and 0.5, got {level}", "--alpha"))
-    chosen = dict(standard.tolerances)
-    for name in standard.tolerances:
-        chosen[name] = config.get("policy.tolerances", name, chosen[name])
-    for name, value in tolerances.items():
-        if name not in chosen:
-            hint = did_you_mean(name, chosen)
-            problems.append(Problem(f"no tolerance is named {name!r}", "--tolerance", hint))
-        chosen[name] = value
-    least = {"exposure": 0.5, "token-canary": 0.5}
-    for name, value in chosen.items():
-        low, high = least.get(name, 0.0), 1.0 if name != "gaussian" else math.inf
-        if not low < value < high:
-            text = f"must be above {low:g}" + (f" and below {high:g}" if high == 1 else "")
-            problems.append(Problem(f"{text}, got {value}", f"tolerance of {name}"))
-    return Policy(
-        alpha=level,
-        gate=gate if gate is not None else config.get("policy", "gate", standard.gate),
-        tolerances=chosen,
-        exit_zero=exit_zero,
-    )
 
 
 def check_plan(plan: Plan, *, blocks: int, candidates: Sequence[str]) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from audit.errors import InputError, Problem
 from audit.files import write_atomically
-from audit.records import AuditRecord, from_json
+from audit.records import AuditRecord
 from reports.formats import FORMATS
 from reports.terminal import render_terminal
 
@@ -65,16 +64,3 @@ def print_whole(text: str) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(text.encode("utf-8"))
         sys.stdout.buffer.flush()
-
-
-def render_again(path: Path, html: Path | None) -> int:
-    """Render a report.json to the terminal, or to a page; return the exit code it holds."""
-    try:
-        record = from_json(AuditRecord, path.read_text(encoding="utf-8"), where=str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(Problem(f"cannot be read ({error})", str(path))) from error
-    if html is None:
-        show(record)
-    else:
-        write_atomically(html, FORMATS["html"].render(record))
-    return record.verdict.exit_code

@@ -189,7 +189,7 @@ def test_render_shows_the_same_again_without_torch(case, capsys):
     once = capsys.readouterr().out
     assert invoke(["render", "o/report.json"]) == code
     assert capsys.readouterr().out == once
-    assert invoke(["render", "o/report.json", "--html", "again.html"]) == code
+    assert invoke(["render", "o", "--format", "html", "-o", "again.html"]) == code
     assert (case / "again.html").read_bytes() == (case / "o/report.html").read_bytes()
 
 

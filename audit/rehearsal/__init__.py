@@ -18,9 +18,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from audit import engine
-from audit.decide import decide
+from audit.decide_rehearsal import (
+    NAME,
+    PROBED,
+    decide_rehearsal,
+    own_policy,
+    rehearsal_sentence,
+)
 from audit.methods import UNLEARNING
 from audit.probes import PROBES, probe_parameters
 from audit.records import (
@@ -47,10 +54,6 @@ from audit.seeds import Rng
 from audit.trial import Trial
 
 __all__ = ["NAME", "check_size", "rehearse"]
-
-NAME = "rehearsed"
-"""The copy among the candidates."""
-PROBED = ("gaussian", "exposure", "membership", "utility")
 
 
 def rehearse(
@@ -115,8 +118,14 @@ def rehearse(
         cells=cells,
         findings=findings,
         candidates=candidates,
-        sentence=_sentence(
-            copy, findings, candidates, found=found, planted=len(case.forget), sigma=sigma
+        sentence=rehearsal_sentence(
+            findings,
+            candidates,
+            useless=found,
+            epochs=float(copy.epochs),
+            held=copy.held,
+            planted=len(case.forget),
+            sigma=sigma,
         ),
     )
 
@@ -132,7 +141,8 @@ def _own_plan(plan: Plan) -> Plan:
             for name in PROBED
             if name in PROBES
         ),
-        policy=replace(plan.policy, gate=NAME, exit_zero=False),
+        policy=own_policy(plan.policy),
+        sweep=(),
     )
 
 
@@ -152,7 +162,6 @@ def _perform(
     """
     case, sanity = engine.check_sanity(stage.case, alpha=plan.policy.alpha)
     stage = replace(stage, case=case)
-    attacks = {"gaussian": len(case.forget)}
     useless = copy.broken
     if useless is None and not sanity.works:
         useless = f"it answers only {sanity.correct} of {sanity.total} test samples correctly"
@@ -161,15 +170,13 @@ def _perform(
     relabelled = _labelling(report)
     alone = replace(plan, methods=())
     cells = _own_cells(engine.run(stage, alone, folder, key=key, report=relabelled))
-    decision = decide(alone, sanity, cells, attacks=attacks)
-    if not any(_is_effect(finding) for finding in decision.findings):
+    told: dict[str, Any] = {"planted": len(case.forget), "held": copy.held}
+    findings, candidates = decide_rehearsal(alone, cells, **told)
+    if not any(_is_effect(finding) for finding in findings):
         useless = "no effect of the canaries was found in it"
-        findings = tuple(map(_own_finding, decision.findings))
-        return cells, findings, (*decision.verdict.candidates, *_untried(plan, useless)), useless
+        return cells, findings, (*candidates, *_untried(plan, useless)), useless
     cells = _own_cells(engine.run(stage, plan, folder, key=key, report=relabelled))
-    decision = decide(plan, sanity, cells, attacks=attacks)
-    candidates = tuple(_own_verdict(each, held=copy.held) for each in decision.verdict.candidates)
-    return cells, tuple(map(_own_finding, decision.findings)), candidates, None
+    return cells, *decide_rehearsal(plan, cells, **told), None
 
 
 def _is_effect(finding: Finding) -> bool:
@@ -204,83 +211,3 @@ def _labelling(report: Callable[[engine.Progress], None]) -> Callable[[engine.Pr
 
 def _own_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
     return tuple(replace(c, candidate=NAME) if c.kind == "deployed" else c for c in cells)
-
-
-def _own_finding(finding: Finding) -> Finding:
-    # The sentences of a real audit speak of the deployed model; here the copy takes its place.
-    return replace(finding, reason=finding.reason.replace("deployed model", "rehearsed copy"))
-
-
-def _own_verdict(verdict: CandidateVerdict, *, held: bool) -> CandidateVerdict:
-    """Reword a verdict; what passes on a copy that holds less than a real poison proves nothing."""
-    reason = verdict.reason.replace("deployed model", "rehearsed copy")
-    if verdict.kind != "method" or verdict.outcome is not Outcome.CLEAN or held:
-        return replace(verdict, reason=reason)
-    note = "But the copy holds the canaries less firmly than ordinary training samples."
-    return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{reason} {note}")
-
-
-_SAID = {
-    "would remove it": (Outcome.CLEAN,),
-    "would not": (Outcome.RESIDUAL, Outcome.ACTIVATED),
-    "would break the model": (Outcome.BROKEN,),
-    "failed": (Outcome.FAILED,),
-    "undecided": (Outcome.INCONCLUSIVE, Outcome.NOT_MEASURED),
-}
-
-
-def _sentence(
-    copy: Copy,
-    findings: Sequence[Finding],
-    candidates: Sequence[CandidateVerdict],
-    *,
-    found: str | None,
-    planted: int,
-    sigma: float,
-) -> str:
-    start = (
-        f"A rehearsal: it judges methods, never the deployed model. A copy was trained on for "
-        f"{copy.epochs} epochs with {planted} canaries of our own (sigma {sigma:.3g})."
-    )
-    if found is not None:
-        return f"{start} The copy is of no use, since {found}: this says nothing about any method."
-    parts = [start, f"They were found in it ({_figure(NAME, findings)})."]
-    if not copy.held:
-        parts.append(
-            "It came to hold them less firmly than ordinary training samples, so no method can "
-            "pass here; one that fails would fail all the more."
-        )
-    for what, outcomes in _SAID.items():
-        named = [
-            f"{c.candidate} ({_figure(c.candidate, findings)})"
-            if c.outcome is not Outcome.FAILED
-            else c.candidate
-            for c in candidates
-            if c.kind == "method" and c.outcome in outcomes
-        ]
-        if named:
-            parts.append(f"{what[0].upper()}{what[1:]}: {', '.join(named)}.")
-    needed = max(
-        (f.needed or 0 for f in findings if f.probe in ("gaussian", "exposure")), default=0
-    )
-    if needed > planted:
-        parts.append(
-            f"{planted} forget samples seldom suffice to call a method clean; about {needed} would."
-        )
-    return " ".join(parts)
-
-
-def _figure(candidate: str, findings: Sequence[Finding]) -> str:
-    """Return the canaries' figures of a candidate's worst seed, with their intervals."""
-    told = []
-    for probe, name in (("gaussian", "mu"), ("exposure", "exposure")):
-        own = [f for f in findings if (f.candidate, f.probe) == (candidate, probe)]
-        measured = [(abs(f.statistic - (f.null or 0.0)), f) for f in own if f.statistic is not None]
-        if not measured:
-            continue
-        worst = max(measured, key=lambda pair: pair[0])[1]
-        if worst.interval is None:
-            raise ValueError("a statistic comes with its interval")
-        low, high = worst.interval.low, worst.interval.high
-        told.append(f"{name} {worst.statistic:.2f} [{low:.2f}, {high:.2f}]")
-    return ", ".join(told) or "not measured"

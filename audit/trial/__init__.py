@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from audit.records import Json, Recipe
 from audit.trial.contenders import Contender, read_contenders
 from audit.trial.files import misfits, read_files, read_planted_strings, read_planting
 from audit.trial.sources import Sources, missing
-from audit.trial.subject import limits, subject
+from audit.trial.subject import files_read, limits, subject
 
 __all__ = ["Contender", "Sources", "Trial", "load_trial"]
 
@@ -36,6 +37,8 @@ class Trial:
     """Paths, digests and sizes, for the report."""
     limits: tuple[str, ...]
     """What this case cannot show, in sentences."""
+    files: tuple[tuple[str, Path], ...]
+    """What was read: (role, path)."""
 
 
 def load_trial(sources: Sources, *, recipe: Recipe, device: torch.device | str) -> Trial:
@@ -80,6 +83,7 @@ def load_trial(sources: Sources, *, recipe: Recipe, device: torch.device | str) 
         contenders=contenders,
         subject=subject(sources, files, case, planting, strings, contenders),
         limits=limits(case, planting, files),
+        files=files_read(sources, files, contenders),
     )
 
 

@@ -95,6 +95,24 @@ def subject(
     }
 
 
+def files_read(
+    sources: Sources, files: Files, contenders: tuple[Contender, ...]
+) -> tuple[tuple[str, Path], ...]:
+    """Return the role and the path of everything that was read, pictures of a table aside."""
+    found = []
+    if files.loaded is not None:
+        found += [("weights", path) for path in files.loaded.files]
+        reader = files.loaded.model.reader
+        found += [("beside the weights", path) for path in (reader.files if reader else ())]
+    for role in ("forget", "train", "test", "canaries", "bases", "targets", "trigger", "strings"):
+        path = getattr(sources, role)
+        if path is not None:
+            found.append((role, path))
+    if sources.reading.start is not None:
+        found.append(("start", sources.reading.start))
+    return (*found, *((f"{each.kind} {each.name}", each.path) for each in contenders))
+
+
 def _file_digest(path: Path | None) -> str | None:
     return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from audit.hypotheses.diagnosis import diagnosis, method_diagnosis
+from audit.diagnosis import diagnosis, method_diagnosis
 from audit.records import Finding, Interval, Outcome
 
 

@@ -1,0 +1,64 @@
+"""Damaged files are refused in words: never a traceback, a hang, or a file read as what it is not.
+
+`tests/benchmarks/fuzz.py` does the same with as many inputs as one likes.
+"""
+
+import time
+
+import pytest
+from fuzz_for_tests import damaged, readers
+
+from audit.errors import InputError
+from audit.seeds import Rng
+
+INPUTS = 120
+LONGEST = 10.0
+NAMES = (
+    "safetensors", "pickle", "shard index", "GPT-2's config.json", "GPT-2's tokenizer.json",
+    "GPT-2's tokenizer_config.json", "GPT-2's model.safetensors", "npz", "png", "jpeg", "gif",
+    "bmp", "webp", "tiff", "table of pictures", "Parquet", "table of texts", "forget.csv",
+    "targets.csv", "canaries.json", "strings.json", "trigger.json", "trigger.json of texts",
+    "audit.toml", "report.json",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return readers(tmp_path_factory.mktemp("seeds"))
+
+
+def test_every_reader_is_named(made):
+    assert tuple(made) == NAMES
+
+
+@pytest.fixture
+def place(tmp_path, made, request):
+    reader = made[request.getfixturevalue("name")]
+    for file, content in reader.beside.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(content)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_whole_is_read(made, place, name):
+    (place / made[name].file).write_bytes(made[name].content)
+    made[name].read(place)
+
+
+# What is wrong with a picture or a tokenizer its library may say by a warning.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_damaged_is_refused_in_words(made, place, name):
+    reader, draws, refused = made[name], Rng(11).named(name).numpy(), 0
+    for _ in range(INPUTS):
+        (place / reader.file).write_bytes(damaged(reader.content, draws))
+        began = time.monotonic()
+        try:
+            reader.read(place)
+        except InputError as error:
+            refused += 1
+            assert error.problems
+            assert all(problem.what for problem in error.problems)
+        assert time.monotonic() - began < LONGEST
+    assert refused > INPUTS / 20

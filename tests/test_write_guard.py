@@ -1,0 +1,123 @@
+"""Nothing is written outside the run directory, no process or connection is made that is not told.
+
+Python's audit events see every file that is opened, renamed, made or removed, every process and
+every connection, by whatever library.
+"""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+from small_case import FLAGS, make
+
+ROOT = Path(__file__).parent.parent
+WATCH = """
+import json, os, sys
+
+seen = []
+
+def watch(event, args):
+    if event == "open":
+        path, mode, flags = args
+        written = isinstance(mode, str) and set(mode) & set("wax+")
+        if written or (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            # An open descriptor has been seen under its name already.
+            where = "/dev/null" if isinstance(path, int) else os.path.abspath(os.fsdecode(path))
+            seen.append([event, where])
+    elif event in ("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.chown",
+                   "os.utime", "shutil.rmtree"):
+        seen.append([event, os.path.abspath(os.fsdecode(args[0]))])
+    elif event in ("os.rename", "os.link", "os.symlink"):
+        seen.append([event, os.path.abspath(os.fsdecode(args[1]))])
+    elif event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
+        seen.append([event, os.fsdecode(args[0])])
+    elif event.startswith("socket.") and event not in ("socket.__new__", "socket.gethostname"):
+        seen.append([event, str(args[1:])])
+
+sys.addaudithook(watch)
+from audit.cli import invoke
+code = invoke(sys.argv[2:])
+with open(sys.argv[1], "w") as file:
+    json.dump({"code": code, "seen": seen[:]}, file)
+"""
+# What libraries do on their own: where temporary files could go, empty caches, what machine it is.
+LIBRARIES = re.compile(
+    r"/dev/null|.*/(matplotlib|torchinductor_[^/]*)(/.*)?|/tmp/[a-z0-9_]{8}|.*/__pycache__/.*"
+)
+PROCESSES = {"uname", "/sbin/ldconfig", "git"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["check", "probe"])
+def test_an_audit_writes_into_its_run_directory_alone(tmp_path, command):
+    (tmp_path / "case").mkdir()
+    case = make(tmp_path / "case")
+    told = tmp_path / "told.json"
+    formats = "junit,sarif,markdown,in-toto,cyclonedx"
+    methods = ["--methods", "gd,ssd", "--keep"] if command == "check" else []
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, str(told), command, "model.safetensors", "--forget",
+         "forget.csv", *FLAGS, *methods, "--out", "out", "--format", formats],
+        cwd=case, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    seen = json.loads(told.read_text("utf-8"))
+    assert seen["code"] in (0, 1, 3), done.stderr
+    inside, outside = f"{case / 'out'}", []
+    for event, what in seen["seen"]:
+        if event in ("subprocess.Popen", "os.posix_spawn", "os.exec", "os.system"):
+            assert what in PROCESSES
+        elif event.startswith("socket.") or not (
+            what == inside or what.startswith(f"{inside}{os.sep}") or LIBRARIES.fullmatch(what)
+        ):
+            outside.append((event, what))
+    assert outside == []
+    assert any(what.endswith("report.html") for event, what in seen["seen"] if event == "os.rename")
+
+
+NETWORK = {
+    "aiohttp", "ftplib", "http", "httplib2", "httpx", "requests", "smtplib", "socket",
+    "socketserver", "ssl", "urllib3", "xmlrpc", "sentry_sdk", "wandb",
+}  # fmt: skip
+CODE = {"dill", "cloudpickle", "joblib", "marshal", "shelve", "runpy", "code"}
+
+
+def shipped() -> list[Path]:
+    """Every Python file of the wheel where one is installed, else of the source tree."""
+    files = [Path(str(path.locate())) for path in distribution("poison-audit").files or ()]
+    found = [path for path in files if path.suffix == ".py" and path.is_file()]
+    if not any(path.name == "cli.py" for path in found):
+        found = [path for room in ("audit", "reports") for path in (ROOT / room).rglob("*.py")]
+    return sorted(found)
+
+
+def test_what_is_shipped_names_no_network_and_no_code_from_data():
+    files = shipped()
+    assert len(files) > 100
+    for path in files:
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                assert name.split(".")[0] not in NETWORK | CODE, f"{path} imports {name}"
+                assert name != "urllib.request", path
+            if isinstance(node, ast.Call):
+                text = ast.unparse(node)
+                called = ast.unparse(node.func)
+                assert called not in ("eval", "exec", "compile", "__import__", "os.system"), path
+                assert not called.startswith(("pickle.load", "pickle.Unpickler")), path
+                if called == "torch.load":
+                    assert "weights_only=True" in text, path
+                assert "shell=True" not in text, path
+                assert "trust_remote_code=True" not in text, path
+                assert "allow_pickle=True" not in text, path
