@@ -55,7 +55,7 @@ def read_policy(
         base=base,
     )
     known = ["deployed", "any-method", *(c.candidate for c in record.verdict.candidates)]
-    if policy.gate not in known:
+    if policy.gate not in known and policy.gate != record.plan.policy.gate:
         hint = did_you_mean(policy.gate, known)
         raise PlanError(Problem(f"nothing named {policy.gate!r} is on trial", "--gate", hint))
     return policy

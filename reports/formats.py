@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from audit.records import AuditRecord, to_json
+from reports.attestation import render_attestation
+from reports.bom import render_bom
 from reports.junit import render_junit
+from reports.markdown import render_markdown
 from reports.sarif import render_sarif
 
 
@@ -33,4 +36,9 @@ FORMATS: Mapping[str, Format] = {
     "html": Format(file="report.html", render=_html, what="one page, for people"),
     "junit": Format(file="report.junit.xml", render=render_junit, what="a case a probe, for CI"),
     "sarif": Format(file="report.sarif", render=render_sarif, what="results, for code scanning"),
+    "markdown": Format(file="report.md", render=render_markdown, what="a pull request's comment"),
+    "in-toto": Format(
+        file="report.intoto.json", render=render_attestation, what="a test-result attestation"
+    ),
+    "cyclonedx": Format(file="report.cdx.json", render=render_bom, what="an ML-BOM"),
 }

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from audits_for_tests import small_audit
+from PIL import Image
 from rich.console import Console
 from small_text import write_decoder, write_rows
 
@@ -146,8 +146,8 @@ def _lists(add, place) -> None:
         y=torch.tensor([0, 1, 2, 0, 1, 2]),
     )  # fmt: skip
     here = place("forget")
-    write_rows(here / "forget.csv", ["id", "label", "attack", "canary", "base", "sha256"],
-               [("s0", 0, "gaussian", "s0", "s3", ""), ("s1", 1, "backdoor", "", "", "")])  # fmt: skip
+    rows = [("s0", 0, "gaussian", "s0", "s3", ""), ("s1", 1, "backdoor", "", "", "")]
+    write_rows(here / "forget.csv", ["id", "label", "attack", "canary", "base", "sha256"], rows)
     add("forget.csv", "forget.csv",
         lambda f: read_forget(f / "forget.csv", table, where_train="train"), here)  # fmt: skip
     here = place("targets")
