@@ -173,6 +173,8 @@ def tradeoff(record: AuditRecord, *, describe: str) -> str | None:
         least = _least_accuracy(measured)
         if least is not None:
             axes.axvline(least, color=MUTED, lw=1, ls=(0, (3, 3)))
+        for line in _sweeps(points):
+            axes.plot([p.x for p in line], [p.y for p in line], color=MUTED, lw=0.9, zorder=0.6)
         for p in points:
             axes.plot(p.x, p.y, marker=MARKS[p.tone], ms=6, color=COLOURS[p.tone], ls="none")
         axes.margins(0.08)
@@ -181,6 +183,14 @@ def tradeoff(record: AuditRecord, *, describe: str) -> str | None:
         axes.set_xlabel("accuracy on clean test samples, %")
         axes.set_ylabel(_AXES[probe])
         return as_svg(figure, name="tradeoff", title="Accuracy against residue", describe=describe)
+
+
+def _sweeps(points: Sequence[_Point]) -> list[list[_Point]]:
+    """Return the points of each method that was run at several budgets, largest budget first."""
+    by_method: dict[str, list[_Point]] = {}
+    for point in points:
+        by_method.setdefault(point.name.partition("@")[0], []).append(point)
+    return [line for line in by_method.values() if len(line) > 1]
 
 
 def _least_accuracy(findings: Iterable[Finding]) -> float | None:

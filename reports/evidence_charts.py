@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import NormalDist
 
 from audit.records import Json
-from reports.drawing import COLOURS, INK, MARKS, MUTED, as_svg, legend, new_axes, page_style
+from reports.drawing import COLOURS, INK, MARKS, MUTED, RULE, as_svg, legend, new_axes, page_style
 
 
 def backdoor_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str:
@@ -61,21 +62,84 @@ def rank_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str
     Returns:
         An `<svg>` element. By chance, the density is 1 everywhere.
     """
+    return _ranks(
+        evidence,
+        tone=tone,
+        name="ranks",
+        title="Ranks of the token canaries",
+        true="true strings",
+        axis="share of fresh strings that are given its label less surely",
+        describe=describe,
+    )
+
+
+def exposure_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str:
+    """Draw where the true noise of each canary ranks among fresh draws; as `rank_chart`."""
+    return _ranks(
+        evidence,
+        tone=tone,
+        name="exposure",
+        title="Ranks of the canaries' noise",
+        true="true noise",
+        axis="share of fresh noise that the model prefers less",
+        describe=describe,
+    )
+
+
+def roc_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str:
+    """Draw the share of canaries recognised at low false positive rates.
+
+    The rate of a threshold is exact: the score of noise that was never planted is N(0, 1).
+
+    Args:
+        evidence: what the gaussian probe saw in a model.
+        tone: how its finding is coloured, one of `reports.figure.TONES`.
+        describe: what a reader who cannot see the chart is told.
+    """
+    scores, null = evidence["scores"], NormalDist()
+    rates = [10 ** (-3 + 3 * i / 60) for i in range(60)]
+    found = [sum(s > null.inv_cdf(1 - rate) for s in scores) / len(scores) for rate in rates]
+    with page_style():
+        figure, axes = new_axes(height=250, left=48, top=30)
+        axes.plot(rates, rates, color=INK, lw=1, ls=(0, (3, 3)), label="chance")
+        axes.plot(rates, found, color=COLOURS[tone], lw=1.8, label="canaries")
+        axes.axvline(0.01, color=RULE, lw=0.8)
+        axes.set_xscale("log")
+        axes.set_xticks([0.001, 0.01, 0.1, 1], ["0.1%", "1%", "10%", "100%"])
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
+        axes.set_xlim(0.001, 1)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("false positive rate")
+        axes.set_ylabel("canaries recognised")
+        legend(axes, left=-0.02, ncols=2)
+        return as_svg(figure, name="roc", title="Canaries recognised by rate", describe=describe)
+
+
+def _ranks(
+    evidence: Mapping[str, Json],
+    *,
+    tone: str,
+    name: str,
+    title: str,
+    true: str,
+    axis: str,
+    describe: str,
+) -> str:
     ranks = evidence["draws"] + 1
     wins, held_out = (
-        [(win + 0.5) / ranks for win in evidence.get(name) or ()] for name in ("wins", "held_out")
+        [(win + 0.5) / ranks for win in evidence.get(key) or ()] for key in ("wins", "held_out")
     )
     bars = min(ranks, 20 if len(wins) >= 200 else 10)
     # Each bar holds whole ranks, so that chance alone fills none more than another.
     edges = [round(i * ranks / bars) / ranks for i in range(bars + 1)]
     with page_style():
         figure, axes = new_axes(height=250, left=44, top=46)
-        axes.hist(wins, edges, density=True, color=COLOURS[tone], alpha=0.45, label="true strings")
+        axes.hist(wins, edges, density=True, color=COLOURS[tone], alpha=0.45, label=true)
         if held_out:
             axes.hist(held_out, edges, density=True, histtype="step", color=MUTED, label="held-out")
         axes.axhline(1, color=INK, lw=1.4, label="chance")
         axes.set_xlim(0, 1)
-        axes.set_xlabel("share of fresh strings that are given its label less surely")
+        axes.set_xlabel(axis)
         axes.set_ylabel("density")
         legend(axes, left=-0.1, ncols=3)
-        return as_svg(figure, name="ranks", title="Ranks of the token canaries", describe=describe)
+        return as_svg(figure, name=name, title=title, describe=describe)

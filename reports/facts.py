@@ -70,6 +70,12 @@ _TERMS = {
     "trigger.position": "Trigger, where it stands",
     "trigger.label": "Trigger, the label it is to cause",
     "attacks": "Attacks named in the forget table",
+    "git.commit": "Git commit of the working folder",
+    "git.branch": "Git branch",
+    "git.dirty": "Changes that are not committed",
+    "git.missing": "Git",
+    "decided_again": "Decided again on",
+    "decided_from": "Decided again from the report with SHA-256",
 }
 
 
@@ -89,6 +95,7 @@ def facts(record: AuditRecord) -> tuple[Facts, ...]:
         Facts(title="Weights measured, SHA-256", pairs=_weights(record)),
         Facts(title="Recipe of the original training", pairs=_recipe(record)),
         Facts(title="Plan and policy", pairs=_plan(record)),
+        Facts(title="Files read", pairs=_files(record)),
         Facts(title="Environment", pairs=_pairs(record.environment)),
     )
     return tuple(group for group in groups if group.pairs)
@@ -123,6 +130,16 @@ def _flat(plain: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Js
             yield from _flat(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", item
+
+
+def _files(record: AuditRecord) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (
+            f"{printable(each.role)}: {printable(each.path)}",
+            f"{printable(each.sha256)} ({each.size:,} bytes)",
+        )
+        for each in record.files
+    )
 
 
 def _weights(record: AuditRecord) -> tuple[tuple[str, str], ...]:
@@ -169,6 +186,7 @@ def _plan(record: AuditRecord) -> tuple[tuple[str, str], ...]:
         *part,
         ("Probes", "; ".join(probes) or "none"),
         ("Hypotheses", "; ".join(hypotheses) or "none"),
+        *(() if record.comparability is None else (("Comparability", record.comparability),)),
         ("Tool", f"poison-audit {printable(record.tool_version)}"),
         ("Report format", value(record.schema_version)),
     )

@@ -12,7 +12,7 @@ from audit.records import AuditRecord
 from reports import charts
 from reports.about import about
 from reports.evidence import deployed_tone, evidence_of
-from reports.evidence_charts import backdoor_chart, rank_chart
+from reports.evidence_charts import backdoor_chart, exposure_chart, rank_chart, roc_chart
 from reports.view import View, view
 from reports.why_charts import orthogonality_chart, shift_chart
 from reports.words import printable
@@ -33,6 +33,8 @@ def render_html(record: AuditRecord) -> str:
         view=seen,
         forests=_forests(record, seen),
         histogram=_histogram(record, seen),
+        roc=_evidence_chart(record, seen, "gaussian", roc_chart),
+        exposure=_evidence_chart(record, seen, "exposure", exposure_chart),
         tradeoff=_drawn(charts.tradeoff(record, describe=_tradeoff_text(record, seen))),
         curves=_curves(record, seen),
         backdoor=_evidence_chart(record, seen, "backdoor", backdoor_chart),

@@ -80,8 +80,10 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
             )
             console.print(say(hint, "dim"))
         console.print()
+    console.print(say(f"{seen.answer}.", _STYLES[seen.tone]))
     head = say(f"{seen.outcome}. ", _STYLES[seen.tone])
     console.print(head.append_text(say(seen.sentence)))
+    console.print(say("How sure: ", "bold").append_text(say(seen.how_sure)))
     for sentence in seen.found:
         console.print(say(sentence, "bold yellow"))
     console.print(say("Next: ", "bold").append_text(say(seen.next_step)))
@@ -89,6 +91,11 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
         _print_why(console, say, seen.why)
     if seen.rehearsed:
         _print_rehearsal(console, say, seen.rehearsed, wide=console.width >= WIDE)
+    risks = (
+        f"{risk.what}: {risk.state}. Until {risk.expires}, by {risk.owner}: {risk.reason}"
+        for risk in seen.accepted
+    )
+    _list(console, say, "Accepted risks", risks)
     gaps = (f"{gap.title} ({gap.who}): {gap.reason}" for gap in seen.gaps)
     _list(console, say, "Not decided", gaps)
     _list(console, say, "What this does not show", seen.limits)

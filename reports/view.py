@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from audit.records import AuditRecord, Cell, Finding, Outcome
 from reports.about import LATER, About, about
+from reports.accepted import Accepted, accepted
+from reports.answer import answer, how_sure
 from reports.evidence import Evidence, evidence
+from reports.exhibits import Wall, walls
 from reports.facts import Facts, facts
 from reports.figure import TONES, figure
 from reports.reading import of_texts
@@ -64,6 +67,9 @@ class View:
     exit_code: str
     exit_line: str
     """`exit N: OUTCOME. Reason`: the same in every renderer."""
+    answer: str
+    """The verdict in a few plain words."""
+    how_sure: str
     sentence: str
     next_step: str
     gate: str
@@ -74,6 +80,9 @@ class View:
     rows: tuple[Row, ...]
     found: tuple[str, ...]
     """That the methods knew only a part of the forget set; empty where they knew all of it."""
+    accepted: tuple[Accepted, ...]
+    walls: tuple[Wall, ...]
+    """Samples to look at."""
     evidence: Evidence
     why: Why | None
     rehearsed: Rehearsed | None
@@ -105,6 +114,8 @@ def view(record: AuditRecord) -> View:
         tone=TONES[verdict.outcome],
         exit_code=str(verdict.exit_code),
         exit_line=f"exit {verdict.exit_code}: {verdict.outcome.value}. {sentence}",
+        answer=answer(record),
+        how_sure=how_sure(record),
         sentence=sentence,
         next_step=printable(verdict.next_step),
         gate=printable(verdict.gate),
@@ -113,6 +124,8 @@ def view(record: AuditRecord) -> View:
         probes=tuple(about(probe) for probe in probes),
         rows=rows,
         found=_found(record),
+        accepted=accepted(record),
+        walls=walls(record),
         evidence=evidence(record),
         why=why(record),
         rehearsed=rehearsed(record),

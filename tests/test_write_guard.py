@@ -43,8 +43,9 @@ def watch(event, args):
 sys.addaudithook(watch)
 from audit.cli import invoke
 code = invoke(sys.argv[2:])
+told = seen[:]
 with open(sys.argv[1], "w") as file:
-    json.dump({"code": code, "seen": seen[:]}, file)
+    json.dump({"code": code, "seen": told}, file)
 """
 # What libraries do on their own: where temporary files could go, empty caches, what machine it is.
 LIBRARIES = re.compile(
