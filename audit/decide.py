@@ -318,7 +318,7 @@ def _next_step(policy: Policy, outcome: Outcome, candidates: Sequence[CandidateV
     repaired = [c for c in candidates if c.kind in ("method", "candidate")]
     clean = [c.candidate for c in repaired if c.outcome is Outcome.CLEAN]
     if outcome is Outcome.CLEAN:
-        return "The gate is open. Keep this report with the model."
+        return "The gate is open: the model may ship. Keep this report with it."
     if outcome is Outcome.ACCEPTED:
         until = min(
             (a.expires for a in policy.accepted if a.expires >= (policy.decided or "")),
@@ -330,8 +330,9 @@ def _next_step(policy: Policy, outcome: Outcome, candidates: Sequence[CandidateV
         )
     if EXIT_CODES[outcome] == 3:
         return (
-            "Give more evidence: more canaries of the planting, targets or draws, or a larger test "
-            "set. The findings say how many."
+            "Do not ship on this. Give more evidence: more canaries of the planting, targets or "
+            "draws, or a larger test set; the findings say how many. Where a control failed, look "
+            "into that first."
         )
     if clean and policy.gate != "any-method":
         return (
@@ -339,5 +340,11 @@ def _next_step(policy: Policy, outcome: Outcome, candidates: Sequence[CandidateV
             "--gate any-method, which allows for having chosen the best."
         )
     if repaired:
-        return "No repair on trial is clean: retrain without the forget set, or try another."
-    return "Run `poison-audit check` to see which methods remove it, or retrain without it."
+        return (
+            "No repair that was tried is clean: retrain without the poisoned samples (the forget "
+            "set), or try another repair."
+        )
+    return (
+        "Run `poison-audit check` to see which methods remove it, or retrain without the poisoned "
+        "samples (the forget set)."
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from audit.config import Config, read_config
 from audit.decide import decide
 from audit.errors import InputError, PlanError, Problem, did_you_mean
+from audit.evidence import wrong_evidence
 from audit.policy import make_policy
 from audit.records import AuditRecord, Policy, from_json
 
@@ -79,13 +80,11 @@ def redecide(record: AuditRecord, policy: Policy) -> AuditRecord:
     """
     plan = replace(record.plan, policy=policy)
     attacks = record.subject.get("attacks")
-    try:
-        decision = decide(plan, record.sanity, record.cells, attacks=attacks or {})
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        what = f"its measurements cannot be judged ({error!r:.200})"
-        raise InputError(
-            Problem(what, "report.json", "Was it edited? Run the audit again")
-        ) from error
+    if problems := wrong_evidence(record):
+        raise InputError(problems)
+    if not isinstance(attacks, Mapping | None):
+        raise InputError(Problem("expected an object", "report.json.subject.attacks"))
+    decision = decide(plan, record.sanity, record.cells, attacks=attacks or {})
     probes = {step.name for step in plan.probes}
     judged = {f.probe for f in decision.findings} | probes
     explained = tuple(f for f in record.findings if f.probe not in judged)

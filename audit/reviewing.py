@@ -11,6 +11,7 @@ from typing import Any
 
 from audit.comparing import comparability, compare
 from audit.errors import InputError, Problem
+from audit.evidence import wrong_evidence
 from audit.files import write_atomically
 from audit.policy import read_tolerances
 from audit.records import AuditRecord, from_json, to_json
@@ -25,7 +26,8 @@ def read_report(path: Path) -> tuple[AuditRecord, str]:
     """Read a report.json, or that of a run directory; return the record and the text's SHA-256.
 
     Raises:
-        InputError: there is none, or it is not one.
+        InputError: there is none, it is not one, or its measurements have not the form that probes
+            give them.
     """
     file = path / FORMATS["json"].file if path.is_dir() else path
     try:
@@ -33,7 +35,10 @@ def read_report(path: Path) -> tuple[AuditRecord, str]:
         text = raw.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(Problem(f"cannot be read ({error})", str(file))) from error
-    return from_json(AuditRecord, text, where=str(file)), hashlib.sha256(raw).hexdigest()
+    record = from_json(AuditRecord, text, where=str(file))
+    if problems := wrong_evidence(record):
+        raise InputError([replace(each, where=f"{file}: {each.where}") for each in problems[:20]])
+    return record, hashlib.sha256(raw).hexdigest()
 
 
 def render(path: Path, *, formats: Sequence[str], output: Path | None) -> int:

@@ -43,24 +43,26 @@ def answer(record: AuditRecord) -> str:
 
 def how_sure(record: AuditRecord) -> str:
     """Return how sure the answer is: the error rate, and the figure that decided."""
-    verdict, alpha = record.verdict, f"{100 * record.plan.policy.alpha:g}%"
+    verdict, rate = record.verdict, f"at most {100 * record.plan.policy.alpha:g} in 100"
     if not record.sanity.works:
         return "Nothing was measured in it, so this says nothing about poison, either way."
     told = {
         Outcome.CLEAN: (
-            f"A model with more poison left than is tolerated would pass at most {alpha} of the "
-            f"time. This holds for what was looked for: {_probed(record)}."
+            f"Of models with more poison left than is tolerated, {rate} would pass. This holds for "
+            f"what was looked for: {_probed(record)}."
         ),
         Outcome.ACCEPTED: (
-            f"A figure beyond what was accepted would pass at most {alpha} of the time."
+            f"Of models with more left than was accepted, {rate} would be let through."
         ),
     }.get(verdict.outcome)
-    if told is None and verdict.outcome in (Outcome.RESIDUAL, Outcome.ACTIVATED, Outcome.BROKEN):
-        told = f"A model without the fault would be called so at most {alpha} of the time."
+    if verdict.outcome in (Outcome.RESIDUAL, Outcome.ACTIVATED):
+        told = f"Of clean models, {rate} would be called poisoned."
+    elif verdict.outcome is Outcome.BROKEN:
+        told = f"Of models that work as well as before, {rate} would be called broken."
     if told is None:
         told = (
-            f"Neither could be shown with an error of at most {alpha}. What could not be measured "
-            "never passes."
+            "Not at all: neither the poison nor its absence could be shown. What could not be "
+            "measured never passes."
         )
     decisive = _decisive(record)
     return f"{told} {_figure(decisive)}" if decisive is not None else told

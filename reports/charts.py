@@ -72,6 +72,8 @@ _AXES = {
     "backdoor": "trigger's rate, points above controls",
     "indiscriminate": "accuracy, points below the reference",
 }
+FAR = 30.0
+"""Farthest leak score that a histogram shows apart from others."""
 RESIDUE = tuple(_AXES)
 """The probes that have a chart, the one that stands for the residue first."""
 
@@ -117,6 +119,8 @@ def histogram(cell: Cell, *, tone: str, describe: str) -> str | None:
     if not evidence:
         return None
     scores, held_out = evidence["scores"], evidence["held_out"]
+    # What lies beyond any score that chance could give stands at the edge.
+    scores, held_out = ([min(FAR, max(-FAR, s)) for s in part] for part in (scores, held_out))
     low = min(-4.0, math.floor(min([*scores, *held_out])))
     high = max(4.0, math.ceil(max([*scores, *held_out])))
     width = 0.25 if len(scores) >= 200 else 0.5

@@ -27,6 +27,10 @@ COLUMNS = ("gaussian", "exposure", "membership", "utility")
 """The probes that every table has a column for, measured or not."""
 _ORDER = ("gaussian", "exposure", *LATER, "membership", "utility")
 
+_JUDGED = {
+    "deployed": "the deployed model, as it was given",
+    "any-method": "whether any repaired model is clean",
+}
 _UNDECIDED = (Outcome.NOT_MEASURED, Outcome.FAILED, Outcome.INCONCLUSIVE)
 
 
@@ -73,6 +77,8 @@ class View:
     sentence: str
     next_step: str
     gate: str
+    judged: str
+    """The gate in words."""
     alpha: str
     sanity: str
     """Whether the model works as loaded."""
@@ -119,6 +125,7 @@ def view(record: AuditRecord) -> View:
         sentence=sentence,
         next_step=printable(verdict.next_step),
         gate=printable(verdict.gate),
+        judged=_JUDGED.get(verdict.gate, f"candidate {printable(verdict.gate)}"),
         alpha=value(record.plan.policy.alpha),
         sanity=_sanity(record),
         probes=tuple(about(probe) for probe in probes),

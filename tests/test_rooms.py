@@ -9,11 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = [
-    "errors", "files", "records", "diagnosis", "stats", "rates", "growth", "seeds", "provenance",
-    "places", "models", "data", "config", "policy", "case", "trial", "exhibits", "training",
-    "methods", "attacks", "probes", "honesty", "hypotheses", "plan", "runs", "engine", "details",
-    "judge", "decide", "decide_rehearsal", "redeciding", "comparing", "verifying", "rehearsal",
-    "rendering", "reviewing", "progress", "commands", "planter", "trainer", "starting", "cli",
+    "errors", "files", "records", "evidence", "diagnosis", "stats", "rates", "growth", "seeds",
+    "provenance", "places", "models", "data", "config", "policy", "case", "trial", "exhibits",
+    "training", "methods", "attacks", "probes", "honesty", "hypotheses", "plan", "runs", "engine",
+    "details", "judge", "decide", "decide_rehearsal", "redeciding", "comparing", "verifying",
+    "rehearsal", "rendering", "reviewing", "progress", "commands", "planter", "trainer",
+    "starting", "cli",
 ]  # fmt: skip
 # Neighbours that have nothing to say to each other.
 NEVER = {
@@ -27,6 +28,7 @@ WITHOUT_TORCH = [
     "errors",
     "files",
     "records",
+    "evidence",
     "stats",
     "rates",
     "growth",

@@ -149,7 +149,7 @@ def test_a_reader_without_eyes_or_mouse_is_served(pages):
     assert all(after <= before + 1 for before, after in pairwise(levels))
     scrolling = [attrs for attrs in page.all("div") if "wide" in (attrs.get("class") or "")]
     assert scrolling
-    assert all(attrs["tabindex"] == "0" and attrs["role"] == "region" for attrs in scrolling)
+    assert all(attrs["tabindex"] == "0" and attrs["role"] == "group" for attrs in scrolling)
 
 
 def test_what_is_missing_and_what_a_pass_does_not_prove_are_said(pages):
