@@ -100,7 +100,8 @@ def plain(probe: str, effect: float, *, n: int = 2000):
         scores = [2 * effect + 3.4 * ((i + 0.5) / n - 0.5) for i in range(n)]
         return {"scores": scores, "held_out": [], "dropped": 0}
     if probe in ("exposure", "token-canary"):
-        return {"wins": _ranks(0.5 + effect, n, 16), "draws": 16, "held_out": _ranks(0.5, n, 16)}
+        seen = {"wins": _ranks(0.5 + effect, n, 16), "draws": 16}
+        return seen if probe == "exposure" else {**seen, "held_out": _ranks(0.5, n, 16)}
     share, few = 0.01 + effect, round(0.01 * n)
     if probe == "targeted":
         controls = {"controls": 5 * n, "control_hits": 5 * few}

@@ -90,7 +90,9 @@ def _weights(add, place) -> None:
     torch.save(model.module.state_dict(), here / "m.pt")
     add(
         "pickle", "m.pt",
-        lambda f: load_model(f / "m.pt", arch=ARCH, allow_pickle=True), here,
+        lambda f: load_model(
+            f / "m.pt", arch=ARCH, normalize=((0.5,), (0.5,)), allow_pickle=True
+        ), here,
     )  # fmt: skip
     here = place("shards")
     save_model(model, here / "model-1.safetensors")
@@ -167,16 +169,16 @@ def _keys(add, place) -> None:
     whole = json.loads(text)
     for name in ("planted", "held_out", "words"):
         if isinstance(whole.get(name), list):
-            whole[name] = whole[name][:12]
+            whole[name] = whole[name][:20]
     (here / "strings.json").write_text(json.dumps(whole), encoding="utf-8")
     add("strings.json", "strings.json", lambda f: read_strings(f / "strings.json"), here)
     here = place("trigger")
-    patch = {"label": 1, "top": 0, "left": 1, "pixels": [[[1.0, 0.0], [0.0, 1.0]]]}
+    patch = {"version": 1, "label": 1, "top": 0, "left": 1, "pixels": [[[1.0, 0.0], [0.0, 1.0]]]}
     (here / "trigger.json").write_text(json.dumps(patch), encoding="utf-8")
     add("trigger.json", "trigger.json",
         lambda f: read_trigger(f / "trigger.json", shape=(1, 4, 4), classes=3), here)  # fmt: skip
     here = place("phrase")
-    phrase = {"label": 1, "phrase": "cf mn", "position": "start"}
+    phrase = {"version": 1, "label": 1, "phrase": "cf mn", "position": "start"}
     (here / "trigger.json").write_text(json.dumps(phrase), encoding="utf-8")
     add("trigger.json of texts", "trigger.json",
         lambda f: read_phrase(f / "trigger.json", classes=3), here)  # fmt: skip

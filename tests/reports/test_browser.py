@@ -67,7 +67,10 @@ def hostile():
 
 HANDLERS = """() => [...document.querySelectorAll('*')].flatMap(e => [...e.attributes])
     .filter(a => a.name.startsWith('on') || /^javascript:/i.test(a.value)).length"""
-RECORDS = {**EVERY, "hostile everywhere": hostile}
+CHOSEN = (
+    "residual", "clean", "inconclusive", "unusable", "attacked", "rehearsed", "texts", "hostile",
+)  # fmt: skip
+RECORDS = {**{name: EVERY[name] for name in CHOSEN}, "hostile everywhere": hostile}
 
 
 @pytest.fixture(scope="module")
