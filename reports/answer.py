@@ -13,7 +13,7 @@ _DEPLOYED = {
     Outcome.ACCEPTED: "Not clean, but let through as an accepted risk",
     Outcome.RESIDUAL: "Still poisoned",
     Outcome.ACTIVATED: "Poisoned, and the repair made it worse",
-    Outcome.BROKEN: "Broken: it lost too much accuracy",
+    Outcome.BROKEN: "Not usable: it lost too much accuracy",
     Outcome.FAILED: "Cannot tell: it could not be measured",
     Outcome.INCONCLUSIVE: "Cannot tell whether it is poisoned",
     Outcome.NOT_MEASURED: "Cannot tell whether it is poisoned",
@@ -58,7 +58,10 @@ def how_sure(record: AuditRecord) -> str:
     if verdict.outcome in (Outcome.RESIDUAL, Outcome.ACTIVATED):
         told = f"Of clean models, {rate} would be called poisoned."
     elif verdict.outcome is Outcome.BROKEN:
-        told = f"Of models that work as well as before, {rate} would be called broken."
+        told = (
+            f"Of models that work as well as before, {rate} would be called broken. A broken model "
+            "can look clean to every other probe, so that says little about the poison."
+        )
     if told is None:
         told = (
             "Not at all: neither the poison nor its absence could be shown. What could not be "

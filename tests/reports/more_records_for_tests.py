@@ -204,6 +204,17 @@ def attack_evidence(hits, rate, accuracy):
                 "hits": [1] * hits + [0] * (50 - hits),
                 "controls": 1000,
                 "control_hits": 20,
+                "strata": [
+                    {
+                        "label": label,
+                        "adversarial": (label + 1) % 10,
+                        "targets": 5,
+                        "hits": sum(i % 10 == label for i in range(hits)),
+                        "controls": 100,
+                        "control_hits": 2,
+                    }
+                    for label in range(10)
+                ],
             },
         ),
         Measurement(

@@ -157,7 +157,14 @@ def cell(candidate, kind, mean, chance, accuracy, *, seed=0, n=200):
     evidence = {
         "gaussian": {"scores": scores(n, mean), "held_out": scores(n, 0.031), "dropped": 2},
         "exposure": {"wins": [round(32 * chance)] * n, "draws": 32},
-        "membership": {"forget": 400, "test": 5000, "auc": 0.523, "auc_se": 0.0163, "hits": 8},
+        "membership": {
+            "forget": 400,
+            "test": 5000,
+            "auc": 0.523,
+            "auc_se": 0.0163,
+            "hits": 8,
+            "fpr": 0.01,
+        },
         "utility": {
             "n": 5000,
             "both": right,

@@ -21,7 +21,7 @@ def test_the_answer_in_words():
     assert answer(inconclusive()) == "Cannot tell whether it is poisoned"
     assert answer(EVERY["unusable"]()) == "Cannot tell: the model does not work as it was loaded"
     assert answer(gated(residual(), "ssd", Outcome.BROKEN)) == (
-        "Broken: it lost too much accuracy (candidate ssd)"
+        "Not usable: it lost too much accuracy (candidate ssd)"
     )
     assert answer(gated(residual(), "any-method", Outcome.CLEAN)) == "A repaired model is clean"
 
