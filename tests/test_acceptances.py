@@ -108,7 +108,7 @@ def test_an_attack_that_was_made_stronger_is_not_covered():
     assert (verdict.outcome, verdict.exit_code) == (Outcome.ACTIVATED, 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(audits())
 def test_no_acceptance_passes_what_was_not_measured(record):
     policy = record.plan.policy

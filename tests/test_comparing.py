@@ -36,7 +36,7 @@ def of(comparison, candidate="deployed", probe="gaussian"):
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(audits())
 def test_an_audit_is_no_worse_than_itself(record):
     comparison = compare(record, record)

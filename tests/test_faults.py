@@ -21,7 +21,10 @@ from audit.errors import InputError
 from audit.seeds import Rng
 
 ROOT = Path(__file__).parent.parent
-METHODS = ("--methods", "gd,cf_k,ssd", "--keep")
+METHODS = (
+    "--methods", "gd,cf_k,ssd", "--keep", "--set", "shift.subsets=2", "--set",
+    "orthogonality.subsets=2",
+)  # fmt: skip
 COMMAND = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS, *METHODS]
 TIMINGS = {"seconds", "probe_seconds", "peak_bytes", "started", "command", "path"}
 
@@ -65,7 +68,7 @@ def test_an_audit_that_is_killed_ends_as_if_it_had_not_been(case):
     assert whole.wait() in (1, 3)
     length = time.monotonic() - began
     # A process takes most of its time to import; kills are spread over the rest.
-    draws = Rng(7).numpy().uniform(0.3, 1.0, size=6)
+    draws = Rng(7).numpy().uniform(0.3, 1.0, size=3)
     for share in draws:
         killed = start("--out", "killed", cwd=case)
         time.sleep(share * length)
@@ -172,7 +175,7 @@ class Full:
 
 @pytest.mark.parametrize(
     ("room", "code"),
-    [(1, errno.ENOSPC), (2, errno.EROFS), (4, errno.EDQUOT), (6, errno.ENOSPC), (9, errno.EIO)],
+    [(1, errno.EROFS), (4, errno.EDQUOT), (9, errno.ENOSPC)],
 )
 def test_a_disk_that_fills_up_loses_nothing(case, made, monkeypatch, room, code, capsys):
     with monkeypatch.context() as patched:
