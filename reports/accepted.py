@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from audit.records import Acceptance, AuditRecord, Outcome
+from audit.records import Acceptance, AuditRecord, Finding, Outcome
 from reports.about import about
+from reports.evidence import is_suspect
 from reports.words import printable, value
 
 
@@ -44,13 +46,26 @@ def _state(each: Acceptance, record: AuditRecord) -> tuple[str, str]:
     found = [f for f in record.findings if (f.probe, f.candidate) == (each.probe, each.candidate)]
     decided = record.plan.policy.decided
     if decided is None or decided > each.expires:
-        return "expired: it covers nothing any more", "bad"
-    if any(f.outcome is Outcome.ACCEPTED for f in found):
-        return "covers the figure", "unsure"
+        return f"expired on {printable(each.expires)}: it covers nothing any more", "bad"
     if not found:
         return "covers nothing: there is no such finding", "plain"
-    if all(f.outcome in (Outcome.CLEAN, Outcome.INFO) for f in found):
-        return "not needed: the figure is clean", "good"
+    gating = [f for f in found if f.gating]
+    if not gating:
+        return "not needed: the figure decides nothing", "plain"
+    # Of several seeds the worst decides, so all of them have to be covered.
+    uncovered = [f for f in gating if f.outcome not in (Outcome.CLEAN, Outcome.ACCEPTED)]
+    if uncovered:
+        return _uncovered(uncovered, record), "bad"
+    if all(f.outcome is Outcome.CLEAN for f in gating):
+        return "not needed: the figure is clean", "plain"
+    return "covers the figure", "unsure"
+
+
+def _uncovered(found: Sequence[Finding], record: AuditRecord) -> str:
     if any(f.statistic is None for f in found):
-        return "does not cover it: what could not be measured is never accepted", "bad"
-    return "does not suffice: the figure reaches beyond it, or a control failed", "bad"
+        return "does not cover it: what could not be measured is never accepted"
+    if any(f.outcome is Outcome.ACTIVATED for f in found):
+        return "does not cover it: an attack that was made stronger is never accepted"
+    if any(is_suspect(record, f) for f in found):
+        return "does not cover it: a control failed, so the figure cannot be trusted"
+    return "does not suffice: the interval reaches beyond it"

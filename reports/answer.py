@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from audit.records import WORST_FIRST, AuditRecord, Finding, Outcome
-from reports.about import POINTS, about
+from reports.about import POINTS, TWO_SIDED, about
+from reports.evidence import is_suspect
 from reports.figure import figure
-from reports.machine import at_gate
+from reports.machine import acceptance, at_gate
+from reports.sound import sound
 from reports.words import printable, value
 
 _DEPLOYED = {
@@ -36,6 +38,8 @@ def answer(record: AuditRecord) -> str:
     if verdict.gate == "any-method":
         return _ANY.get(verdict.outcome, _DEPLOYED[verdict.outcome])
     said = _DEPLOYED[verdict.outcome]
+    if verdict.outcome is Outcome.RESIDUAL and _overshot(record):
+        said = "Not clean: pushed too far away from the poison"
     if verdict.gate == "deployed":
         return said
     return f"{said} (candidate {printable(verdict.gate)})"
@@ -43,6 +47,7 @@ def answer(record: AuditRecord) -> str:
 
 def how_sure(record: AuditRecord) -> str:
     """Return how sure the answer is: the error rate, and the figure that decided."""
+    record = sound(record)
     verdict, rate = record.verdict, f"at most {100 * record.plan.policy.alpha:g} in 100"
     if not record.sanity.works:
         return "Nothing was measured in it, so this says nothing about poison, either way."
@@ -68,17 +73,38 @@ def how_sure(record: AuditRecord) -> str:
             "measured never passes."
         )
     decisive = _decisive(record)
-    return f"{told} {_figure(decisive)}" if decisive is not None else told
+    if decisive is None:
+        return told
+    if is_suspect(record, decisive):
+        return f"{told} A control failed, so what was measured cannot be trusted."
+    return f"{told} {_figure(decisive, record)}"
 
 
 def _probed(record: AuditRecord) -> str:
+    names, looked = at_gate(record.verdict), dict[str, list[str]]()
+    for f in record.findings:
+        if f.candidate in names and f.gating and f.statistic is not None:
+            words = about(f.probe)
+            looked.setdefault(words.looks, []).append(words.title.lower())
+    told = [f"{what} ({', '.join(dict.fromkeys(who))})" for what, who in looked.items()]
+    return "; ".join(told) or "nothing"
+
+
+def _overshot(record: AuditRecord) -> bool:
+    """Say whether all that was found lies on the far side of a model that never saw the poison."""
     names = at_gate(record.verdict)
     found = [
-        about(f.probe).title.lower()
+        f
         for f in record.findings
-        if f.candidate in names and f.gating and f.statistic is not None
+        if f.candidate in names and f.gating and f.outcome is Outcome.RESIDUAL
     ]
-    return ", ".join(dict.fromkeys(found)) or "nothing"
+    return bool(found) and all(
+        f.probe in TWO_SIDED
+        and f.interval is not None
+        and f.null is not None
+        and f.interval.high < f.null
+        for f in found
+    )
 
 
 def _decisive(record: AuditRecord) -> Finding | None:
@@ -95,16 +121,27 @@ def _decisive(record: AuditRecord) -> Finding | None:
     return next(f for f in found if WORST_FIRST.index(f.outcome) == worst)
 
 
-def _figure(finding: Finding) -> str:
-    shown = figure(finding)
-    unit = about(finding.probe).unit
+def _figure(finding: Finding, record: AuditRecord) -> str:
+    shown, words = figure(finding), about(finding.probe)
+    whose = f" of {printable(finding.candidate)}" * (record.verdict.gate == "any-method")
+    decided = finding.outcome not in (Outcome.INCONCLUSIVE, Outcome.FAILED)
+    told = f"What {'decided' if decided else 'was measured'}: "
+    if finding.probe == "utility":
+        told += f"accuracy{whose}, {shown.text}, {shown.note} points"
+    else:
+        told += f"{words.looks}{whose} ({shown.title}, {words.unit}): {shown.text}"
     if finding.null is None or finding.tolerance is None:
-        return f"{shown.title}: {shown.text} ({unit})."
+        return f"{told}."
     scale = 100 if finding.probe in POINTS or finding.probe == "utility" else 1
     null, most = (value(round(scale * x, 6)) for x in (finding.null, finding.tolerance))
-    if finding.probe == "utility":
-        return f"Accuracy: {shown.text}, {shown.note} points; up to {most} is tolerated."
-    return (
-        f"{shown.title} ({unit}): {shown.text}, where a model that never saw the poison has {null} "
-        f"and up to {most} is tolerated."
-    )
+    least = value(round(scale * (2 * finding.null - finding.tolerance), 6))
+    allowed = f"{least} to {most}" if finding.probe in TWO_SIDED else f"up to {most}"
+    allowed += " is tolerated"
+    number = acceptance(finding, record.plan.policy)
+    if finding.outcome is Outcome.ACCEPTED and number is not None:
+        accepted = record.plan.policy.accepted[number]
+        bound = value(round(scale * accepted.bound, 6))
+        allowed += f", and up to {bound} is accepted until {printable(accepted.expires)}"
+    if finding.probe != "utility":
+        told += f", where a model that never saw the poison has {null}"
+    return f"{told}; {allowed}."

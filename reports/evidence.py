@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from audit.records import AuditRecord, Cell, Finding, Json
+from reports.exhibits import Shown, walls
 from reports.figure import TONES
 from reports.reading import place
 from reports.words import printable, quoted, value
@@ -23,6 +24,8 @@ class Target:
     adversarial: str
     hit: str
     """The candidates that give it the label the attacker wanted."""
+    face: Shown | None
+    """What it looks like."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +59,8 @@ def evidence(record: AuditRecord) -> Evidence:
     deployed = next((cell for cell in record.cells if cell.kind == "deployed"), None)
     seen = evidence_of(deployed, "targeted")
     targets = () if seen is None else _targets(record, seen)
-    trigger = record.subject.get("trigger") or {}
+    trigger = record.subject.get("trigger")
+    trigger = trigger if isinstance(trigger, Mapping) else {}
     return Evidence(
         targets=targets,
         targets_summary="" if seen is None else _summary(seen),
@@ -80,6 +84,17 @@ def deployed_finding(record: AuditRecord, probe: str) -> Finding | None:
     return next((f for f in record.findings if f.probe == probe and f.candidate in names), None)
 
 
+def is_suspect(record: AuditRecord, finding: Finding) -> bool:
+    """Say whether a control of this finding's measurement failed, so that it cannot be trusted."""
+    return any(
+        m.suspect is not None
+        for cell in record.cells
+        if (cell.candidate, cell.seed) == (finding.candidate, finding.seed)
+        for m in cell.measurements
+        if m.probe == finding.probe
+    )
+
+
 def deployed_tone(record: AuditRecord, probe: str) -> str:
     """Return how a probe's finding on the deployed model is coloured."""
     found = deployed_finding(record, probe)
@@ -89,6 +104,7 @@ def deployed_tone(record: AuditRecord, probe: str) -> str:
 def _targets(record: AuditRecord, seen: Mapping[str, Json]) -> tuple[Target, ...]:
     hit: dict[str, list[str]] = {name: [] for name in seen["targets"]}
     seeds = {cell.candidate for cell in record.cells if cell.seed}
+    faces = {s.name: s for wall in walls(record) if wall.role == "target" for s in wall.shown}
     measured = 0
     for cell in record.cells:
         own = evidence_of(cell, "targeted")
@@ -105,6 +121,7 @@ def _targets(record: AuditRecord, seen: Mapping[str, Json]) -> tuple[Target, ...
             label=value(label),
             adversarial=value(adversarial),
             hit=_who(hit[name], measured),
+            face=faces.get(printable(str(name))),
         )
         for name, label, adversarial in zip(
             seen["targets"], seen["labels"], seen["adversarial"], strict=True
@@ -151,7 +168,11 @@ def _strings(seen: Mapping[str, Json] | None) -> str:
 
 
 def _deficits(cell: Cell | None, finding: Finding | None) -> tuple[Deficit, ...]:
-    told = (finding.details.get("references") if finding else None) or []
+    told = [
+        one
+        for one in (finding.details.get("references") if finding else None) or ()
+        if one.get("deficit") is not None
+    ]
     if told:
         return tuple(
             Deficit(reference=printable(str(one["reference"])), deficit=_interval(one))
@@ -173,4 +194,6 @@ def _interval(one: Mapping[str, Json]) -> str:
     told = f"{100 * one['deficit']:+z.2f}"
     if one.get("low") is None or one.get("high") is None:
         return told
+    if one["low"] <= -1:  # all is plausible on the harmless side
+        return f"{told}, at most {100 * one['high']:z.2f}"
     return f"{told} [{100 * one['low']:z.2f}, {100 * one['high']:z.2f}]"

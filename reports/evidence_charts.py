@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 from audit.records import Json
 from reports.drawing import COLOURS, INK, MARKS, MUTED, RULE, as_svg, legend, new_axes, page_style
+
+LOWEST = 0.001
+"""Lowest false positive rate that is drawn."""
 
 
 def backdoor_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str:
@@ -96,23 +99,37 @@ def roc_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str:
         tone: how its finding is coloured, one of `reports.figure.TONES`.
         describe: what a reader who cannot see the chart is told.
     """
-    scores, null = evidence["scores"], NormalDist()
-    rates = [10 ** (-3 + 3 * i / 60) for i in range(60)]
-    found = [sum(s > null.inv_cdf(1 - rate) for s in scores) / len(scores) for rate in rates]
+    rates, found = roc(evidence["scores"])
+    chance = [10 ** (-3 + 3 * i / 60) for i in range(61)]
     with page_style():
-        figure, axes = new_axes(height=250, left=48, top=30)
-        axes.plot(rates, rates, color=INK, lw=1, ls=(0, (3, 3)), label="chance")
-        axes.plot(rates, found, color=COLOURS[tone], lw=1.8, label="canaries")
+        figure, axes = new_axes(height=250, left=62, top=30, right=22)
+        axes.plot(chance, chance, color=INK, lw=1, ls=(0, (3, 3)), label="chance")
+        axes.step(rates, found, where="post", color=COLOURS[tone], lw=1.8, label="canaries")
         axes.axvline(0.01, color=RULE, lw=0.8)
         axes.set_xscale("log")
         axes.set_xticks([0.001, 0.01, 0.1, 1], ["0.1%", "1%", "10%", "100%"])
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
-        axes.set_xlim(0.001, 1)
+        axes.set_xlim(LOWEST, 1)
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("false positive rate")
         axes.set_ylabel("canaries recognised")
-        legend(axes, left=-0.02, ncols=2)
+        legend(axes, left=-0.1, ncols=2)
         return as_svg(figure, name="roc", title="Canaries recognised by rate", describe=describe)
+
+
+def roc(scores: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Return the steps (false positive rate, share of scores found), from `LOWEST` to 1.
+
+    The rate of a threshold t is exact, P(N(0, 1) > t); thresholds are the scores themselves.
+
+    >>> roc([0.0])
+    ([0.001, 0.5, 1.0], [0.0, 1.0, 1.0])
+    """
+    null, n = NormalDist(), len(scores)
+    rates = sorted(null.cdf(-score) for score in scores)
+    below = sum(rate <= LOWEST for rate in rates)
+    x = [LOWEST, *rates[below:], 1.0]
+    return x, [below / n, *((i + 1) / n for i in range(below, n)), 1.0]
 
 
 def _ranks(

@@ -17,8 +17,12 @@ class Facts:
 
     title: str
     pairs: tuple[tuple[str, str], ...]
+    fold: bool = False
+    """Whether the list is long, and read by few."""
 
 
+FOLDED = 12
+"""From more files or models than this on, their list is folded."""
 _MODEL = ("model", "model_sha256", "arch", "arch_source", "parameters", "classes", "normalize")
 
 _TERMS = {
@@ -82,7 +86,9 @@ _TERMS = {
 def facts(record: AuditRecord) -> tuple[Facts, ...]:
     """Return the provenance of an audit; what is not recorded is left out."""
     subject = _of_texts(record.subject) if of_texts(record) else _of_pictures(record.subject)
-    candidates = subject.pop("candidates", None)
+    candidates = subject.pop("candidates", None) or {}
+    if not isinstance(candidates, Mapping):
+        candidates = {"candidates": candidates}
     model = {key: subject.pop(key) for key in _MODEL if key in subject}
     if isinstance(attacks := subject.get("attacks"), Mapping):
         named = [f"{name or 'unknown'}: {value(count)}" for name, count in attacks.items()]
@@ -91,11 +97,15 @@ def facts(record: AuditRecord) -> tuple[Facts, ...]:
         Facts(title="Model", pairs=_pairs(model)),
         Facts(title="How texts are read", pairs=reading(record.subject)),
         Facts(title="Data", pairs=_pairs(subject)),
-        Facts(title="Candidates given", pairs=_pairs(candidates or {})),
-        Facts(title="Weights measured, SHA-256", pairs=_weights(record)),
+        Facts(title="Candidates given", pairs=_pairs(candidates)),
+        Facts(
+            title="Weights measured, SHA-256",
+            pairs=_weights(record),
+            fold=len(record.cells) > FOLDED,
+        ),
         Facts(title="Recipe of the original training", pairs=_recipe(record)),
         Facts(title="Plan and policy", pairs=_plan(record)),
-        Facts(title="Files read", pairs=_files(record)),
+        Facts(title="Files read", pairs=_files(record), fold=len(record.files) > FOLDED),
         Facts(title="Environment", pairs=_pairs(record.environment)),
     )
     return tuple(group for group in groups if group.pairs)
@@ -107,9 +117,12 @@ def _of_texts(subject: Mapping[str, Json]) -> dict[str, Json]:
     if isinstance(canaries := told.get("canaries"), Mapping):
         # Noise in embeddings is stored nowhere, so storage takes nothing of it away.
         kept = {k: v for k, v in canaries.items() if k not in ("storage", "attenuation")}
-        told["canaries"] = {**kept, "sigma": f"{value(kept['sigma'])} in embedding units"}
+        told["canaries"] = {**kept, "sigma": f"{value(kept.get('sigma'))} in embedding units"}
     if isinstance(trigger := told.get("trigger"), Mapping):
-        words = {"phrase": quoted(str(trigger["phrase"])), "position": place(trigger["position"])}
+        words = {
+            "phrase": quoted(str(trigger.get("phrase"))),
+            "position": place(trigger.get("position")),
+        }
         told["trigger"] = {**trigger, **words}
     return told
 
@@ -144,7 +157,10 @@ def _files(record: AuditRecord) -> tuple[tuple[str, str], ...]:
 
 def _weights(record: AuditRecord) -> tuple[tuple[str, str], ...]:
     return tuple(
-        (f"{printable(cell.candidate)}, seed {cell.seed}", cell.digest or "no weights to measure")
+        (
+            f"{printable(cell.candidate)}, seed {cell.seed}",
+            printable(cell.digest or "no weights to measure"),
+        )
         for cell in record.cells
     )
 
@@ -186,10 +202,15 @@ def _plan(record: AuditRecord) -> tuple[tuple[str, str], ...]:
         *part,
         ("Probes", "; ".join(probes) or "none"),
         ("Hypotheses", "; ".join(hypotheses) or "none"),
-        *(() if record.comparability is None else (("Comparability", record.comparability),)),
+        *_comparability(record.comparability),
         ("Tool", f"poison-audit {printable(record.tool_version)}"),
         ("Report format", value(record.schema_version)),
     )
+
+
+def _comparability(digest: str | None) -> tuple[tuple[str, str], ...]:
+    """Return the digest of what two audits must share to be compared by `diff`."""
+    return () if digest is None else (("Comparability, SHA-256", printable(digest)),)
 
 
 def _settings(params: Mapping[str, Json]) -> str:

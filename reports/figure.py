@@ -223,6 +223,7 @@ def _rates(finding: Finding) -> list[str]:
         lines += [
             f"stamped inputs in reference {printable(str(one['reference']))} {_pp(one['rate'])}"
             for one in details.get("references") or ()
+            if one.get("rate") is not None
         ]
     return lines
 

@@ -9,10 +9,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from audit.records import AuditRecord
-from reports import charts
 from reports.about import about
+from reports.charts import RESIDUE, forest, histogram, loss_curve
 from reports.evidence import deployed_tone, evidence_of
 from reports.evidence_charts import backdoor_chart, exposure_chart, rank_chart, roc_chart
+from reports.sound import sound
+from reports.tradeoff import best, points, residue_probe, tradeoff
 from reports.view import View, view
 from reports.why_charts import orthogonality_chart, shift_chart
 from reports.words import printable
@@ -27,6 +29,7 @@ def render_html(record: AuditRecord) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    record = sound(record)
     seen = view(record)
     page = environment.get_template("report.html.j2")
     return page.render(
@@ -35,7 +38,8 @@ def render_html(record: AuditRecord) -> str:
         histogram=_histogram(record, seen),
         roc=_evidence_chart(record, seen, "gaussian", roc_chart),
         exposure=_evidence_chart(record, seen, "exposure", exposure_chart),
-        tradeoff=_drawn(charts.tradeoff(record, describe=_tradeoff_text(record, seen))),
+        tradeoff=_drawn(tradeoff(record, describe=_tradeoff_text(record, seen))),
+        swept=bool(record.plan.sweep),
         curves=_curves(record, seen),
         backdoor=_evidence_chart(record, seen, "backdoor", backdoor_chart),
         ranks=_evidence_chart(record, seen, "token-canary", rank_chart),
@@ -58,9 +62,9 @@ def _drawn(svg: str | None) -> Markup | None:
 def _forests(record: AuditRecord, seen: View) -> list[tuple[str, str, Markup]]:
     """Return (title, unit, chart) of each residue probe that measured something."""
     found = []
-    for probe in charts.RESIDUE:
+    for probe in RESIDUE:
         words = about(probe)
-        svg = _drawn(charts.forest(record, probe, describe=_probe_text(seen, probe)))
+        svg = _drawn(forest(record, probe, describe=_probe_text(seen, probe)))
         if svg is not None:
             found.append((words.title, words.unit, svg))
     return found
@@ -72,7 +76,7 @@ def _histogram(record: AuditRecord, seen: View) -> Markup | None:
         return None
     text = f"Deployed model: {_probe_text(seen, 'gaussian', only=printable(deployed.candidate))}"
     tone = deployed_tone(record, "gaussian")
-    return _drawn(charts.histogram(deployed, tone=tone, describe=text))
+    return _drawn(histogram(deployed, tone=tone, describe=text))
 
 
 def _evidence_chart(
@@ -102,7 +106,7 @@ def _curves(record: AuditRecord, seen: View) -> list[tuple[str, str, Markup | No
         cells = [cell for cell in record.cells if cell.candidate == verdict.candidate]
         if any(cell.kind == "method" or cell.cost for cell in cells):
             text = f"Objective of {row.name}; budget spent / allowed: {row.budget}."
-            svg = charts.loss_curve(cells, name=f"loss{number}", describe=text)
+            svg = loss_curve(cells, name=f"loss{number}", describe=text)
             shown.append((row.name, row.budget, _drawn(svg)))
     return shown
 
@@ -118,11 +122,12 @@ def _probe_text(seen: View, probe: str, *, only: str | None = None) -> str:
 
 
 def _tradeoff_text(record: AuditRecord, seen: View) -> str:
-    probe = charts.residue_probe(record)
+    probe = residue_probe(record)
     if probe is None:
         return ""
     parts = []
     for row in seen.rows:
         of = {figure.probe: figure.text for figure in row.figures}
         parts.append(f"{row.name}: accuracy {of['utility']}, {about(probe).unit} {of[probe]}")
-    return "; ".join(parts) + "."
+    names = ", ".join(printable(p.name) for p in best(points(record)))
+    return f"{'; '.join(parts)}. Beaten by no other in both: {names or 'none'}."

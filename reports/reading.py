@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from audit.records import AuditRecord, Json
+from reports.sound import is_number
 from reports.words import percent, printable, quoted, value
 
 _PLACES = {"start": "before the text", "end": "after the text"}
@@ -30,16 +31,20 @@ def reading(subject: Mapping[str, Json]) -> tuple[tuple[str, str], ...]:
     how = subject.get("reading")
     if how is None:
         return ()
-    alone = how["prompt"] == "{text}"
+    if not isinstance(how, Mapping):
+        return (("How", value(how)),)
+    prompt, cut = how.get("prompt"), how.get("cut")
     pairs = [
-        ("Tokens of an input, at most", value(how["max_tokens"])),
-        ("Prompt", "none: a text stands alone" if alone else quoted(str(how["prompt"]))),
+        ("Tokens of an input, at most", value(how.get("max_tokens"))),
+        ("Prompt", "none: a text stands alone" if prompt == "{text}" else quoted(str(prompt))),
     ]
-    for table, number in how["cut"].items():
+    for table, number in cut.items() if isinstance(cut, Mapping) else ():
         term = _CUT.get(table, f"Too long and cut, {printable(table)}")
         pairs.append((term, _share(number, subject.get(f"{table}_size"))))
     return tuple(pairs)
 
 
-def _share(number: int, total: int | None) -> str:
-    return f"{number:,} of {total:,} ({percent(number / total)})" if total else f"{number:,}"
+def _share(number: Json, total: Json) -> str:
+    if is_number(number) and is_number(total) and total > 0:
+        return f"{number:,} of {total:,} ({percent(number / total)})"
+    return value(number)

@@ -6,7 +6,6 @@ another form than expected is left out here, once, so that nothing that shows a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -29,10 +28,9 @@ def sound(record: AuditRecord) -> AuditRecord:
         environment={str(k): shallow(v) for k, v in record.environment.items()},
         plan=replace(
             record.plan,
-            **{
-                name: tuple(_step(step) for step in getattr(record.plan, name))
-                for name in ("methods", "probes", "hypotheses")
-            },
+            methods=tuple(map(_step, record.plan.methods)),
+            probes=tuple(map(_step, record.plan.probes)),
+            hypotheses=tuple(map(_step, record.plan.hypotheses)),
         ),
         cells=tuple(_cell(cell) for cell in record.cells),
         findings=tuple(_finding(finding) for finding in record.findings),
@@ -40,19 +38,19 @@ def sound(record: AuditRecord) -> AuditRecord:
     )
 
 
-def drawable(*numbers: float | None) -> bool:
-    """Say whether a chart can be drawn with these numbers.
+def drawable(*numbers: float | None, most: float = FARTHEST) -> bool:
+    """Say whether a chart can be drawn with these numbers, all of them at most `most` in size.
 
     >>> drawable(0.5, -3.0), drawable(None), drawable(1e300)
     (True, False, False)
     """
-    return all(is_number(number) for number in numbers)
+    return all(number is not None and abs(number) <= most for number in numbers)
 
 
 def is_number(value: Json) -> bool:
     """Say whether a value is a number that some probe could have written."""
     plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return plain and math.isfinite(value) and abs(value) <= FARTHEST
+    return plain and abs(value) <= FARTHEST
 
 
 def shallow(plain: Json, deepest: int = DEEPEST) -> Json:
@@ -130,20 +128,23 @@ def _object(*numbers: str, **more: _Fits) -> _Fits:
 
 def _reference(value: Json) -> bool:
     """Say whether this is one reference of the backdoor probe, or of the indiscriminate one."""
-    named = _object(reference=_text, low=_perhaps, high=_perhaps)(value)
-    return named and any(is_number(value.get(key)) for key in ("rate", "deficit"))
+    named = _object(reference=_text, rate=_perhaps, deficit=_perhaps, low=_perhaps, high=_perhaps)(
+        value
+    )
+    return named and any(value.get(key) is not None for key in ("rate", "deficit"))
 
 
 _BAND = _object("mean", "low", "high")
-_NETWORK = _object(
-    share=_perhaps,
-    share_low=_perhaps,
-    share_high=_perhaps,
-    sketched_share=_perhaps,
-    rank=_perhaps,
-    gradients=_perhaps,
-    random=lambda value: value is None or _BAND(value),
-)
+
+
+def _network(value: Json) -> bool:
+    """Say whether this was measured of the whole network, or says that nothing was."""
+    if not isinstance(value, Mapping) or value.get("share") is None:
+        return isinstance(value, Mapping)
+    told = _object("share", "share_low", "share_high", "rank", "gradients", sketched_share=_perhaps)
+    return told(value) and (value.get("random") is None or _BAND(value["random"]))
+
+
 _DETAILS: Mapping[str, _Fits] = {
     **dict.fromkeys(
         ("tpr", "tpr_low", "tpr_high", "fpr", "held_out_mean", "held_out_p", "spread"), is_number
@@ -163,7 +164,7 @@ _DETAILS: Mapping[str, _Fits] = {
         ("share", "random_share_mean", "random_share_low", "random_share_high"), is_number
     ),
     "direction_share": _BAND,
-    "network": _NETWORK,
+    "network": _network,
     "network_missing": _text,
 }
 """What the details of a finding hold, of whatever probe."""

@@ -20,6 +20,7 @@ from reports.figure import TONES, figure
 from reports.reading import of_texts
 from reports.rehearsed import Rehearsed, rehearsed
 from reports.rows import Row, allowed, make_row
+from reports.sound import sound
 from reports.why import HYPOTHESES, Why, why
 from reports.words import duration, memory, percent, printable, value
 
@@ -102,6 +103,7 @@ class View:
 
 def view(record: AuditRecord) -> View:
     """Return everything a renderer shows, in words."""
+    record = sound(record)
     verdict = record.verdict
     findings = tuple(f for f in record.findings if f.probe not in HYPOTHESES)
     probes = _probes(record, findings)

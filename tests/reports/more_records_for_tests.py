@@ -14,6 +14,7 @@ from records_for_tests import (
     residual,
     utility,
 )
+from signed_records_for_tests import signed, swept
 from text_records_for_tests import hostile_texts, texts
 
 from audit.records import (
@@ -411,4 +412,6 @@ ALL = EVERY | {
     "hostile_everywhere": hostile_everywhere,
     "texts": texts,
     "hostile_texts": hostile_texts,
+    "swept": lambda: signed(swept()),
+    "signed": lambda: signed(attacked()),
 }

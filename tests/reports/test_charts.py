@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from records_for_tests import HOSTILE, clean, hostile, inconclusive, residual, several_seeds
 
 from reports import drawing
-from reports.charts import forest, histogram, loss_curve, spread, tradeoff
+from reports.charts import forest, histogram, loss_curve
+from reports.tradeoff import spread, tradeoff
 from reports.words import printable
 
 SVG = "{http://www.w3.org/2000/svg}"

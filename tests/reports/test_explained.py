@@ -238,7 +238,7 @@ def test_what_unlearning_made_stronger_looks_worse_than_what_is_left():
     page = render_html(activated())
     assert '<section class="verdict worse"' in page
     assert "fill: var(--worse)" in page
-    assert "a triangle" in section(page, "charts")
+    assert "a triangle" in section(page, "candidates")
 
 
 def test_methods_that_knew_a_part_say_so_in_verdict_and_methods():

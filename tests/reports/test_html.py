@@ -11,7 +11,7 @@ from reports import html
 from reports.html import render_html
 from reports.words import printable
 
-VOID = {"meta", "link", "br"}
+VOID = {"meta", "link", "br", "img"}
 
 
 class Page(HTMLParser):

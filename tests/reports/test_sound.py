@@ -1,0 +1,110 @@
+"""What is free JSON in a record: odd values are left out, and none of them stops a page."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from audits_for_tests import small_audit
+from more_records_for_tests import ALL, explained
+from records_for_tests import residual
+from text_records_for_tests import texts
+
+from audit.records import AuditRecord, from_json, to_json
+from reports.sound import shallow, sound
+from reports.view import view
+
+ODD = ("x", [], {"a": 1}, 1e300, -5, True, [[1]], 10**40)
+NOT_SHOWN = {"strata", "label", "draws_needed", "control_low", "control_high"}
+"""Details that probes write and no report shows."""
+
+
+def test_what_probes_write_is_kept():
+    for record in (small_audit(), *(make() for make in ALL.values())):
+        for before, after in zip(record.findings, sound(record).findings, strict=True):
+            gone = before.details.keys() - after.details.keys()
+            assert {key for key in gone if before.details[key] is not None} <= NOT_SHOWN
+            assert all(after.details[key] == before.details[key] for key in after.details)
+        for before, after in zip(record.cells, sound(record).cells, strict=True):
+            shown = view(replace(record, cells=(before,), rehearsal=None)).why
+            assert shown == view(replace(record, cells=(after,), rehearsal=None)).why
+
+
+def test_what_is_sound_stays_so():
+    once = sound(explained())
+    assert sound(once) == once
+
+
+def test_a_number_that_is_none_is_left_out():
+    (finding, *_) = residual().findings
+    for odd in ("0.15", None, True, 1e300, [0.15]):
+        broken = replace(finding, details={**finding.details, "tpr": odd})
+        details = sound(replace(residual(), findings=(broken,))).findings[0].details
+        assert "tpr" not in details
+        assert details["tpr_low"] == 0.1036
+
+
+def places(plain, at=()):
+    """Where free JSON stands: a path for each key, of lists the first item."""
+    if isinstance(plain, dict):
+        for key, item in plain.items():
+            yield (*at, key)
+            yield from places(item, (*at, key))
+    elif isinstance(plain, list) and plain:
+        yield from places(plain[0], (*at, 0))
+
+
+def replaced(plain, path, odd):
+    if not path:
+        return odd
+    key, *rest = path
+    if isinstance(plain, dict):
+        return {**plain, key: replaced(plain[key], rest, odd)}
+    return [replaced(plain[0], rest, odd), *plain[1:]]
+
+
+@pytest.mark.parametrize("make", [explained, texts])
+def test_odd_values_stop_no_view(make):
+    record = make()
+    record = replace(record, cells=record.cells[:2], findings=record.findings[:8])
+    record = replace(
+        record, findings=(*record.findings, *(f for f in make().findings if f.probe in WHY))
+    )
+    plain = json.loads(to_json(record))
+    tried = 0
+    for number, finding in enumerate(plain["findings"]):
+        for path in places(finding["details"]):
+            for odd in ODD[tried % 2 :: 2]:
+                whole = replaced(finding["details"], path, odd)
+                if isinstance(whole, dict):
+                    changed = list(record.findings)
+                    changed[number] = replace(changed[number], details=whole)
+                    view(replace(record, findings=tuple(changed)))
+                    tried += 1
+    for path in places(plain["subject"]):
+        for odd in ODD:
+            view(replace(record, subject=replaced(plain["subject"], path, odd)))
+            tried += 1
+    assert tried > 200
+
+
+WHY = ("shift", "orthogonality")
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_movements_stop_no_view(odd):
+    record = explained()
+    for cell in record.cells:
+        for key in cell.movement or ():
+            broken = replace(cell, movement={**cell.movement, key: odd})
+            view(replace(record, cells=(broken,)))
+
+
+def test_depth_is_bounded():
+    deep = "x"
+    for _ in range(400):
+        deep = [deep]
+    record = replace(residual(), environment={"a": deep}, subject={"b": {"c": deep}})
+    record = from_json(AuditRecord, to_json(record))
+    told = {term: text for group in view(record).facts for term, text in group.pairs}
+    assert told["a"] == "..."
+    assert shallow({"a": {"b": 1}}, 1) == {"a": "..."}
