@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import machine_records_for_tests as machine
 import pytest
 from more_records_for_tests import ALL as EVERY
-from records_for_tests import clean, inconclusive, residual
+from records_for_tests import clean, inconclusive, residual, several_seeds
 
 from audit.records import Acceptance, Outcome
 from reports.accepted import accepted
 from reports.answer import answer, how_sure
+from reports.html import render_html
 
 
 def gated(record, gate, outcome):
@@ -64,6 +66,92 @@ def test_the_state_of_an_acceptance(record, changes, state):
     (told,) = accepted(with_acceptance(record, **changes))
     assert state in told.state
     assert told.owner == "o"
+
+
+def test_how_sure_it_is_of_other_verdicts():
+    told = how_sure(gated(residual(), "ssd", Outcome.BROKEN))
+    assert "accuracy, 44.1% [43.0, 45.1], lost 39.0 [38.3, 39.7] points; up to 2 is" in told
+    told = how_sure(gated(residual(), "neggrad_plus", Outcome.INCONCLUSIVE))
+    # 0.24 -+ 0.158, against -0.25 to 0.25
+    assert "What was measured: memory of planted noise" in told
+    assert told.endswith("has 0; -0.25 to 0.25 is tolerated.")
+    told = how_sure(gated(residual(), "any-method", Outcome.RESIDUAL))
+    assert "memory of planted noise of gd (Gaussian" in told
+    assert "+78.0 [72.0, 84.0]" in how_sure(EVERY["attacked"]())  # points
+    assert "has 0; up to 5 is tolerated." in how_sure(EVERY["attacked"]())
+    told = how_sure(machine.accepted())
+    assert told.endswith("is tolerated, and up to 0.5 is accepted until 2027-03-31.")
+
+
+def test_a_figure_whose_control_failed_is_not_told():
+    record = gated(residual(), "neggrad_plus", Outcome.INCONCLUSIVE)
+    told = how_sure(suspect(record, "neggrad_plus"))
+    assert "A control failed" in told
+    assert "0.24" not in told
+
+
+def test_a_repair_that_overshot_is_not_called_poisoned():
+    # ga: -0.71 -+ 0.158 and 0.381 -+ 0.047 both lie below what a clean model has
+    assert answer(gated(residual(), "ga", Outcome.RESIDUAL)) == (
+        "Not clean: pushed too far away from the poison (candidate ga)"
+    )
+    one_side = [
+        replace(f, interval=replace(f.interval, low=0.52, high=0.62), statistic=0.57)
+        if (f.probe, f.candidate) == ("exposure", "ga")
+        else f
+        for f in residual().findings
+    ]
+    record = gated(replace(residual(), findings=tuple(one_side)), "ga", Outcome.RESIDUAL)
+    assert answer(record) == "Still poisoned (candidate ga)"
+
+
+def suspect(record, candidate):
+    """The control of the gaussian probe failed in this candidate."""
+    cells = tuple(
+        replace(c, measurements=(replace(c.measurements[0], suspect="leaks"), *c.measurements[1:]))
+        if c.candidate == candidate
+        else c
+        for c in record.cells
+    )
+    return replace(record, cells=cells)
+
+
+def outcome_of_gaussian(record, *outcomes):
+    """The findings of the gaussian probe have these outcomes, seed by seed."""
+    found, left = [], list(outcomes)
+    for f in record.findings:
+        found.append(replace(f, outcome=left.pop(0)) if f.probe == "gaussian" and left else f)
+    return replace(record, findings=tuple(found))
+
+
+def test_of_several_seeds_all_have_to_be_covered():
+    record = with_acceptance(several_seeds(), candidate="scrub")
+    one = outcome_of_gaussian(record, Outcome.ACCEPTED, Outcome.RESIDUAL, Outcome.CLEAN)
+    (told,) = accepted(one)
+    assert (told.state, told.tone) == ("does not suffice: the interval reaches beyond it", "bad")
+    every = outcome_of_gaussian(record, Outcome.ACCEPTED, Outcome.ACCEPTED, Outcome.CLEAN)
+    (told,) = accepted(every)
+    assert (told.state, told.tone) == ("covers the figure", "unsure")
+
+
+def test_what_is_never_accepted_says_why():
+    record = with_acceptance(residual())
+    (told,) = accepted(outcome_of_gaussian(record, Outcome.ACTIVATED))
+    assert told.state == "does not cover it: an attack that was made stronger is never accepted"
+    (told,) = accepted(suspect(record, "deployed"))
+    assert told.state == "does not cover it: a control failed, so the figure cannot be trusted"
+    yardstick = [replace(f, gating=f.probe != "utility") for f in record.findings]
+    plan = with_acceptance(residual(), probe="utility", bound=0.1).plan
+    (told,) = accepted(replace(record, plan=plan, findings=tuple(yardstick)))
+    assert told.state == "not needed: the figure decides nothing"
+
+
+def test_what_is_accepted_or_not_needed_is_never_green():
+    for record in (machine.accepted(), with_acceptance(clean())):
+        page = render_html(record)
+        section = page[page.index('aria-labelledby="accepted"') :]
+        assert "good" not in section[: section.index("</section>")]
+    assert 'class="verdict unsure"' in render_html(machine.accepted())
 
 
 def test_an_acceptance_that_covers_its_figure():

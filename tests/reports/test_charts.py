@@ -11,6 +11,7 @@ from records_for_tests import HOSTILE, clean, hostile, inconclusive, residual, s
 
 from reports import drawing
 from reports.charts import forest, histogram, loss_curve
+from reports.evidence_charts import roc, roc_chart
 from reports.tradeoff import spread, tradeoff
 from reports.words import printable
 
@@ -109,6 +110,45 @@ def test_a_forest_puts_every_estimate_where_it_belongs(drawn):
         assert x == pytest.approx(labels[0.0] + slope * finding.statistic, abs=0.01)
     heights = [y for _, y in places]
     assert heights == sorted(heights)
+
+
+def test_the_roc_has_the_exact_rate_of_every_threshold():
+    # P(N(0, 1) > t) is 0.1 at 1.2816, 0.5 at 0, 0.00003 at 4 and 0.8413 at -1.
+    rates, found = roc([1.2815515655, 4.0, -1.0, 0.0])
+    assert rates == pytest.approx([0.001, 0.1, 0.5, 0.841345, 1.0], abs=1e-6)
+    assert found == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+def test_the_roc_chart_steps_up_at_those_rates():
+    svg = roc_chart({"scores": [1.2815515655, 4.0, -1.0, 0.0]}, tone="bad", describe=HOSTILE)
+    assert "<script" not in svg
+    at = {}
+    for text in parse(svg).iter(f"{SVG}text"):
+        side = "x" if "middle" in (text.get("style") or "") else "y"
+        at.setdefault((side, text.text), float(text.get(side)))
+    decade = (at["x", "10%"] - at["x", "0.1%"]) / 2
+    (line,) = [
+        p.get("d")
+        for p in parse(svg).iter(f"{SVG}path")
+        if "stroke: var(--bad)" in (p.get("style") or "") and p.get("d").count("L") > 4
+    ]
+    numbers = [float(n) for n in re.findall(r"-?\d+\.?\d*", line)]
+    steps = [
+        ((x - at["x", "0.1%"]) / decade - 3, (at["y", "0"] - y) / (at["y", "0"] - at["y", "50%"]))
+        for x, y in zip(numbers[::2], numbers[1::2], strict=True)
+    ]
+    # As (log10 of the rate, share / 50%); a label's baseline lies a little below its tick.
+    for expected in ((-3.0, 0.5), (-1.0, 0.5), (-1.0, 1.0), (-0.30103, 1.5), (-0.0750, 2.0)):
+        assert any(step == pytest.approx(expected, abs=0.06) for step in steps), (expected, steps)
+
+
+def test_scores_beyond_any_chance_make_no_endless_histogram():
+    cell = residual().cells[0]
+    far = replace(
+        cell.measurements[0], evidence={"scores": [1e6, -1e6, 0.0], "held_out": [], "dropped": 0}
+    )
+    svg = histogram(replace(cell, measurements=(far,)), tone="bad", describe="d")
+    assert len(svg) < 100_000
 
 
 def test_every_seed_gets_its_mark():

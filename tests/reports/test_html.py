@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -150,6 +151,38 @@ def test_a_reader_without_eyes_or_mouse_is_served(pages):
     scrolling = [attrs for attrs in page.all("div") if "wide" in (attrs.get("class") or "")]
     assert scrolling
     assert all(attrs["tabindex"] == "0" and attrs["role"] == "group" for attrs in scrolling)
+
+
+def test_the_sections_stand_in_the_order_they_are_read_in(pages):
+    assert [a["id"] for a in pages["signed"].all("h2")] == [
+        "accepted", "candidates", "evidence", "tradeoff", "gaps", "limits", "methods", "findings",
+        "provenance", "terms",
+    ]  # fmt: skip
+    assert [a["id"] for a in pages["explained"].all("h2")][:4] == [
+        "candidates", "evidence", "tradeoff", "why",
+    ]  # fmt: skip
+    for page in pages.values():
+        linked = [a["href"] for a in page.all("a") if a["href"] != "#terms"]
+        assert [f"#{a['id']}" for a in page.all("h2") if a["id"] != "terms"] == linked
+
+
+def test_long_lists_are_folded(rendered):
+    def folded(text):
+        return re.findall(r"<summary>(.*?)</summary>", text)
+
+    assert folded(rendered["signed"]) == ["All 50 targets", "All 13"]  # files
+    assert folded(rendered["residual"]) == []
+    record = residual()
+    first, *others = record.verdict.candidates
+    many = [replace(others[0], candidate=f"c{i}") for i in range(13)]
+    cells = [replace(record.cells[1], candidate=f"c{i}") for i in range(13)]
+    record = replace(
+        record,
+        cells=(record.cells[0], *cells),
+        verdict=replace(record.verdict, candidates=(first, *many)),
+    )
+    # curves of the methods, findings of the candidates, weights
+    assert folded(render_html(record)) == ["All 13", "All 14 candidates", "All 14"]
 
 
 def test_what_is_missing_and_what_a_pass_does_not_prove_are_said(pages):

@@ -73,7 +73,7 @@ def test_odd_values_stop_no_view(make):
     tried = 0
     for number, finding in enumerate(plain["findings"]):
         for path in places(finding["details"]):
-            for odd in ODD[tried % 2 :: 2]:
+            for odd in ODD:
                 whole = replaced(finding["details"], path, odd)
                 if isinstance(whole, dict):
                     changed = list(record.findings)

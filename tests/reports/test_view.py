@@ -156,6 +156,12 @@ def test_facts_cover_the_subject_and_skip_what_is_missing():
     assert groups["Recipe of the original training"]["lr"] == "0.1"
     assert groups["Candidates given"]["retrained.sha256"] == "9e" * 32
     assert groups["Weights measured, SHA-256"]["scrub, seed 0"] == "no weights to measure"
+    signed = {group.title: dict(group.pairs) for group in view(EVERY["signed"]()).facts}
+    assert signed["Environment"]["Git commit of the working folder"] == "0b" * 20
+    assert signed["Environment"]["Changes that are not committed"] == "yes"
+    assert signed["Plan and policy"]["Comparability, SHA-256"] == "e5" * 32
+    assert len(signed["Files read"]) == 13
+    assert signed["Files read"]["candidate c3: runs/c3.npz"] == f"{'5a' * 32} (1,234,567 bytes)"
     titles = {group.title for group in view(unusable()).facts}
     assert titles == {"Recipe of the original training", "Plan and policy"}
 
