@@ -48,7 +48,11 @@ def invoke(arguments: Sequence[str]) -> int:
     except OSError as error:
         _complain_of_disk(error)
         return 4
-    except Exception:  # a crash must never look like a verdict
+    except BaseException as error:  # a crash, Rust's panic too, must never look like a verdict
+        # By name: this file works without torch.
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            _complain_of_memory()
+            return 4
         traceback.print_exc()
         click.echo("poison-audit itself failed; this says nothing about the model.", err=True)
         return 4
@@ -63,6 +67,15 @@ def _complain_of_disk(error: OSError) -> None:
         "kept: put it right, and run the same command again."
     )
     click.echo(_printable(text), err=True)
+
+
+def _complain_of_memory() -> None:
+    text = (
+        "poison-audit: out of memory, with one sample at a time as well. This says nothing about "
+        "the model. What is complete is kept: free some, or try --device cpu, and run the same "
+        "command again."
+    )
+    click.echo(text, err=True)
 
 
 def _printable(text: str) -> str:

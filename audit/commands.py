@@ -389,6 +389,7 @@ def _limits(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         if cell.kind != "deployed" and cell.digest is not None and cell.digest == deployed:
             told.append(f"{cell.candidate} is bit for bit the deployed model.")
+    told += _backed_off(cells, trial.case.model.device)
     total = len(trial.case.retain) + len(trial.case.forget)
     most = total / engine.found_size(plan, len(trial.case.forget))
     for step in plan.methods:
@@ -398,6 +399,25 @@ def _limits(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
                 f"samples as to the training set, which holds for none: with this forget set the "
                 f"ratio is at most {most:.2g}. --set ssd.alpha=N below that lets it act."
             )
+    return told
+
+
+def _backed_off(cells: Sequence[Cell], device: torch.device) -> list[str]:
+    """Say whose work did not fit on the device as planned."""
+    told = []
+    smaller = [f"{cell.candidate} at most {cell.batch}" for cell in cells if cell.batch is not None]
+    if smaller:
+        told.append(
+            f"The memory of {device} gave out; samples evaluated at once: {', '.join(smaller)}. "
+            "Their figures change by rounding only."
+        )
+    offloaded = [cell.candidate for cell in cells if cell.cost and cell.cost.offloaded]
+    if offloaded:
+        told.append(
+            f"The memory of {device} gave out in steps of {', '.join(dict.fromkeys(offloaded))}: "
+            "they kept in main memory what their backward pass needs, which took longer and "
+            "changes no figure."
+        )
     return told
 
 

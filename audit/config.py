@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import datetime
 import json
-import math
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -268,7 +268,8 @@ def _wrong_recipe(key: str, value: Any) -> str | None:
 
 def _is_number(value: Any) -> bool:
     ok = isinstance(value, int | float) and not isinstance(value, bool)
-    return ok and math.isfinite(value)
+    # A whole number may be too large for any float.
+    return ok and abs(value) <= sys.float_info.max
 
 
 def _resolved(table: str, key: str, value: Any, folder: Path) -> Any:

@@ -27,6 +27,7 @@ from audit.files import write_atomically
 from audit.honesty import believed, distrust
 from audit.hypotheses import ask
 from audit.hypotheses.movement import movement
+from audit.memory import limited
 from audit.methods import METHODS
 from audit.models.checkpoint import load_like, save_model
 from audit.models.model import Model
@@ -39,6 +40,8 @@ from audit.records import (
     Cost,
     Finding,
     Kind,
+    Measurement,
+    Outcome,
     Plan,
     Sanity,
     Step,
@@ -47,6 +50,9 @@ from audit.records import (
 )
 from audit.seeds import Rng
 from audit.trial import Contender, Trial
+
+OUT_OF_MEMORY = "ran out of memory"
+"""In every reason of what is missing for want of memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +164,8 @@ def run(
             cell, model = _measure(job, case, plan, references, allow_pickle=allow_pickle)
             if keep and job.method and model is not None:
                 _keep(model, cell, kept)
-            write_atomically(path, to_json(cell))
+            if not _starved(cell):  # with more memory at hand, the same command tries again
+                write_atomically(path, to_json(cell))
             report(Progress(job=job, done=place + 1, total=len(todo), cell=cell))
         else:
             report(Progress(job=job, done=place + 1, total=len(todo), cell=cell, resumed=True))
@@ -216,21 +223,42 @@ def _measure(
         moved = movement(model, case.model, references)
         cell = replace(cell, movement={**moved, "sentence": method_diagnosis(moved)})
     start = time.perf_counter()
-    doubt = distrust(model, case.test, rng.named("honesty"))
-    # The probes' draws do not depend on the candidate: all are measured against the same noise.
-    measurements = tuple(
-        believed(
-            PROBES[step.name].run(model, case, rng.named("probe", step.name), **step.params), doubt
-        )
-        for step in plan.probes
-    )
+    with limited() as limit:
+        measurements = _probed(model, case, plan, rng)
     seen = replace(
         cell,
         digest=model.digest(),
         measurements=measurements,
+        batch=limit.size,
         probe_seconds=time.perf_counter() - start,
     )
     return seen, model
+
+
+def _probed(model: Model, case: Case, plan: Plan, rng: Rng) -> tuple[Measurement, ...]:
+    try:
+        doubt = distrust(model, case.test, rng.named("honesty"))
+    except torch.OutOfMemoryError:
+        doubt = f"checking that it is a function of its input {OUT_OF_MEMORY} on {model.device}"
+    found = []
+    for step in plan.probes:
+        # The draws do not depend on the candidate: all are measured against the same noise.
+        draws = rng.named("probe", step.name)
+        try:
+            seen = PROBES[step.name].run(model, case, draws, **step.params)
+        except torch.OutOfMemoryError:
+            missing = f"{OUT_OF_MEMORY} on {model.device}, with one sample at a time as well"
+            seen = Measurement(probe=step.name, evidence=None, missing=missing)
+        found.append(believed(seen, doubt))
+    return tuple(found)
+
+
+def _starved(cell: Cell) -> bool:
+    """Return whether anything of a cell is missing because memory gave out."""
+    told = [cell.error]
+    for seen in cell.measurements:
+        told += [seen.missing, seen.suspect]
+    return any(OUT_OF_MEMORY in reason for reason in told if reason)
 
 
 def found_part(case: Case, plan: Plan) -> Case:
@@ -271,13 +299,29 @@ def explain(
         if references is None:
             references = load_references(trial, allow_pickle=allow_pickle)
         rng = Rng(plan.seed).named("hypothesis", step.name)
-        with exact(trial.case.model.module):
-            finding = ask(
-                step.name, trial.case.model, trial.case, rng, references=references, **step.params
-            )
+        model = trial.case.model
+        try:
+            with exact(model.module):
+                finding = ask(
+                    step.name, model, trial.case, rng, references=references, **step.params
+                )
+        except torch.OutOfMemoryError:
+            findings.append(_without_memory(step.name, model.device))
+            continue
         write_atomically(path, to_json(finding))
         findings.append(finding)
     return tuple(findings)
+
+
+def _without_memory(hypothesis: str, device: torch.device) -> Finding:
+    return Finding(
+        probe=hypothesis,
+        candidate="deployed",
+        seed=0,
+        gating=False,
+        outcome=Outcome.NOT_MEASURED,
+        reason=f"Not measured: it {OUT_OF_MEMORY} on {device}.",
+    )
 
 
 def unlearn(
@@ -312,7 +356,7 @@ def unlearn(
     except DivergedError as reason:
         error = f"{step.name} diverged: {reason}"
     except torch.OutOfMemoryError:
-        error = f"{step.name} ran out of memory on {case.model.device}"
+        error = f"{step.name} {OUT_OF_MEMORY} on {case.model.device}"
     if cuda:
         torch.cuda.synchronize()
     curve = tuple(loss for loss in ledger.curve() if torch.isfinite(torch.tensor(loss)))
@@ -323,6 +367,7 @@ def unlearn(
         losses=curve,
         seconds=time.perf_counter() - start,
         peak_bytes=torch.cuda.max_memory_allocated() if cuda else _peak_resident_bytes(),
+        offloaded=ledger.offloaded,
     )
     return model, cost, error
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from audit.data.samples import Samples
+from audit.memory import release
 from audit.models.model import Batch, Model
 from audit.probes.scoring import exact
 from audit.records import Measurement
@@ -58,9 +59,23 @@ def distrust(model: Model, samples: Samples, rng: Rng) -> str | None:
         model: any; its bits stay what they are.
         samples: clean test samples, of which a few are asked.
         rng: draws the directions.
+
+    Raises:
+        torch.OutOfMemoryError: memory does not hold what one sample takes.
     """
-    places = torch.linspace(0, len(samples) - 1, min(SAMPLES, len(samples))).round().long()
-    batch = samples.at(places).batch()
+    count = min(SAMPLES, len(samples))
+    while True:
+        places = torch.linspace(0, len(samples) - 1, count).round().long()
+        try:
+            return _distrust(model, samples.at(places).batch(), rng)
+        except torch.OutOfMemoryError:
+            if count == 1:
+                raise
+        count //= 2
+        release()
+
+
+def _distrust(model: Model, batch: Batch, rng: Rng) -> str | None:
     with exact(model.module) as module:
         with torch.no_grad():
             batch = model.inputs(module, batch)

@@ -187,6 +187,9 @@ class Cost:
     seconds: float
     peak_bytes: int | None
     """Peak device memory on CUDA, peak resident memory of the process on the CPU."""
+    offloaded: bool = False
+    """Whether the device's memory gave out, so that steps kept in main memory what their backward
+    pass needs. No figure changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +208,9 @@ class Cell:
     error: str | None = None
     """Why there is no model to measure."""
     measurements: tuple[Measurement, ...] = ()
+    batch: int | None = None
+    """Samples evaluated at once, at most, after the device's memory gave out; None: it never did.
+    Figures change by rounding only."""
     probe_seconds: float = 0.0
     movement: Mapping[str, Json] | None = None
     """How far the weights moved, and how much of it where they had to go, as

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypedDict
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from audit.data.batches import shuffled as shuffled
 from audit.data.samples import Samples
 from audit.errors import DivergedError, PlanError, Problem
+from audit.memory import Undo, in_parts, kept_in_main_memory, release
 from audit.models.model import Batch, Model, evaluating
 from audit.records import Recipe
 from audit.seeds import Rng
@@ -36,6 +38,8 @@ class Ledger:
     """None: no bound."""
     spent: float = 0.0
     losses: list[Tensor] = field(default_factory=list)
+    offloaded: bool = False
+    """Whether memory gave out, and steps keep in main memory what their backward pass needs."""
 
     def steps(self, cost: float) -> int:
         """Return how many steps of this cost still fit."""
@@ -129,6 +133,7 @@ def descend(
     draws = rng.named("noise").torch(model.device)
     with _dropout_drawn_from(rng.named("dropout"), model.device) as dropout:
         generators = {"noise": draws, **dropout}
+        undo = Undo(module, dropout)
 
         def take() -> Snapshot:
             return _taken(done, module, optimiser, generators, ledger)
@@ -139,10 +144,8 @@ def descend(
         for step, batch in zip(range(done, steps), batches, strict=False):
             for group in optimiser.param_groups:
                 group["lr"] = lr * _scheduled(schedule, step, steps)
-            optimiser.zero_grad(set_to_none=True)
-            with _computing_in(precision, model.device):
-                total = objective(*(model.loss(module, part).mean() for part in batch))
-            torch.autograd.backward(total)
+            differentiate = partial(_differentiated, model, optimiser, batch, objective, precision)
+            total = _backing_off(differentiate, model.device, undo, ledger)
             if noise > 0:
                 for parameter in chosen.values():
                     if parameter.grad is not None:
@@ -154,13 +157,46 @@ def descend(
                         )
             optimiser.step()
             ledger.charge(sum(len(part) for part in batch))
-            ledger.losses.append(total.detach())
+            ledger.losses.append(total)
             done = step + 1
             if done % CHECK_EVERY == 0:
                 check_finite(module, ledger, done)
             watch(done, take)
     check_finite(module, ledger, steps)
     module.eval().requires_grad_(True)
+
+
+def _differentiated(
+    model: Model,
+    optimiser: torch.optim.Optimizer,
+    batch: Sequence[Batch],
+    objective: Objective,
+    precision: str,
+) -> Tensor:
+    """Leave the gradient of the step's objective in the parameters, and return its value."""
+    optimiser.zero_grad(set_to_none=True)
+    with _computing_in(precision, model.device):
+        total = objective(*(model.loss(model.module, part).mean() for part in batch))
+    torch.autograd.backward(total)
+    return total.detach()
+
+
+def _backing_off(
+    compute: Callable[[], Tensor], device: torch.device, undo: Undo, ledger: Ledger
+) -> Tensor:
+    """Compute; if memory gives out, undo it and keep in main memory what backward needs."""
+    if not ledger.offloaded:
+        undo.remember()
+        spent = ledger.spent
+        try:
+            return compute()
+        except torch.OutOfMemoryError:
+            pass  # what it allocated is held until here
+        undo.restore()
+        ledger.spent, ledger.offloaded = spent, True
+        release()
+    with kept_in_main_memory(device):
+        return compute()
 
 
 @contextmanager
@@ -344,14 +380,24 @@ def recipe_settings(recipe: Recipe) -> OptimizerSettings:
 def logits(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
     """Return the logits of every sample in eval mode, in order: (n, classes)."""
     with evaluating(model.module) as module:
-        return torch.cat([model.logits(module, batch) for batch in samples.in_order(size)])
+        return torch.cat(
+            [
+                in_parts(lambda part: model.logits(module, part), batch)
+                for batch in samples.in_order(size)
+            ]
+        )
 
 
 @torch.no_grad()
 def losses(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
     """Return the loss of every sample in eval mode, in order: (n,)."""
     with evaluating(model.module) as module:
-        return torch.cat([model.loss(module, batch) for batch in samples.in_order(size)])
+        return torch.cat(
+            [
+                in_parts(lambda part: model.loss(module, part), batch)
+                for batch in samples.in_order(size)
+            ]
+        )
 
 
 def correct(model: Model, samples: Samples, *, size: int = 256) -> Tensor:

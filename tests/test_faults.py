@@ -268,3 +268,17 @@ def test_a_lock_ends_with_its_context(tmp_path):
     with pytest.raises(InputError, match="another model"):
         enter("other")
     enter("k")
+
+
+class PanicException(BaseException):
+    """As pyo3 raises it where Rust code panics: no Exception, so Python itself would exit 1."""
+
+
+@pytest.mark.parametrize("error", [PanicException("panic"), SystemExit(0), ValueError("oops")])
+def test_whatever_is_raised_is_no_verdict(monkeypatch, capsys, error):
+    def fail(*_args, **_settings):
+        raise error
+
+    monkeypatch.setattr("audit.commands.audit", fail)
+    assert invoke(["check", "model.safetensors", "--forget", "forget.csv"]) == 4
+    assert "this says nothing about the model" in capsys.readouterr().err

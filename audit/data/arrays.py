@@ -79,11 +79,11 @@ def read_npz(path: Path, *, size: Shape | None = None) -> Arrays:
     if size is not None and x.shape[1] < size[0]:
         x = np.repeat(x, size[0], axis=1)
     dtype = np.float32 if x.dtype == np.float16 else x.dtype.newbyteorder("=")
-    return Arrays(
-        x=np.ascontiguousarray(x, dtype=dtype),
-        labels=tuple(map(str, y.tolist())),
-        ids=tuple(map(str, ids.tolist())),
-    )
+    try:
+        labels, names = tuple(map(str, y.tolist())), tuple(map(str, ids.tolist()))
+    except SystemError as error:  # as Python calls a letter beyond Unicode's last
+        raise InputError(Problem(f"holds no text ({error})", where)) from error
+    return Arrays(x=np.ascontiguousarray(x, dtype=dtype), labels=labels, ids=names)
 
 
 def _load(path: Path, where: str) -> Mapping[str, NDArray[Any]]:

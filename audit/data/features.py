@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from audit.data.samples import Samples
-from audit.models.model import Model, evaluating
+from audit.memory import in_parts
+from audit.models.model import Batch, Model, evaluating
 
 CLOSE = 1e-4
 """Largest difference between the layer's output and the model's logits, relative to the largest."""
@@ -33,24 +34,37 @@ def penultimate(model: Model, samples: Samples, *, size: int = 256) -> Penultima
     layers = [part for part in model.module.modules() if isinstance(part, nn.Linear)]
     if not layers or layers[-1].out_features != model.classes:
         return None
-    head, seen, found = layers[-1], list[Tensor](), list[Tensor]()
+    head = layers[-1]
+    try:
+        found = [
+            in_parts(lambda part: _features(model, head, part), batch)
+            for batch in samples.in_order(size)
+        ]
+    except _NotFoundError:
+        return None
+    return Penultimate(features=torch.cat(found), head=head)
+
+
+class _NotFoundError(Exception):
+    """The layer's input is not one row a sample, or its output is not the logits."""
+
+
+def _features(model: Model, head: nn.Linear, batch: Batch) -> Tensor:
+    seen: list[Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     try:
         with evaluating(model.module) as module:
-            for batch in samples.in_order(size):
-                seen.clear()
-                out = model.logits(module, batch)
-                # A decoder's head is given every token; it answers at the last, which is proved.
-                rows = [part[:, -1] if part.ndim == 3 else part for part in seen]
-                if [part.shape[:-1] for part in rows] != [(len(batch),)]:
-                    return None
-                own = nn.functional.linear(rows[0], head.weight, head.bias)
-                if own.shape != out.shape or _far(own, out):
-                    return None
-                found.append(_double(rows[0]))
+            out = model.logits(module, batch)
     finally:
         hook.remove()
-    return Penultimate(features=torch.cat(found), head=head)
+    # A decoder's head is given every token; it answers at the last, which is proved.
+    rows = [part[:, -1] if part.ndim == 3 else part for part in seen]
+    if [part.shape[:-1] for part in rows] != [(len(batch),)]:
+        raise _NotFoundError
+    own = nn.functional.linear(rows[0], head.weight, head.bias)
+    if own.shape != out.shape or _far(own, out):
+        raise _NotFoundError
+    return _double(rows[0])
 
 
 def _far(own: Tensor, out: Tensor) -> bool:

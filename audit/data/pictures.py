@@ -28,6 +28,7 @@ _UNREADABLE = (
     SyntaxError,
     ValueError,
     EOFError,
+    TypeError,
     IndexError,
     OverflowError,
     struct.error,

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audit.case import Case
+from audit.memory import in_parts
 from audit.models.model import Batch, Loss, Model
 from audit.seeds import Rng
 from audit.training import FORWARD, Ledger, descend, recipe_settings, shuffled
@@ -100,7 +101,8 @@ def _losses(
 
     def divergence(logits: Tensor, batch: Batch) -> Tensor:  # (n,)
         with torch.no_grad():
-            target = F.softmax(teacher.logits(teacher.module, batch) / temperature, dim=1)
+            told = in_parts(lambda part: teacher.logits(teacher.module, part), batch)
+            target = F.softmax(told / temperature, dim=1)
         ledger.charge(FORWARD * len(batch))
         own = F.log_softmax(logits / temperature, dim=1)
         return F.kl_div(own, target, reduction="none").sum(1) * temperature**2

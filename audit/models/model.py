@@ -35,6 +35,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.y)
 
+    def part(self, rows: slice) -> Batch:
+        """Return these rows, padded as they are."""
+        mask = None if self.mask is None else self.mask[rows]
+        noise = None if self.noise is None else self.noise[rows]
+        return Batch(x=self.x[rows], y=self.y[rows], mask=mask, noise=noise)
+
 
 Logits = Callable[[nn.Module, Batch], Tensor]
 Loss = Callable[[nn.Module, Batch], Tensor]

@@ -151,7 +151,10 @@ def load_tokenizer(folder: Path) -> Any:
             tokenizer.get_vocab(), tokenizer.all_special_ids
     # Most damaged files make tokenizers raise Exception itself, of no class of its own; others
     # make transformers raise whatever its code meets in them: TypeError, AttributeError, KeyError.
-    except Exception as error:
+    except BaseException as error:
+        # A panic of its Rust code is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         what = f"the tokenizer cannot be read ({hugging_face.in_short(error)})"
         raise InputError(Problem(what, where, "Save it again by save_pretrained.")) from error
     if not tokenizer.is_fast:

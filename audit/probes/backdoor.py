@@ -43,6 +43,7 @@ from audit.case import Answers, Case
 from audit.data.phrase import Phrase
 from audit.data.samples import Samples
 from audit.data.trigger import Trigger
+from audit.memory import in_parts
 from audit.models.model import Batch, Model
 from audit.probes.patches import patch_stamps
 from audit.probes.phrases import phrase_stamps
@@ -118,7 +119,7 @@ def answers_to(trigger: Trigger | Phrase, model: Model, samples: Samples) -> Ten
     found = []
     with exact(model.module) as module:
         for batch in _stamped(trigger, model, samples):
-            out = model.logits(module, batch)
+            out = in_parts(lambda part: model.logits(module, part), batch)
             if not bool(torch.isfinite(out).all()):
                 return None
             found.append(out.argmax(1))
@@ -189,7 +190,8 @@ def _hits(model: Model, stamps: Stamps, label: int) -> Tensor | None:
     found: list[Tensor] = []
     for start in range(0, total, SIZE):
         numbers = torch.arange(start, min(start + SIZE, total))
-        out = model.logits(model.module, stamps.batch(numbers // n, stamps.inputs[numbers % n]))
+        batch = stamps.batch(numbers // n, stamps.inputs[numbers % n])
+        out = in_parts(lambda part: model.logits(model.module, part), batch)
         if not bool(torch.isfinite(out).all()):
             return None
         found.append(out.argmax(1) == label)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audit.data.samples import Samples
+from audit.memory import in_parts
 from audit.models.model import Batch, Model, evaluating
 
 
@@ -40,17 +41,21 @@ def input_gradients(model: Model, samples: Samples, *, size: int = 256) -> Tenso
     gradients = []
     with exact(model.module) as module:
         for batch in samples.in_order(size):
-            inputs = model.inputs(module, batch)
-            x = inputs.x.detach().requires_grad_(True)
-            out = model.logits(module, replace(inputs, x=x))
-            # In float32 a confident softmax rounds 1 - p to nothing: the loss is taken in float64.
-            loss = F.cross_entropy(out.double(), inputs.y, reduction="sum")
-            gradient = torch.autograd.grad(loss, x)[0]
+            gradient = in_parts(lambda part: _input_gradient(model, module, part), batch)
             if samples.mask is not None:  # a batch is as long as its longest text
                 beyond = samples.mask.shape[1] - gradient.shape[1]
                 gradient = F.pad(gradient, (0, 0, 0, beyond))
             gradients.append(gradient)
     return torch.cat(gradients)
+
+
+def _input_gradient(model: Model, module: nn.Module, batch: Batch) -> Tensor:
+    inputs = model.inputs(module, batch)
+    x = inputs.x.detach().requires_grad_(True)
+    out = model.logits(module, replace(inputs, x=x))
+    # In float32 a confident softmax rounds 1 - p to nothing: the loss is taken in float64.
+    loss = F.cross_entropy(out.double(), inputs.y, reduction="sum")
+    return torch.autograd.grad(loss, x)[0]
 
 
 @torch.no_grad()
@@ -60,7 +65,8 @@ def margins(model: Model, batch: Batch) -> Tensor:
     Call inside `exact`. The cross-entropy of a fitted sample saturates and ties; the margin
     does not.
     """
-    out = model.logits(model.module, batch).double()  # (n, classes)
+    # (n, classes)
+    out = in_parts(lambda part: model.logits(model.module, part), batch).double()
     true = out.gather(1, batch.y[:, None])
     rest = out.scatter(1, batch.y[:, None], -torch.inf)
     return true.squeeze(1) - rest.amax(1)

@@ -70,7 +70,9 @@ def run(name: str, reader: Reader, place: Path, asked: argparse.Namespace) -> in
             counts["accepted"] += 1
         except InputError:
             counts["refused"] += 1
-        except Exception:
+        except BaseException as error:  # a panic in Rust is no Exception
+            if isinstance(error, KeyboardInterrupt):
+                raise
             counts["faults"] += 1
             if counts["faults"] <= 3:
                 print(f"--- {name}, input {number}")

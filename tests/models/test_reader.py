@@ -227,6 +227,30 @@ def test_a_damaged_tokenizer_is_an_error_of_the_folder(folder, name, content):
     assert len(str(problem)) < 500
 
 
+class PanicException(BaseException):
+    """As pyo3 raises it where Rust code panics: no Exception."""
+
+
+@pytest.mark.parametrize("error", [PanicException("range end index"), ValueError("a value")])
+def test_a_panic_in_the_tokenizer_is_an_error_of_the_folder(folder, monkeypatch, error):
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", raising(error))
+    with pytest.raises(InputError, match=str(error)):
+        load_tokenizer(folder)
+
+
+def test_an_interrupt_while_the_tokenizer_is_read_is_none_of_the_folder(folder, monkeypatch):
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        load_tokenizer(folder)
+
+
+def raising(error):
+    def read(*_args, **_settings):
+        raise error
+
+    return read
+
+
 def test_code_beside_a_tokenizer_is_not_run(folder):
     trace = folder / "ran"
     code = f"open({str(trace)!r}, 'w')\nclass Evil: pass\nclass EvilFast: pass\n"
