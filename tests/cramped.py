@@ -1,4 +1,4 @@
-"""A device whose memory gives out: what autograd keeps, and what a forward pass is given, counts."""
+"""A device whose memory gives out: what autograd keeps and what a forward is given count."""
 
 from __future__ import annotations
 
