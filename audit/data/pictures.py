@@ -22,6 +22,9 @@ Shape = tuple[int, int, int]
 
 _CHANNELS = {"1": 1, "L": 1, "LA": 1, "La": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "RGBa": 3}
 _CHANNELS |= {"RGBX": 3, "CMYK": 3, "YCbCr": 3}
+LARGEST = 4096 * 4096
+"""Pixels of the largest picture that is decoded: a small file may claim any size."""
+
 # What Pillow's plugins raise on a damaged file, besides OSError.
 _UNREADABLE = (
     OSError,
@@ -102,6 +105,9 @@ def _shape(source: Source) -> Shape:
     with _opened(source) as picture:
         if picture.mode not in _CHANNELS:
             what = f"its mode is {picture.mode}: 8 bits a channel are read, no more"
+            raise ValueError(what)
+        if picture.width * picture.height > LARGEST:
+            what = f"it is {picture.width}x{picture.height}, above {LARGEST:,} pixels"
             raise ValueError(what)
         return _CHANNELS[picture.mode], picture.height, picture.width
 

@@ -1,5 +1,6 @@
 import io
 import os
+import struct
 import random
 import sys
 import zipfile
@@ -248,6 +249,29 @@ def test_deep_and_truncated_and_huge_pictures_are_refused(tmp_path, monkeypatch)
     assert "row 4: the picture cannot be read (" in found[2]
 
 
+def test_a_small_file_that_claims_a_large_picture_is_not_decoded(tmp_path):
+    packed = io.BytesIO()
+    Image.new("1", (5000, 5000)).save(packed, "PNG")
+    (tmp_path / "0.png").write_bytes(packed.getvalue())
+    assert len(packed.getvalue()) < 1 << 14
+    (problem,) = problems(write_csv(tmp_path, "path,label\n0.png,0\n", []))
+    assert "row 2: the picture cannot be read (it is 5000x5000, above 16,777,216 pixels)" in problem
+
+
+def test_a_tiff_whose_offsets_are_fractions(tmp_path):
+    packed = io.BytesIO()
+    Image.fromarray(COLOUR[0]).save(packed, "TIFF")
+    content = bytearray(packed.getvalue())
+    (directory,) = struct.unpack_from("<I", content, 4)
+    (entries,) = struct.unpack_from("<H", content, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
+        if struct.unpack_from("<H", content, entry) == (273,):  # where the strips begin
+            struct.pack_into("<H", content, entry + 2, 11)  # as float32
+    (tmp_path / "0.tiff").write_bytes(content)
+    (problem,) = problems(write_csv(tmp_path, "path,label\n0.tiff,0\n", []))
+    assert "row 2: the picture cannot be read (" in problem
+
+
 # --- npz -----------------------------------------------------------------------------------------
 
 
@@ -342,6 +366,12 @@ def test_a_wrong_npz(tmp_path, arrays, said):
     found = "\n".join(problems(save_npz(tmp_path, **arrays)))
     for part in said:
         assert part in found
+
+
+def test_an_npz_with_letters_beyond_unicode(tmp_path):
+    beyond = np.frombuffer(np.full(4, 0x110000, np.uint32).tobytes(), dtype="<U1")
+    (problem,) = problems(save_npz(tmp_path, x=COLOUR, y=beyond))
+    assert "holds no text (" in problem
 
 
 def test_an_npz_with_several_problems(tmp_path):
