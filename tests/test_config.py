@@ -113,6 +113,16 @@ def test_what_is_no_budget_is_refused(tmp_path, said):
         read_config(write(tmp_path, f"[plan]\nbudget = {said}\n"))
 
 
+@pytest.mark.parametrize("digits", [400, 5000])  # past any float, and past what int() reads
+@pytest.mark.parametrize(
+    "text",
+    ["[plan]\nbudget = {}\n", "[training]\nlr = {}\n", "[policy.tolerances]\ngaussian = {}\n"],
+)
+def test_a_whole_number_too_large_for_any_float_is_refused(tmp_path, text, digits):
+    with pytest.raises(InputError, match=r"expected a number|digits"):
+        read_config(write(tmp_path, text.format("1" + "0" * digits)))
+
+
 def test_a_flag_wins_over_the_file(tmp_path):
     made = plan_of(
         read_config(write(tmp_path, FULL)), methods=["scrub", "ssd"], alpha=0.02, gate="deployed",
