@@ -154,23 +154,39 @@ def run(
     todo = jobs(plan, trial)
     references = load_references(trial, allow_pickle=allow_pickle)
     case = replace(trial.case, references=_answers(trial, references))
-    cells = []
+    cells: dict[int, Cell] = {}
+    for line in _lines(todo):
+        trail = training.Trail() if len(line) > 1 else None
+        for place in line:
+            job, done = todo[place], len(cells)
+            path = _cell_path(out, job, key)
+            cell, damaged = _stored(path)
+            kept = _model_path(out, job, case.model)
+            resumed = cell is not None and not (keep and job.method and not kept.exists())
+            if cell is None or not resumed:
+                report(Progress(job=job, done=done, total=len(todo), damaged=damaged))
+                cell, model = _measure(
+                    job, case, plan, references, trail=trail, allow_pickle=allow_pickle
+                )
+                if keep and job.method and model is not None:
+                    _keep(model, cell, kept)
+                if not _starved(cell):  # with more memory at hand, the same command tries again
+                    write_atomically(path, to_json(cell))
+            report(Progress(job=job, done=done + 1, total=len(todo), cell=cell, resumed=resumed))
+            cells[place] = cell
+    return tuple(cells[place] for place in range(len(todo)))
+
+
+def _lines(todo: Sequence[Job]) -> list[list[int]]:
+    """Return the places of the jobs by method and seed, the smallest budget first.
+
+    Each job of such a line goes on from where the one before it ended.
+    """
+    lines: dict[tuple[str, int], list[int]] = {}
     for place, job in enumerate(todo):
-        path = _cell_path(out, job, key)
-        cell, damaged = _stored(path)
-        kept = _model_path(out, job, case.model)
-        if cell is None or (keep and job.method and not kept.exists()):
-            report(Progress(job=job, done=place, total=len(todo), damaged=damaged))
-            cell, model = _measure(job, case, plan, references, allow_pickle=allow_pickle)
-            if keep and job.method and model is not None:
-                _keep(model, cell, kept)
-            if not _starved(cell):  # with more memory at hand, the same command tries again
-                write_atomically(path, to_json(cell))
-            report(Progress(job=job, done=place + 1, total=len(todo), cell=cell))
-        else:
-            report(Progress(job=job, done=place + 1, total=len(todo), cell=cell, resumed=True))
-        cells.append(cell)
-    return tuple(cells)
+        name = job.method.name if job.method else job.candidate
+        lines.setdefault((name, job.seed), []).append(place)
+    return [sorted(line, key=lambda place: todo[place].budget or 0) for line in lines.values()]
 
 
 def load_references(trial: Trial, *, allow_pickle: bool = False) -> list[Model]:
@@ -195,7 +211,13 @@ def _answers(trial: Trial, references: Sequence[Model]) -> tuple[Answers, ...]:
 
 
 def _measure(
-    job: Job, case: Case, plan: Plan, references: Sequence[Model], *, allow_pickle: bool
+    job: Job,
+    case: Case,
+    plan: Plan,
+    references: Sequence[Model],
+    *,
+    trail: training.Trail | None,
+    allow_pickle: bool,
 ) -> tuple[Cell, Model | None]:
     rng = Rng(plan.seed)
     cell = Cell(
@@ -211,6 +233,7 @@ def _measure(
             job.method,
             rng.named(job.method.name, job.seed),
             budget=job.budget,
+            trail=trail,
         )
         if model is None:
             return replace(cell, cost=cost, error=error), None
@@ -325,7 +348,12 @@ def _without_memory(hypothesis: str, device: torch.device) -> Finding:
 
 
 def unlearn(
-    case: Case, step: Step, rng: Rng, *, budget: float | None
+    case: Case,
+    step: Step,
+    rng: Rng,
+    *,
+    budget: float | None,
+    trail: training.Trail | None = None,
 ) -> tuple[Model | None, Cost, str | None]:
     """Run one method under its budget; a method that diverges or runs out of memory gives no model.
 
@@ -334,6 +362,7 @@ def unlearn(
         step: the method and its parameters.
         rng: the stream of this method and seed.
         budget: fraction of the original training's gradient evaluations; None: no bound.
+        trail: where the same under a smaller budget ended; it is left where this run ends.
 
     Returns:
         The unlearned model or None, what it cost, and why there is none.
@@ -344,7 +373,7 @@ def unlearn(
         if epochs is None:
             raise ValueError("a budget needs the recipe's epochs")
         allowed = budget * epochs * (len(case.retain) + len(case.forget))
-    ledger = training.Ledger(allowed=allowed)
+    ledger = training.Ledger(allowed=allowed, trail=trail)
     cuda = case.model.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -363,6 +392,7 @@ def unlearn(
     cost = Cost(
         gradients=ledger.spent,
         allowed=allowed,
+        reused=ledger.reused,
         steps=len(ledger.losses),
         losses=curve,
         seconds=time.perf_counter() - start,

@@ -187,6 +187,9 @@ class Cost:
     seconds: float
     peak_bytes: int | None
     """Peak device memory on CUDA, peak resident memory of the process on the CPU."""
+    reused: float = 0.0
+    """Of the gradient evaluations spent, those that the method's run under a smaller budget of the
+    same sweep had made already. `seconds` tells of the others."""
     offloaded: bool = False
     """Whether the device's memory gave out, so that steps kept in main memory what their backward
     pass needs. No figure changes."""

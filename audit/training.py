@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, TypedDict
+from itertools import islice
+from typing import Any, Literal, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ from audit.memory import Undo, in_parts, kept_in_main_memory, release
 from audit.models.model import Batch, Model, evaluating
 from audit.records import Recipe
 from audit.seeds import Rng
+
+T = TypeVar("T")
 
 Objective = Callable[..., Tensor]
 """Mean loss of each batch of a step -> the scalar to descend on."""
@@ -40,6 +44,10 @@ class Ledger:
     losses: list[Tensor] = field(default_factory=list)
     offloaded: bool = False
     """Whether memory gave out, and steps keep in main memory what their backward pass needs."""
+    trail: Trail | None = field(default=None, repr=False)
+    """None: nothing is taken over from a smaller budget."""
+    reused: float = 0.0
+    """Of what was spent, how much a smaller budget's run had computed already."""
 
     def steps(self, cost: float) -> int:
         """Return how many steps of this cost still fit."""
@@ -51,6 +59,18 @@ class Ledger:
     def charge(self, cost: float) -> None:
         """Record `cost` gradient evaluations as spent."""
         self.spent += cost
+
+    def once(self, key: Hashable, cost: float, compute: Callable[[], T]) -> T:
+        """Return `compute()`, which costs `cost`; what a smaller budget's run computed is kept."""
+        self.charge(cost)
+        if self.trail is None:
+            return compute()
+        if key in self.trail.known:
+            self.reused += cost
+        else:
+            self.trail.known[key] = compute()
+        result: T = self.trail.known[key]
+        return result
 
     def curve(self, points: int = 200) -> tuple[float, ...]:
         """Return the losses, evenly thinned to at most `points`."""
@@ -67,9 +87,31 @@ class Snapshot:
     tensors: Mapping[str, Tensor]
     """Parameters, buffers, the optimiser's state, generators and the ledger, on the CPU."""
 
+    @property
+    def spent(self) -> float:
+        """Gradient evaluations spent by then."""
+        return float(self.tensors["ledger.spent"])
+
 
 Watch = Callable[[int, Callable[[], Snapshot]], None]
 """(steps done, what takes a snapshot of them), called after every step."""
+
+
+@dataclass(slots=True)
+class Trail:
+    """Where the run of a method under a smaller budget stood, so that a larger one goes on there.
+
+    It belongs to one case, method, parameters and seed; what else decides a descent is its key.
+    Going on gives the same bits as starting anew. It holds one snapshot: a method of several
+    descents starts anew.
+    """
+
+    key: Hashable = None
+    """Of the descent that ended last."""
+    end: Snapshot | None = None
+    """Where it ended."""
+    known: dict[Hashable, Any] = field(default_factory=dict)
+    """What was computed once."""
 
 
 def descend(
@@ -138,6 +180,16 @@ def descend(
         def take() -> Snapshot:
             return _taken(done, module, optimiser, generators, ledger)
 
+        trail = ledger.trail if start is None else None
+        if trail is not None:
+            # A schedule with an end gives every length a course of its own.
+            length = None if schedule == "constant" else steps
+            key = (rng, model.digest(), ledger.spent, lr, length)
+            if trail.end is not None and trail.key == key and trail.end.step <= steps:
+                start = trail.end
+                batches = iter(batches)
+                deque(islice(batches, start.step), maxlen=0)
+                ledger.reused += start.spent - ledger.spent
         if start is not None:
             _restore(start, module, optimiser, generators, ledger)
         done = start.step if start else 0
@@ -162,7 +214,9 @@ def descend(
             if done % CHECK_EVERY == 0:
                 check_finite(module, ledger, done)
             watch(done, take)
-    check_finite(module, ledger, steps)
+        check_finite(module, ledger, steps)
+        if trail is not None and done > 0:
+            trail.key, trail.end = key, take()
     module.eval().requires_grad_(True)
 
 
@@ -266,7 +320,7 @@ def _restore(
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     for name, source in generators.items():
         source.set_state(start.tensors[f"generator.{name}"])
-    ledger.spent = float(start.tensors["ledger.spent"])
+    ledger.spent = start.spent
     ledger.losses = list(start.tensors["ledger.losses"].to(next(module.parameters()).device))
 
 

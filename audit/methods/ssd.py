@@ -16,6 +16,8 @@ changes nothing.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -56,8 +58,10 @@ def ssd(
         return model
     forget = _subsample(case.forget, min(round(share * fits), fits - 1), rng.named("forget"))
     retain = _subsample(case.retain, fits - len(forget), rng.named("retain"))
-    to_forget = fisher_diagonal(model, forget, ledger)
-    to_retain = fisher_diagonal(model, retain, ledger)
+    to_forget, to_retain = (
+        ledger.once((name, len(part)), len(part), partial(fisher_diagonal, model, part))
+        for name, part in (("forget", forget), ("retain", retain))
+    )
     with torch.no_grad():
         for name, parameter in model.module.named_parameters():
             importance = to_forget[name]
@@ -67,8 +71,10 @@ def ssd(
     return model
 
 
-def fisher_diagonal(model: Model, samples: Samples, ledger: Ledger) -> dict[str, Tensor]:
+def fisher_diagonal(model: Model, samples: Samples) -> dict[str, Tensor]:
     """Return the mean over samples of the squared gradient of the loss, by parameter name.
+
+    It costs one gradient evaluation a sample.
 
     In eval mode, one sample at a time: torch.func.vmap is slower on a CPU (two to three times for a
     ResNet), holds a gradient of the whole network a sample, and refuses some attention code.
@@ -76,7 +82,6 @@ def fisher_diagonal(model: Model, samples: Samples, ledger: Ledger) -> dict[str,
     Args:
         model: its weights stay as they are.
         samples: not empty.
-        ledger: charged one gradient evaluation a sample.
 
     Raises:
         DivergedError: an importance is not finite.
@@ -89,7 +94,6 @@ def fisher_diagonal(model: Model, samples: Samples, ledger: Ledger) -> dict[str,
             gradients = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
             for total, gradient in zip(sums.values(), gradients, strict=True):
                 total.addcmul_(gradient, gradient)
-    ledger.charge(len(samples))
     for name, total in sums.items():
         total /= len(samples)
         if not bool(torch.isfinite(total).all()):

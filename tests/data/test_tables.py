@@ -1,7 +1,7 @@
 import io
 import os
-import struct
 import random
+import struct
 import sys
 import zipfile
 

@@ -261,7 +261,7 @@ def test_exposure_wins_by_a_slow_twin(both):
 
 def test_the_fisher_diagonal_and_weight_gradients(both):
     model, twin, samples = both
-    ours = fisher_diagonal(model, samples, Ledger())
+    ours = fisher_diagonal(model, samples)
     sums = {name: torch.zeros_like(p) for name, p in twin.net.named_parameters()}
     means = {name: torch.zeros_like(p) for name, p in twin.net.named_parameters()}
     for text, y in zip(TEXTS, LABELS, strict=True):
