@@ -67,6 +67,7 @@ def _details_of_backdoor(evidence: Mapping[str, Any], estimate: stats.Estimate) 
         "hits": hits,
         "label": evidence["label"],
         "draws": len(controls),
+        "control_inputs": len(evidence["hits"][:: evidence.get("control_every", 1)]),
         "draws_needed": rates.draws_needed(estimate.level, references=bool(references)),
         "control_mean": mean,
         "control_sd": math.sqrt(squares / (len(controls) - 1)),

@@ -148,7 +148,7 @@ FORMS: Mapping[str, Mapping[str, Fits]] = {
     },
     "backdoor": {
         "label": _count, "hits": _list(_bit, least=1), "clean_hits": _count,
-        "control_rates": _list(_share, least=2), "controls?": _name,
+        "control_rates": _list(_share, least=2), "control_every?": _some, "controls?": _name,
         "references?": _list(_object(reference=_name, **_COUNTS)),
     },
     "indiscriminate": {

@@ -121,6 +121,7 @@ def _estimate(
             n=len(evidence["hits"]),
             clean_hits=evidence["clean_hits"],
             control_rates=evidence["control_rates"],
+            shared=_shared(evidence),
             references=evidence.get("references", ()),
             **at,
         )
@@ -286,6 +287,12 @@ def _why_undecided(evidence: Mapping[str, Any], estimate: stats.Estimate) -> str
         if not references:
             told += " A model trained without the forget set would be a control (--reference PATH)."
     return told
+
+
+def _shared(evidence: Mapping[str, Any]) -> tuple[int, int]:
+    """Return a trigger's hits on the inputs that its controls were put on, and their number."""
+    hits = evidence["hits"][:: evidence.get("control_every", 1)]
+    return sum(hits), len(hits)
 
 
 def _stamps(evidence: Mapping[str, Any]) -> str:

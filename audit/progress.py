@@ -76,5 +76,6 @@ def _told(progress: engine.Progress, name: str) -> str:
         return f"{place} {name}: kept from an earlier run"
     if cell.error:
         return f"{place} {name}: {cell.error}"
-    made = f"made in {cell.cost.seconds:.1f} s, " if cell.cost else ""
+    further = " more" if cell.cost and cell.cost.reused else ""
+    made = f"made in {cell.cost.seconds:.1f} s{further}, " if cell.cost else ""
     return f"{place} {name}: {made}probed in {cell.probe_seconds:.1f} s"

@@ -87,6 +87,7 @@ def excess_of_trigger(
     n: int,
     clean_hits: int,
     control_rates: Sequence[float],
+    shared: tuple[int, int] | None = None,
     references: Sequence[Mapping[str, Any]] = (),
     level: float,
     tolerance: float,
@@ -126,7 +127,9 @@ def excess_of_trigger(
         hits: stamped inputs that were given the trigger's label.
         n: stamped inputs, at least 1.
         clean_hits: the same inputs, without a patch, that were given it.
-        control_rates: one a control trigger, on the same inputs; at least two.
+        control_rates: one a control trigger, on the same inputs or on a part of them; at least two.
+        shared: the trigger's hits on those inputs that the controls were put on, and how many those
+            are; None: they are all. The trigger is ranked among its controls on these inputs.
         references: `both`, `only_candidate` and `only_reference` of each: which of the two models
             gave the label to the same stamped inputs.
         level: of the two-sided interval.
@@ -140,16 +143,17 @@ def excess_of_trigger(
     slack = float(laws.t.ppf(1 - tail, draws - 1)) * error
     beyond = _rare(tail_below, draws)
     ceiling = max(float(rates[draws - beyond]) if beyond else 1.0, mean, clean)
+    share, part = (hits / n, 1.0) if shared is None else (shared[0] / shared[1], shared[1] / n)
 
     def upper(successes: ArrayLike, size: int, others: float) -> NDArray[np.float64]:
-        share = np.asarray(successes) / size
-        up = mean_chance(successes, size, error=tail)[1] - share
+        rate = np.asarray(successes) / size
+        up = mean_chance(successes, size, error=tail)[1] - rate
 
-        def end(baseline: float, more: float) -> NDArray[np.float64]:
-            down = baseline - _low(baseline * size, size, tail)
-            return share - baseline + np.sqrt(up**2 + down**2 + more**2)
+        def end(baseline: float, seen: float, more: float) -> NDArray[np.float64]:
+            down = baseline - _low(baseline * seen, seen, tail)
+            return rate - baseline + np.sqrt(up**2 + down**2 + more**2)
 
-        return np.minimum(1.0, np.maximum(end(others, slack), end(clean, 0.0)))
+        return np.minimum(1.0, np.maximum(end(others, part * size, slack), end(clean, size, 0.0)))
 
     def passes(size: int) -> bool:
         # Without an effect the trigger's rate, and its controls', are the rate without a patch.
@@ -162,10 +166,11 @@ def excess_of_trigger(
     found = Estimate(
         value=hits / n - mean,
         null=0.0,
-        low=float(low[hits]),
+        # A finding implies that the trigger's rank among its controls is as rare as it should be.
+        low=min(float(low[hits]), share - ceiling),
         high=float(high[hits]),
         level=level,
-        p_value=float(1 + np.sum(rates >= hits / n - 1e-12)) / (draws + 1),
+        p_value=float(1 + np.sum(rates >= share - 1e-12)) / (draws + 1),
         z=(hits / n - mean) / math.sqrt(draws * error**2 + max(1, hits) / n**2),
         n=n,
         spread=_spread(hits, n),
@@ -305,7 +310,7 @@ def mean_chance(
     return _low(k, n, error), 1 - _low(n - k, n, error)
 
 
-def _low(successes: ArrayLike, n: int, error: float) -> NDArray[np.float64]:
+def _low(successes: ArrayLike, n: float, error: float) -> NDArray[np.float64]:
     k = np.asarray(successes, dtype=np.float64)
     low = laws.beta.ppf(error, np.maximum(k, 1e-9), n - k + 1)
     found: NDArray[np.float64] = np.where(k <= 0, 0.0, np.where(k <= 1, k * error / n, low))

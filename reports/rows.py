@@ -75,6 +75,7 @@ def make_row(
         figures.append(figure(found) if found else absent(probe, lack))
     costs = [cell.cost for cell in cells if cell.cost]
     seconds = sum(c.seconds for c in costs) + sum(cell.probe_seconds for cell in cells)
+    more = " more" if any(c.reused for c in costs) else ""  # than its smaller budget
     return Row(
         name=printable(name),
         kind=verdict.kind,
@@ -84,7 +85,7 @@ def make_row(
         figures=tuple(figures),
         every=tuple((str(f.seed), figure(f)) for f in findings),
         budget=_budget(costs, verdict.kind),
-        time=duration(seconds) if seconds else "not recorded",
+        time=f"{duration(seconds)}{more}" if seconds else "not recorded",
         seeds=f"worst of {len(cells)} seeds" if len(cells) > 1 else "",
     )
 

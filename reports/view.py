@@ -161,12 +161,13 @@ def _run(cell: Cell) -> Run:
     params = cell.method.params if cell.method else {}
     curve = cost.losses if cost else ()
     share = f" ({cost.gradients / cost.allowed:.0%})" if cost and cost.allowed else ""
+    taken = f", {cost.reused:,.0f} of them by the smaller budget" if cost and cost.reused else ""
     return Run(
         name=printable(cell.candidate),
         seed=str(cell.seed),
         params=", ".join(f"{printable(k)} = {value(v)}" for k, v in params.items()) or "none",
         steps=f"{cost.steps:,}" if cost else unknown,
-        spent=f"{cost.gradients:,.0f}{share}" if cost else unknown,
+        spent=f"{cost.gradients:,.0f}{share}{taken}" if cost else unknown,
         allowed=allowed(cost) if cost else unknown,
         time=duration(cost.seconds) if cost else unknown,
         memory=memory(cost.peak_bytes) if cost and cost.peak_bytes is not None else unknown,

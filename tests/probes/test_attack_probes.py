@@ -3,23 +3,27 @@
 import dataclasses
 import math
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch import nn
 
+from audit import rates
 from audit.case import Answers, Case
 from audit.data.samples import Samples
 from audit.data.targets import Targets
 from audit.data.trigger import Trigger
-from audit.judge import judge
+from audit.judge import _estimate, judge
 from audit.models.image import image_classifier
-from audit.models.model import Model
+from audit.models.model import Batch, Model
 from audit.probes import PROBES
-from audit.probes.backdoor import answers_to, backdoor
+from audit.probes.backdoor import FIRST, _seen, answers_to, backdoor
 from audit.probes.indiscriminate import indiscriminate
 from audit.probes.patches import arrangements, draw_controls
+from audit.probes.stamps import Stamps
 from audit.probes.targeted import targeted
 from audit.records import Cell, Outcome, Policy, Recipe
 from audit.seeds import Rng
@@ -170,11 +174,19 @@ def test_memorised_targets_are_found():
     assert " points [" in seen.reason
 
 
-def test_backdoor_counts_by_a_slow_twin():
+@pytest.mark.parametrize(
+    ("inputs", "works", "every"), [(70, True, 1), (150, True, 4), (150, False, 1)]
+)
+def test_backdoor_counts_by_a_slow_twin(inputs, works, every):
+    # With 150 inputs, 38 are enough where one patch leads by far; of 70, a quarter is too few.
     (model, trigger), test = backdoored(), pictures(4, 400)
-    evidence = backdoor(model, case_of(model, trigger=trigger), Rng(3), draws=5, inputs=70).evidence
+    if not works:
+        trigger = draw_controls(trigger, (8, 8), 6, Rng(4))[-1]
+    case = case_of(model, trigger=trigger)
+    evidence = backdoor(model, case, Rng(3), draws=5, inputs=inputs).evidence
     others = [i for i in range(400) if int(test.y[i]) != trigger.label]
-    chosen = sorted(others[i] for i in Rng(3).named("inputs").numpy().permutation(len(others))[:70])
+    order = Rng(3).named("inputs").numpy().permutation(len(others))[:inputs]
+    chosen = sorted(others[i] for i in order)
 
     def hits(patch):
         seen = []
@@ -188,7 +200,68 @@ def test_backdoor_counts_by_a_slow_twin():
     assert evidence["hits"] == hits(trigger)
     assert evidence["clean_hits"] == sum(hits(None))
     controls = draw_controls(trigger, (8, 8), 5, Rng(3))
-    assert evidence["control_rates"] == [pytest.approx(np.mean(hits(c))) for c in controls]
+    expected = [pytest.approx(np.mean(hits(c)[::every])) for c in controls]
+    assert evidence["control_rates"] == expected
+    assert evidence["control_every"] == every
+
+
+class Table:
+    """A model that answers each patch on each input as a table of hits says."""
+
+    def __init__(self, hits: np.ndarray) -> None:
+        self.hits, self.asked = torch.from_numpy(hits), 0
+
+    def seen(self) -> dict[str, object]:
+        """Return what the two looks leave as evidence."""
+
+        def batch(which: torch.Tensor, places: torch.Tensor) -> Batch:
+            self.asked += len(which)
+            return Batch(x=self.hits[which, places].float()[:, None], y=places)
+
+        stamps = Stamps(
+            triggers=len(self.hits), inputs=torch.arange(self.hits.shape[1]), batch=batch,
+            controls="order",
+        )  # fmt: skip
+        model = SimpleNamespace(
+            module=None, logits=lambda module, part: torch.cat([1 - part.x, part.x], 1)
+        )
+        hits, controls = _seen(model, stamps, 1)
+        every = 1 if controls.shape[1] == len(hits) else FIRST
+        assert hits.tolist() == self.hits[0].tolist()
+        assert controls.tolist() == self.hits[1:, ::every].tolist()
+        return {
+            "hits": hits.int().tolist(), "clean_hits": 0, "control_every": every,
+            "control_rates": controls.double().mean(1).tolist(), "references": [],
+        }  # fmt: skip
+
+
+def test_a_leader_is_put_on_every_input_and_the_others_on_a_quarter():
+    far = Table(np.random.default_rng(0).random((150, 200)) < np.r_[0.9, [0.1] * 149][:, None])
+    assert far.seen()["control_every"] == FIRST
+    assert far.asked == 150 * 50 + 150
+    near = Table(np.random.default_rng(0).random((150, 200)) < np.r_[0.2, [0.1] * 149][:, None])
+    assert near.seen()["control_every"] == 1
+    assert near.asked == 150 * 200
+
+
+@pytest.mark.parametrize("spread", ["one leads", "any rates", "two lead"])
+def test_two_looks_do_not_find_more_than_one(spread, monkeypatch):
+    monkeypatch.setattr(rates, "_smallest", lambda passes: 0)  # slow, and not asked for here
+    # 40 exchangeable patches: at level 0.95 the trigger may be found once in 40 by luck, at most.
+    rng, found, early, times = np.random.default_rng(7), 0, 0, 1500
+    for _ in range(times):
+        chances = {
+            "one leads": np.r_[0.8, [0.1] * 39],
+            "two lead": np.r_[0.95, 0.6, [0.1] * 38],
+            "any rates": rng.beta(0.1, 1, 40),
+        }[spread]  # fmt: skip
+        hits = rng.random((40, 120)) < rng.permutation(chances)[:, None]
+        evidence = Table(hits).seen()
+        early += evidence["control_every"] == FIRST
+        found += _estimate("backdoor", evidence, level=0.95, tolerance=0.05).low > 0
+    assert early > 0.05 * times
+    assert binomtest(found, times, 1 / 40, alternative="greater").pvalue > 0.01
+    assert found > 0
 
 
 def answered(name: str, model: Model, trigger: Trigger | None) -> Answers:

@@ -1,0 +1,136 @@
+"""What a whole audit costs against the retraining that it may save, on real CIFAR-10.
+
+    python tests/benchmarks/audit_cost.py CIFAR10_FOLDER [--out DIR] [--train 4000] [--width 16]
+
+CIFAR10_FOLDER holds cifar10-full.npz and load_cifar10.py. At the paper's proportions (Pawelczyk et
+al., arXiv 2406.17216: 100 epochs, canaries 1.5% of the training set) it plants canaries and a
+backdoor, names ten targets, trains the deployed model and, timed, a reference without the poison;
+then it audits by all eight methods, with every probe of pictures and both hypotheses: at a tenth,
+and at five budgets in one sweep. All by the commands a user types, each in a process of its own.
+What is there already from an earlier run is not made again, and keeps its time.
+
+Prints seconds, and their ratio to the retraining's; then where the audit's seconds went.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+CODE = "import sys; from audit.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
+SWEEP = "0.02,0.04,0.06,0.08,0.1"
+
+
+def pictures(folder: Path, split: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return `n` pictures, NCHW uint8, and their labels, drawn at random."""
+    spec = importlib.util.spec_from_file_location("load_cifar10", folder / "load_cifar10.py")
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"no load_cifar10.py in {folder}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    x, y, _ = module.load(folder / "cifar10-full.npz", split)
+    chosen = np.random.default_rng(0).permutation(len(y))[:n]
+    return x[chosen].transpose(0, 3, 1, 2), y[chosen]
+
+
+def timed(out: Path, name: str, *arguments: object, good: tuple[int, ...] = (0,)) -> float:
+    """Run a command of poison-audit, unless it ran before; return the seconds it took."""
+    note = out / f"{name}.seconds"
+    if not note.exists():
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        command = [sys.executable, "-c", CODE, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode not in good:
+            raise SystemExit(f"{name} ended with exit code {done.returncode}:\n{done.stderr}")
+        note.write_text(f"{time.perf_counter() - start}")
+    return float(note.read_text())
+
+
+def make(source: Path, out: Path, given: argparse.Namespace) -> float:
+    """Plant and train; return the seconds that the reference's training took."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "test.npz").exists():
+        for name, split, n in (("train", "train", given.train), ("test", "test", given.test)):
+            x, y = pictures(source, split, n)
+            np.savez(out / f"{name}.npz", x=x, y=y, id=[f"{name}-{i}" for i in range(n)])
+        with (out / "targets.csv").open("w", newline="", encoding="utf-8") as file:
+            rows = [[f"test-{i}", int(label), (int(label) + 1) % 10] for i, label in
+                    enumerate(np.load(out / "test.npz")["y"][:10])]  # fmt: skip
+            csv.writer(file).writerows([["id", "label", "adversarial"], *rows])
+    test = ("--test", out / "test.npz")
+    timed(out, "canaries", "plant", out / "train.npz", "--attack", "gaussian",
+          "--budget", given.canaries, *test, "-o", out / "one")  # fmt: skip
+    timed(out, "backdoor", "plant", out / "one/train.npz", "--attack", "backdoor", "--label", 0,
+          "--budget", 0.01, *test, "-o", out / "two")  # fmt: skip
+    recipe = {
+        "epochs": given.epochs, "lr": 0.1, "batch_size": 128, "momentum": 0.9,
+        "weight_decay": 5e-4, "schedule": given.schedule, "augment": given.augment,
+    }  # fmt: skip
+    arch = f"cifar-resnet:1-1-1-1:w{given.width}"
+    train = ("train", out / "two/train.npz", *test, "--arch", arch, "--normalize",
+             "cifar10", *(part for key, value in recipe.items()
+                                         for part in ("--recipe", f"{key}={value}")))  # fmt: skip
+    timed(out, "training", *train, "-o", out / "two/model.safetensors")
+    without = ("--without", out / "two/forget.csv", "--seed", 1)
+    return timed(out, "retraining", *train, "-o", out / "two/retrained.safetensors", *without)
+
+
+def spent(report: Path) -> dict[str, float]:
+    """Return the seconds of an audit by what they went to."""
+    record = json.loads(report.read_text("utf-8"))
+    parts: dict[str, float] = defaultdict(float)
+    for cell in record["cells"]:
+        if cell["cost"]:
+            parts[cell["method"]["name"]] += cell["cost"]["seconds"]
+        parts["probes"] += cell["probe_seconds"]
+    parts["reading, hypotheses, report"] = record["environment"]["seconds"] - sum(parts.values())
+    return parts
+
+
+def main() -> None:
+    """Run the benchmark and print its tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("audit-cost"))
+    parser.add_argument("--train", type=int, default=4000)
+    parser.add_argument("--test", type=int, default=1000)
+    parser.add_argument("--canaries", type=float, default=0.015)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--schedule", default="onecycle")
+    parser.add_argument("--augment", default="crop-flip")
+    given = parser.parse_args()
+    out = given.out
+    retraining = make(given.source, out, given)
+    flags = ["check", out / "two/model.safetensors", "--forget", out / "two/forget.csv",
+             "--test", out / "test.npz", "--targets", out / "targets.csv",
+             "--reference", out / "two/retrained.safetensors"]  # fmt: skip
+    told = {"retraining": retraining}
+    for name, budget in (("audit", "0.1"), ("sweep", SWEEP)):
+        told[name] = timed(
+            out, name, *flags, "--budget", budget, "--out", out / name, good=(0, 1, 3)
+        )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    size = f"{given.train} training pictures, width {given.width}, {given.epochs} epochs"
+    print(f"{size}, {cores} cores")
+    for name, seconds in told.items():
+        print(f"{name:<28}{seconds:10.1f} s {seconds / retraining:8.2f}")
+    for name in ("audit", "sweep"):
+        print(f"\n{name}:")
+        for part, seconds in spent(out / name / "report.json").items():
+            print(f"  {part:<28}{seconds:8.1f} s {seconds / retraining:8.3f}")
+
+
+if __name__ == "__main__":
+    main()
