@@ -138,6 +138,7 @@ def load_model(
             arch=network.arch,
             classes=network.classes,
             normalize=known,
+            channels_last=factory is None,
         ),
         sha256=weights.sha256,
         files=weights.files,

@@ -28,6 +28,7 @@ def image_classifier(
     arch: str,
     classes: int,
     normalize: tuple[Sequence[float], Sequence[float]] = NORMALIZE["none"],
+    channels_last: bool = False,
 ) -> Model:
     """Wrap a network that maps normalised pictures to logits.
 
@@ -38,13 +39,16 @@ def image_classifier(
         classes: the number of classes.
         normalize: channel means and standard deviations in [0, 1] pixels; one value serves all
             channels. Normalisation is part of the adapter: every x is in [0, 1].
+        channels_last: whether to lay pictures out in memory channel by channel within a pixel,
+            which convolutions are faster with. A network that calls `view` may refuse it.
     """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     mean, std = (tuple(map(float, values)) for values in normalize)
 
     def logits(module: nn.Module, batch: Batch) -> Tensor:
         shift = batch.x.new_tensor(mean).view(1, -1, 1, 1)
         scale = batch.x.new_tensor(std).view(1, -1, 1, 1)
-        out: Tensor = module((batch.x - shift) / scale)
+        out: Tensor = module(((batch.x - shift) / scale).contiguous(memory_format=layout))
         return out
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:

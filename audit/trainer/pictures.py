@@ -82,7 +82,14 @@ def _model(
     name = f"factory:{factory}" if factory else str(arch)
     classes = head_size(module, factory) if factory else classes_of(train, where)
     found += wrong_labels(tables, classes)
-    return image_classifier(module, build=build, arch=name, classes=classes, normalize=normalize)
+    return image_classifier(
+        module,
+        build=build,
+        arch=name,
+        classes=classes,
+        normalize=normalize,
+        channels_last=factory is None,
+    )
 
 
 def _builder(
