@@ -213,6 +213,11 @@ JUDGING = _options(
     ),
     click.option("--out", type=PATH, help="Run directory.  [default: audit-UTC, or one to resume]"),
     FORMAT,
+    click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Say what it will take, in time and memory, and stop (exit code 3).",
+    ),
     click.option("--quiet", "-q", is_flag=True, help="No progress on stderr."),
 )
 METHODS = _options(

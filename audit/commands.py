@@ -23,6 +23,7 @@ from audit.decide import decide
 from audit.diagnosis import diagnosis
 from audit.errors import AuditError, InputError, PlanError, Problem
 from audit.exhibits import exhibits
+from audit.forecast import forecast
 from audit.methods import METHODS, UNLEARNING
 from audit.models.beside import files_beside, weights_file, wrong_company
 from audit.models.checkpoint import save_model
@@ -47,7 +48,7 @@ from audit.records import (
     to_json,
 )
 from audit.rehearsal import check_size, rehearse
-from audit.rendering import clear_reports, show, write_reports
+from audit.rendering import clear_reports, show, show_forecast, write_reports
 from audit.seeds import Rng
 from audit.trial import Sources, Trial, load_trial
 from reports.formats import FORMATS
@@ -71,6 +72,15 @@ def audit(given: Mapping[str, Any]) -> int:
     case, sanity = engine.check_sanity(trial.case, alpha=plan.policy.alpha)
     trial = replace(trial, case=case)
     reporter.say(_introduction(trial, sanity))
+    if given.get("dry_run"):
+        with reporter.stage("Doing every part in miniature"):
+            told = forecast(trial, plan, allow_pickle=given["allow_pickle"])
+        show_forecast(
+            [(part.name, part.seconds) for part in told.parts],
+            peak=told.peak_bytes,
+            left_out=["the rehearsal"] if given.get("rehearse") else [],
+        )
+        return 3  # nothing was judged, and a gate must not take that for a pass
     key = runs.fingerprint(plan, recipe, trial.subject, device.type)
     stamp = started.strftime("%Y%m%dT%H%M%SZ")
     with runs.open_run(given["out"], key, started=stamp) as out:

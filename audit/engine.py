@@ -247,7 +247,7 @@ def _measure(
         cell = replace(cell, movement={**moved, "sentence": method_diagnosis(moved)})
     start = time.perf_counter()
     with limited() as limit:
-        measurements = _probed(model, case, plan, rng)
+        measurements = probed(model, case, plan, rng)
     seen = replace(
         cell,
         digest=model.digest(),
@@ -258,7 +258,8 @@ def _measure(
     return seen, model
 
 
-def _probed(model: Model, case: Case, plan: Plan, rng: Rng) -> tuple[Measurement, ...]:
+def probed(model: Model, case: Case, plan: Plan, rng: Rng) -> tuple[Measurement, ...]:
+    """Ask every probe of the plan of one model."""
     try:
         doubt = distrust(model, case.test, rng.named("honesty"))
     except torch.OutOfMemoryError:
@@ -367,16 +368,10 @@ def unlearn(
     Returns:
         The unlearned model or None, what it cost, and why there is none.
     """
-    allowed = None
-    if budget is not None:
-        epochs = case.recipe.epochs
-        if epochs is None:
-            raise ValueError("a budget needs the recipe's epochs")
-        allowed = budget * epochs * (len(case.retain) + len(case.forget))
+    allowed = None if budget is None else allowance(case, budget)
     ledger = training.Ledger(allowed=allowed, trail=trail)
-    cuda = case.model.device.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
+    device = case.model.device
+    begin_peak(device)
     start = time.perf_counter()
     model: Model | None = None
     error: str | None = None
@@ -385,9 +380,9 @@ def unlearn(
     except DivergedError as reason:
         error = f"{step.name} diverged: {reason}"
     except torch.OutOfMemoryError:
-        error = f"{step.name} {OUT_OF_MEMORY} on {case.model.device}"
-    if cuda:
-        torch.cuda.synchronize()
+        error = f"{step.name} {OUT_OF_MEMORY} on {device}"
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     curve = tuple(loss for loss in ledger.curve() if torch.isfinite(torch.tensor(loss)))
     cost = Cost(
         gradients=ledger.spent,
@@ -396,13 +391,32 @@ def unlearn(
         steps=len(ledger.losses),
         losses=curve,
         seconds=time.perf_counter() - start,
-        peak_bytes=torch.cuda.max_memory_allocated() if cuda else _peak_resident_bytes(),
+        peak_bytes=peak_bytes(device),
         offloaded=ledger.offloaded,
     )
     return model, cost, error
 
 
-def _peak_resident_bytes() -> int:
+def allowance(case: Case, budget: float) -> float:
+    """Return the gradient evaluations that a share of the original training is.
+
+    ValueError if the recipe's epochs are not known.
+    """
+    if case.recipe.epochs is None:
+        raise ValueError("a budget needs the recipe's epochs")
+    return budget * case.recipe.epochs * (len(case.retain) + len(case.forget))
+
+
+def begin_peak(device: torch.device) -> None:
+    """Forget the peak so far, where that can be."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the peak memory of a CUDA device, or of the process: there since it began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from audit.files import write_atomically
 from audit.records import AuditRecord
 from reports.formats import FORMATS
 from reports.terminal import render_terminal
+from reports.words import duration, memory
 
 ALWAYS = ("html", "json")
 """What every audit writes; report.json last: where it is, the audit is complete."""
@@ -56,6 +59,30 @@ def show(record: AuditRecord) -> None:
     """Print the table and the verdict on stdout."""
     with on_stdout() as console:
         render_terminal(record, console=console)
+
+
+def show_forecast(
+    parts: Sequence[tuple[str, float]], *, peak: int, left_out: Sequence[str] = ()
+) -> None:
+    """Print on stdout what an audit will take.
+
+    Args:
+        parts: what, and its seconds.
+        peak: bytes of memory.
+        left_out: what was not looked at.
+    """
+    table = Table(box=None, show_header=False, padding=(0, 2), pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, seconds in (*parts, ("in all, about", sum(seconds for _, seconds in parts))):
+        table.add_row(Text(name), Text(duration(seconds)))
+    table.add_row(Text("memory at its peak, about"), Text(memory(peak)))
+    with on_stdout() as console:
+        console.print(table)
+        for part in left_out:
+            console.print(Text(f"Not looked at: {part}."), soft_wrap=True)
+        text = "exit 3: A dry run. Nothing was audited, and nothing was written."
+        console.print(Text(text), soft_wrap=True)
 
 
 def print_whole(text: str) -> None:

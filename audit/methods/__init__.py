@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from audit.case import Case
 from audit.errors import Problem, did_you_mean
 from audit.methods.cf_k import cf_k
 from audit.methods.eu_k import eu_k
@@ -44,6 +45,17 @@ class Method:
     """The sample sets it trains on or measures: `retain`, `forget`."""
     ranges: Mapping[str, Range] = field(default_factory=dict)
     """What each number may be, by its name."""
+    spends: Callable[[float, Case, Mapping[str, Any]], float] = lambda allowed, case, params: (
+        allowed
+    )
+    """(gradient evaluations allowed, case, numbers) -> about how many of them it makes."""
+
+
+def _of_passes(allowed: float, case: Case, params: Mapping[str, Any]) -> float:
+    passes: float | None = params["passes"]
+    if passes is None:
+        passes = allowed / (len(case.retain) + len(case.forget))
+    return min(allowed, passes * len(case.forget))
 
 
 METHODS: dict[str, Method] = {
@@ -67,6 +79,7 @@ METHODS: dict[str, Method] = {
         source="Graves et al. 2021, arXiv:2010.10981",
         needs=frozenset({"forget"}),
         ranges={"lr": POSITIVE, "passes": NOT_NEGATIVE},
+        spends=_of_passes,
     ),
     "eu_k": Method(
         run=eu_k,
@@ -109,6 +122,7 @@ METHODS: dict[str, Method] = {
         source="Foster et al. 2024, arXiv:2308.07707",
         needs=frozenset({"retain", "forget"}),
         ranges={"alpha": NOT_NEGATIVE, "lam": NOT_NEGATIVE},
+        spends=lambda allowed, case, params: min(allowed, len(case.retain) + len(case.forget)),
     ),
     "retrain": Method(
         run=retrain,
