@@ -238,6 +238,13 @@ METHODS = _options(
     ),
     click.option("--found-seed", type=int, help="Decides which are found.  [default: 0]"),
     click.option(
+        "--tune",
+        type=int,
+        metavar="TRIALS",
+        help="Search each method's numbers on half of the canaries and of the test samples; the "
+        "verdict reads the other halves.",
+    ),
+    click.option(
         "--rehearse",
         is_flag=True,
         help="Also try the methods on a copy poisoned for the purpose: judges methods, never "

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from audit import engine, runs
+from audit.case import Case
 from audit.comparing import comparability
 from audit.config import Config, find_config, make_recipe, parse_number, read_config
 from audit.decide import decide
@@ -44,6 +45,7 @@ from audit.records import (
     Recipe,
     Rehearsal,
     Sanity,
+    Tuning,
     from_json,
     to_json,
 )
@@ -51,6 +53,7 @@ from audit.rehearsal import check_size, rehearse
 from audit.rendering import clear_reports, show, show_forecast, write_reports
 from audit.seeds import Rng
 from audit.trial import Sources, Trial, load_trial
+from audit.tuning import chosen, halves, load_optuna, tune
 from reports.formats import FORMATS
 
 RESERVED = ("deployed", "any-method", "retrained")
@@ -72,9 +75,14 @@ def audit(given: Mapping[str, Any]) -> int:
     case, sanity = engine.check_sanity(trial.case, alpha=plan.policy.alpha)
     trial = replace(trial, case=case)
     reporter.say(_introduction(trial, sanity))
+    judged, tuned_on = trial, None
+    if plan.tune:
+        load_optuna()
+        tuned_on, rest = halves(case, Rng(plan.seed).named("halves"))
+        judged = replace(trial, case=rest)
     if given.get("dry_run"):
         with reporter.stage("Doing every part in miniature"):
-            told = forecast(trial, plan, allow_pickle=given["allow_pickle"])
+            told = forecast(judged, plan, allow_pickle=given["allow_pickle"])
         show_forecast(
             [(part.name, part.seconds) for part in told.parts],
             peak=told.peak_bytes,
@@ -85,8 +93,12 @@ def audit(given: Mapping[str, Any]) -> int:
     stamp = started.strftime("%Y%m%dT%H%M%SZ")
     with runs.open_run(given["out"], key, started=stamp) as out:
         clear_reports(out)
+        tunings: tuple[Tuning, ...] = ()
+        if tuned_on is not None and sanity.works:
+            tunings = _tuned(tuned_on, plan, out, key=key, reporter=reporter)
+            plan = chosen(plan, tunings)
         cells, why, rehearsal = (
-            _measured(given, trial, plan, out, key=key, reporter=reporter)
+            _measured(given, judged, plan, out, key=key, reporter=reporter)
             if sanity.works
             else ((), (), None)
         )
@@ -104,7 +116,8 @@ def audit(given: Mapping[str, Any]) -> int:
             verdict=decision.verdict,
             diagnosis=diagnosis(*why) if why else None,
             rehearsal=rehearsal,
-            limits=(*trial.limits, *_limits(plan, trial, cells)),
+            tuning=tunings,
+            limits=(*trial.limits, *_limits(plan, trial, cells), *_halved(tunings, judged.case)),
             files=input_files([*trial.files, *_config_file(config)]),
             places=places(sources.forget, config.path, top=git_top(Path.cwd()) or Path.cwd()),
             exhibits=exhibits(trial),
@@ -138,6 +151,37 @@ def _measured(
     with reporter.cells() as report:
         sigma = given["rehearse_sigma"]
         return cells, why, rehearse(trial, plan, out, key=key, sigma=sigma, report=report)
+
+
+def _tuned(
+    case: Case, plan: Plan, out: Path, *, key: str, reporter: Reporter
+) -> tuple[Tuning, ...]:
+    """Search the numbers of every unlearning method of the plan."""
+    found = []
+    for step in plan.methods:
+        if step.name in UNLEARNING:
+            with reporter.stage(f"Tuning {step.name}: {plan.tune} trials"):
+                found.append(tune(case, step, plan, out, key=key))
+    return tuple(found)
+
+
+def _halved(tunings: Sequence[Tuning], judged: Case) -> list[str]:
+    """Say what tuning looked at, what it cost, and what is judged."""
+    if not tunings:
+        return []
+    counts = {
+        "canaries": len(judged.canaries.names) if judged.canaries else 0,
+        "token canaries": len(judged.strings.names) if judged.strings else 0,
+        "test samples": len(judged.test),
+    }
+    left = " and ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    attempts = [attempt for tuning in tunings for attempt in tuning.attempts]
+    spent = sum(attempt.gradients for attempt in attempts)
+    return [
+        f"The methods were tuned on one half of the canaries and of the test samples; every figure "
+        f"is of the other half, {left}. {len(attempts):,} trials cost {spent:,.0f} gradient "
+        f"evaluations beside the budgets."
+    ]
 
 
 def _config_file(config: Config) -> list[tuple[str, Path]]:
@@ -244,6 +288,7 @@ def _read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan
             seeds=given["seeds"],
             found=given.get("found"),
             found_seed=given.get("found_seed"),
+            tune=given.get("tune"),
             exit_zero=given.get("exit_zero", False),
             today=datetime.datetime.now(datetime.UTC).date().isoformat(),
         )

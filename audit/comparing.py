@@ -47,7 +47,7 @@ def _shared(record: AuditRecord) -> dict[str, Json]:
     reading = _part(subject, "reading")
     candidates = _part(subject, "candidates")
     references = [c.get("sha256") for c in map(_object, candidates.values()) if _is_reference(c)]
-    return {
+    told: dict[str, Json] = {
         "report format": record.schema_version,
         "training samples": subject.get("train_sha256"),
         "forget set": subject.get("forget_sha256"),
@@ -63,6 +63,9 @@ def _shared(record: AuditRecord) -> dict[str, Json]:
         "alpha": record.plan.policy.alpha,
         "tolerances": dict(record.plan.policy.tolerances),
     }
+    if record.plan.tune:
+        told["part of the evidence"] = "the halves that tuning did not see"
+    return told
 
 
 def _object(value: Json) -> Mapping[str, Json]:
@@ -81,12 +84,12 @@ def differences(before: AuditRecord, after: AuditRecord) -> list[Problem]:
     """Return what makes two audits incomparable, each with both values; empty: nothing does."""
     found = []
     first, second = _shared(before), _shared(after)
-    for key in first:
-        if first[key] != second[key]:
+    for key in first | second:
+        if first.get(key) != second.get(key):
             fix = ""
             if key in ("alpha", "tolerances"):
                 fix = "Decide one again under the other's policy: `decide B --policy A -o DIR`"
-            what = f"another {key}: {_short(first[key])} against {_short(second[key])}"
+            what = f"another {key}: {_short(first.get(key))} against {_short(second.get(key))}"
             found.append(Problem(what, "the two audits cannot be compared", fix))
     for name, record in (("the first", before), ("the second", after)):
         if record.comparability not in (None, comparability(record)):

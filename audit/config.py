@@ -50,7 +50,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         "indiscriminate",
         "utility",
     ),
-    "plan": ("methods", "budget", "seed", "seeds", "found", "found_seed"),
+    "plan": ("methods", "budget", "seed", "seeds", "found", "found_seed", "tune"),
 }
 """The tables of audit.toml and their keys; `[methods.NAME]` and `[probes.NAME]` hold parameters."""
 
@@ -247,7 +247,7 @@ def _mistyped(table: str, key: str, value: Any) -> str | None:
         ok, expected = all(map(_is_number, shares)), "a number or a list of them"
     elif table == "policy.tolerances" or key in ("alpha", "found"):
         ok, expected = _is_number(value), "a number"
-    elif key in ("seed", "seeds", "found_seed", "max_tokens"):
+    elif key in ("seed", "seeds", "found_seed", "tune", "max_tokens"):
         ok, expected = isinstance(value, int) and not isinstance(value, bool), "a whole number"
     else:
         ok, expected = isinstance(value, str), "a string"

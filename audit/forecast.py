@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,7 +17,7 @@ from audit import engine
 from audit.case import Case
 from audit.errors import DivergedError
 from audit.hypotheses import ask
-from audit.methods import METHODS, parameters
+from audit.methods import METHODS, UNLEARNING, parameters
 from audit.models.model import Model
 from audit.probes.scoring import exact
 from audit.records import Plan, Step
@@ -69,6 +69,11 @@ def forecast(trial: Trial, plan: Plan, *, allow_pickle: bool = False) -> Forecas
         Part(name=step.name, seconds=_method(case, step, plan, rng.named(step.name)))
         for step in plan.methods
     ]
+    if plan.tune:
+        alone = replace(plan, sweep=(), seeds=1)
+        once = [_method(case, step, alone, rng.named(step.name)) for step in plan.methods
+                if step.name in UNLEARNING]  # fmt: skip
+        parts.append(Part(name=f"tuning, {plan.tune} trials each", seconds=plan.tune * sum(once)))
     cells = len(engine.jobs(plan, trial))
     clock = Clock(case.model.device)
     engine.probed(trial.case.model, trial.case, plan, Rng(plan.seed))

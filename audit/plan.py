@@ -16,6 +16,9 @@ from audit.policy import make_policy
 from audit.probes import PROBES, probe_parameters
 from audit.records import Plan, Policy, Step
 
+MOST_TRIALS = 10_000
+"""Of tuning, a method."""
+
 
 def make_plan(
     config: Config,
@@ -30,6 +33,7 @@ def make_plan(
     seeds: int | None,
     found: float | None = None,
     found_seed: int | None = None,
+    tune: int | None = None,
     exit_zero: bool,
     today: str | None = None,
 ) -> Plan:
@@ -81,6 +85,7 @@ def make_plan(
         "found": _within(config, problems, "found", found, 1.0, low=0.0, high=1.0),
         "found_seed": found_seed if found_seed is not None else config.get("plan", "found_seed", 0),
         "seed": seed if seed is not None else config.get("plan", "seed", 0),
+        "tune": _trials(config, problems, tune, names),
     }
     if problems:
         raise PlanError(problems)
@@ -123,6 +128,15 @@ def _budgets(
         if not 0 < share <= 1:
             problems.append(Problem(f"must be above 0 and at most 1, got {share:g}", "--budget"))
     return {"budget": every[0], "sweep": tuple(every[1:])}
+
+
+def _trials(config: Config, problems: list[Problem], flag: int | None, names: Sequence[str]) -> int:
+    given: int | None = config.get("plan", "tune") if flag is None else flag
+    if given is None or not any(name in UNLEARNING for name in names):
+        return 0
+    if not 1 <= given <= MOST_TRIALS:
+        problems.append(Problem(f"must be from 1 to {MOST_TRIALS:,}, got {given}", "--tune"))
+    return given
 
 
 def _within(

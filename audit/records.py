@@ -153,6 +153,9 @@ class Plan:
     """Decides which samples are found."""
     hypotheses: tuple[Step, ...] = ()
     """What is asked about why methods fail; nothing of it gates."""
+    tune: int = 0
+    """Trials of each method's numbers, on one half of the canaries and of the test samples; all
+    that is measured is measured on the other half. 0: none, and everything is measured."""
     policy: Policy = field(default_factory=Policy)
 
 
@@ -218,6 +221,44 @@ class Cell:
     movement: Mapping[str, Json] | None = None
     """How far the weights moved, and how much of it where they had to go, as
     `hypotheses.movement` returns it, and a `sentence`. None for what was not made here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One trial of tuning: a method with some numbers, seen on the tuning halves alone."""
+
+    params: Mapping[str, Json]
+    residue: float | None = None
+    """Distance of the canaries' figure from that of a model that never saw them, in tolerances."""
+    lost: float | None = None
+    """Accuracy lost against the deployed model, in tolerances."""
+    gradients: float = 0.0
+    """Gradient evaluations spent."""
+    seconds: float = 0.0
+    error: str | None = None
+    """Why there are no figures."""
+
+    @property
+    def score(self) -> float | None:
+        """The worse of the two figures, the smaller the better; None if there are none."""
+        if self.residue is None or self.lost is None:
+            return None
+        return max(self.residue, self.lost)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """The search for a method's numbers."""
+
+    method: str
+    attempts: tuple[Attempt, ...]
+    """In order; the first has the numbers that the plan gave."""
+    chosen: int
+    """Place of the attempt whose numbers were audited."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.chosen < len(self.attempts):
+            raise ValueError("the chosen attempt is one of the attempts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -396,6 +437,7 @@ class AuditRecord:
     diagnosis: str | None = None
     """What the hypotheses come to, in words; None where they were not tested."""
     rehearsal: Rehearsal | None = None
+    tuning: tuple[Tuning, ...] = ()
     limits: tuple[str, ...] = ()
     """What this audit does not show, in sentences."""
     files: tuple[InputFile, ...] = ()

@@ -33,6 +33,7 @@ def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device:
         "device": device,
         "seed": plan.seed,
         "found": (plan.found, plan.found_seed),
+        "halved": plan.tune > 0,
         "probes": [asdict(step) for step in plan.probes],
         "recipe": asdict(recipe),
         "subject": {

@@ -216,7 +216,9 @@ def _rates(finding: Finding) -> list[str]:
         most = f", highest {_pp(details['control_max'])}" if _have(details, "control_max") else ""
         draws = f"{details['draws']:,} " if _have(details, "draws") else ""
         what = "phrases" if details.get("controls") == "tokens" else "triggers"
-        lines.append(f"{draws}control {what}: mean {_pp(details['control_mean'])}{sd}{most}")
+        seen = details.get("control_inputs", finding.sample_size)
+        few = "" if seen == finding.sample_size else f" on {seen:,} of the inputs"
+        lines.append(f"{draws}control {what}{few}: mean {_pp(details['control_mean'])}{sd}{most}")
     if _have(details, "clean_rate"):
         lines.append(f"without the trigger {_pp(details['clean_rate'])}")
     if finding.probe == "backdoor":

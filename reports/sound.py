@@ -155,7 +155,9 @@ _DETAILS: Mapping[str, _Fits] = {
         for end in ("", "_low", "_high")
     },
     **dict.fromkeys(("deployed_accuracy", "control_mean", "control_sd", "control_max"), is_number),
-    **dict.fromkeys(("dropped", "draws", "hits", "targets", "control_hits"), _count),
+    **dict.fromkeys(
+        ("dropped", "draws", "hits", "targets", "control_hits", "control_inputs"), _count
+    ),
     "controls": lambda value: _count(value) or _text(value),
     "references": _list(_reference),
     **dict.fromkeys(("fractions", "poison_l1"), _list(is_number)),

@@ -21,6 +21,7 @@ from reports.reading import of_texts
 from reports.rehearsed import Rehearsed, rehearsed
 from reports.rows import Row, allowed, make_row
 from reports.sound import sound
+from reports.tuned import Tuned, tuned
 from reports.why import HYPOTHESES, Why, why
 from reports.words import duration, memory, percent, printable, value
 
@@ -98,6 +99,7 @@ class View:
     gaps: tuple[Gap, ...]
     limits: tuple[str, ...]
     runs: tuple[Run, ...]
+    tuned: tuple[Tuned, ...]
     facts: tuple[Facts, ...]
 
 
@@ -142,6 +144,7 @@ def view(record: AuditRecord) -> View:
         gaps=_gaps(record, rows, [f for f in findings if f.probe not in other]),
         limits=tuple(printable(limit) for limit in record.limits),
         runs=tuple(_run(cell) for cell in record.cells if cell.kind == "method" or cell.cost),
+        tuned=tuned(record),
         facts=facts(record),
     )
 

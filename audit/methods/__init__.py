@@ -10,7 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from audit.case import Case
 from audit.errors import Problem, did_you_mean
@@ -33,6 +33,16 @@ POSITIVE: Range = (sys.float_info.min, None)
 NOT_NEGATIVE: Range = (0, None)
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Where tuning looks for a number."""
+
+    low: float
+    high: float
+    scale: Literal["linear", "log", "rate", "whole"] = "log"
+    """`rate`: logarithmic, in multiples of the recipe's peak rate; `whole`: integers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """An unlearning method, and what a plan and a report must know of it."""
@@ -45,6 +55,8 @@ class Method:
     """The sample sets it trains on or measures: `retain`, `forget`."""
     ranges: Mapping[str, Range] = field(default_factory=dict)
     """What each number may be, by its name."""
+    search: Mapping[str, Search] = field(default_factory=dict)
+    """Where tuning looks for each number, by its name; the others stay as the plan says."""
     spends: Callable[[float, Case, Mapping[str, Any]], float] = lambda allowed, case, params: (
         allowed
     )
@@ -65,6 +77,7 @@ METHODS: dict[str, Method] = {
         source="Neel et al. 2021, arXiv:2007.02923",
         needs=frozenset({"retain"}),
         ranges={"lr": POSITIVE},
+        search={"lr": Search(1e-3, 1.0, "rate")},
     ),
     "ngd": Method(
         run=ngd,
@@ -72,6 +85,7 @@ METHODS: dict[str, Method] = {
         source="Chien et al. 2024, arXiv:2401.10371",
         needs=frozenset({"retain"}),
         ranges={"lr": POSITIVE, "sigma": NOT_NEGATIVE},
+        search={"lr": Search(1e-3, 1.0, "rate"), "sigma": Search(1e-5, 1e-2)},
     ),
     "ga": Method(
         run=ga,
@@ -79,6 +93,7 @@ METHODS: dict[str, Method] = {
         source="Graves et al. 2021, arXiv:2010.10981",
         needs=frozenset({"forget"}),
         ranges={"lr": POSITIVE, "passes": NOT_NEGATIVE},
+        search={"lr": Search(1e-4, 0.3, "rate"), "passes": Search(0.5, 10.0)},
         spends=_of_passes,
     ),
     "eu_k": Method(
@@ -87,6 +102,7 @@ METHODS: dict[str, Method] = {
         source="Goel et al. 2022, arXiv:2201.06640",
         needs=frozenset({"retain"}),
         ranges={"lr": POSITIVE, "k": (1, None)},
+        search={"lr": Search(0.03, 3.0, "rate"), "k": Search(1, 8, "whole")},
     ),
     "cf_k": Method(
         run=cf_k,
@@ -94,6 +110,7 @@ METHODS: dict[str, Method] = {
         source="Goel et al. 2022, arXiv:2201.06640",
         needs=frozenset({"retain"}),
         ranges={"lr": POSITIVE, "k": (1, None)},
+        search={"lr": Search(1e-3, 1.0, "rate"), "k": Search(1, 8, "whole")},
     ),
     "scrub": Method(
         run=scrub,
@@ -108,6 +125,12 @@ METHODS: dict[str, Method] = {
             "alpha": NOT_NEGATIVE,
             "temperature": POSITIVE,
         },
+        search={
+            "lr": Search(1e-4, 0.3, "rate"),
+            "max_lr": Search(1e-4, 0.3, "rate"),
+            "max_epochs": Search(1, 6, "whole"),
+            "alpha": Search(1e-3, 1.0),
+        },
     ),
     "neggrad_plus": Method(
         run=neggrad_plus,
@@ -115,6 +138,7 @@ METHODS: dict[str, Method] = {
         source="Kurmanji et al. 2023, arXiv:2302.09880",
         needs=frozenset({"retain", "forget"}),
         ranges={"lr": POSITIVE, "beta": (0, 1)},
+        search={"lr": Search(1e-4, 0.3, "rate"), "beta": Search(0.5, 0.999, "linear")},
     ),
     "ssd": Method(
         run=ssd,
@@ -122,6 +146,7 @@ METHODS: dict[str, Method] = {
         source="Foster et al. 2024, arXiv:2308.07707",
         needs=frozenset({"retain", "forget"}),
         ranges={"alpha": NOT_NEGATIVE, "lam": NOT_NEGATIVE},
+        search={"alpha": Search(1.0, 100.0), "lam": Search(0.1, 1.0)},
         spends=lambda allowed, case, params: min(allowed, len(case.retain) + len(case.forget)),
     ),
     "retrain": Method(
