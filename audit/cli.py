@@ -255,6 +255,17 @@ METHODS = _options(
         type=float,
         help="Noise of the rehearsal's canaries, in pixels or embedding units.",
     ),
+    click.option(
+        "--ray",
+        metavar="ADDRESS|local",
+        help="Run methods, seeds and budgets side by side through Ray.",
+    ),
+    click.option(
+        "--ray-gpus",
+        type=float,
+        metavar="SHARE",
+        help="Share of a GPU that one takes.  [default: 1, or 0 on a CPU]",
+    ),
     click.option("--keep", is_flag=True, help="Save each unlearned model in the run directory."),
 )
 

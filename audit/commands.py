@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -137,10 +138,11 @@ def _measured(
 ) -> tuple[tuple[Cell, ...], tuple[Finding, ...], Rehearsal | None]:
     """Return the cells, what was found about why, and the rehearsal, as far as they are asked."""
     pickles: bool = given["allow_pickle"]
-    with reporter.cells() as report:
+    with _performing(given) as perform, reporter.cells() as report:
         cells = engine.run(
-            trial, plan, out, key=key, keep=given["keep"], allow_pickle=pickles, report=report
-        )
+            trial, plan, out, key=key, keep=given["keep"], allow_pickle=pickles, report=report,
+            perform=perform,
+        )  # fmt: skip
     why: tuple[Finding, ...] = ()
     if plan.hypotheses:
         with reporter.stage("Asking why: how far, and in which direction, the poison moved it"):
@@ -182,6 +184,26 @@ def _halved(tunings: Sequence[Tuning], judged: Case) -> list[str]:
         f"is of the other half, {left}. {len(attempts):,} trials cost {spent:,.0f} gradient "
         f"evaluations beside the budgets."
     ]
+
+
+def _performing(given: Mapping[str, Any]) -> AbstractContextManager[engine.Performer | None]:
+    """Return what works on the cells: this process (None), or Ray."""
+    if not given.get("ray"):
+        return nullcontext()
+    from audit.cluster import through_ray
+
+    return through_ray(given["ray"], gpus=given["ray_gpus"])
+
+
+def _wrong_ray(given: Mapping[str, Any]) -> list[Problem]:
+    share = given.get("ray_gpus")
+    if share is None:
+        return []
+    if not given.get("ray"):
+        return [Problem("belongs to --ray", "--ray-gpus", "Add --ray")]
+    if not 0 <= share <= 64:
+        return [Problem(f"must be from 0 to 64, got {share:g}", "--ray-gpus")]
+    return []
 
 
 def _config_file(config: Config) -> list[tuple[str, Path]]:
@@ -292,7 +314,7 @@ def _read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan
             exit_zero=given.get("exit_zero", False),
             today=datetime.datetime.now(datetime.UTC).date().isoformat(),
         )
-        problems += _wrong_rehearsal(given, plan)
+        problems += [*_wrong_rehearsal(given, plan), *_wrong_ray(given)]
         if plan.methods and recipe.epochs is None:
             problems.append(
                 Problem(

@@ -13,7 +13,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -53,6 +53,8 @@ from audit.trial import Contender, Trial
 
 OUT_OF_MEMORY = "ran out of memory"
 """In every reason of what is missing for want of memory."""
+DIED = "died"
+"""In the reason of what is missing since whatever worked on it did not live to tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +141,7 @@ def run(
     keep: bool = False,
     allow_pickle: bool = False,
     report: Callable[[Progress], None] = lambda _: None,
+    perform: Performer | None = None,
 ) -> tuple[Cell, ...]:
     """Measure every cell that is not on disk yet, and return them all in order.
 
@@ -150,31 +153,84 @@ def run(
         keep: whether to save each unlearned model in the folder `models`.
         allow_pickle: whether contenders may be pickles.
         report: called when a job starts and when it ends.
+        perform: works on the lines of jobs; by default one after another, in this process.
     """
     todo = jobs(plan, trial)
     references = load_references(trial, allow_pickle=allow_pickle)
     case = replace(trial.case, references=_answers(trial, references))
     cells: dict[int, Cell] = {}
-    for line in _lines(todo):
-        trail = training.Trail() if len(line) > 1 else None
-        for place in line:
-            job, done = todo[place], len(cells)
-            path = _cell_path(out, job, key)
-            cell, damaged = _stored(path)
-            kept = _model_path(out, job, case.model)
-            resumed = cell is not None and not (keep and job.method and not kept.exists())
-            if cell is None or not resumed:
-                report(Progress(job=job, done=done, total=len(todo), damaged=damaged))
-                cell, model = _measure(
-                    job, case, plan, references, trail=trail, allow_pickle=allow_pickle
-                )
-                if keep and job.method and model is not None:
-                    _keep(model, cell, kept)
-                if not _starved(cell):  # with more memory at hand, the same command tries again
-                    write_atomically(path, to_json(cell))
-            report(Progress(job=job, done=done + 1, total=len(todo), cell=cell, resumed=resumed))
+    damaged: set[int] = set()
+
+    def tell(place: int, cell: Cell | None = None, *, resumed: bool = False) -> None:
+        done = len(cells) + (cell is not None)
+        job, broken = todo[place], place in damaged and cell is None
+        report(Progress(
+            job=job, done=done, total=len(todo), cell=cell, resumed=resumed, damaged=broken
+        ))  # fmt: skip
+
+    for place, job in enumerate(todo):
+        cell, broken = _stored(_cell_path(out, job, key))
+        damaged |= {place} if broken else set()
+        unkept = keep and job.method and not _model_path(out, job, case.model).exists()
+        if cell is not None and not unkept:
+            tell(place, cell, resumed=True)
             cells[place] = cell
+    lines = [
+        tuple((place, todo[place]) for place in line if place not in cells) for line in _lines(todo)
+    ]
+    work = Work(case=case, plan=plan, references=references, keep=keep, allow_pickle=allow_pickle)
+    for place, cell, model in (perform or in_turn)(work, [line for line in lines if line], tell):
+        job = todo[place]
+        if model is not None and job.method:
+            _keep(model, cell, _model_path(out, job, case.model))
+        if not _starved(cell):  # with more memory at hand, the same command tries again
+            write_atomically(_cell_path(out, job, key), to_json(cell))
+        tell(place, cell)
+        cells[place] = cell
     return tuple(cells[place] for place in range(len(todo)))
+
+
+Line = tuple[tuple[int, Job], ...]
+"""Jobs of one method and seed with their places, each of which goes on from the one before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What makes cells of jobs, wherever it runs."""
+
+    case: Case
+    plan: Plan
+    references: Sequence[Model]
+    keep: bool
+    """Whether the unlearned models are wanted, too."""
+    allow_pickle: bool
+
+    def on(
+        self, line: Line, begin: Callable[[int], object] = lambda _: None
+    ) -> Iterator[tuple[int, Cell, Model | None]]:
+        """Yield the cell of every job of a line, and its model where that is wanted."""
+        trail = training.Trail() if len(line) > 1 else None
+        for place, job in line:
+            begin(place)
+            cell, model = _measure(
+                job, self.case, self.plan, self.references,
+                trail=trail, allow_pickle=self.allow_pickle,
+            )  # fmt: skip
+            yield place, cell, model if self.keep else None
+
+
+Performer = Callable[
+    [Work, Sequence[Line], Callable[[int], object]], Iterator[tuple[int, Cell, Model | None]]
+]
+"""(work, lines, called when a job begins) -> its place, its cell, its model, as they come."""
+
+
+def in_turn(
+    work: Work, lines: Sequence[Line], begin: Callable[[int], object]
+) -> Iterator[tuple[int, Cell, Model | None]]:
+    """Work on one line after another, in this process."""
+    for line in lines:
+        yield from work.on(line, begin)
 
 
 def _lines(todo: Sequence[Job]) -> list[list[int]]:
@@ -220,13 +276,7 @@ def _measure(
     allow_pickle: bool,
 ) -> tuple[Cell, Model | None]:
     rng = Rng(plan.seed)
-    cell = Cell(
-        candidate=job.candidate,
-        kind=job.kind,
-        seed=job.seed,
-        method=job.method,
-        budget=job.budget,
-    )
+    cell = blank(job)
     if job.method is not None:
         model, cost, error = unlearn(
             found_part(case, plan),
@@ -258,6 +308,17 @@ def _measure(
     return seen, model
 
 
+def blank(job: Job) -> Cell:
+    """Return a job's cell before anything is known of it."""
+    return Cell(
+        candidate=job.candidate,
+        kind=job.kind,
+        seed=job.seed,
+        method=job.method,
+        budget=job.budget,
+    )
+
+
 def probed(model: Model, case: Case, plan: Plan, rng: Rng) -> tuple[Measurement, ...]:
     """Ask every probe of the plan of one model."""
     try:
@@ -278,11 +339,11 @@ def probed(model: Model, case: Case, plan: Plan, rng: Rng) -> tuple[Measurement,
 
 
 def _starved(cell: Cell) -> bool:
-    """Return whether anything of a cell is missing because memory gave out."""
+    """Return whether anything of a cell is missing because memory gave out, or its worker died."""
     told = [cell.error]
     for seen in cell.measurements:
         told += [seen.missing, seen.suspect]
-    return any(OUT_OF_MEMORY in reason for reason in told if reason)
+    return any(OUT_OF_MEMORY in why or DIED in why for why in told if why)
 
 
 def found_part(case: Case, plan: Plan) -> Case:
