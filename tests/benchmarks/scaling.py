@@ -1,0 +1,154 @@
+"""How an audit's time and memory grow: with samples, canaries, methods, and parameters.
+
+    python tests/benchmarks/scaling.py [--runs 3]
+
+One thread, random pictures of 3x16x16, a CIFAR-stem ResNet of one block a stage. Each row doubles
+one quantity, all else as in the middle; the exponent is that of the power law fitted to the fastest
+of the runs, so that 1 is linear. Time is that of all cells (eight methods at a tenth of ten epochs,
+all probes that need no reference).
+
+Memory is what a process of its own grows by at its peak, once model and data are loaded: for one
+step of training with momentum at batch 128, and for audits by one, four and eight methods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from audit import engine
+from audit.case import Case, PlantedCanaries
+from audit.data.canaries import Canaries
+from audit.data.samples import Samples
+from audit.data.trigger import Trigger
+from audit.methods import UNLEARNING, parameters
+from audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
+from audit.probes import PROBES, probe_parameters
+from audit.records import Plan, Recipe, Step
+from audit.seeds import Rng
+from audit.training import Ledger, descend, shuffled
+from audit.trial import Trial
+
+SHAPE, BATCH = (3, 16, 16), 128
+SAMPLES, CANARIES, WIDTH = 1000, 64, 8
+
+
+def trial(*, samples: int = SAMPLES, canaries: int = CANARIES, width: int = WIDTH) -> Trial:
+    """Return a case of random pictures: its numbers mean nothing, its cost is a real one's."""
+
+    def build() -> CifarResNet:
+        return CifarResNet(CifarResNetSpec((1, 1, 1, 1), width), channels=3, classes=10)
+
+    draws = Rng(0).named("pictures").torch()
+
+    def pictures(name: str, n: int) -> Samples:
+        return Samples(
+            ids=tuple(f"{name}{i}" for i in range(n)),
+            x=torch.randint(256, (n, *SHAPE), generator=draws, dtype=torch.uint8),
+            y=torch.randint(10, (n,), generator=draws),
+        )
+
+    model = image_classifier(build(), build=build, arch="", classes=10, channels_last=True).fresh(
+        Rng(0)
+    )
+    model.module.eval()
+    names = tuple(f"c{i}" for i in range(canaries))
+    key = Canaries(
+        secret=bytes(32), sigma=0.1, space="pixel", shape=SHAPE, storage="unclipped",
+        planted=names, held_out=tuple(f"h{i}" for i in range(canaries)),
+    )  # fmt: skip
+    bases = pictures("base", canaries)
+    noise, held_out = (
+        torch.from_numpy(key.noise(ids).astype(np.float32)) for ids in (names, key.held_out)
+    )
+    planted = PlantedCanaries(
+        key=key, names=names, bases=bases, noise=noise, held_out_noise=held_out
+    )
+    forget = Samples(ids=names, x=bases.batch().x + noise, y=bases.y)
+    retain = pictures("retain", samples - canaries)
+    case = Case(
+        model=model, retain=Samples(ids=retain.ids, x=retain.batch().x, y=retain.y),
+        forget=forget, test=pictures("test", samples // 4),
+        recipe=Recipe(epochs=10, lr=0.01, batch_size=BATCH, momentum=0.9), canaries=planted,
+        trigger=Trigger(pixels=torch.rand(3, 4, 4, generator=draws), top=0, left=0, label=0),
+        attacks=("gaussian",) * canaries,
+    )  # fmt: skip
+    case, _ = engine.check_sanity(case, alpha=0.05)
+    return Trial(case=case, contenders=(), subject={}, limits=(), files=())
+
+
+def seconds(subject: Trial, methods: tuple[str, ...]) -> float:
+    """Return how long all cells take."""
+    plan = Plan(
+        methods=tuple(Step(name=name, params=parameters(name)) for name in methods),
+        probes=tuple(Step(name=n, params=probe_parameters(n)) for n in PROBES),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        cells = engine.run(subject, plan, Path(folder), key="")
+        spent = time.perf_counter() - start
+    if wrong := [cell.error for cell in cells if cell.error]:
+        raise SystemExit(f"{wrong[0]}")
+    return spent
+
+
+def growth(methods: int) -> float:
+    """Return by how many MiB this process grows: in a step of training (0), or in an audit."""
+    subject = trial(samples=2000, width=16)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if methods:
+        seconds(subject, UNLEARNING[:methods])
+    else:
+        batches = ((batch,) for batch in shuffled(subject.case.retain, BATCH, Rng(0)))
+        descend(
+            subject.case.model.clone(), batches, lambda mean: mean, steps=3, lr=0.01,
+            ledger=Ledger(), rng=Rng(0), momentum=0.9, batch_statistics=True,
+        )  # fmt: skip
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit
+
+
+def main() -> None:
+    """Run the benchmark and print its tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--alone", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.alone is not None:
+        print(growth(given.alone))
+        return
+    rows = {
+        "samples": [({"samples": n}, UNLEARNING) for n in (500, 1000, 2000, 4000)],
+        "canaries": [({"canaries": n}, UNLEARNING) for n in (32, 64, 128, 256)],
+        "methods": [({}, UNLEARNING[:n]) for n in (1, 2, 4, 8)],
+        "width": [({"width": n}, UNLEARNING) for n in (4, 8, 16)],
+    }
+    print(f"{'':<12}{'seconds':<36}exponent")
+    for name, settings in rows.items():
+        sizes, times = [], []
+        for sizing, methods in settings:
+            subject = trial(**sizing)
+            sizes.append(next(iter(sizing.values()), len(methods)))
+            times.append(min(seconds(subject, methods) for _ in range(given.runs)))
+        slope = np.polyfit(np.log(sizes), np.log(times), 1)[0]
+        told = ", ".join(f"{n}: {t:.1f}" for n, t in zip(sizes, times, strict=True))
+        print(f"{name:<12}{told:<36}{slope:8.2f}", flush=True)
+    print(f"\n{'memory':<28}MiB")
+    command = [sys.executable, __file__, "--alone"]
+    for methods in (0, 1, 4, 8):
+        done = subprocess.run([*command, str(methods)], check=True, capture_output=True, text=True)
+        name = f"audit by {methods} methods" if methods else "three steps of training"
+        print(f"{name:<28}{float(done.stdout):.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
