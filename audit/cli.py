@@ -266,6 +266,11 @@ METHODS = _options(
         metavar="SHARE",
         help="Share of a GPU that one takes.  [default: 1, or 0 on a CPU]",
     ),
+    click.option(
+        "--shard",
+        is_flag=True,
+        help="Share training steps among the processes that torchrun started (FSDP).",
+    ),
     click.option("--keep", is_flag=True, help="Save each unlearned model in the run directory."),
 )
 

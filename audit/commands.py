@@ -8,11 +8,12 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ from audit.records import (
 from audit.rehearsal import check_size, rehearse
 from audit.rendering import clear_reports, show, show_forecast, write_reports
 from audit.seeds import Rng
+from audit.sharding import check_shardable, crew, processes, rank, share_cells
 from audit.trial import Sources, Trial, load_trial
 from audit.tuning import chosen, halves, load_optuna, tune
 from reports.formats import FORMATS
@@ -62,6 +64,13 @@ RESERVED = ("deployed", "any-method", "retrained")
 
 def audit(given: Mapping[str, Any]) -> int:
     """Run an audit from the command line's values; return its exit code."""
+    if not given.get("shard"):
+        return _audit(given)
+    with crew() as number:
+        return _audit({**given, "quiet": given["quiet"] or number > 0})
+
+
+def _audit(given: Mapping[str, Any]) -> int:
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     config, sources, recipe, plan = _read_flags(given)
     device = device_named(given["device"])
@@ -70,6 +79,8 @@ def audit(given: Mapping[str, Any]) -> int:
         trial = load_trial(sources, recipe=recipe, device=device)
     if given.get("rehearse"):
         check_size(trial.case)
+    if given.get("shard"):
+        check_shardable(trial.case.model.module)
     plan = _asked_of(plan, trial)
     names = [job.candidate for job in engine.jobs(plan, trial)]
     check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[*names, "retrained"])
@@ -84,15 +95,16 @@ def audit(given: Mapping[str, Any]) -> int:
     if given.get("dry_run"):
         with reporter.stage("Doing every part in miniature"):
             told = forecast(judged, plan, allow_pickle=given["allow_pickle"])
-        show_forecast(
-            [(part.name, part.seconds) for part in told.parts],
-            peak=told.peak_bytes,
-            left_out=["the rehearsal"] if given.get("rehearse") else [],
-        )
+        if rank() == 0:
+            show_forecast(
+                [(part.name, part.seconds) for part in told.parts],
+                peak=told.peak_bytes,
+                left_out=["the rehearsal"] if given.get("rehearse") else [],
+            )
         return 3  # nothing was judged, and a gate must not take that for a pass
     key = runs.fingerprint(plan, recipe, trial.subject, device.type)
     stamp = started.strftime("%Y%m%dT%H%M%SZ")
-    with runs.open_run(given["out"], key, started=stamp) as out:
+    with _opened(given["out"], key, started=stamp) as out:
         clear_reports(out)
         tunings: tuple[Tuning, ...] = ()
         if tuned_on is not None and sanity.works:
@@ -128,9 +140,24 @@ def audit(given: Mapping[str, Any]) -> int:
         # What is rendered is what was stored: whoever reads report.json sees the same.
         record = from_json(AuditRecord, to_json(record))
         formats = write_reports(record, out, formats=given["formats"])
-    reporter.say(f"Report: {', '.join(str(out / FORMATS[name].file) for name in formats)}")
-    show(record)
+    if rank() == 0:
+        reporter.say(f"Report: {', '.join(str(out / FORMATS[name].file) for name in formats)}")
+        show(record)
     return record.verdict.exit_code
+
+
+@contextmanager
+def _opened(out: Path | None, key: str, *, started: str) -> Iterator[Path]:
+    """Give the run directory; of processes that share the work, the others a copy of its cells."""
+    if rank() > 0:
+        with TemporaryDirectory() as folder:
+            share_cells(None, Path(folder))
+            yield Path(folder)
+        return
+    with runs.open_run(out, key, started=started) as opened:
+        if processes() > 1:
+            share_cells(opened, opened)
+        yield opened
 
 
 def _measured(
@@ -196,6 +223,8 @@ def _performing(given: Mapping[str, Any]) -> AbstractContextManager[engine.Perfo
 
 
 def _wrong_ray(given: Mapping[str, Any]) -> list[Problem]:
+    if given.get("ray") and given.get("shard"):
+        return [Problem("does not go with --shard", "--ray", "Give one of them")]
     share = given.get("ray_gpus")
     if share is None:
         return []
@@ -467,6 +496,11 @@ def _limits(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
         if cell.kind != "deployed" and cell.digest is not None and cell.digest == deployed:
             told.append(f"{cell.candidate} is bit for bit the deployed model.")
     told += _backed_off(cells, trial.case.model.device)
+    if processes() > 1:
+        told.append(
+            f"Training steps were shared among {processes()} processes. Dropout and added noise "
+            "are drawn by each for its own part: another number of them gives other figures."
+        )
     total = len(trial.case.retain) + len(trial.case.forget)
     most = total / engine.found_size(plan, len(trial.case.forget))
     for step in plan.methods:

@@ -18,6 +18,7 @@ import torch
 from audit.errors import InputError, Problem
 from audit.files import remove_partials, write_atomically
 from audit.records import Json, Plan, Recipe
+from audit.sharding import processes
 
 
 def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device: str) -> str:
@@ -31,6 +32,7 @@ def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device:
         "code": code_digest(),
         "torch": torch.__version__,
         "device": device,
+        "processes": processes(),
         "seed": plan.seed,
         "found": (plan.found, plan.found_seed),
         "halved": plan.tune > 0,

@@ -21,6 +21,17 @@ from audit.memory import Undo, in_parts, kept_in_main_memory, release
 from audit.models.model import Batch, Model, evaluating
 from audit.records import Recipe
 from audit.seeds import Rng
+from audit.sharding import (
+    Through,
+    check_shardable,
+    is_shard,
+    mean_of_all,
+    own_part,
+    own_shard,
+    processes,
+    rank,
+    sharded,
+)
 
 T = TypeVar("T")
 
@@ -166,21 +177,29 @@ def descend(
     Raises:
         DivergedError: a loss or a parameter stopped being finite.
     """
-    module = model.module
-    chosen = _choose(module, parameters)
-    _set_modes(module, chosen, batch_statistics=batch_statistics)
-    optimiser = _optimiser(
-        chosen.values(), optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay
-    )
-    draws = rng.named("noise").torch(model.device)
-    with _dropout_drawn_from(rng.named("dropout"), model.device) as dropout:
+    alone = processes() == 1
+    if not alone:
+        check_shardable(model.module)
+        if start is not None:
+            raise ValueError("a descent that processes share begins at its beginning")
+    with (
+        sharded(model.module) as (module, through),
+        _dropout_drawn_from(_own(rng.named("dropout")), model.device) as dropout,
+    ):
+        chosen = _choose(module, parameters)
+        _set_modes(module, chosen, batch_statistics=batch_statistics)
+        optimiser = _optimiser(
+            chosen.values(), optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay
+        )
+        device = next(module.parameters()).device
+        draws = _own(rng.named("noise")).torch(device)
         generators = {"noise": draws, **dropout}
         undo = Undo(module, dropout)
 
         def take() -> Snapshot:
             return _taken(done, module, optimiser, generators, ledger)
 
-        trail = ledger.trail if start is None else None
+        trail = ledger.trail if start is None and alone else None
         if trail is not None:
             # A schedule with an end gives every length a course of its own.
             length = None if schedule == "constant" else steps
@@ -196,16 +215,19 @@ def descend(
         for step, batch in zip(range(done, steps), batches, strict=False):
             for group in optimiser.param_groups:
                 group["lr"] = lr * _scheduled(schedule, step, steps)
-            differentiate = partial(_differentiated, model, optimiser, batch, objective, precision)
-            total = _backing_off(differentiate, model.device, undo, ledger)
+            differentiate = partial(
+                _differentiated, model, through, optimiser, batch, objective, precision, device
+            )
+            if alone:
+                total = _backing_off(differentiate, device, undo, ledger)
+            else:  # one process that begins again would leave the others waiting
+                total = mean_of_all(differentiate())
             if noise > 0:
                 for parameter in chosen.values():
                     if parameter.grad is not None:
-                        parameter.grad += noise * torch.randn(
-                            parameter.shape,
-                            generator=draws,
-                            device=parameter.device,
-                            dtype=parameter.dtype,
+                        gradient = own_shard(parameter.grad)
+                        gradient += noise * torch.randn(
+                            gradient.shape, generator=draws, device=device, dtype=gradient.dtype
                         )
             optimiser.step()
             ledger.charge(sum(len(part) for part in batch))
@@ -217,22 +239,41 @@ def descend(
         check_finite(module, ledger, steps)
         if trail is not None and done > 0:
             trail.key, trail.end = key, take()
+    module = model.module
+    if not alone:
+        check_finite(module, ledger, steps)
     module.eval().requires_grad_(True)
 
 
 def _differentiated(
     model: Model,
+    through: Through,
     optimiser: torch.optim.Optimizer,
     batch: Sequence[Batch],
     objective: Objective,
     precision: str,
+    device: torch.device,
 ) -> Tensor:
     """Leave the gradient of the step's objective in the parameters, and return its value."""
     optimiser.zero_grad(set_to_none=True)
-    with _computing_in(precision, model.device):
-        total = objective(*(model.loss(model.module, part).mean() for part in batch))
+    with _computing_in(precision, device):
+        total = objective(*(_mean_loss(model, through, part, device) for part in batch))
     torch.autograd.backward(total)
     return total.detach()
+
+
+def _mean_loss(model: Model, through: Through, batch: Batch, device: torch.device) -> Tensor:
+    """Return the mean loss of a batch; of processes that share it, what has it as their mean."""
+    if processes() == 1:
+        return through(lambda module: model.loss(module, batch).mean())
+    part, weight = own_part(batch)
+    part = part.to(device)
+    return through(lambda module: weight * model.loss(module, part).sum())
+
+
+def _own(rng: Rng) -> Rng:
+    """Return a stream of this process's own, where several share a descent."""
+    return rng if processes() == 1 else rng.named("process", rank())
 
 
 def _backing_off(
@@ -330,6 +371,8 @@ def check_finite(module: nn.Module, ledger: Ledger, step: int) -> None:
     if recent and not bool(torch.isfinite(torch.stack(recent)).all()):
         raise DivergedError(f"the loss is not finite by step {step}")
     for name, tensor in module.state_dict().items():
+        if is_shard(tensor):
+            continue  # a part of it: the whole is looked at in the end
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DivergedError(f"{name} is not finite by step {step}")
 

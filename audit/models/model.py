@@ -35,6 +35,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.y)
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the same samples on `device`."""
+        mask = None if self.mask is None else self.mask.to(device)
+        noise = None if self.noise is None else self.noise.to(device)
+        return Batch(x=self.x.to(device), y=self.y.to(device), mask=mask, noise=noise)
+
     def part(self, rows: slice) -> Batch:
         """Return these rows, padded as they are."""
         mask = None if self.mask is None else self.mask[rows]
