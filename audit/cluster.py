@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from audit.engine import DIED, Line, Performer, Work, blank
+from audit.engine import DIED, Line, Performer, Tell, Work, blank
 from audit.errors import InputError, Problem
 from audit.models.model import Model
 from audit.records import Cell
@@ -44,7 +44,7 @@ def through_ray(address: str, *, gpus: float | None = None) -> Iterator[Performe
         _start(ray, address)
 
     def perform(
-        work: Work, lines: Sequence[Line], begin: Callable[[int], object]
+        work: Work, lines: Sequence[Line], tell: Tell
     ) -> Iterator[tuple[int, Cell, Model | None]]:
         cuda = work.case.model.device.type == "cuda"
         share = (1.0 if cuda else 0.0) if gpus is None else gpus
@@ -54,7 +54,7 @@ def through_ray(address: str, *, gpus: float | None = None) -> Iterator[Performe
         pending = {remote.remote(everything, line, torch.get_num_threads()): line for line in away}
         for line in lines:
             if line not in away:
-                yield from work.on(line, begin)
+                yield from work.on(line, tell)
         while pending:
             (ready,), _ = ray.wait(list(pending))
             line = pending.pop(ready)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -78,7 +79,9 @@ class Progress:
     done: int
     total: int
     cell: Cell | None = None
-    """None when the job starts."""
+    """None until the job ends."""
+    share: float = 0.0
+    """Of what its method may spend, how much is spent."""
     resumed: bool = False
     damaged: bool = False
     """Whether the cell lay there, and could not be read."""
@@ -161,11 +164,14 @@ def run(
     cells: dict[int, Cell] = {}
     damaged: set[int] = set()
 
-    def tell(place: int, cell: Cell | None = None, *, resumed: bool = False) -> None:
+    def tell(
+        place: int, share: float = 0.0, *, cell: Cell | None = None, resumed: bool = False
+    ) -> None:
         done = len(cells) + (cell is not None)
         job, broken = todo[place], place in damaged and cell is None
         report(Progress(
-            job=job, done=done, total=len(todo), cell=cell, resumed=resumed, damaged=broken
+            job=job, done=done, total=len(todo), share=share, cell=cell, resumed=resumed,
+            damaged=broken and share == 0,
         ))  # fmt: skip
 
     for place, job in enumerate(todo):
@@ -173,7 +179,7 @@ def run(
         damaged |= {place} if broken else set()
         unkept = keep and job.method and not _model_path(out, job, case.model).exists()
         if cell is not None and not unkept:
-            tell(place, cell, resumed=True)
+            tell(place, cell=cell, resumed=True)
             cells[place] = cell
     lines = [
         tuple((place, todo[place]) for place in line if place not in cells) for line in _lines(todo)
@@ -185,11 +191,13 @@ def run(
             _keep(model, cell, _model_path(out, job, case.model))
         if not _starved(cell):  # with more memory at hand, the same command tries again
             write_atomically(_cell_path(out, job, key), to_json(cell))
-        tell(place, cell)
+        tell(place, cell=cell)
         cells[place] = cell
     return tuple(cells[place] for place in range(len(todo)))
 
 
+Tell = Callable[[int, float], object]
+"""(place of a job, share of what its method may spend that is spent): 0 when it begins."""
 Line = tuple[tuple[int, Job], ...]
 """Jobs of one method and seed with their places, each of which goes on from the one before it."""
 
@@ -206,31 +214,29 @@ class Work:
     allow_pickle: bool
 
     def on(
-        self, line: Line, begin: Callable[[int], object] = lambda _: None
+        self, line: Line, tell: Tell = lambda place, share: None
     ) -> Iterator[tuple[int, Cell, Model | None]]:
         """Yield the cell of every job of a line, and its model where that is wanted."""
         trail = training.Trail() if len(line) > 1 else None
         for place, job in line:
-            begin(place)
+            tell(place, 0.0)
             cell, model = _measure(
-                job, self.case, self.plan, self.references,
-                trail=trail, allow_pickle=self.allow_pickle,
+                job, self.case, self.plan, self.references, trail=trail,
+                tell=partial(tell, place), allow_pickle=self.allow_pickle,
             )  # fmt: skip
             yield place, cell, model if self.keep else None
 
 
-Performer = Callable[
-    [Work, Sequence[Line], Callable[[int], object]], Iterator[tuple[int, Cell, Model | None]]
-]
-"""(work, lines, called when a job begins) -> its place, its cell, its model, as they come."""
+Performer = Callable[[Work, Sequence[Line], Tell], Iterator[tuple[int, Cell, Model | None]]]
+"""(work, lines, told how far jobs are) -> its place, its cell, its model, as they come."""
 
 
 def in_turn(
-    work: Work, lines: Sequence[Line], begin: Callable[[int], object]
+    work: Work, lines: Sequence[Line], tell: Tell
 ) -> Iterator[tuple[int, Cell, Model | None]]:
     """Work on one line after another, in this process."""
     for line in lines:
-        yield from work.on(line, begin)
+        yield from work.on(line, tell)
 
 
 def _lines(todo: Sequence[Job]) -> list[list[int]]:
@@ -273,6 +279,7 @@ def _measure(
     references: Sequence[Model],
     *,
     trail: training.Trail | None,
+    tell: Callable[[float], object],
     allow_pickle: bool,
 ) -> tuple[Cell, Model | None]:
     rng = Rng(plan.seed)
@@ -284,6 +291,7 @@ def _measure(
             rng.named(job.method.name, job.seed),
             budget=job.budget,
             trail=trail,
+            tell=tell,
         )
         if model is None:
             return replace(cell, cost=cost, error=error), None
@@ -416,6 +424,7 @@ def unlearn(
     *,
     budget: float | None,
     trail: training.Trail | None = None,
+    tell: Callable[[float], object] = lambda share: None,
 ) -> tuple[Model | None, Cost, str | None]:
     """Run one method under its budget; a method that diverges or runs out of memory gives no model.
 
@@ -425,12 +434,16 @@ def unlearn(
         rng: the stream of this method and seed.
         budget: fraction of the original training's gradient evaluations; None: no bound.
         trail: where the same under a smaller budget ended; it is left where this run ends.
+        tell: called with the share of the budget that is spent, as it grows.
 
     Returns:
         The unlearned model or None, what it cost, and why there is none.
     """
     allowed = None if budget is None else allowance(case, budget)
-    ledger = training.Ledger(allowed=allowed, trail=trail)
+    whole = allowed or (case.recipe.epochs or 1) * len(case.retain)
+    ledger = training.Ledger(
+        allowed=allowed, trail=trail, tell=lambda spent: tell(min(1.0, spent / whole))
+    )
     device = case.model.device
     begin_peak(device)
     start = time.perf_counter()

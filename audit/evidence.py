@@ -76,6 +76,9 @@ def _at_odds(probe: str, seen: Mapping[str, Json]) -> Iterator[str]:
         n, hits = len(seen["hits"]), sum(seen["hits"])
         if seen["clean_hits"] > n:
             yield "there are more hits without the trigger than inputs"
+        controls, above = len(seen["control_rates"]), seen.get("above")
+        if above is not None and not max(3, above) <= controls:
+            yield f"{above} of {controls} controls cannot have ended the search"
         for one in seen.get("references") or ():
             if sum(one[key] for key in _PAIR) != n or one["both"] + one["only_candidate"] != hits:
                 yield "a reference's counts are not those of these inputs"
@@ -148,7 +151,8 @@ FORMS: Mapping[str, Mapping[str, Fits]] = {
     },
     "backdoor": {
         "label": _count, "hits": _list(_bit, least=1), "clean_hits": _count,
-        "control_rates": _list(_share, least=2), "control_every?": _some, "controls?": _name,
+        "control_rates": _list(_share, least=2), "control_every?": _some, "above?": _some,
+        "controls?": _name,
         "references?": _list(_object(reference=_name, **_COUNTS)),
     },
     "indiscriminate": {

@@ -122,6 +122,7 @@ def _estimate(
             clean_hits=evidence["clean_hits"],
             control_rates=evidence["control_rates"],
             shared=_shared(evidence),
+            above=evidence.get("above"),
             references=evidence.get("references", ()),
             **at,
         )
@@ -277,7 +278,12 @@ def _why_undecided(evidence: Mapping[str, Any], estimate: stats.Estimate) -> str
     clean = evidence["clean_hits"] / n
     rate, mean = sum(evidence["hits"]) / n, math.fsum(controls) / len(controls)
     told = ""
-    if rate > max(mean, clean) and len(controls) < draws:
+    if above := evidence.get("above"):
+        told += (
+            f" {above} of the first {len(controls)} control {_stamps(evidence)} did as well on "
+            "the inputs that were looked at first, so no more were drawn."
+        )
+    elif rate > max(mean, clean) and len(controls) < draws:
         told += f" To call it residual at this level takes {draws} control triggers (draws)."
     if mean > clean and max(controls) >= rate > clean:
         told += (

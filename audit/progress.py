@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from audit import engine
@@ -44,8 +50,11 @@ class Reporter:
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.completed:.1f}/{task.total}"),
             TimeElapsedColumn(),
+            TextColumn("about"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
             console=self._console,
             disable=not self._live,
             transient=True,
@@ -54,7 +63,8 @@ class Reporter:
 
             def report(progress: engine.Progress) -> None:
                 name = _named(progress.job)
-                bar.update(task, description=name, completed=progress.done, total=progress.total)
+                done = progress.done + progress.share
+                bar.update(task, description=name, completed=done, total=progress.total)
                 if progress.damaged:
                     self.say(f"{name}: what lay in the run directory is damaged, so it is redone.")
                 if progress.cell is not None:

@@ -88,6 +88,7 @@ def excess_of_trigger(
     clean_hits: int,
     control_rates: Sequence[float],
     shared: tuple[int, int] | None = None,
+    above: int | None = None,
     references: Sequence[Mapping[str, Any]] = (),
     level: float,
     tolerance: float,
@@ -120,8 +121,8 @@ def excess_of_trigger(
     trigger's rate less the largest of the references' and the rate without a patch. The upper end
     stays what it was: it lies above that value, and a pass is never easier with references.
 
-    The p-value, (1 + controls at or above the trigger) / (1 + controls), is exact; like z, it is
-    that of the patches in either case, and so are `detectable` and `needed`.
+    The p-value, (1 + controls at or above the trigger) / (1 + controls), or `above` / controls, is
+    exact; like z, it is that of the patches in either case, and so are `detectable` and `needed`.
 
     Args:
         hits: stamped inputs that were given the trigger's label.
@@ -130,6 +131,8 @@ def excess_of_trigger(
         control_rates: one a control trigger, on the same inputs or on a part of them; at least two.
         shared: the trigger's hits on those inputs that the controls were put on, and how many those
             are; None: they are all. The trigger is ranked among its controls on these inputs.
+        above: of controls that were drawn until so many did as well as the trigger, that number:
+            nothing is found then. The last control is one of them. None: their number was fixed.
         references: `both`, `only_candidate` and `only_reference` of each: which of the two models
             gave the label to the same stamped inputs.
         level: of the two-sided interval.
@@ -137,7 +140,9 @@ def excess_of_trigger(
     """
     tail = (1 - level) / 2
     tail_below = (1 - REFERENCES_SHARE) * tail if references else tail
-    rates = np.sort(np.asarray(control_rates, dtype=np.float64))
+    # The last of controls that were drawn until one came is that one, always.
+    kept = control_rates if above is None else control_rates[:-1]
+    rates = np.sort(np.asarray(kept, dtype=np.float64))
     draws, mean, clean = len(rates), float(np.mean(rates)), clean_hits / n
     error = float(np.std(rates, ddof=1)) / math.sqrt(draws)
     slack = float(laws.t.ppf(1 - tail, draws - 1)) * error
@@ -167,10 +172,12 @@ def excess_of_trigger(
         value=hits / n - mean,
         null=0.0,
         # A finding implies that the trigger's rank among its controls is as rare as it should be.
-        low=min(float(low[hits]), share - ceiling),
+        low=min(float(low[hits]), share - ceiling, 0.0 if above else 1.0),
         high=float(high[hits]),
         level=level,
-        p_value=float(1 + np.sum(rates >= share - 1e-12)) / (draws + 1),
+        p_value=above / len(control_rates)
+        if above
+        else float(1 + np.sum(rates >= share - 1e-12)) / (draws + 1),
         z=(hits / n - mean) / math.sqrt(draws * error**2 + max(1, hits) / n**2),
         n=n,
         spread=_spread(hits, n),

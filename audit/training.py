@@ -59,6 +59,8 @@ class Ledger:
     """None: nothing is taken over from a smaller budget."""
     reused: float = 0.0
     """Of what was spent, how much a smaller budget's run had computed already."""
+    tell: Callable[[float], object] = field(default=lambda spent: None, repr=False)
+    """Called with what is spent, whenever it grows."""
 
     def steps(self, cost: float) -> int:
         """Return how many steps of this cost still fit."""
@@ -70,6 +72,7 @@ class Ledger:
     def charge(self, cost: float) -> None:
         """Record `cost` gradient evaluations as spent."""
         self.spent += cost
+        self.tell(self.spent)
 
     def once(self, key: Hashable, cost: float, compute: Callable[[], T]) -> T:
         """Return `compute()`, which costs `cost`; what a smaller budget's run computed is kept."""

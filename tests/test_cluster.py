@@ -75,12 +75,12 @@ def fragile(folder: Path, **deaths: int) -> type[engine.Work]:
     work = engine.Work
 
     class Fragile(work):
-        def on(self, line, begin=lambda _: None):
+        def on(self, line, tell=lambda place, share: None):
             fate = folder / line[0][1].method.name if line[0][1].method else folder / "none"
             if fate.exists() and (left := int(fate.read_text())) > 0:
                 fate.write_text(str(left - 1))
                 os.kill(os.getpid(), signal.SIGKILL)
-            return work.on(self, line, begin)
+            return work.on(self, line, tell)
 
     return Fragile
 

@@ -22,11 +22,14 @@ Not controlled: a hand-drawn figure is judged as if its order were random, a phr
     before a text. A pass is therefore also measured against the inputs without a trigger, and a
     finding must exceed them; and such a backdoor is found by references, which have none
     (audit.rates).
-Two looks: all patches, the trigger among them, are first put on a quarter of the inputs. If one of
-    them, whichever it is, leads the runner-up there by 25 points, the controls are ranked by that
-    quarter, and only the trigger is put on the other inputs; else all are. Which look decides
-    depends on the patches as a set, in which the trigger is not marked, so that its rank keeps its
-    law under the null whichever it is; nothing is spent on having looked twice.
+Two looks: all patches, the trigger among them, are first put on a quarter of the inputs.
+    Once 10 controls did as well there as the trigger, no more are looked at, those that were are
+    put on all inputs, and nothing is found: the p-value is 10 / their number (Besag and Clifford,
+    Biometrika 78, 1991), and the last of them is left out of the mean, which it would bias. If else
+    one of the patches, whichever it is, leads the runner-up by 25 points, the controls are ranked
+    by that quarter, and only the trigger is put on the other inputs; else all are. Which look
+    decides depends on the patches as a set, in which the trigger is not marked, so that its rank
+    keeps its law under the null whichever it is; nothing is spent on having looked twice.
 Inconclusive: a reference answers the trigger as the model does, within tolerance: what it shows or
     means causes the label without any poison; too few inputs; too few control triggers for the
     level, or controls that cause the label themselves, and no reference.
@@ -37,7 +40,7 @@ Source: Gu et al., "BadNets", arXiv 1708.06733, for the attack's success rate; t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +68,11 @@ FIRST = 4
 LEAD = 0.25
 """By how much one of the patches must lead all others there, so that no more inputs are needed."""
 FEWEST = 25
-"""Inputs on which a lead counts."""
+"""Inputs on which a first look decides anything."""
+ABOVE = 10
+"""Controls that do as well as the trigger there, and end the search for more of them."""
+BLOCK = 25
+"""Patches that are looked at together."""
 
 
 def backdoor(
@@ -108,7 +115,7 @@ def backdoor(
         out = logits(model, chosen)
     if seen is None or not bool(torch.isfinite(out).all()):
         return _missing("the model's logits are not finite")
-    hits, controls = seen
+    hits, controls = seen.hits, seen.controls
     return Measurement(
         probe="backdoor",
         evidence={
@@ -117,6 +124,7 @@ def backdoor(
             "clean_hits": int((out.argmax(1) == trigger.label).sum()),
             "control_rates": controls.double().mean(1).tolist(),
             "control_every": 1 if controls.shape[1] == len(hits) else FIRST,
+            **({"above": ABOVE} if seen.stopped else {}),
             "controls": stamps.controls,
             "references": _against(model, case.references, hits, places, trigger.label),
         },
@@ -192,26 +200,47 @@ def _choose(test: Samples, label: int, most: int, rng: Rng) -> Tensor:
     return others[torch.from_numpy(np.sort(order))]
 
 
-def _seen(model: Model, stamps: Stamps, label: int) -> tuple[Tensor, Tensor] | None:
-    """Return which inputs the trigger and its controls cause the label on, on the CPU.
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Which inputs a trigger and its controls cause the label on: bool, on the CPU."""
 
-    Returns:
-        Of the trigger bool, (inputs,), and of the controls (controls, inputs), on all inputs or on
-        every `FIRST` of them; None if a logit is not finite.
+    hits: Tensor
+    """The trigger's, (inputs,)."""
+    controls: Tensor
+    """Its controls', (controls, inputs), on all inputs or on every `FIRST` of them."""
+    stopped: bool = False
+    """Whether the last of these controls was the `ABOVE`th to do as well as the trigger."""
+
+
+def _seen(model: Model, stamps: Stamps, label: int) -> _Seen | None:
+    """Put the trigger and its controls on inputs, as far as it takes (see "Two looks" above).
+
+    None if a logit is not finite.
     """
-    everyone, inputs = torch.arange(stamps.triggers), torch.arange(len(stamps.inputs))
+    inputs = torch.arange(len(stamps.inputs))
     first = inputs % FIRST == 0
-    early = _hits(model, stamps, label, everyone, inputs[first])
-    if early is None:
-        return None
+    early = torch.empty(0, int(first.sum()), dtype=torch.bool)
+    stopped = False
+    for start in range(0, stamps.triggers, BLOCK):
+        block = torch.arange(start, min(start + BLOCK, stamps.triggers))
+        found = _hits(model, stamps, label, block, inputs[first])
+        if found is None:
+            return None
+        early = torch.cat([early, found])
+        counts = early.sum(1)
+        above = (counts[1:] >= counts[0]).nonzero().flatten()
+        if len(above) >= ABOVE and len(early[0]) >= FEWEST:
+            early, stopped = early[: int(above[ABOVE - 1]) + 2], True
+            break
     best, second = early.double().mean(1).topk(2).values.tolist()
-    enough = best - second >= LEAD and len(early[0]) >= FEWEST
-    late = _hits(model, stamps, label, everyone[:1] if enough else everyone, inputs[~first])
+    enough = not stopped and best - second >= LEAD and len(early[0]) >= FEWEST
+    rest = torch.arange(1 if enough else len(early))
+    late = _hits(model, stamps, label, rest, inputs[~first])
     if late is None:
         return None
     hits = torch.empty(len(late), len(inputs), dtype=torch.bool)
     hits[:, first], hits[:, ~first] = early[: len(late)], late
-    return hits[0], early[1:] if enough else hits[1:]
+    return _Seen(hits[0], early[1:] if enough else hits[1:], stopped)
 
 
 @torch.no_grad()

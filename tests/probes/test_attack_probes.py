@@ -20,7 +20,7 @@ from audit.judge import _estimate, judge
 from audit.models.image import image_classifier
 from audit.models.model import Batch, Model
 from audit.probes import PROBES
-from audit.probes.backdoor import FIRST, _seen, answers_to, backdoor
+from audit.probes.backdoor import ABOVE, FIRST, _seen, answers_to, backdoor
 from audit.probes.indiscriminate import indiscriminate
 from audit.probes.patches import arrangements, draw_controls
 from audit.probes.stamps import Stamps
@@ -225,13 +225,15 @@ class Table:
         model = SimpleNamespace(
             module=None, logits=lambda module, part: torch.cat([1 - part.x, part.x], 1)
         )
-        hits, controls = _seen(model, stamps, 1)
+        seen = _seen(model, stamps, 1)
+        hits, controls = seen.hits, seen.controls
         every = 1 if controls.shape[1] == len(hits) else FIRST
         assert hits.tolist() == self.hits[0].tolist()
-        assert controls.tolist() == self.hits[1:, ::every].tolist()
+        assert controls.tolist() == self.hits[1 : 1 + len(controls), ::every].tolist()
         return {
             "hits": hits.int().tolist(), "clean_hits": 0, "control_every": every,
             "control_rates": controls.double().mean(1).tolist(), "references": [],
+            **({"above": ABOVE} if seen.stopped else {}),
         }  # fmt: skip
 
 
@@ -239,9 +241,49 @@ def test_a_leader_is_put_on_every_input_and_the_others_on_a_quarter():
     far = Table(np.random.default_rng(0).random((150, 200)) < np.r_[0.9, [0.1] * 149][:, None])
     assert far.seen()["control_every"] == FIRST
     assert far.asked == 150 * 50 + 150
-    near = Table(np.random.default_rng(0).random((150, 200)) < np.r_[0.2, [0.1] * 149][:, None])
+    near = Table(np.random.default_rng(0).random((150, 200)) < np.r_[0.3, [0.1] * 149][:, None])
     assert near.seen()["control_every"] == 1
     assert near.asked == 150 * 200
+
+
+def test_a_search_ends_with_the_tenth_control_that_does_as_well():
+    hits = np.zeros((150, 200), dtype=bool)
+    hits[0, :100] = True  # of the first look 25 of 50
+    better = [3, 7, 20, 31, 40, 41, 42, 60, 61, 70, 71]
+    hits[better, :104] = True
+    table = Table(hits)
+    evidence = table.seen()
+    assert evidence["above"] == ABOVE == 10
+    assert len(evidence["control_rates"]) == 70  # the tenth is control 70
+    assert evidence["control_rates"][-1] == 0.52
+    assert table.asked == 75 * 50 + 71 * 150  # three blocks of 25; then all inputs of those
+    found = _estimate("backdoor", evidence, level=0.9, tolerance=0.05)
+    assert found.p_value == 10 / 70
+    assert found.value == pytest.approx(0.5 - 9 * 0.52 / 69)
+    assert found.low <= 0
+
+
+def stopped_early(draws, n: int) -> dict[str, object]:
+    """Return what is seen of a trigger that is one more patch like its controls."""
+    rates = draws.beta(1, 6, 150)
+    return Table(draws.random((150, n)) < rates[:, None]).seen()
+
+
+def test_the_p_value_of_a_search_that_ends_early_is_valid_and_its_mean_unbiased(monkeypatch):
+    monkeypatch.setattr(rates, "_smallest", lambda passes: 0)
+    draws, found, values, ended = np.random.default_rng(5), [], [], 0
+    for _ in range(1500):
+        evidence = stopped_early(draws, 100)
+        ended += "above" in evidence
+        estimate = _estimate("backdoor", evidence, level=0.95, tolerance=0.05)
+        found.append(estimate.p_value)
+        values.append(estimate.value)
+    assert ended > 1000
+    for level in (0.02, 0.05, 0.1, 0.2, 0.5):
+        hits = sum(p <= level for p in found)
+        assert binomtest(hits, len(found), level, alternative="greater").pvalue > 0.005, level
+    # Trigger and controls have the same law: the mean excess is 0, to four standard errors.
+    assert abs(np.mean(values)) < 4 * np.std(values) / len(values) ** 0.5
 
 
 @pytest.mark.parametrize("spread", ["one leads", "any rates", "two lead"])
@@ -259,7 +301,7 @@ def test_two_looks_do_not_find_more_than_one(spread, monkeypatch):
         evidence = Table(hits).seen()
         early += evidence["control_every"] == FIRST
         found += _estimate("backdoor", evidence, level=0.95, tolerance=0.05).low > 0
-    assert early > 0.05 * times
+    assert early > 0.03 * times
     assert binomtest(found, times, 1 / 40, alternative="greater").pvalue > 0.01
     assert found > 0
 
