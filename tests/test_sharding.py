@@ -96,8 +96,9 @@ def trained(case: str) -> dict[str, torch.Tensor]:
 
 def worker(number: int, port: int, out: str) -> None:
     os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(number), WORLD_SIZE=str(WORLD)
-    )
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(number), WORLD_SIZE=str(WORLD),
+        GLOO_SOCKET_IFNAME="lo",
+    )  # fmt: skip
     torch.set_num_threads(1)
     with sharding.crew() as rank:
         assert (sharding.processes(), sharding.rank()) == (WORLD, rank)
@@ -198,6 +199,7 @@ def test_a_whole_audit_through_torchrun_and_again(tmp_path):
                "--methods", "gd,neggrad_plus,ssd", "--set", "backdoor.draws=40",
                "--set", "token-canary.draws=4", "--set", "gd.lr=0.001"]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT.parent)}
+    environment["GLOO_SOCKET_IFNAME"] = "lo"
 
     def shared() -> str:
         launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
@@ -225,7 +227,7 @@ def test_a_whole_audit_through_torchrun_and_again(tmp_path):
             assert (one.cost.gradients, one.cost.steps) == (other.cost.gradients, other.cost.steps)
     plain = [(f.candidate, f.probe, f.outcome) for f in both[0].findings]
     assert plain == [(f.candidate, f.probe, f.outcome) for f in both[1].findings]
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shared/cells").iterdir()}
+    cells = tmp_path / "shared/cells"
+    before = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
     assert "kept from an earlier run" in shared()
-    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shared/cells").iterdir()}
-    assert after == before
+    assert {path.name: path.stat().st_mtime_ns for path in cells.iterdir()} == before

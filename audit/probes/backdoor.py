@@ -67,7 +67,7 @@ FIRST = 4
 """All patches are first put on one in so many inputs."""
 LEAD = 0.25
 """By how much one of the patches must lead all others there, so that no more inputs are needed."""
-FEWEST = 25
+FEWEST = 40
 """Inputs on which a first look decides anything."""
 ABOVE = 10
 """Controls that do as well as the trigger there, and end the search for more of them."""

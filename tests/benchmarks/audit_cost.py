@@ -19,6 +19,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -55,6 +56,15 @@ def timed(out: Path, name: str, *arguments: object, good: tuple[int, ...] = (0,)
             raise SystemExit(f"{name} ended with exit code {done.returncode}:\n{done.stderr}")
         note.write_text(f"{time.perf_counter() - start}")
     return float(note.read_text())
+
+
+def forecast(*arguments: object) -> float:
+    """Return how many seconds a dry run says that an audit will take."""
+    command = [sys.executable, "-c", CODE, *map(str, arguments), "--dry-run", "-q"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    (line,) = [line for line in told.splitlines() if line.startswith("in all, about")]
+    units = {"h": 3600.0, "min": 60.0, "s": 1.0}
+    return sum(float(n) * units[unit] for n, unit in re.findall(r"([\d.]+) (h|min|s)", line))
 
 
 def make(source: Path, out: Path, given: argparse.Namespace) -> float:
@@ -121,6 +131,7 @@ def main() -> None:
         told[name] = timed(
             out, name, *flags, "--budget", budget, "--out", out / name, good=(0, 1, 3)
         )
+        told[f"{name}, as forecast"] = forecast(*flags, "--budget", budget)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     size = f"{given.train} training pictures, width {given.width}, {given.epochs} epochs"
     print(f"{size}, {cores} cores")

@@ -175,10 +175,10 @@ def test_memorised_targets_are_found():
 
 
 @pytest.mark.parametrize(
-    ("inputs", "works", "every"), [(70, True, 1), (150, True, 4), (150, False, 1)]
+    ("inputs", "works", "every"), [(150, True, 1), (170, True, 4), (170, False, 1)]
 )
 def test_backdoor_counts_by_a_slow_twin(inputs, works, every):
-    # With 150 inputs, 38 are enough where one patch leads by far; of 70, a quarter is too few.
+    # Of 170 inputs 43 are enough where one patch leads by far; of 150, a quarter is too few.
     (model, trigger), test = backdoored(), pictures(4, 400)
     if not works:
         trigger = draw_controls(trigger, (8, 8), 6, Rng(4))[-1]
@@ -273,7 +273,7 @@ def test_the_p_value_of_a_search_that_ends_early_is_valid_and_its_mean_unbiased(
     monkeypatch.setattr(rates, "_smallest", lambda passes: 0)
     draws, found, values, ended = np.random.default_rng(5), [], [], 0
     for _ in range(1500):
-        evidence = stopped_early(draws, 100)
+        evidence = stopped_early(draws, 160)
         ended += "above" in evidence
         estimate = _estimate("backdoor", evidence, level=0.95, tolerance=0.05)
         found.append(estimate.p_value)
@@ -297,7 +297,7 @@ def test_two_looks_do_not_find_more_than_one(spread, monkeypatch):
             "two lead": np.r_[0.95, 0.6, [0.1] * 38],
             "any rates": rng.beta(0.1, 1, 40),
         }[spread]  # fmt: skip
-        hits = rng.random((40, 120)) < rng.permutation(chances)[:, None]
+        hits = rng.random((40, 160)) < rng.permutation(chances)[:, None]
         evidence = Table(hits).seen()
         early += evidence["control_every"] == FIRST
         found += _estimate("backdoor", evidence, level=0.95, tolerance=0.05).low > 0
