@@ -128,9 +128,11 @@ def _pace(case: Case, step: Step, rng: Rng) -> tuple[float, bool]:
         except (DivergedError, torch.OutOfMemoryError):
             return 0.0, False  # it will end as soon in the audit
         told.append((clock.read(), ledger.spent - ledger.reused))
-    goes_on = ledger.reused > 0
     _, (few_seconds, few), (seconds, evaluations) = told
-    if not goes_on and evaluations > few and seconds > few_seconds:
+    goes_on = ledger.reused > few / 2  # scrub's first pass alone may be alike
+    if evaluations < few:  # the smaller allowance was enough for all
+        seconds, evaluations = few_seconds, few
+    elif not goes_on and evaluations > few and seconds > few_seconds:
         seconds, evaluations = seconds - few_seconds, evaluations - few
     return seconds / max(evaluations, 1.0), goes_on
 

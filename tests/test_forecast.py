@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from small_case import FLAGS, make
 
 from audit.cli import invoke
 from audit.engine import allowance, unlearn
-from audit.forecast import forecast
+from audit.forecast import _pace, forecast
 from audit.methods import METHODS, UNLEARNING, parameters
 from audit.records import Plan, Recipe, Step
 from audit.seeds import Rng
@@ -98,3 +99,29 @@ def test_a_forecast_counts_what_is_computed(case, monkeypatch):
     assert found["scrub"] == pytest.approx(2 * 5 * 90 * (1 + 0.4 + 0.2))
     assert found["ssd"] == 2 * 90
     assert found["retrain"] == 2 * 5 * 60
+
+
+def test_a_pace_counts_what_was_computed_and_not_what_was_taken_over(case, monkeypatch):
+    # A clock that is the number of losses that were computed, with their batches' lengths.
+    subject, counted = trial().case, [0.0]
+    model, loss = subject.model, subject.model.loss
+
+    def counting(module, batch):
+        counted[0] += len(batch)
+        return loss(module, batch)
+
+    class Count:
+        def __init__(self, device):
+            self.start = counted[0]
+
+        def read(self):
+            return counted[0] - self.start
+
+    monkeypatch.setattr("audit.forecast.Clock", Count)
+    case = replace(subject, model=replace(model, loss=counting))
+    for name, goes_on in (("gd", True), ("ga", True), ("ssd", False), ("eu_k", False)):
+        step = Step(name=name, params=parameters(name))
+        pace, found = _pace(
+            replace(case, recipe=replace(case.recipe, schedule="cosine")), step, Rng(0)
+        )
+        assert (pace, found) == (pytest.approx(1.0), goes_on), name
