@@ -129,7 +129,7 @@ def _pace(case: Case, step: Step, rng: Rng) -> tuple[float, bool]:
             return 0.0, False  # it will end as soon in the audit
         told.append((clock.read(), ledger.spent - ledger.reused))
     _, (few_seconds, few), (seconds, evaluations) = told
-    goes_on = ledger.reused > few / 2  # scrub's first pass alone may be alike
+    goes_on = ledger.reused > 0 and not METHODS[step.name].anew
     if evaluations < few:  # the smaller allowance was enough for all
         seconds, evaluations = few_seconds, few
     elif not goes_on and evaluations > few and seconds > few_seconds:

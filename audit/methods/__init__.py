@@ -57,6 +57,8 @@ class Method:
     """What each number may be, by its name."""
     search: Mapping[str, Search] = field(default_factory=dict)
     """Where tuning looks for each number, by its name; the others stay as the plan says."""
+    anew: bool = False
+    """Whether it makes several descents, so that a larger budget goes on from no smaller one's."""
     spends: Callable[[float, Case, Mapping[str, Any]], float] = lambda allowed, case, params: (
         allowed
     )
@@ -131,6 +133,7 @@ METHODS: dict[str, Method] = {
             "max_epochs": Search(1, 6, "whole"),
             "alpha": Search(1e-3, 1.0),
         },
+        anew=True,
     ),
     "neggrad_plus": Method(
         run=neggrad_plus,
