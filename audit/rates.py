@@ -116,6 +116,9 @@ def excess_of_trigger(
       2008), as if the two were independent. On the same inputs they are positively related, which
       makes it conservative.
 
+    If the search for controls ended early (`above`), the lower end is the smaller of 0 and, as the
+    upper end is computed, the end against the controls' mean.
+
     By references: where `above_references` is larger than both 0 and the lower end by patches, it
     takes that end's place, with the other 1/10 of the error (Bonferroni). The value is then the
     trigger's rate less the largest of the references' and the rate without a patch. The upper end
@@ -150,6 +153,11 @@ def excess_of_trigger(
     ceiling = max(float(rates[draws - beyond]) if beyond else 1.0, mean, clean)
     share, part = (hits / n, 1.0) if shared is None else (shared[0] / shared[1], shared[1] / n)
 
+    # Of a search that has ended nothing is found: the end tells how far below 0 the excess may be.
+    down = hits / n - float(mean_chance(hits, n, error=tail)[0])
+    up = 1 - float(_low((1 - mean) * n, n, tail)) - mean
+    beside = hits / n - mean - math.hypot(down, up, slack)
+
     def upper(successes: ArrayLike, size: int, others: float) -> NDArray[np.float64]:
         rate = np.asarray(successes) / size
         up = mean_chance(successes, size, error=tail)[1] - rate
@@ -172,7 +180,7 @@ def excess_of_trigger(
         value=hits / n - mean,
         null=0.0,
         # A finding implies that the trigger's rank among its controls is as rare as it should be.
-        low=min(float(low[hits]), share - ceiling, 0.0 if above else 1.0),
+        low=min(float(low[hits]), share - ceiling) if above is None else min(0.0, beside),
         high=float(high[hits]),
         level=level,
         p_value=above / len(control_rates)

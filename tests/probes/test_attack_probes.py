@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.special import betaincinv, stdtrit
 from scipy.stats import binomtest
 from torch import nn
 
@@ -259,8 +260,18 @@ def test_a_search_ends_with_the_tenth_control_that_does_as_well():
     assert table.asked == 75 * 50 + 71 * 150  # three blocks of 25; then all inputs of those
     found = _estimate("backdoor", evidence, level=0.9, tolerance=0.05)
     assert found.p_value == 10 / 70
-    assert found.value == pytest.approx(0.5 - 9 * 0.52 / 69)
-    assert found.low <= 0
+    mean = 9 * 0.52 / 69
+    assert found.value == pytest.approx(0.5 - mean)
+    assert found.low == 0  # surely above the mean, and yet nothing is found
+    # Of a weak trigger, by hand: both rates' exact ends at 0.05, and Student's t, in squares.
+    weak = {**evidence, "hits": [1] * 20 + [0] * 180, "clean_hits": 18,
+            "control_rates": [0.08, 0.12] * 10 + [0.1, 0.11]}  # fmt: skip
+    found = _estimate("backdoor", weak, level=0.9, tolerance=0.05)
+    mean = 2.1 / 21
+    ends = (0.1 - betaincinv(20, 181, 0.05), betaincinv(21, 180, 0.95) - 0.1)
+    sd = np.std([0.08, 0.12] * 10 + [0.1], ddof=1)
+    slack = stdtrit(20, 0.95) * sd / 21**0.5
+    assert found.low == pytest.approx(0.1 - mean - math.hypot(*ends, slack))
 
 
 def stopped_early(draws, n: int) -> dict[str, object]:
