@@ -76,8 +76,9 @@ def fisher_diagonal(model: Model, samples: Samples) -> dict[str, Tensor]:
 
     It costs one gradient evaluation a sample.
 
-    In eval mode, one sample at a time: torch.func.vmap is slower on a CPU (two to three times for a
-    ResNet), holds a gradient of the whole network a sample, and refuses some attention code.
+    In eval mode, one sample at a time. torch.func.vmap is twice as fast for a small ResNet on a CPU
+    (tests/benchmarks/loops.py), but holds a gradient of the whole network a sample, and refuses
+    some attention code.
 
     Args:
         model: its weights stay as they are.
