@@ -13,7 +13,7 @@ from records_for_tests import (
     utility,
 )
 
-from audit.records import WORST_FIRST, Outcome, Step
+from audit.records import WORST_FIRST, Attempt, Outcome, Step, Tuning
 from reports.about import ABOUT
 from reports.figure import TONES, figure
 from reports.rows import worst
@@ -175,6 +175,45 @@ def test_runs_are_listed_with_what_they_spent():
     assert (gd.time, gd.memory, gd.losses) == ("12.3 s", "1.5 GiB", "2.4 to 0.123")
     assert runs["scrub"].status == "failed: the loss is not finite after step 9"
     assert runs["scrub"].spent == "not recorded"
+
+
+def test_what_a_smaller_budget_had_computed_is_told_apart():
+    record = residual()
+    cells = [
+        replace(c, cost=replace(c.cost, reused=8_192.0)) if c.candidate == "gd" else c
+        for c in record.cells
+    ]
+    told = view(replace(record, cells=tuple(cells)))
+    gd = next(run for run in told.runs if run.name == "gd")
+    assert gd.spent == "14,976 (100%), 8,192 of them by the smaller budget"
+    rows = {row.name: row.time for row in told.rows}
+    assert rows["gd"].endswith(" more")
+    assert not rows["ngd"].endswith(" more")
+
+
+def test_a_search_is_shown_with_what_it_found_and_cost():
+    attempts = (
+        Attempt(params={"lr": None, "beta": 0.9}, residue=2.0, lost=-0.001, gradients=1000.0),
+        Attempt(params={"lr": 0.5, "beta": 0.9}, error="gd diverged", gradients=10.0, seconds=1.0),
+        Attempt(params={"lr": 0.25, "beta": 0.9}, residue=0.125, lost=0.5, gradients=2000.0,
+                seconds=60.0),
+    )  # fmt: skip
+    record = replace(residual(), tuning=(
+        Tuning(method="gd", attempts=attempts, chosen=2),
+        Tuning(method="ga", attempts=attempts[:2], chosen=0),
+    ))  # fmt: skip
+    gd, ga = view(record).tuned
+    assert (gd.name, gd.trials, gd.spent) == ("gd", "3, 1 of them failed", "3,010")
+    assert gd.time == "1 min 01 s"
+    assert (gd.before, gd.after, gd.params) == ("2.00 and 0.00", "0.12 and 0.50", "lr = 0.25")
+    assert (ga.after, ga.params) == ("the plan's own numbers", "none")
+    assert view(residual()).tuned == ()
+
+
+@pytest.mark.parametrize("chosen", [-1, 1])
+def test_a_search_chose_one_of_its_attempts(chosen):
+    with pytest.raises(ValueError, match="one of the attempts"):
+        Tuning(method="gd", attempts=(Attempt(params={}),), chosen=chosen)
 
 
 def strings(plain):
