@@ -123,12 +123,12 @@ def test_interrupted_cells_are_kept_and_the_same_command_resumes(case, monkeypat
     ran: list[str] = []
     unlearn = engine.unlearn
 
-    def interrupted(case_, step, rng, *, budget):
+    def interrupted(case_, step, rng, **others):
         if step.name == "cf_k" and "cf_k" not in ran:
             ran.append("cf_k")
             raise KeyboardInterrupt
         ran.append(step.name)
-        return unlearn(case_, step, rng, budget=budget)
+        return unlearn(case_, step, rng, **others)
 
     monkeypatch.setattr(engine, "unlearn", interrupted)
     arguments = ("--methods", "gd,cf_k,ssd")
