@@ -59,12 +59,14 @@ class Reporter:
             disable=not self._live,
             transient=True,
         ) as bar:
-            task = bar.add_task("", total=None)
+            task = bar.add_task("", total=None, visible=False)
 
             def report(progress: engine.Progress) -> None:
                 name = _named(progress.job)
                 done = progress.done + progress.share
-                bar.update(task, description=name, completed=done, total=progress.total)
+                bar.update(
+                    task, description=name, completed=done, total=progress.total, visible=True
+                )
                 if progress.damaged:
                     self.say(f"{name}: what lay in the run directory is damaged, so it is redone.")
                 if progress.cell is not None:
