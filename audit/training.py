@@ -187,14 +187,14 @@ def descend(
             raise ValueError("a descent that processes share begins at its beginning")
     with (
         sharded(model.module) as (module, through),
-        _dropout_drawn_from(_own(rng.named("dropout")), model.device) as dropout,
+        _dropout_drawn_from(_own(rng.named("dropout")), device_of(module)) as dropout,
     ):
         chosen = _choose(module, parameters)
         _set_modes(module, chosen, batch_statistics=batch_statistics)
         optimiser = _optimiser(
             chosen.values(), optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay
         )
-        device = next(module.parameters()).device
+        device = device_of(module)
         draws = _own(rng.named("noise")).torch(device)
         generators = {"noise": draws, **dropout}
         undo = Undo(module, dropout)
@@ -297,6 +297,11 @@ def _backing_off(
         return compute()
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a network's parameters."""
+    return next(module.parameters()).device
+
+
 @contextmanager
 def _dropout_drawn_from(rng: Rng, device: torch.device) -> Iterator[Mapping[str, torch.Generator]]:
     # Dropout only knows its device's global generator: it is forked, and restored after.
@@ -365,7 +370,7 @@ def _restore(
     for name, source in generators.items():
         source.set_state(start.tensors[f"generator.{name}"])
     ledger.spent = start.spent
-    ledger.losses = list(start.tensors["ledger.losses"].to(next(module.parameters()).device))
+    ledger.losses = list(start.tensors["ledger.losses"].to(device_of(module)))
 
 
 def check_finite(module: nn.Module, ledger: Ledger, step: int) -> None:
