@@ -55,6 +55,7 @@ from audit.rehearsal import check_size, rehearse
 from audit.rendering import clear_reports, show, show_forecast, write_reports
 from audit.seeds import Rng
 from audit.sharding import check_shardable, crew, processes, rank, share_cells
+from audit.training import fast_precision
 from audit.trial import Sources, Trial, load_trial
 from audit.tuning import chosen, halves, load_optuna, tune
 from reports.formats import FORMATS
@@ -553,6 +554,7 @@ def _environment(
         or device.type,
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
+        "precision": fast_precision(device),  # of training steps; scores are always float32
         "command": shlex.join(["poison-audit", *sys.argv[1:]]),
         "git": git_state(Path.cwd()),
         "config": str(config.path) if config.path else None,

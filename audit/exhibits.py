@@ -72,7 +72,7 @@ def _stamped(trial: Trial, place: int) -> Exhibit:
         )
     if trigger is None or isinstance(trigger, Phrase):
         raise ValueError("a phrase is put on texts, a patch on pictures")
-    stamped = trigger.stamp(as_pixels(test.x[place : place + 1]))[0]
+    stamped = trigger.stamp(test.batch(slice(place, place + 1)).x)[0]
     return Exhibit(
         role="trigger",
         name=test.ids[place],

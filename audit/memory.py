@@ -67,6 +67,15 @@ def in_parts(compute: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
         release()
 
 
+def has_room(data: Tensor, device: torch.device | str) -> bool:
+    """Return whether data may stay on a device: it takes at most a quarter of what is free."""
+    device = torch.device(device)
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return 4 * data.numel() * data.element_size() <= free
+
+
 def release() -> None:
     """Free what lies in reference cycles, and what PyTorch keeps for later allocations."""
     gc.collect()

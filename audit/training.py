@@ -38,6 +38,8 @@ T = TypeVar("T")
 Objective = Callable[..., Tensor]
 """Mean loss of each batch of a step -> the scalar to descend on."""
 
+Precision = Literal["float32", "bfloat16"]
+
 CHECK_EVERY = 50
 """Steps between two checks that everything is finite: each makes the device wait."""
 
@@ -144,7 +146,7 @@ def descend(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     schedule: str = "constant",
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision | None = None,
     start: Snapshot | None = None,
     watch: Watch = lambda _step, _snapshot: None,
 ) -> None:
@@ -173,7 +175,8 @@ def descend(
         momentum: of SGD.
         weight_decay: decoupled for AdamW, an l2 penalty for SGD.
         schedule: `constant`, `cosine` (to zero), or `onecycle` (linear up for 30%, then to zero).
-        precision: of the forward pass's products. Parameters, sums and losses stay as they are.
+        precision: of the forward pass's products; by default what the device is fast in.
+            Parameters, sums and losses stay as they are.
         start: where an earlier call with the same arguments stood; `batches` begins there.
         watch: called after every step.
 
@@ -186,15 +189,24 @@ def descend(
         if start is not None:
             raise ValueError("a descent that processes share begins at its beginning")
     with (
+        # Without it, cuDNN may add in another order after a pause.
+        torch.backends.cudnn.flags(enabled=True, deterministic=True),
         sharded(model.module) as (module, through),
         _dropout_drawn_from(_own(rng.named("dropout")), device_of(module)) as dropout,
     ):
         chosen = _choose(module, parameters)
         _set_modes(module, chosen, batch_statistics=batch_statistics)
-        optimiser = _optimiser(
-            chosen.values(), optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay
-        )
         device = device_of(module)
+        optimiser = _optimiser(
+            chosen.values(),
+            optimizer,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            # One launch a step instead of several a layer; sharded parameters do without.
+            fused=True if alone and device.type == "cuda" else None,
+        )
+        precision = precision or fast_precision(device)
         draws = _own(rng.named("noise")).torch(device)
         generators = {"noise": draws, **dropout}
         undo = Undo(module, dropout)
@@ -295,6 +307,12 @@ def _backing_off(
         release()
     with kept_in_main_memory(device):
         return compute()
+
+
+def fast_precision(device: torch.device) -> Precision:
+    """Return what training steps multiply in: bfloat16 where it is built in, else float32."""
+    built_in = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return "bfloat16" if built_in else "float32"
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -428,12 +446,14 @@ def _optimiser(
     lr: float,
     momentum: float,
     weight_decay: float,
+    fused: bool | None,
 ) -> torch.optim.Optimizer:
+    own = list(parameters)
     if name == "sgd":
         return torch.optim.SGD(
-            list(parameters), lr=lr, momentum=momentum, weight_decay=weight_decay
+            own, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused
         )
-    return torch.optim.AdamW(list(parameters), lr=lr, weight_decay=weight_decay)
+    return torch.optim.AdamW(own, lr=lr, weight_decay=weight_decay, fused=fused)
 
 
 def _set_modes(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audit.data.samples import Samples
+from audit.data.samples import Samples, sent
 from audit.models.model import Batch
 from audit.seeds import Rng
 
@@ -31,7 +31,7 @@ def shuffled(
         start: how many batches to leave out; the others are what they are without.
     """
     size = min(size, len(samples))
-    order, device = rng.named("order").torch(), samples.y.device
+    order = rng.named("order").torch()
     noise = rng.named("augment").torch()
     pending = torch.empty(0, dtype=torch.int64)
     for number in count():
@@ -40,7 +40,7 @@ def shuffled(
         chosen, pending = pending[:size], pending[size:]
         changes = _draw_changes(size, augment, noise)
         if number >= start:
-            yield _changed(samples.batch(chosen.to(device)), changes)
+            yield _changed(samples.batch(chosen), changes)
 
 
 _PAD = 4
@@ -71,7 +71,7 @@ def _changed(batch: Batch, changes: Sequence[Tensor]) -> Batch:
         return batch
     n, _, height, width = batch.x.shape
     device, x = batch.x.device, batch.x
-    flip, *crops = (change.to(device) for change in changes)
+    flip, *crops = (sent(change, device) for change in changes)
     x = torch.where(flip[:, None, None, None], x.flip(3), x)
     for top, left in crops:
         rows = top[:, None] + torch.arange(height, device=device)  # (n, h)

@@ -15,7 +15,11 @@ from audit.models.model import Batch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """A set of labelled samples, resident on one device."""
+    """A set of labelled samples in memory, which give batches on the device of their labels.
+
+    What the length of a batch depends on (`mask`, `noisy`) stays in main memory, so that no
+    training step waits for the device. So may pictures that the device has no room for.
+    """
 
     ids: tuple[str, ...]
     """One a sample, unique."""
@@ -40,35 +44,37 @@ class Samples:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def to(self, device: torch.device | str) -> Samples:
-        """Return the same samples on `device`."""
-        moved: dict[str, Any] = {
-            name: None if (part := getattr(self, name)) is None else part.to(device)
-            for name in (*_ROWS, "noise")
-        }
-        return replace(self, **moved)
+    def to(self, device: torch.device | str, *, streamed: bool = False) -> Samples:
+        """Return samples whose batches are on `device`.
+
+        Args:
+            device: where the labels go, and with them every batch.
+            streamed: whether inputs stay where they are, and go there a batch at a time.
+        """
+        noise = None if self.noise is None else self.noise.to(device)
+        x = self.x if streamed else self.x.to(device)
+        return replace(self, x=x, y=self.y.to(device), noise=noise)
 
     def at(self, positions: Sequence[int] | Tensor) -> Samples:
         """Return the samples at these positions, in this order."""
         where = torch.as_tensor(positions, dtype=torch.int64)
         chosen = where.tolist()
-        here = where.to(self.y.device)
+        rows: dict[str, Any] = {
+            name: None if (part := getattr(self, name)) is None else part[where.to(part.device)]
+            for name in _ROWS
+        }
         return replace(
             self,
             ids=tuple(self.ids[i] for i in chosen),
-            x=self.x[here],
-            y=self.y[here],
             texts=None if self.texts is None else tuple(self.texts[i] for i in chosen),
-            mask=None if self.mask is None else self.mask[here],
-            cut=None if self.cut is None else self.cut[here],
-            noisy=None if self.noisy is None else self.noisy[here],
+            **rows,
         )
 
     def joined(self, other: Samples) -> Samples:
         """Return these samples and then those of `other`, parts of the same table."""
         rows: dict[str, Any] = {
             name: None if (mine := getattr(self, name)) is None
-            else torch.cat([mine, getattr(other, name)])
+            else torch.cat([mine, getattr(other, name).to(mine.device)])
             for name in _ROWS
         }  # fmt: skip
         texts = None if self.texts is None else self.texts + (other.texts or ())
@@ -80,28 +86,32 @@ class Samples:
         return self.at([places[name] for name in ids])
 
     def batch(self, positions: Tensor | slice = slice(None)) -> Batch:
-        """Return the samples at these positions as a batch.
+        """Return the samples at these positions (int64, in main memory) as a batch.
 
         Pictures become float32 in [0, 1] pixels; texts are cut to the longest of them.
         """
-        x, y = self.x[positions], self.y[positions]
+        device = self.y.device
+        here = positions if isinstance(positions, slice) else sent(positions, device)
+        y = self.y[here]
+        x = self.x[here] if self.x.device == device else sent(self.x[positions], device)
         if self.mask is None:
             return Batch(x=as_pixels(x), y=y)
         mask = self.mask[positions]
         longest = max(1, int(mask.sum(1).max()))
-        mask, x = mask[:, :longest], x[:, :longest]
-        return Batch(x=x, y=y, mask=mask, noise=self._noise_of(positions, longest))
+        noise = self._noise_of(positions, longest)
+        return Batch(x=x[:, :longest], y=y, mask=sent(mask[:, :longest], device), noise=noise)
 
     def _noise_of(self, positions: Tensor | slice, length: int) -> Tensor | None:
         if self.noise is None or self.noisy is None:
             return None
         which = self.noisy[positions]
-        carries = which >= 0
-        if not bool(carries.any()):
+        carries = torch.nonzero(which >= 0).squeeze(1)
+        if len(carries) == 0:
             return None
-        own = self.noise[which[carries], :length]  # (canaries, at most length, width)
+        device = self.noise.device
+        own = self.noise[sent(which[carries], device), :length]  # (canaries, at most length, width)
         noise = own.new_zeros(len(which), length, own.shape[2])
-        noise[carries, : own.shape[1]] = own
+        noise[sent(carries, device), : own.shape[1]] = own
         return noise
 
     def in_order(self, size: int) -> Iterator[Batch]:
@@ -121,6 +131,13 @@ class Samples:
 
 
 _ROWS = ("x", "y", "mask", "cut", "noisy")
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of main memory on `device`, which it reaches without anybody's waiting."""
+    if device.type == "cuda":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
 
 
 def as_pixels(x: Tensor) -> Tensor:

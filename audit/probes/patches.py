@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from audit.data.samples import Samples, as_pixels
+from audit.data.samples import Samples
 from audit.data.trigger import Trigger
 from audit.models.model import Batch
 from audit.probes.stamps import Stamps
@@ -32,11 +32,12 @@ def patch_stamps(trigger: Trigger, inputs: Samples, draws: int, rng: Rng) -> Sta
     triggers = [trigger, *draw_controls(trigger, inputs.x.shape[-2:], draws, rng)]
 
     def batch(which: Tensor, places: Tensor) -> Batch:
-        x = as_pixels(inputs.x[places.to(inputs.x.device)])
+        found = inputs.batch(places)
+        x = found.x
         for number in sorted(set(which.tolist())):
             rows = (which == number).to(x.device)
             x[rows] = triggers[number].stamp(x[rows])
-        return Batch(x=x, y=inputs.y[places.to(inputs.y.device)])
+        return found
 
     return Stamps(
         triggers=len(triggers),

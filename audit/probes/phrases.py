@@ -78,7 +78,7 @@ def phrase_stamps(
         x, mask = stamped.x[places], stamped.mask[places]
         x[torch.arange(len(x))[:, None], starts[places][:, None] + offsets] = tokens[which]
         longest = int(mask.sum(1).max())
-        device = inputs.x.device
+        device = inputs.y.device
         y = inputs.y[places.to(device)]
         return Batch(x=x[:, :longest].to(device), y=y, mask=mask[:, :longest].to(device))
 

@@ -151,7 +151,7 @@ def _noisy(samples: Samples, noise: Tensor) -> Samples:
     """Return samples with noise on each, one row a sample."""
     if samples.mask is None:
         return replace(samples, x=samples.x + noise)
-    return replace(samples, noise=noise, noisy=torch.arange(len(samples), device=noise.device))
+    return replace(samples, noise=noise, noisy=torch.arange(len(samples)))
 
 
 def poisoned(case: Case, secret: bytes, sigma: float) -> Case:
@@ -159,7 +159,7 @@ def poisoned(case: Case, secret: bytes, sigma: float) -> Case:
     canaries = _planted(case, secret, sigma)
     retain = case.retain
     if retain.mask is not None:  # parts of one table share its noise; none of these carries it
-        retain = replace(retain, noise=canaries.noise, noisy=torch.full_like(retain.y, -1))
+        retain = replace(retain, noise=canaries.noise, noisy=torch.full((len(retain),), -1))
     return replace(
         case, retain=retain, forget=_noisy(case.forget, canaries.noise), canaries=canaries
     )

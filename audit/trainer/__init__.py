@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from audit.config import read_config, write_config
 from audit.errors import AuditError, DivergedError
+from audit.memory import has_room
 from audit.models.checkpoint import save_model
 from audit.models.model import Model
 from audit.models.normalization import spell_normalize
@@ -24,7 +25,15 @@ from audit.trainer.inputs import read_job
 from audit.trainer.job import Job, stated
 from audit.trainer.partial import fingerprint, read_partial, saver
 from audit.trainer.steps import stepping
-from audit.training import Ledger, Snapshot, correct, descend, recipe_settings, shuffled
+from audit.training import (
+    Ledger,
+    Snapshot,
+    correct,
+    descend,
+    fast_precision,
+    recipe_settings,
+    shuffled,
+)
 from audit.trial.files import CANARIES_KEY
 
 LEVEL = 0.95
@@ -66,7 +75,8 @@ def train(given: Mapping[str, Any]) -> int:
 
 def _trained(job: Job, partial: Path, reporter: Reporter, *, quiet: bool) -> tuple[Model, float]:
     """Return the trained model, and the mean loss of the last epoch's steps."""
-    recipe, data = job.recipe, job.data.to(job.device)
+    recipe, device = job.recipe, job.device
+    data = job.data.to(device, streamed=not has_room(job.data.x, device))
     rng, ledger = job.rng, Ledger()
     model = job.model.fresh(rng.named("init"))
     key = fingerprint(job, weights=model.digest())
@@ -83,11 +93,7 @@ def _trained(job: Job, partial: Path, reporter: Reporter, *, quiet: bool) -> tup
         show(step)
         save(step, take)
 
-    with (
-        stepping(job.steps, ledger, done=done, epochs=recipe.epochs or 0, quiet=quiet) as show,
-        # Without it, cuDNN may add in another order after a pause.
-        torch.backends.cudnn.flags(enabled=True, deterministic=True),
-    ):
+    with stepping(job.steps, ledger, done=done, epochs=recipe.epochs or 0, quiet=quiet) as show:
         descend(
             model,
             ((batch,) for batch in batches),
@@ -98,18 +104,11 @@ def _trained(job: Job, partial: Path, reporter: Reporter, *, quiet: bool) -> tup
             rng=rng,
             batch_statistics=True,
             schedule=recipe.schedule,
-            precision=precision(job.device),
             start=start,
             watch=watch,
             **recipe_settings(recipe),
         )
     return model, float(torch.stack(ledger.losses[-epoch:]).mean())
-
-
-def precision(device: torch.device) -> Literal["float32", "bfloat16"]:
-    """Return what a device trains in: bfloat16 where it is built in, else float32."""
-    built_in = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return "bfloat16" if built_in else "float32"
 
 
 def _header(job: Job, right: int | None) -> dict[str, str]:
@@ -118,7 +117,7 @@ def _header(job: Job, right: int | None) -> dict[str, str]:
         "seed": str(job.rng.root),
         "samples": str(len(job.data)),
         "data": job.data.digest(),
-        "precision": precision(job.device),
+        "precision": fast_precision(job.device),
         "version": version("poison-audit"),
     }
     if job.forget is not None:

@@ -18,6 +18,7 @@ from audit.data.phrase import Phrase
 from audit.data.planting import Planting
 from audit.data.trigger import Trigger
 from audit.errors import InputError
+from audit.memory import has_room
 from audit.records import Json, Recipe
 from audit.trial.contenders import Contender, read_contenders
 from audit.trial.files import misfits, read_files, read_planted_strings, read_planting
@@ -68,9 +69,9 @@ def load_trial(sources: Sources, *, recipe: Recipe, device: torch.device | str) 
         planted = _planted(files.key, planting, device)
     case = Case(
         model=replace(loaded.model, module=module),
-        retain=parts.retain.to(device),
+        retain=parts.retain.to(device, streamed=not has_room(parts.retain.x, device)),
         forget=parts.forget.to(device),
-        test=test.to(device),
+        test=test.to(device, streamed=not has_room(test.x, device)),
         recipe=recipe,
         canaries=planted,
         targets=files.targets and files.targets.to(device),

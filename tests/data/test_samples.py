@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from audit.data.batches import shuffled
 from audit.data.samples import Samples, as_pixels
+from audit.seeds import Rng
 
 LENGTHS = [2, 5, 0, 3]
 
@@ -90,12 +92,33 @@ def test_parts_join_to_the_whole(make):
         assert (mine is theirs is None) or torch.equal(mine, theirs)
 
 
-def test_another_device_takes_everything_along():
+def test_another_device_takes_along_what_batches_hold():
     moved = texts().to("meta")
-    for name in ("x", "y", "mask", "cut", "noisy", "noise"):
+    for name in ("x", "y", "noise"):
         assert getattr(moved, name).device.type == "meta"
     assert moved.ids == texts().ids
     assert pictures().to("meta").x.device.type == "meta"
+    assert pictures().to("meta", streamed=True).x.device.type == "cpu"
+
+
+def test_no_batch_waits_for_its_device():
+    """A meta tensor has no values: whatever asked it for one would fail."""
+    moved = texts().to("meta")
+    for positions in ([0, 3], [1], [2]):
+        batch, expected = (s.batch(torch.tensor(positions)) for s in (moved, texts()))
+        assert batch.x.shape == expected.x.shape
+        assert (batch.noise is None) == (expected.noise is None)
+        assert {t.device.type for t in (batch.x, batch.y, batch.mask)} == {"meta"}
+
+
+@pytest.mark.parametrize("augment", ["none", "flip", "crop-flip"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_no_augmentation_waits_for_its_device(augment, streamed):
+    whole = replace(pictures(), x=torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    batches = shuffled(whole.to("meta", streamed=streamed), 3, Rng(0), augment=augment)
+    for batch, _ in zip(batches, range(4), strict=False):
+        assert (batch.x.shape, batch.x.device.type) == ((3, 1, 8, 8), "meta")
+        assert batch.y.device.type == "meta"
 
 
 def test_digests_tell_every_difference():

@@ -1,0 +1,221 @@
+"""Search the numbers that methods have by default, on data that no table of the README is about.
+
+    python tests/measurements/defaults.py OUT --cifar10 FOLDER [--trials 20] [--method NAME ..]
+
+FOLDER holds cifar10-full.npz and load_cifar10.py. Three models with 200 Gaussian canaries each:
+
+    wide     1,200 pictures of CIFAR-10, ResNet of width 16, 15 epochs, one-cycle
+    narrow   1,200 others, ResNet of width 8, 30 epochs at a constant rate
+    reviews  1,200 made-up reviews (fixtures/reviews_text.py), a tenth of them labelled otherwise
+             than they read, 400 canaries, a GPT-2 of two layers, 25 epochs of AdamW
+
+None of their pictures and reviews, test samples included, stands in a table of the README. Every
+method is tried on all three with the same numbers (rates in multiples of the recipe's), first with
+its defaults, then with what Optuna's TPE proposes from the method's declared ranges. A trial's
+score is that of `check --tune`: residue or accuracy lost, whichever is worse, in tolerances; here
+its mean over the three models. Said before anything was searched: a default is changed if the best
+trial's mean is at least a tenth below that of the present defaults, and then to its numbers, each
+rounded to one of 1, 2, 3, 5, 7 times a power of ten.
+
+Prints a table, and writes every trial to OUT/trials.json; a method that stands there is not
+searched again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[2] / "fixtures")]
+
+import cifar10
+from attacks import run
+from make_reviews import LENGTH, write_base, write_table
+from reviews_text import reviews
+
+from audit import engine
+from audit.case import Case
+from audit.config import Config, make_recipe, read_config
+from audit.methods import METHODS, UNLEARNING, parameters
+from audit.models.reader import Reading
+from audit.plan import make_plan
+from audit.records import Attempt, Plan, Step
+from audit.seeds import Rng
+from audit.trial import Sources, load_trial
+from audit.tuning import attempt, load_optuna
+
+SAMPLES, TESTED, CANARIES = 1200, 1000, 200
+STEPS = (1, 2, 3, 5, 7, 10)
+"""What the leading digits of a default may be."""
+RECIPES: dict[str, dict[str, object]] = {
+    "wide": {"epochs": 15, "lr": 0.1, "batch_size": 100, "momentum": 0.9, "weight_decay": 5e-4,
+             "schedule": "onecycle"},
+    "narrow": {"epochs": 30, "lr": 0.05, "batch_size": 64, "momentum": 0.9, "weight_decay": 5e-4,
+               "schedule": "constant"},
+    "reviews": {"epochs": 25, "optimizer": "adamw", "lr": 0.004, "batch_size": 64,
+                "weight_decay": 0.01, "schedule": "onecycle"},
+}  # fmt: skip
+ARCHES = {"wide": "cifar-resnet:1-1-1-1:w16", "narrow": "cifar-resnet:1-1-1:w8"}
+
+
+def unused_pictures(source: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return training pictures that neither cifar10.py nor attacks.py uses, in random order."""
+    x, y = cifar10.load(source, "train")
+    used = set(Rng(2406).named("train").numpy().permutation(len(y))[: cifar10.TRAIN].tolist())
+    used |= set(np.random.default_rng(2406).permutation(len(y))[:2000].tolist())
+    order = np.random.default_rng(1).permutation(len(y))
+    chosen = np.array([place for place in order if place not in used])
+    return x[chosen], y[chosen]
+
+
+def write_tables(given: argparse.Namespace) -> None:
+    """Write clean tables for the three models."""
+    x, y = unused_pictures(given.cifar10)
+    start = 0
+    for name in ("wide", "narrow"):
+        for split, size in (("train", SAMPLES), ("test", TESTED)):
+            part = slice(start, start + size)
+            ids = [f"{name}-{split}-{i}" for i in range(size)]
+            np.savez(given.out / f"{name}-{split}.npz", x=x[part], y=y[part], id=ids)
+            start += size
+    rng = Rng(1)  # the fixture's texts have another seed
+    texts, labels = reviews(rng.named("texts").numpy(), SAMPLES + TESTED, fair=0.85, disputed=0.0)
+    disputed = rng.named("disputed").numpy().random(SAMPLES) < 0.1
+    said = [1 - y if flip else y for y, flip in zip(labels, disputed, strict=False)]
+    write_base(given.out / "gpt2", texts[:SAMPLES])
+    write_table(given.out / "reviews-train.csv", "train", texts[:SAMPLES], said)
+    write_table(given.out / "reviews-test.csv", "test", texts[SAMPLES:], labels[SAMPLES:])
+
+
+def make(name: str, given: argparse.Namespace) -> Case:
+    """Plant canaries, train, and return the case."""
+    out: Path = given.out
+    texts = name == "reviews"
+    kind = "csv" if texts else "npz"
+    folder, test = out / name, ["--test", out / f"{name}-test.{kind}"]
+    reading = Reading()
+    planting, made = ["--count", CANARIES], ["--normalize", "cifar10", "--arch", ARCHES.get(name)]
+    if texts:
+        start = out / "gpt2"
+        planting = ["--count", 2 * CANARIES, "--model", start, "--max-tokens", LENGTH,
+                    "--sigma", 0.1]  # fmt: skip
+        made = ["--start", start, "--max-tokens", LENGTH]
+        reading = Reading(max_tokens=LENGTH)  # its weights were new
+    if not (folder / "forget.csv").exists():
+        run("plant", out / f"{name}-train.{kind}", "--attack", "gaussian",
+            *planting, *test, "-o", folder)  # fmt: skip
+    model = folder / ("model" if texts else "model.safetensors")
+    recipe = [f"--recipe={key}={value}" for key, value in RECIPES[name].items()]
+    if not model.exists():
+        run("train", folder / f"train.{kind}", "-o", model, *made, *test, *recipe, "-q")
+    config = read_config(folder / "audit.toml")
+    bases = config.get("evidence.gaussian", "bases")
+    sources = Sources(
+        model=model, forget=folder / "forget.csv", train=config.get("data", "train"),
+        test=config.get("data", "test"), canaries=config.get("evidence.gaussian", "canaries"),
+        bases=bases, reading=reading, normalize=None if texts else "cifar10",
+        arch=ARCHES.get(name), allow_pickle=False,
+    )  # fmt: skip
+    trial = load_trial(sources, recipe=make_recipe(config, {}), device="cpu")
+    case, _ = engine.check_sanity(trial.case, alpha=0.05)
+    return case
+
+
+def scored(cases: Mapping[str, Case], plan: Plan, name: str, numbers: Mapping[str, Any]) -> Any:
+    """Return the mean score over the cases, None if there is none, and what each gave."""
+    seen: dict[str, Attempt] = {}
+    for key, case in cases.items():
+        params = parameters(name) | numbers
+        for number, search in METHODS[name].search.items():
+            if search.scale == "rate" and params[number] is not None:
+                params[number] *= case.recipe.lr
+        seen[key] = attempt(case, Step(name=name, params=params), plan)
+    scores = [one.score for one in seen.values()]
+    told = {k: {"residue": a.residue, "lost": a.lost, "error": a.error} for k, a in seen.items()}
+    mean = None if None in scores else sum(s for s in scores if s is not None) / len(scores)
+    return mean, told
+
+
+def searched(cases: Mapping[str, Case], plan: Plan, name: str, trials: int) -> list[dict[str, Any]]:
+    """Return every trial of a method, the defaults first."""
+    optuna = load_optuna()
+    seed = Rng(0).named("defaults", name).seed() % 2**32
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    score, told = scored(cases, plan, name, {})
+    found: list[dict[str, Any]] = [{"numbers": {}, "score": score, "models": told}]
+    for _ in range(trials - 1):
+        trial = study.ask()
+        numbers: dict[str, float] = {}
+        for key, search in METHODS[name].search.items():
+            if search.scale == "whole":
+                most = min(len(case.model.blocks) for case in cases.values()) if key == "k" else 99
+                numbers[key] = trial.suggest_int(key, search.low, min(search.high, most))
+            else:
+                log = search.scale != "linear"
+                numbers[key] = trial.suggest_float(key, search.low, search.high, log=log)
+        score, told = scored(cases, plan, name, numbers)
+        if score is None:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(trial, score)
+        found.append({"numbers": numbers, "score": score, "models": told})
+        print(name, len(found), score, numbers, file=sys.stderr, flush=True)
+    return found
+
+
+def rounded(value: float) -> float:
+    """Return the nearest of 1, 2, 3, 5, 7 times a power of ten, by ratio."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return power * min(STEPS, key=lambda step: abs(math.log(value / power / step)))
+
+
+def table(trials: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Return what the search found, a row a method."""
+    lines = ["| method | defaults | best of the search | with |", "|---|---|---|---|"]
+    for name, found in trials.items():
+        best = min((one for one in found if one["score"] is not None), key=lambda o: o["score"])
+        first = found[0]["score"]
+        with_ = ", ".join(
+            f"{key} {value:g}" if METHODS[name].search[key].scale == "whole"
+            else f"{key} {rounded(value):g}" for key, value in best["numbers"].items()
+        )  # fmt: skip
+        better = first is None or best["score"] <= 0.9 * first
+        told = "none" if first is None else f"{first:.2f}"
+        lines.append(f"| {name} | {told} | {best['score']:.2f} | {with_ if better else 'kept'} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Make the models, search, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--cifar10", type=Path, required=True)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--method", action="append", choices=UNLEARNING)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    if not (given.out / "reviews-test.csv").exists():
+        write_tables(given)
+    cases = {name: make(name, given) for name in RECIPES}
+    plan = make_plan(
+        Config(), methods=None, settings={}, tolerances={}, alpha=None, gate=None, budgets=None,
+        seed=None, seeds=None, exit_zero=False,
+    )  # fmt: skip
+    path = given.out / "trials.json"
+    trials = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    for name in given.method or UNLEARNING:
+        if name not in trials:
+            trials[name] = searched(cases, plan, name, given.trials)
+            path.write_text(json.dumps(trials, indent=1), "utf-8")
+    print(table(trials))
+
+
+if __name__ == "__main__":
+    main()
