@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny import NETS, net, picture_case
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from audit.methods import METHODS, UNLEARNING
 from audit.seeds import Rng
-from audit.training import FORWARD, Ledger
+from audit.training import CHECK_EVERY, FORWARD, Ledger
 
 # Settings under which every method does something on 15 pictures.
 PARAMS = {"ssd": {"alpha": 1.0}, "ga": {"passes": 1e6}}
@@ -138,3 +139,30 @@ def test_retain_batches_update_running_statistics(name):
 def test_ties_stay_tied(name):
     result = _run(name, picture_case(net("tied")))
     assert result.module.upper.weight is result.module.middle.weight
+
+
+class _Asked(TorchDispatchMode):
+    """Counts how often a tensor is asked for a number: each makes a device wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        asking = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        self.times += func in asking
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", UNLEARNING)
+def test_more_steps_do_not_wait_more_often(name):
+    case, seen = picture_case(net("batchnorm")), []
+    for budget in (150.0, 190.0):
+        ledger = Ledger(allowed=budget)
+        with _Asked() as asked:
+            _run(name, case, ledger=ledger)
+        seen.append((asked.times, len(ledger.losses)))
+    (few, short), (many, long) = seen
+    assert few == many
+    assert few <= 14 or name == "ssd"  # at most seven descents (of SCRUB), each checked once
+    assert 0 < short < long < CHECK_EVERY or name == "ssd"
