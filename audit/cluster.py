@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from audit.engine import DIED, Line, Performer, Tell, Work, blank
+from audit.cells import DIED, blank
+from audit.engine import Line, Performer, Tell, Work
 from audit.errors import InputError, Problem
 from audit.models.model import Model
 from audit.records import Cell

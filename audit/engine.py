@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,27 +17,33 @@ from pathlib import Path
 
 import torch
 
-from audit import stats, training
+from audit import stats, training, unlearning
 from audit.case import Answers, Case
+from audit.cells import (
+    OUT_OF_MEMORY,
+    Job,
+    blank,
+    cell_path,
+    model_path,
+    save_unlearned,
+    starved,
+    stored,
+)
 from audit.diagnosis import method_diagnosis
-from audit.errors import DivergedError, InputError
+from audit.errors import InputError
 from audit.files import write_atomically
 from audit.honesty import believed, distrust
 from audit.hypotheses import ask
 from audit.hypotheses.movement import movement
 from audit.memory import limited
-from audit.methods import METHODS
-from audit.models.checkpoint import load_like, save_model
+from audit.models.checkpoint import load_like
 from audit.models.model import Model
-from audit.models.weights import SINGLE
 from audit.probes import PROBES
 from audit.probes.backdoor import answers_to
 from audit.probes.scoring import exact
 from audit.records import (
     Cell,
-    Cost,
     Finding,
-    Kind,
     Measurement,
     Outcome,
     Plan,
@@ -50,25 +53,7 @@ from audit.records import (
     to_json,
 )
 from audit.seeds import Rng
-from audit.trial import Contender, Trial
-
-OUT_OF_MEMORY = "ran out of memory"
-"""In every reason of what is missing for want of memory."""
-DIED = "died"
-"""In the reason of what is missing since whatever worked on it did not live to tell."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What one cell will be made of."""
-
-    candidate: str
-    kind: Kind
-    seed: int = 0
-    method: Step | None = None
-    budget: float | None = None
-    """Fraction of the original training; None: no bound, no method."""
-    contender: Contender | None = None
+from audit.trial import Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +160,9 @@ def run(
         ))  # fmt: skip
 
     for place, job in enumerate(todo):
-        cell, broken = _stored(_cell_path(out, job, key))
+        cell, broken = stored(cell_path(out, job, key))
         damaged |= {place} if broken else set()
-        unkept = keep and job.method and not _model_path(out, job, case.model).exists()
+        unkept = keep and job.method and not model_path(out, job, case.model).exists()
         if cell is not None and not unkept:
             tell(place, cell=cell, resumed=True)
             cells[place] = cell
@@ -188,9 +173,9 @@ def run(
     for place, cell, model in (perform or in_turn)(work, [line for line in lines if line], tell):
         job = todo[place]
         if model is not None and job.method:
-            _keep(model, cell, _model_path(out, job, case.model))
-        if not _starved(cell):  # with more memory at hand, the same command tries again
-            write_atomically(_cell_path(out, job, key), to_json(cell))
+            save_unlearned(model, cell, model_path(out, job, case.model))
+        if not starved(cell):  # with more memory at hand, the same command tries again
+            write_atomically(cell_path(out, job, key), to_json(cell))
         tell(place, cell=cell)
         cells[place] = cell
     return tuple(cells[place] for place in range(len(todo)))
@@ -285,8 +270,8 @@ def _measure(
     rng = Rng(plan.seed)
     cell = blank(job)
     if job.method is not None:
-        model, cost, error = unlearn(
-            found_part(case, plan),
+        model, cost, error = unlearning.unlearn(
+            unlearning.found_part(case, plan),
             job.method,
             rng.named(job.method.name, job.seed),
             budget=job.budget,
@@ -316,17 +301,6 @@ def _measure(
     return seen, model
 
 
-def blank(job: Job) -> Cell:
-    """Return a job's cell before anything is known of it."""
-    return Cell(
-        candidate=job.candidate,
-        kind=job.kind,
-        seed=job.seed,
-        method=job.method,
-        budget=job.budget,
-    )
-
-
 def probed(model: Model, case: Case, plan: Plan, rng: Rng) -> tuple[Measurement, ...]:
     """Ask every probe of the plan of one model."""
     try:
@@ -344,34 +318,6 @@ def probed(model: Model, case: Case, plan: Plan, rng: Rng) -> tuple[Measurement,
             seen = Measurement(probe=step.name, evidence=None, missing=missing)
         found.append(believed(seen, doubt))
     return tuple(found)
-
-
-def _starved(cell: Cell) -> bool:
-    """Return whether anything of a cell is missing because memory gave out, or its worker died."""
-    told = [cell.error]
-    for seen in cell.measurements:
-        told += [seen.missing, seen.suspect]
-    return any(OUT_OF_MEMORY in why or DIED in why for why in told if why)
-
-
-def found_part(case: Case, plan: Plan) -> Case:
-    """Return the case as methods see it: what was not found of the forget set is retain data."""
-    if plan.found == 1:
-        return case
-    total = len(case.forget)
-    order = Rng(plan.found_seed).named("found").numpy().permutation(total)
-    size = found_size(plan, total)
-    hidden = case.forget.at(sorted(order[size:].tolist()))
-    return replace(
-        case,
-        forget=case.forget.at(sorted(order[:size].tolist())),
-        retain=case.retain.joined(hidden),
-    )
-
-
-def found_size(plan: Plan, total: int) -> int:
-    """Return how many of `total` forget samples the methods are given: at least one."""
-    return max(1, round(plan.found * total))
 
 
 def explain(
@@ -415,124 +361,3 @@ def _without_memory(hypothesis: str, device: torch.device) -> Finding:
         outcome=Outcome.NOT_MEASURED,
         reason=f"Not measured: it {OUT_OF_MEMORY} on {device}.",
     )
-
-
-def unlearn(
-    case: Case,
-    step: Step,
-    rng: Rng,
-    *,
-    budget: float | None,
-    trail: training.Trail | None = None,
-    tell: Callable[[float], object] = lambda share: None,
-) -> tuple[Model | None, Cost, str | None]:
-    """Run one method under its budget; a method that diverges or runs out of memory gives no model.
-
-    Args:
-        case: what the method sees; its recipe knows the epochs.
-        step: the method and its parameters.
-        rng: the stream of this method and seed.
-        budget: fraction of the original training's gradient evaluations; None: no bound.
-        trail: where the same under a smaller budget ended; it is left where this run ends.
-        tell: called with the share of the budget that is spent, as it grows.
-
-    Returns:
-        The unlearned model or None, what it cost, and why there is none.
-    """
-    allowed = None if budget is None else allowance(case, budget)
-    whole = allowed or (case.recipe.epochs or 1) * len(case.retain)
-    ledger = training.Ledger(
-        allowed=allowed, trail=trail, tell=lambda spent: tell(min(1.0, spent / whole))
-    )
-    device = case.model.device
-    begin_peak(device)
-    start = time.perf_counter()
-    model: Model | None = None
-    error: str | None = None
-    try:
-        model = METHODS[step.name].run(case.model, case, rng, ledger=ledger, **step.params)
-    except DivergedError as reason:
-        error = f"{step.name} diverged: {reason}"
-    except torch.OutOfMemoryError:
-        error = f"{step.name} {OUT_OF_MEMORY} on {device}"
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    curve = tuple(loss for loss in ledger.curve() if torch.isfinite(torch.tensor(loss)))
-    cost = Cost(
-        gradients=ledger.spent,
-        allowed=allowed,
-        reused=ledger.reused,
-        steps=len(ledger.losses),
-        losses=curve,
-        seconds=time.perf_counter() - start,
-        peak_bytes=peak_bytes(device),
-        offloaded=ledger.offloaded,
-    )
-    return model, cost, error
-
-
-def allowance(case: Case, budget: float) -> float:
-    """Return the gradient evaluations that a share of the original training is.
-
-    ValueError if the recipe's epochs are not known.
-    """
-    if case.recipe.epochs is None:
-        raise ValueError("a budget needs the recipe's epochs")
-    return budget * case.recipe.epochs * (len(case.retain) + len(case.forget))
-
-
-def begin_peak(device: torch.device) -> None:
-    """Forget the peak so far, where that can be."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Return the peak memory of a CUDA device, or of the process: there since it began."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _keep(model: Model, cell: Cell, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    extra = {
-        "poison_audit.method": cell.method.name if cell.method else "",
-        "poison_audit.digest": cell.digest or "",
-    }
-    save_model(model, path, extra=extra)
-
-
-def _cell_path(out: Path, job: Job, key: str) -> Path:
-    own = {
-        "job": asdict(job.method) if job.method else None,
-        "seed": job.seed,
-        "budget": job.budget,
-        "key": key,
-    }
-    if job.contender is not None:
-        own["sha256"] = job.contender.sha256
-    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
-    return out / "cells" / f"{_safe(job.candidate)}-{job.seed}-{digest[:16]}.json"
-
-
-def _model_path(out: Path, job: Job, model: Model) -> Path:
-    suffix = f"-{job.seed}" if job.seed else ""
-    name = f"{_safe(job.candidate)}{suffix}"
-    # A model of texts is a folder, which transformers can read as well.
-    return out / "models" / (f"{name}/{SINGLE}" if model.reader else f"{name}.safetensors")
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:60]
-
-
-def _stored(path: Path) -> tuple[Cell | None, bool]:
-    """Return the cell that lies there, and whether what lies there is damaged."""
-    try:
-        return from_json(Cell, path.read_text(encoding="utf-8"), where=str(path)), False
-    except FileNotFoundError:
-        return None, False
-    except (UnicodeDecodeError, InputError):
-        return None, True

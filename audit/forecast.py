@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from audit import engine
+from audit import engine, unlearning
 from audit.case import Case
 from audit.errors import DivergedError
 from audit.hypotheses import ask
@@ -62,9 +62,9 @@ def forecast(trial: Trial, plan: Plan, *, allow_pickle: bool = False) -> Forecas
         allow_pickle: whether contenders may be pickles.
     """
     references = engine.load_references(trial, allow_pickle=allow_pickle)
-    case = engine.found_part(trial.case, plan)
+    case = unlearning.found_part(trial.case, plan)
     rng = Rng(plan.seed).named("forecast")
-    engine.begin_peak(case.model.device)
+    unlearning.begin_peak(case.model.device)
     parts = [
         Part(name=step.name, seconds=_method(case, step, plan, rng.named(step.name)))
         for step in plan.methods
@@ -81,7 +81,7 @@ def forecast(trial: Trial, plan: Plan, *, allow_pickle: bool = False) -> Forecas
     parts.append(Part(name=f"probes of {many}", seconds=cells * clock.read()))
     for step in plan.hypotheses:
         parts.append(Part(name=step.name, seconds=_hypothesis(trial, step, references, rng)))
-    return Forecast(parts=tuple(parts), peak_bytes=engine.peak_bytes(case.model.device))
+    return Forecast(parts=tuple(parts), peak_bytes=unlearning.peak_bytes(case.model.device))
 
 
 class Clock:
@@ -108,7 +108,7 @@ def _method(case: Case, step: Step, plan: Plan, rng: Rng) -> float:
         evaluations = (case.recipe.epochs or 0) * len(case.retain)
         return plan.seeds * evaluations * _pace(case, own, rng)[0]
     pace, goes_on = _pace(case, step, rng)
-    every = [engine.allowance(case, share) for share in (plan.budget, *plan.sweep)]
+    every = [unlearning.allowance(case, share) for share in (plan.budget, *plan.sweep)]
     spent = [METHODS[step.name].spends(allowed, case, step.params) for allowed in every]
     if goes_on or len(set(spent)) == 1:  # what has no more to spend computes nothing again
         return plan.seeds * pace * max(spent)

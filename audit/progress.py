@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 from audit import engine
+from audit.cells import Job
 
 
 class Reporter:
@@ -75,7 +76,7 @@ class Reporter:
             yield report
 
 
-def _named(job: engine.Job) -> str:
+def _named(job: Job) -> str:
     return f"{job.candidate} (seed {job.seed})" if job.seed else job.candidate
 
 

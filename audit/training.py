@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Literal, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from audit.data.batches import shuffled as shuffled
 from audit.data.samples import Samples
-from audit.errors import DivergedError, PlanError, Problem
+from audit.errors import DivergedError
+from audit.ledger import FORWARD as FORWARD
+from audit.ledger import Ledger as Ledger
+from audit.ledger import Snapshot as Snapshot
+from audit.ledger import Trail as Trail
+from audit.ledger import Watch, restore, take_snapshot
 from audit.memory import Undo, in_parts, kept_in_main_memory, release
 from audit.models.model import Batch, Model, evaluating
+from audit.modes import choose, set_modes
+from audit.modes import last_blocks as last_blocks
+from audit.modes import stateful_parts as stateful_parts
 from audit.records import Recipe
 from audit.seeds import Rng
 from audit.sharding import (
@@ -42,92 +49,6 @@ Precision = Literal["float32", "bfloat16"]
 
 CHECK_EVERY = 50
 """Steps between two checks that everything is finite: each makes the device wait."""
-
-FORWARD = 1 / 3
-"""Cost of a forward pass in gradient evaluations: a backward pass costs about two forwards."""
-
-
-@dataclass
-class Ledger:
-    """What a method may spend, in gradient evaluations (one sample, forward and backward)."""
-
-    allowed: float | None = None
-    """None: no bound."""
-    spent: float = 0.0
-    losses: list[Tensor] = field(default_factory=list)
-    offloaded: bool = False
-    """Whether memory gave out, and steps keep in main memory what their backward pass needs."""
-    trail: Trail | None = field(default=None, repr=False)
-    """None: nothing is taken over from a smaller budget."""
-    reused: float = 0.0
-    """Of what was spent, how much a smaller budget's run had computed already."""
-    tell: Callable[[float], object] = field(default=lambda spent: None, repr=False)
-    """Called with what is spent, whenever it grows."""
-
-    def steps(self, cost: float) -> int:
-        """Return how many steps of this cost still fit."""
-        if self.allowed is None:
-            raise ValueError("a ledger without a bound cannot say how many steps fit")
-        # The relative slack forgives rounding in a sum of thirds, never a whole evaluation.
-        return max(0, math.floor((self.allowed - self.spent) / cost * (1 + 1e-12)))
-
-    def charge(self, cost: float) -> None:
-        """Record `cost` gradient evaluations as spent."""
-        self.spent += cost
-        self.tell(self.spent)
-
-    def once(self, key: Hashable, cost: float, compute: Callable[[], T]) -> T:
-        """Return `compute()`, which costs `cost`; what a smaller budget's run computed is kept."""
-        self.charge(cost)
-        if self.trail is None:
-            return compute()
-        if key in self.trail.known:
-            self.reused += cost
-        else:
-            self.trail.known[key] = compute()
-        result: T = self.trail.known[key]
-        return result
-
-    def curve(self, points: int = 200) -> tuple[float, ...]:
-        """Return the losses, evenly thinned to at most `points`."""
-        stride = max(1, math.ceil(len(self.losses) / points))
-        return tuple(float(loss) for loss in self.losses[::stride])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """All that the rest of a descent depends on, besides its arguments."""
-
-    step: int
-    """Steps done."""
-    tensors: Mapping[str, Tensor]
-    """Parameters, buffers, the optimiser's state, generators and the ledger, on the CPU."""
-
-    @property
-    def spent(self) -> float:
-        """Gradient evaluations spent by then."""
-        return float(self.tensors["ledger.spent"])
-
-
-Watch = Callable[[int, Callable[[], Snapshot]], None]
-"""(steps done, what takes a snapshot of them), called after every step."""
-
-
-@dataclass(slots=True)
-class Trail:
-    """Where the run of a method under a smaller budget stood, so that a larger one goes on there.
-
-    It belongs to one case, method, parameters and seed; what else decides a descent is its key.
-    Going on gives the same bits as starting anew. It holds one snapshot: a method of several
-    descents starts anew.
-    """
-
-    key: Hashable = None
-    """Of the descent that ended last."""
-    end: Snapshot | None = None
-    """Where it ended."""
-    known: dict[Hashable, Any] = field(default_factory=dict)
-    """What was computed once."""
 
 
 def descend(
@@ -194,8 +115,8 @@ def descend(
         sharded(model.module) as (module, through),
         _dropout_drawn_from(_own(rng.named("dropout")), device_of(module)) as dropout,
     ):
-        chosen = _choose(module, parameters)
-        _set_modes(module, chosen, batch_statistics=batch_statistics)
+        chosen = choose(module, parameters)
+        set_modes(module, chosen, batch_statistics=batch_statistics)
         device = device_of(module)
         optimiser = _optimiser(
             chosen.values(),
@@ -212,7 +133,7 @@ def descend(
         undo = Undo(module, dropout)
 
         def take() -> Snapshot:
-            return _taken(done, module, optimiser, generators, ledger)
+            return take_snapshot(done, module, optimiser, generators, ledger)
 
         trail = ledger.trail if start is None and alone else None
         if trail is not None:
@@ -225,7 +146,7 @@ def descend(
                 deque(islice(batches, start.step), maxlen=0)
                 ledger.reused += start.spent - ledger.spent
         if start is not None:
-            _restore(start, module, optimiser, generators, ledger)
+            restore(start, module, optimiser, generators, ledger)
         done = start.step if start else 0
         for step, batch in zip(range(done, steps), batches, strict=False):
             for group in optimiser.param_groups:
@@ -339,58 +260,6 @@ def _computing_in(precision: str, device: torch.device) -> AbstractContextManage
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def _places(module: nn.Module) -> dict[str, Tensor]:
-    return {
-        **{f"parameter.{name}": tensor for name, tensor in module.named_parameters()},
-        **{f"buffer.{name}": tensor for name, tensor in module.named_buffers()},
-    }
-
-
-def _taken(
-    step: int,
-    module: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    generators: Mapping[str, torch.Generator],
-    ledger: Ledger,
-) -> Snapshot:
-    tensors = {
-        **_places(module),
-        "ledger.losses": torch.stack(ledger.losses),
-        "ledger.spent": torch.tensor(ledger.spent, dtype=torch.float64),
-        **{f"generator.{name}": source.get_state() for name, source in generators.items()},
-    }
-    for number, values in optimiser.state_dict()["state"].items():
-        for key, value in values.items():
-            if value is not None:
-                tensors[f"optimizer.{number}.{key}"] = value
-    copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    return Snapshot(step=step, tensors=copies)
-
-
-@torch.no_grad()
-def _restore(
-    start: Snapshot,
-    module: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    generators: Mapping[str, torch.Generator],
-    ledger: Ledger,
-) -> None:
-    for name, place in _places(module).items():
-        place.copy_(start.tensors[name])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in start.tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "optimizer":
-            number, _, key = rest.partition(".")
-            # The optimiser keeps what it is given, and writes into it.
-            state.setdefault(int(number), {})[key] = tensor.clone()
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    for name, source in generators.items():
-        source.set_state(start.tensors[f"generator.{name}"])
-    ledger.spent = start.spent
-    ledger.losses = list(start.tensors["ledger.losses"].to(device_of(module)))
-
-
 def check_finite(module: nn.Module, ledger: Ledger, step: int) -> None:
     """Raise DivergedError if a recent loss, a parameter or a buffer is not finite."""
     recent = ledger.losses[-CHECK_EVERY:]
@@ -411,42 +280,6 @@ def check_finite(module: nn.Module, ledger: Ledger, step: int) -> None:
             raise DivergedError(f"{name} is not finite by step {step}")
 
 
-def last_blocks(model: Model, k: int) -> tuple[str, ...]:
-    """Return the parameter names of the last `k` blocks; PlanError if it has fewer than `k`."""
-    if not 1 <= k <= len(model.blocks):
-        what = f"k = {k}, but the model has {len(model.blocks)} blocks"
-        raise PlanError(Problem(what, fix=f"Use 1..{len(model.blocks)}"))
-    return tuple(name for block in model.blocks[-k:] for name in block)
-
-
-def stateful_parts(module: nn.Module, names: Iterable[str]) -> set[str]:
-    """Return the names of the parts whose buffers belong to these parameters.
-
-    A part goes with the parameters that it holds itself. One that holds none (BatchNorm without
-    affine parameters) belongs to no block, so it goes only with all parameters together.
-    """
-    wanted = set(names)
-    parameters = dict(module.named_parameters())
-    chosen = {id(parameter) for name, parameter in parameters.items() if name in wanted}
-    every = len(chosen) == len(parameters)
-    found = set()
-    for name, part in module.named_modules():
-        own = [id(parameter) for parameter in part.parameters(recurse=False)]
-        if chosen.intersection(own) or (every and not own):
-            found.add(name)
-    return found
-
-
-def _choose(module: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Parameter]:
-    everything = dict(module.named_parameters())
-    wanted = set(everything if names is None else names)
-    if unknown := wanted - set(everything):
-        raise ValueError(f"no such parameters: {', '.join(sorted(unknown))}")
-    for name, parameter in everything.items():
-        parameter.requires_grad_(name in wanted)
-    return {name: parameter for name, parameter in everything.items() if name in wanted}
-
-
 def _optimiser(
     parameters: Iterable[nn.Parameter],
     name: str,
@@ -462,25 +295,6 @@ def _optimiser(
             own, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused
         )
     return torch.optim.AdamW(own, lr=lr, weight_decay=weight_decay, fused=fused)
-
-
-def _set_modes(
-    module: nn.Module, chosen: dict[str, nn.Parameter], *, batch_statistics: bool
-) -> None:
-    trained = {id(parameter) for parameter in chosen.values()}
-
-    # A part without parameters (dropout) does as the part around it does.
-    def walk(part: nn.Module, around: bool) -> None:
-        own = [id(parameter) for parameter in part.parameters()]
-        part.training = not trained.isdisjoint(own) if own else around
-        for child in part.children():
-            walk(child, part.training)
-
-    walk(module, True)
-    counting = stateful_parts(module, chosen) if batch_statistics else set()
-    for name, part in module.named_modules():
-        if isinstance(part, nn.modules.batchnorm._NormBase):
-            part.training = name in counting
 
 
 def _scheduled(schedule: str, step: int, steps: int) -> float:

@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audit import engine
+from audit import unlearning
 from audit.case import Case
+from audit.cells import OUT_OF_MEMORY
 from audit.errors import InputError, PlanError, Problem
 from audit.files import write_atomically
 from audit.methods import METHODS
@@ -117,7 +118,7 @@ def tune(
         else:
             attempts.append(attempt(case, replace(step, params=params), plan))
             so_far = Tuning(method=step.name, attempts=tuple(attempts), chosen=best(attempts))
-            if engine.OUT_OF_MEMORY not in (attempts[-1].error or ""):
+            if OUT_OF_MEMORY not in (attempts[-1].error or ""):
                 write_atomically(path, to_json(so_far))
         tell(attempts[-1].score)
         report(len(attempts))
@@ -127,8 +128,8 @@ def tune(
 def attempt(case: Case, step: Step, plan: Plan) -> Attempt:
     """Run a method once, and score it on the samples of `case`."""
     rng = Rng(plan.seed)
-    model, cost, error = engine.unlearn(
-        engine.found_part(case, plan), step, rng.named(step.name, 0), budget=plan.budget
+    model, cost, error = unlearning.unlearn(
+        unlearning.found_part(case, plan), step, rng.named(step.name, 0), budget=plan.budget
     )
     spent: dict[str, Any] = {
         "params": step.params, "gradients": cost.gradients, "seconds": cost.seconds,
@@ -143,7 +144,7 @@ def attempt(case: Case, step: Step, plan: Plan) -> Attempt:
             for name in (canaries, "utility")
         )
     except torch.OutOfMemoryError:
-        return Attempt(**spent, error=f"{step.name} {engine.OUT_OF_MEMORY} on {model.device}")
+        return Attempt(**spent, error=f"{step.name} {OUT_OF_MEMORY} on {model.device}")
     return Attempt(**spent, **_scored(residue, utility, plan.policy))
 
 

@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from small_case import FLAGS, make, read_rows, write_rows
 
-from audit import engine, runs
+from audit import engine, runs, unlearning
 from audit.cli import invoke
 from audit.records import AuditRecord, Outcome, from_json
 
@@ -121,7 +121,7 @@ def test_a_method_that_diverges_becomes_failed_and_the_audit_goes_on(case):
 
 def test_interrupted_cells_are_kept_and_the_same_command_resumes(case, monkeypatch, capsys):
     ran: list[str] = []
-    unlearn = engine.unlearn
+    unlearn = unlearning.unlearn
 
     def interrupted(case_, step, rng, **others):
         if step.name == "cf_k" and "cf_k" not in ran:
@@ -130,7 +130,7 @@ def test_interrupted_cells_are_kept_and_the_same_command_resumes(case, monkeypat
         ran.append(step.name)
         return unlearn(case_, step, rng, **others)
 
-    monkeypatch.setattr(engine, "unlearn", interrupted)
+    monkeypatch.setattr(unlearning, "unlearn", interrupted)
     arguments = ("--methods", "gd,cf_k,ssd")
     assert run(*arguments) == 130
     (folder,) = case.glob("audit-*")
@@ -214,7 +214,7 @@ def test_init_elsewhere_points_back_to_the_tables(case):
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(case, monkeypatch, capsys):
-    monkeypatch.setattr(engine, "unlearn", None)  # would crash if it were reached
+    monkeypatch.setattr(unlearning, "unlearn", None)  # would crash if it were reached
     (case / "file").write_text("")
     assert run("--method", "gd", "-o", "file/x.safetensors", command="unlearn") == 2
     assert run("--method", "gd", "-o", ".", command="unlearn") == 2

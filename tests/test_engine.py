@@ -16,9 +16,9 @@ from torch import nn
 from audit.case import Case
 from audit.cli import invoke
 from audit.data.samples import Samples
-from audit.engine import found_part
 from audit.models.image import image_classifier
 from audit.records import AuditRecord, Outcome, Plan, Recipe, from_json
+from audit.unlearning import found_part
 
 
 @pytest.fixture(scope="module")

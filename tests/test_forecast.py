@@ -10,12 +10,12 @@ import pytest
 from small_case import FLAGS, make
 
 from audit.cli import invoke
-from audit.engine import allowance, unlearn
 from audit.forecast import _pace, forecast
 from audit.methods import METHODS, UNLEARNING, parameters
 from audit.records import Plan, Recipe, Step
 from audit.seeds import Rng
 from audit.trial import Sources, load_trial
+from audit.unlearning import allowance, unlearn
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = [
     "errors", "files", "records", "evidence", "diagnosis", "stats", "rates", "growth", "seeds",
-    "provenance", "places", "models", "memory", "sharding", "data", "config", "policy",
-    "case", "trial", "exhibits", "training", "methods", "attacks", "probes", "honesty",
-    "hypotheses", "plan", "runs", "engine", "cluster", "forecast", "tuning", "details", "judge",
-    "decide", "decide_rehearsal", "redeciding", "comparing", "verifying", "rehearsal", "rendering",
-    "reviewing", "progress", "commands", "planter", "trainer", "starting", "cli",
+    "provenance", "places", "models", "memory", "sharding", "data", "config", "policy", "case",
+    "trial", "exhibits", "ledger", "modes", "training", "methods", "attacks", "probes", "honesty",
+    "hypotheses", "plan", "flags", "runs", "cells", "unlearning", "caveats", "engine", "cluster",
+    "forecast", "tuning", "details", "judge", "decide", "decide_rehearsal", "redeciding",
+    "comparing", "verifying", "rehearsal", "rendering", "reviewing", "progress", "commands",
+    "planter", "trainer", "starting", "cli",
 ]  # fmt: skip
 # Neighbours that have nothing to say to each other.
 NEVER = {

@@ -10,7 +10,7 @@ import pytest
 from small_case import FLAGS, make
 from test_training import RNG, VECTORS, layered
 
-from audit import engine
+from audit import unlearning
 from audit.cli import invoke
 from audit.methods import UNLEARNING
 from audit.records import AuditRecord, Cell, from_json
@@ -72,17 +72,17 @@ def test_every_method_is_at_every_budget_what_it_is_alone(case, schedule):
 
 def test_a_sweep_that_is_killed_goes_on_without_the_smaller_run(case, monkeypatch):
     whole = run("0.2,0.4,1.0", "whole", "--methods", "gd")
-    unlearn = engine.unlearn
+    unlearn = unlearning.unlearn
 
     def killed(*arguments, budget, **others):
         if budget == 0.4:
             raise KeyboardInterrupt
         return unlearn(*arguments, budget=budget, **others)
 
-    monkeypatch.setattr(engine, "unlearn", killed)
+    monkeypatch.setattr(unlearning, "unlearn", killed)
     command = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS]
     invoke([*command, "--methods", "gd", "--budget", "0.2,0.4,1.0", "--out", "o"])
-    monkeypatch.setattr(engine, "unlearn", unlearn)
+    monkeypatch.setattr(unlearning, "unlearn", unlearn)
     resumed = run("0.2,0.4,1.0", "o", "--methods", "gd")
     assert [bare(cell) for cell in resumed] == [bare(cell) for cell in whole]
     told = {cell.budget: cell.cost.reused for cell in resumed}

@@ -23,7 +23,7 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from audit import engine
+from audit import engine, unlearning
 from audit.cli import invoke
 from audit.config import Config, read_config
 from audit.data.canaries import Canaries, write_canaries
@@ -500,7 +500,7 @@ def test_unlearn_never_writes_among_the_files_of_another_model(
     case, capsys, monkeypatch, output, said
 ):
     assert run("--test", "test.csv") == 0
-    monkeypatch.setattr(engine, "unlearn", None)  # would crash if it were reached
+    monkeypatch.setattr(unlearning, "unlearn", None)  # would crash if it were reached
     for name, content in (("vit/config.json", '{"model_type": "vit"}'),
                           ("sharded/model.safetensors.index.json", "{}")):  # fmt: skip
         (case / name).parent.mkdir()

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import binomtest
 from small_case import FLAGS, make
 
-from audit import engine, tuning
+from audit import engine, tuning, unlearning
 from audit.cli import invoke
 from audit.errors import PlanError
 from audit.judge import judge
@@ -203,7 +203,7 @@ def test_every_trial_is_within_what_a_method_takes(case, name):
 
 def test_a_search_that_is_interrupted_goes_on_and_repeats_nothing(case, tmp_path, monkeypatch):
     subject, _ = halves(loaded(), Rng(0))
-    plan, calls, unlearn = plan_of("gd"), [], engine.unlearn
+    plan, calls, unlearn = plan_of("gd"), [], unlearning.unlearn
 
     def counted(*arguments, **others):
         calls.append(0)
@@ -214,7 +214,7 @@ def test_a_search_that_is_interrupted_goes_on_and_repeats_nothing(case, tmp_path
     def bare(found):
         return [replace(attempt, seconds=0.0) for attempt in found.attempts], found.chosen
 
-    monkeypatch.setattr(engine, "unlearn", counted)
+    monkeypatch.setattr(unlearning, "unlearn", counted)
     with pytest.raises(KeyboardInterrupt):
         tune(subject, plan.methods[0], plan, tmp_path / "a", key="k")
     found = tune(subject, plan.methods[0], plan, tmp_path / "a", key="k")

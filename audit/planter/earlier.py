@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audit.commands import listed
 from audit.config import PATHS, Config, read_config
 from audit.data.csvfile import read_bytes
 from audit.errors import InputError, Problem
+from audit.flags import listed
 
 PLANTING, FORGET, CONFIG = "planting.json", "forget.csv", "audit.toml"
 COLUMNS = ("id", "label", "attack", "base", "campaign")

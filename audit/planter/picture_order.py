@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from audit.attacks.trigger import checkerboard
-from audit.commands import listed
 from audit.data.canaries import Canaries, Storage, read_canaries
 from audit.data.samples import Samples
 from audit.data.tables import read_table
 from audit.data.targets import Targets, read_targets
 from audit.data.trigger import Trigger, read_trigger
 from audit.errors import InputError, PlanError, Problem
+from audit.flags import listed
 from audit.models.checkpoint import load_model, parse_normalize
 from audit.models.model import Model
 from audit.planter.earlier import Earlier, clean_positions, read_earlier, wrong_table

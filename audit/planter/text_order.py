@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from audit.attacks.texts import TextTable
-from audit.commands import listed
 from audit.config import Config
 from audit.data.canaries import Canaries, read_canaries
 from audit.data.phrase import PLACES, Phrase, is_phrase, read_phrase
 from audit.data.strings import Strings, read_strings
 from audit.errors import InputError, Problem
+from audit.flags import listed
 from audit.models.reader import Reading
 from audit.planter.earlier import Earlier, clean_positions, read_earlier, wrong_table
 from audit.planter.embedded import Embedded, read_embedded

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from audit.commands import check_output, device_named
 from audit.config import Config, make_recipe, read_config
 from audit.data.forget import split
 from audit.data.samples import Samples
 from audit.data.texts import holds_texts
 from audit.errors import InputError, PlanError, Problem
+from audit.flags import check_output, device_named
 from audit.models.beside import files_beside, weights_file, wrong_company
 from audit.models.model import Model
 from audit.records import Recipe

@@ -15,8 +15,8 @@ import torch
 
 from audit import runs
 from audit.files import written_whole
+from audit.ledger import Snapshot, Watch
 from audit.trainer.job import Job, stated
-from audit.training import Snapshot, Watch
 
 EVERY = 30.0
 """Seconds between two snapshots."""

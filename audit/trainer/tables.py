@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from audit.commands import listed
 from audit.config import Config
 from audit.data.forget import ForgetSet, overlap, read_forget
 from audit.data.samples import Samples
 from audit.data.tables import check_labels
 from audit.errors import InputError, Problem
+from audit.flags import listed
 from audit.models.model import Model
 from audit.models.normalization import Normalize
 from audit.trainer.job import Texts

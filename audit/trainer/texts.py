@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from audit.commands import reading
 from audit.config import Config
 from audit.data.canaries import Canaries, read_canaries
 from audit.data.csvfile import first
@@ -18,6 +17,7 @@ from audit.data.embedding import carrying, too_long, wrong_space
 from audit.data.samples import Samples
 from audit.data.texts import read_texts
 from audit.errors import InputError, Problem
+from audit.flags import reading
 from audit.models import hugging_face, language
 from audit.models.model import Model
 from audit.models.reader import Reading
