@@ -219,13 +219,13 @@ def _summed(model: Model, blocks: Sequence[Batch]) -> tuple[Tensor, ...]:
 def _start(target: Model, train: Samples, rng: Rng, count: int, labels: str) -> Batch:
     order = torch.randperm(len(train), generator=rng.torch())
     if labels == "kept":
-        return train.batch(order[:count].to(train.y.device))
+        return train.batch(order[:count])
     predicted = logits(target, train).argmax(1)
     wrong = order[(predicted != train.y).cpu()[order]]
     if not len(wrong):
         raise PlanError(Problem("theta* gets no training sample wrong", fix="Corrupt it further"))
-    positions = wrong.repeat(-(-count // len(wrong)))[:count].to(train.y.device)
-    return Batch(x=train.batch(positions).x, y=predicted[positions])
+    positions = wrong.repeat(-(-count // len(wrong)))[:count]
+    return Batch(x=train.batch(positions).x, y=predicted[positions.to(predicted.device)])
 
 
 def _parameters(module: nn.Module) -> list[nn.Parameter]:

@@ -135,7 +135,7 @@ _ROWS = ("x", "y", "mask", "cut", "noisy")
 
 def sent(x: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of main memory on `device`, which it reaches without anybody's waiting."""
-    if device.type == "cuda":
+    if device.type == "cuda" and x.device.type == "cpu":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)
 
