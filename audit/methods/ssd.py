@@ -16,15 +16,18 @@ changes nothing.
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from audit.case import Case
 from audit.data.samples import Samples
 from audit.errors import DivergedError
-from audit.models.model import Model, evaluating
+from audit.models.model import Batch, Model, evaluating
 from audit.seeds import Rng
 from audit.training import Ledger
 
@@ -74,11 +77,8 @@ def ssd(
 def fisher_diagonal(model: Model, samples: Samples) -> dict[str, Tensor]:
     """Return the mean over samples of the squared gradient of the loss, by parameter name.
 
-    It costs one gradient evaluation a sample.
-
-    In eval mode, one sample at a time. torch.func.vmap is twice as fast for a small ResNet on a CPU
-    (tests/benchmarks/loops.py), but holds a gradient of the whole network a sample, and refuses
-    some attention code.
+    It costs one gradient evaluation a sample. In eval mode; of small networks of pictures several
+    samples at once, of others one by one.
 
     Args:
         model: its weights stay as they are.
@@ -88,18 +88,60 @@ def fisher_diagonal(model: Model, samples: Samples) -> dict[str, Tensor]:
         DivergedError: an importance is not finite.
     """
     named = dict(model.module.named_parameters())
+    together = 1 if model.reader else MOST_NUMBERS // sum(p.numel() for p in named.values())
+    together = max(1, min(together, MOST_SAMPLES))
     sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
-    with evaluating(model.module) as module:
-        for batch in samples.in_order(1):
-            loss = model.loss(module, batch).sum()
-            gradients = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
-            for total, gradient in zip(sums.values(), gradients, strict=True):
-                total.addcmul_(gradient, gradient)
+    with evaluating(model.module):
+        for batch in samples.in_order(together):
+            try:
+                squares = _at_once if together > 1 else _one_by_one
+                found = squares(model, batch)
+            except _REFUSALS:
+                if together == 1:
+                    raise
+                # A network may do what torch.func cannot follow, or memory may not hold several.
+                together, found = 1, _one_by_one(model, batch)
+            for name, total in sums.items():
+                total += found[name]
     for name, total in sums.items():
         total /= len(samples)
         if not bool(torch.isfinite(total).all()):
             raise DivergedError(f"the importance of {name} is not finite")
     return sums
+
+
+MOST_SAMPLES, MOST_NUMBERS = 16, 1 << 26
+"""Samples whose gradients are held at once, and numbers in those gradients."""
+_REFUSALS = (RuntimeError, AttributeError, TypeError, ValueError)
+
+
+def _one_by_one(model: Model, batch: Batch) -> dict[str, Tensor]:
+    """Return the sum over a batch of each sample's squared gradient."""
+    named = dict(model.module.named_parameters())
+    sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
+    for place in range(len(batch)):
+        loss = model.loss(model.module, batch.part(slice(place, place + 1))).sum()
+        gradients = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
+        for total, gradient in zip(sums.values(), gradients, strict=True):
+            total.addcmul_(gradient, gradient)
+    return sums
+
+
+def _at_once(model: Model, batch: Batch) -> dict[str, Tensor]:
+    """Return the same by torch.func; pictures only."""
+    named = {name: p.detach() for name, p in model.module.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        def network(*inputs: Tensor) -> Any:
+            return functional_call(model.module, parameters, inputs)
+
+        one = Batch(x=x[None], y=y[None])
+        return model.loss(cast("nn.Module", network), one).sum()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.func tells which operation it is slow at
+        each = vmap(grad(loss), in_dims=(None, 0, 0))(named, batch.x, batch.y)
+    return {name: gradient.square().sum(0) for name, gradient in each.items()}
 
 
 def _subsample(samples: Samples, n: int, rng: Rng) -> Samples:

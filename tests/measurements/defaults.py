@@ -195,7 +195,8 @@ def table(trials: Mapping[str, list[dict[str, Any]]], confirmed: Mapping[str, An
     """Return what was found, a row a method."""
     lines = ["| method | defaults | best trial | its numbers | again: defaults | again: those |"]
     lines.append("|---" * 6 + "|")
-    for name, found in trials.items():
+    for name in (name for name in UNLEARNING if name in trials):
+        found = trials[name]
         scores = [one["score"] for one in found]
         told = [scores[0], min(score for score in scores if score is not None)]
         again = confirmed.get(name, {})
