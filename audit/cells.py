@@ -17,8 +17,6 @@ from audit.trial import Contender
 
 OUT_OF_MEMORY = "ran out of memory"
 """In every reason of what is missing for want of memory."""
-
-
 DIED = "died"
 """In the reason of what is missing since whatever worked on it did not live to tell."""
 

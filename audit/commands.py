@@ -99,7 +99,8 @@ def _audit(given: Mapping[str, Any]) -> int:
                 left_out=["the rehearsal"] if given.get("rehearse") else [],
             )
         return 3  # nothing was judged, and a gate must not take that for a pass
-    key = runs.fingerprint(plan, recipe, trial.subject, device.type)
+    computing = f"{device.type} {fast_precision(device)}"
+    key = runs.fingerprint(plan, recipe, trial.subject, computing)
     stamp = started.strftime("%Y%m%dT%H%M%SZ")
     with _opened(given["out"], key, started=stamp) as out:
         clear_reports(out)

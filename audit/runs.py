@@ -26,6 +26,7 @@ def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device:
 
     Policy, gate, candidates on trial, methods and budgets are left out: they choose among
     measurements, and do not change one. References are not: probes compare with them.
+    `device` is its kind, and what its training steps multiply in.
     """
     told = {
         "version": version("poison-audit"),
