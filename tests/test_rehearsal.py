@@ -19,7 +19,7 @@ from audit.errors import DivergedError
 from audit.models.checkpoint import load_like
 from audit.plan import make_plan
 from audit.probes.gaussian import gaussian
-from audit.records import Outcome, Recipe, Step, to_json
+from audit.records import Outcome, Recipe, to_json
 from audit.rehearsal import copying, planting, rehearse
 from audit.seeds import Rng
 from audit.trial import Sources, load_trial
@@ -190,8 +190,7 @@ def test_on_a_copy_that_does_not_hold_them_nothing_passes(trial, rehearsed, tmp_
         return replace(copy, held=False)
 
     monkeypatch.setattr("audit.rehearsal.train_copy", half)
-    last_two = Step(name="eu_k", params={"lr": RECIPE.lr, "k": 2})
-    plan = replace(plan_of("eu_k"), budget=1.0, methods=(last_two,))
+    plan = replace(plan_of("eu_k"), budget=1.0)
     record = rehearse(trial, plan, tmp_path, key="k", sigma=0.6)
     monkeypatch.undo()
     honest = rehearse(trial, plan, tmp_path / "honest", key="k", sigma=0.6)

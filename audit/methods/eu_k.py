@@ -8,7 +8,7 @@ Departs from it: k counts blocks (a residual stage, a layer with its normalisati
 normalisation layers are drawn anew with their block, statistics included; a parameter that an
 earlier block shares stays frozen with it. BatchNorm uses and updates batch statistics in the
 trained blocks; their published code moves those of the frozen blocks too. The new blocks start from
-nothing, so they get the recipe's schedule, over the steps that the budget allows. Of a
+nothing, so they get the recipe's rate and schedule, over the steps that the budget allows. Of a
 fine-tuned language model whose start is given, "anew" means the pretrained weights and a new head.
 A step is charged in full although the frozen blocks need no backward pass.
 """
@@ -34,14 +34,14 @@ from audit.training import (
 
 
 def eu_k(
-    model: Model, case: Case, rng: Rng, *, ledger: Ledger, lr: float | None = None, k: int = 1
+    model: Model, case: Case, rng: Rng, *, ledger: Ledger, lr: float | None = None, k: int = 2
 ) -> Model:
     """Initialise the last `k` blocks and train them on the retain samples.
 
     Args:
-        lr: eta, above 0, the peak of the recipe's schedule; by default a fifth of the recipe's.
+        lr: eta, above 0, the peak of the recipe's schedule; by default the recipe's.
         k: blocks to draw anew, from 1 to the model's number of blocks; all of them is retraining,
-            as far as the budget goes. More remove more, and cost more accuracy.
+            as far as the budget goes.
 
     Raises:
         PlanError: the model has fewer than `k` blocks.
@@ -56,7 +56,7 @@ def eu_k(
         ((retain,) for retain in batches),
         lambda retain: retain,
         steps=ledger.steps(min(recipe.batch_size, len(case.retain))),
-        lr=recipe.lr / 5 if lr is None else lr,
+        lr=recipe.lr if lr is None else lr,
         ledger=ledger,
         rng=rng,
         parameters=names,

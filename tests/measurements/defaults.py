@@ -16,8 +16,10 @@ score is that of `check --tune`: residue or accuracy lost, whichever is worse, i
 its mean over the three models. A default is changed if the best trial's mean is at least a tenth
 below that of the present defaults, and so is that of its rounded numbers (rates and the like to 1,
 2, 3, 5 or 7 times a power of ten) on three models more, of other pictures, reviews and seeds: the
-best of many trials is partly luck. The noise that is planted is new each time, so figures differ a
-little from run to run.
+best of many trials is partly luck. And since canaries are not all poison, the numbers may not leave
+a backdoor more alive, planted in two ResNets of the same kinds: its success rate, the mean of both,
+may be at most 5 points higher with them. The noise that is planted is new each time, so figures
+differ a little from run to run.
 
 Prints a table, and writes every trial to OUT/trials.json and OUT/confirmed.json; a method that
 stands there is not tried again.
@@ -42,12 +44,13 @@ from attacks import run
 from make_reviews import LENGTH, write_base, write_table
 from reviews_text import reviews
 
-from audit import engine
+from audit import engine, unlearning
 from audit.case import Case
 from audit.config import Config, make_recipe, read_config
 from audit.methods import METHODS, UNLEARNING, parameters
 from audit.models.reader import Reading
 from audit.plan import make_plan
+from audit.probes import PROBES
 from audit.records import Attempt, Plan, Step
 from audit.seeds import Rng
 from audit.trial import Sources, load_trial
@@ -97,11 +100,12 @@ def write_tables(out: Path, source: Path, number: int) -> None:
     write_table(out / "reviews-test.csv", "test", texts[SAMPLES:], labels[SAMPLES:])
 
 
-def make(name: str, out: Path, seed: int) -> Case:
-    """Plant canaries, train, and return the case."""
+def make(name: str, out: Path, seed: int, attack: str = "gaussian") -> Case:
+    """Plant canaries, or a backdoor, train, and return the case."""
     texts = name == "reviews"
     kind = "csv" if texts else "npz"
-    folder, test = out / name, ["--test", out / f"{name}-test.{kind}"]
+    folder = out / (name if attack == "gaussian" else f"{name}-{attack}")
+    test = ["--test", out / f"{name}-test.{kind}"]
     reading = Reading()
     planting, made = ["--count", CANARIES], ["--normalize", "cifar10", "--arch", ARCHES.get(name)]
     if texts:
@@ -110,8 +114,10 @@ def make(name: str, out: Path, seed: int) -> Case:
                     "--sigma", 0.1]  # fmt: skip
         made = ["--start", start, "--max-tokens", LENGTH]
         reading = Reading(max_tokens=LENGTH)  # its weights were new
+    if attack == "backdoor":
+        planting = ["--label", 0, "--budget", 0.05]
     if not (folder / "forget.csv").exists():
-        run("plant", out / f"{name}-train.{kind}", "--attack", "gaussian",
+        run("plant", out / f"{name}-train.{kind}", "--attack", attack,
             "--seed", seed, *planting, *test, "-o", folder)  # fmt: skip
     model = folder / ("model" if texts else "model.safetensors")
     recipe = [f"--recipe={key}={value}" for key, value in RECIPES[name].items()]
@@ -119,11 +125,12 @@ def make(name: str, out: Path, seed: int) -> Case:
         run("train", folder / f"train.{kind}", "-o", model, *made, *test, *recipe, "-q",
             "--seed", seed)  # fmt: skip
     config = read_config(folder / "audit.toml")
-    bases = config.get("evidence.gaussian", "bases")
     sources = Sources(
         model=model, forget=folder / "forget.csv", train=config.get("data", "train"),
         test=config.get("data", "test"), canaries=config.get("evidence.gaussian", "canaries"),
-        bases=bases, reading=reading, normalize=None if texts else "cifar10",
+        bases=config.get("evidence.gaussian", "bases"),
+        trigger=config.get("evidence.backdoor", "trigger"), reading=reading,
+        normalize=None if texts else "cifar10",
         arch=ARCHES.get(name), allow_pickle=False,
     )  # fmt: skip
     trial = load_trial(sources, recipe=make_recipe(config, {}), device="cpu")
@@ -131,19 +138,38 @@ def make(name: str, out: Path, seed: int) -> Case:
     return case
 
 
+def with_rates(case: Case, name: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a method's numbers, with rates in place of multiples of the recipe's."""
+    params = parameters(name) | numbers
+    for number, search in METHODS[name].search.items():
+        if search.scale == "rate" and params[number] is not None:
+            params[number] *= case.recipe.lr
+    return params
+
+
 def scored(cases: Mapping[str, Case], plan: Plan, name: str, numbers: Mapping[str, Any]) -> Any:
     """Return the mean score over the cases, None if there is none, and what each gave."""
     seen: dict[str, Attempt] = {}
     for key, case in cases.items():
-        params = parameters(name) | numbers
-        for number, search in METHODS[name].search.items():
-            if search.scale == "rate" and params[number] is not None:
-                params[number] *= case.recipe.lr
-        seen[key] = attempt(case, Step(name=name, params=params), plan)
+        step = Step(name=name, params=with_rates(case, name, numbers))
+        seen[key] = attempt(case, step, plan)
     scores = [one.score for one in seen.values()]
     told = {k: {"residue": a.residue, "lost": a.lost, "error": a.error} for k, a in seen.items()}
     mean = None if None in scores else sum(s for s in scores if s is not None) / len(scores)
     return mean, told
+
+
+def alive(case: Case, plan: Plan, name: str, numbers: Mapping[str, Any]) -> float:
+    """Return how often a trigger causes its label after a method; 1 if the method failed."""
+    step = Step(name=name, params=with_rates(case, name, numbers))
+    model, _, _ = unlearning.unlearn(case, step, Rng(0).named(name, 0), budget=plan.budget)
+    if model is None:
+        return 1.0
+    seen = PROBES["backdoor"].run(model, case, Rng(0).named("backdoor"), inputs=400, draws=19)
+    if seen.evidence is None:
+        raise SystemExit(f"the trigger was not measured: {seen.missing}")
+    hits: Any = seen.evidence["hits"]
+    return sum(hits) / len(hits)
 
 
 def searched(cases: Mapping[str, Case], plan: Plan, name: str, trials: int) -> list[dict[str, Any]]:
@@ -193,8 +219,11 @@ def winner(name: str, found: list[dict[str, Any]]) -> dict[str, float]:
 
 def table(trials: Mapping[str, list[dict[str, Any]]], confirmed: Mapping[str, Any]) -> str:
     """Return what was found, a row a method."""
-    lines = ["| method | defaults | best trial | its numbers | again: defaults | again: those |"]
-    lines.append("|---" * 6 + "|")
+    lines = [
+        "| method | defaults | best trial | its numbers | again: defaults | those "
+        "| trigger: defaults | those |"
+    ]
+    lines.append("|---" * 8 + "|")
     for name in (name for name in UNLEARNING if name in trials):
         found = trials[name]
         scores = [one["score"] for one in found]
@@ -203,7 +232,10 @@ def table(trials: Mapping[str, list[dict[str, Any]]], confirmed: Mapping[str, An
         told += [again.get("defaults"), again.get("numbers")]
         one, two, three, four = ("" if score is None else f"{score:.2f}" for score in told)
         numbers = ", ".join(f"{key} {value:g}" for key, value in winner(name, found).items())
-        lines.append(f"| {name} | {one} | {two} | {numbers or 'kept'} | {three} | {four} |")
+        rates = " | ".join(f"{rate:.1%}" for rate in again.get("trigger", ())) or " | "
+        lines.append(
+            f"| {name} | {one} | {two} | {numbers or 'kept'} | {three} | {four} | {rates} |"
+        )
     return "\n".join(lines)
 
 
@@ -247,6 +279,12 @@ def main() -> None:
             confirmed[name] = {
                 "defaults": defaults, "numbers": numbers, "models": [first, second],
             }  # fmt: skip
+            if numbers is not None and numbers <= 0.9 * (defaults or math.inf):
+                stamped = [make(key, given.out / "confirmation", 1, "backdoor") for key in ARCHES]
+                confirmed[name]["trigger"] = [
+                    sum(alive(case, plan, name, chosen) for case in stamped) / len(stamped)
+                    for chosen in ({}, winner(name, trials[name]))
+                ]
             (given.out / "confirmed.json").write_text(json.dumps(confirmed, indent=1), "utf-8")
     print(table(trials, confirmed))
 

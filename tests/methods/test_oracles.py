@@ -187,7 +187,7 @@ def test_eu_k_of_all_blocks_is_retraining(name, schedule):
     case = picture_case(net(name), schedule=schedule)
     every = len(case.model.blocks)
     budget = case.recipe.epochs * len(case.retain)
-    part = _run("eu_k", case, budget=budget, k=every, lr=case.recipe.lr)
+    part = _run("eu_k", case, budget=budget, k=every)
     assert part.digest() == _run("retrain", case, budget=None).digest()
 
 
@@ -201,7 +201,7 @@ def test_eu_k_of_all_blocks_also_resets_batchnorm_without_parameters():
     model.module[2].running_mean += 5
     case = picture_case(model.clone())
     budget = case.recipe.epochs * len(case.retain)
-    everything = _run("eu_k", case, budget=budget, k=2, lr=case.recipe.lr)
+    everything = _run("eu_k", case, budget=budget, k=2)
     assert everything.digest() == _run("retrain", case, budget=None).digest()
     head = _run("eu_k", case, budget=budget, k=1).module
     assert torch.equal(head[2].running_mean, model.module[2].running_mean)
