@@ -207,7 +207,7 @@ def test_the_default_noise_is_as_new_to_the_model_as_test_texts(trial):
     sigma = planting.dose(case, SECRET, spread=0.1, unseen_loss=unseen)
     steps = 2 * np.log2(sigma / (0.32**0.5 * 0.1))
     assert steps == pytest.approx(round(steps))
-    assert 0 <= steps <= 6
+    assert 0 <= round(steps) <= 6
     assert steps > 5.9 or np.mean(losses_by_hand(case.model, case.forget, sigma)) >= unseen
     assert steps < 0.1 or np.mean(losses_by_hand(case.model, case.forget, sigma / 2**0.5)) < unseen
 
