@@ -17,6 +17,7 @@ changes nothing.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -30,6 +31,11 @@ from audit.errors import DivergedError
 from audit.models.model import Batch, Model, evaluating
 from audit.seeds import Rng
 from audit.training import Ledger
+
+MOST_SAMPLES, MOST_NUMBERS = 16, 1 << 26
+"""Samples whose gradients are held at once, and numbers in those gradients."""
+_REFUSALS = (RuntimeError, AttributeError, TypeError, ValueError)
+"""What torch.func raises of a network that it cannot follow, and of memory that gave out."""
 
 
 def ssd(
@@ -93,16 +99,14 @@ def fisher_diagonal(model: Model, samples: Samples) -> dict[str, Tensor]:
     sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
     with evaluating(model.module):
         for batch in samples.in_order(together):
-            try:
-                squares = _at_once if together > 1 else _one_by_one
-                found = squares(model, batch)
-            except _REFUSALS:
-                if together == 1:
-                    raise
-                # A network may do what torch.func cannot follow, or memory may not hold several.
-                together, found = 1, _one_by_one(model, batch)
-            for name, total in sums.items():
-                total += found[name]
+            if together > 1:
+                try:
+                    _add_at_once(model, batch, sums)
+                    continue
+                except _REFUSALS:
+                    together = 1
+            # Not in the handler, whose traceback holds what was allocated.
+            _add_one_by_one(model, batch, sums)
     for name, total in sums.items():
         total /= len(samples)
         if not bool(torch.isfinite(total).all()):
@@ -110,25 +114,18 @@ def fisher_diagonal(model: Model, samples: Samples) -> dict[str, Tensor]:
     return sums
 
 
-MOST_SAMPLES, MOST_NUMBERS = 16, 1 << 26
-"""Samples whose gradients are held at once, and numbers in those gradients."""
-_REFUSALS = (RuntimeError, AttributeError, TypeError, ValueError)
-
-
-def _one_by_one(model: Model, batch: Batch) -> dict[str, Tensor]:
-    """Return the sum over a batch of each sample's squared gradient."""
-    named = dict(model.module.named_parameters())
-    sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
+def _add_one_by_one(model: Model, batch: Batch, sums: Mapping[str, Tensor]) -> None:
+    """Add each sample's squared gradient to the sums."""
+    parameters = list(model.module.parameters())
     for place in range(len(batch)):
         loss = model.loss(model.module, batch.part(slice(place, place + 1))).sum()
-        gradients = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
         for total, gradient in zip(sums.values(), gradients, strict=True):
             total.addcmul_(gradient, gradient)
-    return sums
 
 
-def _at_once(model: Model, batch: Batch) -> dict[str, Tensor]:
-    """Return the same by torch.func; pictures only."""
+def _add_at_once(model: Model, batch: Batch, sums: Mapping[str, Tensor]) -> None:
+    """Do the same by torch.func, all of it or nothing; pictures only."""
     named = {name: p.detach() for name, p in model.module.named_parameters()}
 
     def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
@@ -141,7 +138,9 @@ def _at_once(model: Model, batch: Batch) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.func tells which operation it is slow at
         each = vmap(grad(loss), in_dims=(None, 0, 0))(named, batch.x, batch.y)
-    return {name: gradient.square().sum(0) for name, gradient in each.items()}
+    squares = {name: gradient.square().sum(0) for name, gradient in each.items()}
+    for name, total in sums.items():
+        total += squares[name]
 
 
 def _subsample(samples: Samples, n: int, rng: Rng) -> Samples:

@@ -487,6 +487,21 @@ def test_the_fisher_diagonal_is_that_of_one_sample_after_another(name, channels_
         assert bool((expected > 0).any())
 
 
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_several_samples_at_once_are_not_merely_refused(name, channels_last):
+    build = NETS[name]
+    model = image_classifier(
+        build(), build=build, arch=name, classes=3, channels_last=channels_last
+    ).fresh(Rng(7))
+    model = replace(model, module=model.module.double().eval())
+    samples = pictures(5, "x", dtype=torch.float64)
+    found = {name: torch.zeros_like(p) for name, p in model.module.named_parameters()}
+    sys.modules["audit.methods.ssd"]._add_at_once(model, samples.batch(), found)
+    for key, expected in _squared_gradients(model, samples).items():
+        torch.testing.assert_close(found[key] / 5, expected, rtol=1e-9, atol=1e-18)
+
+
 def test_importances_of_several_samples_that_memory_does_not_hold_are_taken_one_by_one(
     monkeypatch,
 ):
@@ -495,7 +510,7 @@ def test_importances_of_several_samples_that_memory_does_not_hold_are_taken_one_
 
     model, samples = net("batchnorm"), pictures(20, "x")
     together = fisher_diagonal(model, samples)
-    monkeypatch.setattr(sys.modules["audit.methods.ssd"], "_at_once", starved)
+    monkeypatch.setattr(sys.modules["audit.methods.ssd"], "_add_at_once", starved)
     for key, expected in fisher_diagonal(model, samples).items():
         torch.testing.assert_close(together[key], expected, rtol=1e-5, atol=1e-9)
 
