@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,8 +118,6 @@ def test_a_pace_counts_what_was_computed_and_not_what_was_taken_over(case, monke
             return counted[0] - self.start
 
     monkeypatch.setattr("audit.forecast.Clock", Count)
-    # Of several samples at once, the loss is called once.
-    monkeypatch.setattr(sys.modules["audit.methods.ssd"], "MOST_SAMPLES", 1)
     case = replace(subject, model=replace(model, loss=counting))
     for name, goes_on in (("gd", True), ("ga", True), ("ssd", False), ("eu_k", False)):
         step = Step(name=name, params=parameters(name))

@@ -16,26 +16,17 @@ changes nothing.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch import Tensor
 
 from audit.case import Case
 from audit.data.samples import Samples
 from audit.errors import DivergedError
-from audit.models.model import Batch, Model, evaluating
+from audit.models.model import Model, evaluating
 from audit.seeds import Rng
 from audit.training import Ledger
-
-MOST_SAMPLES, MOST_NUMBERS = 16, 1 << 26
-"""Samples whose gradients are held at once, and numbers in those gradients."""
-_REFUSALS = (RuntimeError, AttributeError, TypeError, ValueError)
-"""What torch.func raises of a network that it cannot follow, and of memory that gave out."""
 
 
 def ssd(
@@ -83,8 +74,11 @@ def ssd(
 def fisher_diagonal(model: Model, samples: Samples) -> dict[str, Tensor]:
     """Return the mean over samples of the squared gradient of the loss, by parameter name.
 
-    It costs one gradient evaluation a sample. In eval mode; of small networks of pictures several
-    samples at once, of others one by one.
+    It costs one gradient evaluation a sample.
+
+    In eval mode, one sample at a time. torch.func.vmap is twice as fast for a small ResNet on a CPU
+    (tests/benchmarks/loops.py), but holds a gradient of the whole network a sample, and refuses
+    some attention code.
 
     Args:
         model: its weights stay as they are.
@@ -94,53 +88,18 @@ def fisher_diagonal(model: Model, samples: Samples) -> dict[str, Tensor]:
         DivergedError: an importance is not finite.
     """
     named = dict(model.module.named_parameters())
-    together = 1 if model.reader else MOST_NUMBERS // sum(p.numel() for p in named.values())
-    together = max(1, min(together, MOST_SAMPLES))
     sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
-    with evaluating(model.module):
-        for batch in samples.in_order(together):
-            if together > 1:
-                try:
-                    _add_at_once(model, batch, sums)
-                    continue
-                except _REFUSALS:
-                    together = 1
-            # Not in the handler, whose traceback holds what was allocated.
-            _add_one_by_one(model, batch, sums)
+    with evaluating(model.module) as module:
+        for batch in samples.in_order(1):
+            loss = model.loss(module, batch).sum()
+            gradients = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
+            for total, gradient in zip(sums.values(), gradients, strict=True):
+                total.addcmul_(gradient, gradient)
     for name, total in sums.items():
         total /= len(samples)
         if not bool(torch.isfinite(total).all()):
             raise DivergedError(f"the importance of {name} is not finite")
     return sums
-
-
-def _add_one_by_one(model: Model, batch: Batch, sums: Mapping[str, Tensor]) -> None:
-    """Add each sample's squared gradient to the sums."""
-    parameters = list(model.module.parameters())
-    for place in range(len(batch)):
-        loss = model.loss(model.module, batch.part(slice(place, place + 1))).sum()
-        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-        for total, gradient in zip(sums.values(), gradients, strict=True):
-            total.addcmul_(gradient, gradient)
-
-
-def _add_at_once(model: Model, batch: Batch, sums: Mapping[str, Tensor]) -> None:
-    """Do the same by torch.func, all of it or nothing; pictures only."""
-    named = {name: p.detach() for name, p in model.module.named_parameters()}
-
-    def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        def network(*inputs: Tensor) -> Any:
-            return functional_call(model.module, parameters, inputs)
-
-        one = Batch(x=x[None], y=y[None])
-        return model.loss(cast("nn.Module", network), one).sum()
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.func tells which operation it is slow at
-        each = vmap(grad(loss), in_dims=(None, 0, 0))(named, batch.x, batch.y)
-    squares = {name: gradient.square().sum(0) for name, gradient in each.items()}
-    for name, total in sums.items():
-        total += squares[name]
 
 
 def _subsample(samples: Samples, n: int, rng: Rng) -> Samples:

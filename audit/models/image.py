@@ -42,15 +42,13 @@ def image_classifier(
         channels_last: whether to lay pictures out in memory channel by channel within a pixel,
             which convolutions are faster with. A network that calls `view` may refuse it.
     """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     mean, std = (tuple(map(float, values)) for values in normalize)
 
     def logits(module: nn.Module, batch: Batch) -> Tensor:
         shift = batch.x.new_tensor(mean).view(1, -1, 1, 1)
         scale = batch.x.new_tensor(std).view(1, -1, 1, 1)
-        x = (batch.x - shift) / scale
-        if channels_last:  # spelt so that torch.func's transforms can follow
-            x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        out: Tensor = module(x)
+        out: Tensor = module(((batch.x - shift) / scale).contiguous(memory_format=layout))
         return out
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:

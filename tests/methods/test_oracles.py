@@ -1,6 +1,5 @@
 """Every method against a closed form, a table worked by hand, or a loop in NumPy."""
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,24 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import (
-    NETS,
-    PLAIN,
-    case_of,
-    least_squares,
-    net,
-    picture_case,
-    pictures,
-    samples_of,
-    theta_of,
-)
+from tiny import PLAIN, case_of, least_squares, net, picture_case, pictures, samples_of, theta_of
 from torch import nn
+from torch.func import functional_call, grad, vmap
 
 from audit.errors import DivergedError, PlanError
 from audit.methods import METHODS
 from audit.methods.ssd import fisher_diagonal
-from audit.models.image import image_classifier
-from audit.models.model import Model
+from audit.models.model import Batch, Model
 from audit.seeds import Rng
 from audit.training import Ledger
 
@@ -444,75 +433,36 @@ def test_ssd_keeps_to_a_small_budget_where_forget_outnumbers_retain():
     assert ledger.spent == 2
 
 
-def _squared_gradients(model, samples):
-    """Return what `fisher_diagonal` is to be, by backward() of one sample after another."""
-    named = dict(model.module.named_parameters())
-    sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
-    for batch in samples.in_order(1):
-        model.module.zero_grad()
-        model.loss(model.module, batch).sum().backward()
-        for name, parameter in named.items():
-            if parameter.grad is not None:
-                sums[name] += parameter.grad**2 / len(samples)
-    model.module.zero_grad()
-    return sums
+class _Scalar(nn.Module):
+    """The loss of one sample as a module, which is what torch.func can call."""
 
-
-class _Choosing(nn.Module):
-    """What it does depends on values, which torch.func cannot follow."""
-
-    def __init__(self):
+    def __init__(self, model):
         super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(192, 3), nn.Linear(192, 3)])
+        self.module, self._loss = model.module, model.loss
 
-    def forward(self, x):
-        return self.layers[int(x.sum() > 96)](x.flatten(1))
+    def forward(self, x, y):
+        return self._loss(self.module, Batch(x=x[None], y=y[None])).sum()
 
 
-@pytest.mark.parametrize("name", ["batchnorm", "plain", "tied", "choosing"])
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_the_fisher_diagonal_is_that_of_one_sample_after_another(name, channels_last):
-    build = _Choosing if name == "choosing" else NETS[name]
-    model = image_classifier(
-        build(), build=build, arch=name, classes=3, channels_last=channels_last
-    )
-    model, samples = model.fresh(Rng(7)), pictures(37, "x", dtype=torch.float64)
+@pytest.mark.parametrize("name", ["batchnorm", "plain", "tied"])
+def test_the_fisher_diagonal_is_torch_funcs(name):
+    model, samples = net(name), pictures(6, "x", dtype=torch.float64)
     model = replace(model, module=model.module.double())
     model.module.train()
     found = fisher_diagonal(model, samples)
     assert model.module.training
     model.module.eval()
-    for key, expected in _squared_gradients(model, samples).items():
-        torch.testing.assert_close(found[key], expected, rtol=1e-9, atol=1e-18)
-        assert bool((expected > 0).any())
 
-
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_several_samples_at_once_are_not_merely_refused(name, channels_last):
-    build = NETS[name]
-    model = image_classifier(
-        build(), build=build, arch=name, classes=3, channels_last=channels_last
-    ).fresh(Rng(7))
-    model = replace(model, module=model.module.double().eval())
-    samples = pictures(5, "x", dtype=torch.float64)
-    found = {name: torch.zeros_like(p) for name, p in model.module.named_parameters()}
-    sys.modules["audit.methods.ssd"]._add_at_once(model, samples.batch(), found)
-    for key, expected in _squared_gradients(model, samples).items():
-        torch.testing.assert_close(found[key] / 5, expected, rtol=1e-9, atol=1e-18)
-
-
-def test_importances_of_several_samples_that_memory_does_not_hold_are_taken_one_by_one(
-    monkeypatch,
-):
-    def starved(*_):
-        raise torch.OutOfMemoryError
-
-    model, samples = net("batchnorm"), pictures(20, "x")
-    together = fisher_diagonal(model, samples)
-    monkeypatch.setattr(sys.modules["audit.methods.ssd"], "_add_at_once", starved)
-    for key, expected in fisher_diagonal(model, samples).items():
-        torch.testing.assert_close(together[key], expected, rtol=1e-5, atol=1e-9)
+    scalar = _Scalar(model)
+    every = {key: p.detach() for key, p in scalar.named_parameters()}
+    per_sample = vmap(
+        grad(lambda params, x, y: functional_call(scalar, params, (x, y))), in_dims=(None, 0, 0)
+    )(every, samples.x, samples.y)
+    assert {f"module.{key}" for key in found} == set(per_sample)
+    for key, value in found.items():
+        expected = per_sample[f"module.{key}"].square().mean(0)
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-18)
+        assert bool((value > 0).any())
 
 
 def test_importances_that_are_not_finite_are_refused():
