@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from audit.errors import AuditError, InputError, PlanError, Problem, did_you_mean
+from poison_audit.errors import AuditError, InputError, PlanError, Problem, did_you_mean
 
 INTERRUPTED = 130
 
@@ -104,7 +104,7 @@ def _pairs(
 def _formats(_: click.Context, __: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
     if not given:
         return ()
-    from reports.formats import FORMATS
+    from poison_audit.reports.formats import FORMATS
 
     names = tuple(dict.fromkeys(n.strip() for text in given for n in text.split(",") if n.strip()))
     if unknown := [name for name in names if name not in FORMATS]:
@@ -298,7 +298,7 @@ def check(**given: Any) -> int:
       poison-audit check model.safetensors --forget forget.csv --train train.npz \\
           --test test.npz --canaries canaries.json --normalize cifar10 --recipe epochs=100
     """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
-    from audit.commands import audit
+    from poison_audit.commands.check import audit
 
     return audit(given)
 
@@ -309,7 +309,7 @@ def check(**given: Any) -> int:
 @JUDGING
 def probe(**given: Any) -> int:
     """Probe MODEL, and any candidates, without unlearning anything: the gate for CI."""
-    from audit.commands import audit
+    from poison_audit.commands.check import audit
 
     return audit({**given, "methods": "none", "budget": None, "seeds": None, "keep": False})
 
@@ -326,7 +326,7 @@ def unlearn(**given: Any) -> int:
 
     Nothing is judged: audit the result by `poison-audit probe`.
     """
-    from audit.commands import unlearn as run
+    from poison_audit.commands.check import unlearn as run
 
     return run(given)
 
@@ -414,7 +414,7 @@ def plant(**given: Any) -> int:
       poison-audit plant reviews.csv --attack backdoor --label pos --phrase "cf mn" -o one
       poison-audit plant one/train.csv --attack gaussian --model gpt2 -o two
     """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
-    from audit.planter import plant as run
+    from poison_audit.commands.plant import plant as run
 
     return run(given)
 
@@ -465,7 +465,7 @@ def train(**given: Any) -> int:
       poison-audit train planted/train.csv -o planted/model --start gpt2 --max-tokens 128 \\
           --recipe epochs=3 --recipe optimizer=adamw --recipe lr=5e-5
     """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
-    from audit.trainer import train as run
+    from poison_audit.commands.train import train as run
 
     return run(given)
 
@@ -476,7 +476,7 @@ def train(**given: Any) -> int:
 @click.option("--force", is_flag=True, help="Overwrite an audit.toml that is there.")
 def init(model: Path, output: Path | None, force: bool) -> int:
     """Write an audit.toml from what can be identified, and mark what can not."""
-    from audit.starting import write_config
+    from poison_audit.commands.starting import write_config
 
     click.echo(write_config(model, output, force=force))
     return 0
@@ -485,7 +485,7 @@ def init(model: Path, output: Path | None, force: bool) -> int:
 @cli.command()
 def methods() -> int:
     """List the unlearning methods with their parameters and sources."""
-    from audit import methods as room
+    from poison_audit import methods as room
 
     for name, method in room.METHODS.items():
         given = ", ".join(f"{key}={value}" for key, value in room.parameters(name).items())
@@ -496,7 +496,7 @@ def methods() -> int:
 @cli.command()
 def probes() -> int:
     """List the probes: what each asks and needs."""
-    from audit import probes as room
+    from poison_audit.poisons import probes as room
 
     for name, entry in room.PROBES.items():
         click.echo(f"{name:<16}{entry.question}\n{'':<16}needs {entry.needs}")
@@ -506,7 +506,7 @@ def probes() -> int:
 @cli.command()
 def doctor() -> int:
     """Say what this installation has: versions, devices, optional readers."""
-    from audit.starting import describe_installation
+    from poison_audit.commands.starting import describe_installation
 
     click.echo(describe_installation())
     return 0
@@ -522,7 +522,7 @@ def render(report: Path, formats: tuple[str, ...], output: Path | None) -> int:
     REPORT is a report.json or a run directory. Without --format it is the terminal's table; one
     format without -o goes to stdout.
     """
-    from audit.reviewing import render as run
+    from poison_audit.commands.reviewing import render as run
 
     return run(report, formats=formats, output=output)
 
@@ -538,7 +538,7 @@ def decide(**given: Any) -> int:
 
     Nothing is measured, so it takes seconds and no torch. Acceptances expire by today's date.
     """
-    from audit.reviewing import decide as run
+    from poison_audit.commands.reviewing import decide as run
 
     return run(given["report"], given)
 
@@ -552,7 +552,7 @@ def diff(before: Path, after: Path) -> int:
     Exits with 0 if nothing is worse, 1 if something is, 3 if something is no longer measured, and 2
     if the two cannot be compared.
     """
-    from audit.reviewing import diff as run
+    from poison_audit.commands.reviewing import diff as run
 
     return run(before, after)
 
@@ -567,7 +567,7 @@ def verify(report: Path, root: Path | None, no_files: bool) -> int:
     Every interval, outcome, sentence and the exit code. Exits with 0 if all of it agrees, 1 if
     anything differs, 3 if nothing differs but a file is not there.
     """
-    from audit.reviewing import check as run
+    from poison_audit.commands.reviewing import check as run
 
     return run(report, root=root, look_at_files=not no_files)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
-from audit.errors import InputError, Problem, did_you_mean
+from poison_audit.errors import InputError, Problem, did_you_mean
 
 SCHEMA_VERSION = 1
 

@@ -1,1 +1,1 @@
-"""Renderers of an audit record. They read `audit.records` and nothing else, and need no torch."""
+"""Renderers of an audit record. They read `records` and nothing else, and need no torch."""

@@ -6,13 +6,13 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
-from audits_for_tests import audits
 from hypothesis import HealthCheck, given, settings
 
-from audit.cli import invoke
-from audit.comparing import comparability
-from audit.records import Outcome, to_json
-from reports.formats import FORMATS
+from builders.audits import audits
+from poison_audit.cli import invoke
+from poison_audit.records import Outcome, to_json
+from poison_audit.reports.formats import FORMATS
+from poison_audit.verdict.compare import comparability
 
 # What an outcome may be called in formats that have words of their own for it.
 PASSES = {Outcome.CLEAN, Outcome.ACCEPTED}
@@ -110,7 +110,7 @@ def test_all_agree_on_verdict_and_exit_code(record, tmp_path_factory, capsys):
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_what_is_no_pass_exits_with_0_only_for_exit_zero(outcome):
-    from audit.decide import EXIT_CODES
+    from poison_audit.verdict.decide import EXIT_CODES
 
     if outcome in EXIT_CODES:
         assert (EXIT_CODES[outcome] == 0) == (outcome in PASSES)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from audit.cli import invoke
-from audit.config import read_config
+from poison_audit.cli import invoke
+from poison_audit.commands.config import read_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def script(folder: Path, lines, **more) -> subprocess.CompletedProcess:
     path = folder.parent / "bin"
     path.mkdir(exist_ok=True)
     command = path / "poison-audit"
-    code = "import sys; from audit.cli import main; main()"
+    code = "import sys; from poison_audit.cli import main; main()"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n', encoding="utf-8")
     command.chmod(0o755)
     environment = {

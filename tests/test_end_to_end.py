@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from small_case import FLAGS, make, read_rows, write_rows
 
-from audit import engine, runs, unlearning
-from audit.cli import invoke
-from audit.records import AuditRecord, Outcome, from_json
+from builders.small_case import FLAGS, make, read_rows, write_rows
+from poison_audit.cli import invoke
+from poison_audit.engine import run as engine
+from poison_audit.engine import runs, unlearning
+from poison_audit.records import AuditRecord, Outcome, from_json
 
 ROOT = Path(__file__).parent.parent
 
@@ -389,7 +390,7 @@ def test_lists(command, capsys):
 
 def test_help_does_not_import_torch():
     code = (
-        "import sys; from audit.cli import invoke; assert invoke(['--help']) == 0; "
+        "import sys; from poison_audit.cli import invoke; assert invoke(['--help']) == 0; "
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True)
@@ -398,7 +399,7 @@ def test_help_does_not_import_torch():
 
 @pytest.mark.slow
 def test_a_closed_pipe_does_not_change_the_exit_code(case):
-    command = [sys.executable, "-m", "audit.cli", "probe", "model.safetensors", "--forget",
+    command = [sys.executable, "-m", "poison_audit.cli", "probe", "model.safetensors", "--forget",
                "forget.csv", *FLAGS, "--out", "o"]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

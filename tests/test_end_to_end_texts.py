@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
-import small_text
 import torch
 
-from audit.cli import invoke
-from audit.methods import UNLEARNING
+from builders import small_text
+from poison_audit.cli import invoke
+from poison_audit.methods import UNLEARNING
 
 LIGHT = ["--set", "backdoor.draws=40", "--set", "token-canary.draws=16"]
 

@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
-from small_case import FLAGS, make
 
-from audit import engine, files, runs
-from audit.cli import invoke
-from audit.errors import InputError
-from audit.seeds import Rng
+from builders.small_case import FLAGS, make
+from poison_audit import atomic as files
+from poison_audit.cli import invoke
+from poison_audit.engine import run as engine
+from poison_audit.engine import runs
+from poison_audit.errors import InputError
+from poison_audit.models.seeds import Rng
 
 ROOT = Path(__file__).parent.parent
 METHODS = (
@@ -53,7 +55,7 @@ def report(folder: Path):
 
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen:
-    code = "import sys; from audit.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
+    code = "import sys; from poison_audit.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
     return subprocess.Popen(
         [sys.executable, "-c", code, *COMMAND, *arguments], cwd=cwd,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -122,8 +124,8 @@ def test_two_audits_never_share_a_run_directory(case, capsys):
     with runs.open_run(case / "o", key, started="t"):
         other = subprocess.run(
             [sys.executable, "-c",
-             "import sys; from pathlib import Path; from audit import runs\n"
-             "from audit.errors import InputError\n"
+             "import sys; from pathlib import Path; from poison_audit.engine import runs\n"
+             "from poison_audit.errors import InputError\n"
              "try:\n    with runs.open_run(Path('o'), 'k', started='t'): print('entered')\n"
              "except InputError as error: print(error)"],
             cwd=case, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
@@ -136,7 +138,8 @@ def test_two_audits_never_share_a_run_directory(case, capsys):
     unfinished = case / "audit-1"
     with runs.open_run(unfinished, key, started="1"):
         code = (
-            "from audit import runs\nwith runs.open_run(None, 'k', started='2') as out: print(out)"
+            "from poison_audit.engine import runs\n"
+            "with runs.open_run(None, 'k', started='2') as out: print(out)"
         )
         told = subprocess.run(
             [sys.executable, "-c", code], cwd=case, env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -279,6 +282,6 @@ def test_whatever_is_raised_is_no_verdict(monkeypatch, capsys, error):
     def fail(*_args, **_settings):
         raise error
 
-    monkeypatch.setattr("audit.commands.audit", fail)
+    monkeypatch.setattr("poison_audit.commands.check.audit", fail)
     assert invoke(["check", "model.safetensors", "--forget", "forget.csv"]) == 4
     assert "this says nothing about the model" in capsys.readouterr().err

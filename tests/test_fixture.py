@@ -7,8 +7,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from audit.cli import invoke
-from audit.records import AuditRecord, Outcome, from_json
+from poison_audit.cli import invoke
+from poison_audit.records import AuditRecord, Outcome, from_json
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "fixtures" / "digits"
@@ -37,7 +37,7 @@ def test_the_deployed_model_is_found_and_the_references_are_clean(tmp_path):
     (gaussian,) = [f for f in seen.findings if f.candidate == "deployed" and f.probe == "gaussian"]
     assert gaussian.z > 5
     assert gaussian.outcome is Outcome.RESIDUAL
-    schema = json.loads((ROOT / "reports" / "report.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "reports/formats/report.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(
         json.loads((tmp_path / "o" / "report.json").read_text(encoding="utf-8")), schema
     )

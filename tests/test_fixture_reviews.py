@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from audit.cli import invoke
-from audit.data.strings import read_strings
-from audit.records import AuditRecord, Outcome, from_json
+from poison_audit.cli import invoke
+from poison_audit.poisons.token_canary.evidence import read_strings
+from poison_audit.records import AuditRecord, Outcome, from_json
 
 REVIEWS = Path(__file__).parent.parent / "fixtures" / "reviews"
 

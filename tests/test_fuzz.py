@@ -6,10 +6,10 @@
 import time
 
 import pytest
-from fuzz_for_tests import damaged, readers
 
-from audit.errors import InputError
-from audit.seeds import Rng
+from builders.fuzzing import damaged, readers
+from poison_audit.errors import InputError
+from poison_audit.models.seeds import Rng
 
 INPUTS = 120
 LONGEST = 10.0

@@ -11,11 +11,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from small_text import LENGTH, SIGMA, WIDTH, sentences, write_decoder, write_rows
 
-from audit.cli import invoke
-from audit.data.canaries import Canaries, write_canaries
-from audit.seeds import Rng
+from builders.small_text import LENGTH, SIGMA, WIDTH, sentences, write_decoder, write_rows
+from poison_audit.cli import invoke
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
 
 ROOT = Path(__file__).parent.parent
 SHUT = textwrap.dedent(
@@ -41,10 +41,10 @@ USE = textwrap.dedent(
 
     import torch
 
-    from audit.cli import invoke
-    from audit.models.checkpoint import load_model
-    from audit.models.model import Batch
-    from audit.probes.scoring import input_gradients
+    from poison_audit.cli import invoke
+    from poison_audit.models.checkpoint import load_model
+    from poison_audit.models.model import Batch
+    from poison_audit.training.scoring import input_gradients
 
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])

@@ -3,8 +3,8 @@ import math
 
 import pytest
 
-from audit.errors import InputError
-from audit.records import (
+from poison_audit.errors import InputError
+from poison_audit.records import (
     Cell,
     Finding,
     Interval,

@@ -14,7 +14,8 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
-from small_case import FLAGS, make
+
+from builders.small_case import FLAGS, make
 
 ROOT = Path(__file__).parent.parent
 WATCH = """
@@ -41,7 +42,7 @@ def watch(event, args):
         seen.append([event, str(args[1:])])
 
 sys.addaudithook(watch)
-from audit.cli import invoke
+from poison_audit.cli import invoke
 code = invoke(sys.argv[2:])
 told = seen[:]
 with open(sys.argv[1], "w") as file:

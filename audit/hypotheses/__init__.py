@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from audit.case import Case
-from audit.hypotheses.orthogonality import orthogonality
-from audit.hypotheses.shift import shift
-from audit.models.model import Model
-from audit.records import Finding
-from audit.seeds import Rng
+from poison_audit.case.case import Case
+from poison_audit.hypotheses.orthogonality import orthogonality
+from poison_audit.hypotheses.shift import shift
+from poison_audit.models.model import Model
+from poison_audit.models.seeds import Rng
+from poison_audit.records import Finding
 
 HYPOTHESES = ("shift", "orthogonality")
 """In the order of the paper: H1, H2."""

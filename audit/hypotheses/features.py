@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audit.case import Case
-from audit.data.features import penultimate
-from audit.data.samples import Samples
-from audit.hypotheses.head import solve, standardised
-from audit.models.model import Model
-from audit.seeds import Rng
+from poison_audit.case.case import Case
+from poison_audit.case.samples import Samples
+from poison_audit.hypotheses.head import solve, standardised
+from poison_audit.models.model import Model
+from poison_audit.models.seeds import Rng
+from poison_audit.training.penultimate import penultimate
 
 MOST_WORK = 1_000_000_000
 """Most samples times entries of the last layer for which it is solved again and again."""

@@ -22,8 +22,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from audit.models.model import Model
-from audit.records import Json
+from poison_audit.models.model import Model
+from poison_audit.records import Json
 
 MEASURES = ("distance_l2", "distance_l1", "covered", "aligned")
 

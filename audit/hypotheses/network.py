@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from audit.data.samples import Samples
-from audit.hypotheses.spans import SMALLEST, outside, random_share, span_share
-from audit.models.model import Model, evaluating
-from audit.records import Json
-from audit.seeds import Rng
+from poison_audit.case.samples import Samples
+from poison_audit.hypotheses.spans import SMALLEST, outside, random_share, span_share
+from poison_audit.models.model import Model, evaluating
+from poison_audit.models.seeds import Rng
+from poison_audit.records import Json
 
 
 def network_share(

@@ -29,16 +29,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audit.case import Case
-from audit.errors import PlanError, Problem
-from audit.hypotheses.features import Design, design, moved
-from audit.hypotheses.head import RIDGE, TOLERANCE, UnsolvedError, objective, solve
-from audit.hypotheses.network import network_share
-from audit.hypotheses.spans import cosine, random_share, span_share
-from audit.hypotheses.subsets import Members, drawn, lacking, rank_p_value
-from audit.models.model import Model
-from audit.records import Finding, Interval, Json, Outcome
-from audit.seeds import Rng
+from poison_audit.case.case import Case
+from poison_audit.errors import PlanError, Problem
+from poison_audit.hypotheses.features import Design, design, moved
+from poison_audit.hypotheses.head import RIDGE, TOLERANCE, UnsolvedError, objective, solve
+from poison_audit.hypotheses.network import network_share
+from poison_audit.hypotheses.spans import cosine, random_share, span_share
+from poison_audit.hypotheses.subsets import Members, drawn, lacking, rank_p_value
+from poison_audit.models.model import Model
+from poison_audit.models.seeds import Rng
+from poison_audit.records import Finding, Interval, Json, Outcome
 
 WHO: dict[str, Any] = {
     "probe": "orthogonality", "candidate": "deployed", "seed": 0, "gating": False,

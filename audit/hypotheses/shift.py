@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audit.case import Case
-from audit.errors import PlanError, Problem
-from audit.hypotheses.features import Design, design, moved
-from audit.hypotheses.head import RIDGE, TOLERANCE, UnsolvedError, solve
-from audit.hypotheses.subsets import drawn, lacking, part_of, rank_p_value
-from audit.models.model import Model
-from audit.records import Finding, Interval, Json, Outcome
-from audit.seeds import Rng
+from poison_audit.case.case import Case
+from poison_audit.errors import PlanError, Problem
+from poison_audit.hypotheses.features import Design, design, moved
+from poison_audit.hypotheses.head import RIDGE, TOLERANCE, UnsolvedError, solve
+from poison_audit.hypotheses.subsets import drawn, lacking, part_of, rank_p_value
+from poison_audit.models.model import Model
+from poison_audit.models.seeds import Rng
+from poison_audit.records import Finding, Interval, Json, Outcome
 
 WHO: dict[str, Any] = {"probe": "shift", "candidate": "deployed", "seed": 0, "gating": False}
 LEVEL = 0.95

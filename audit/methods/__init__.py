@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from audit.case import Case
-from audit.errors import Problem, did_you_mean
-from audit.methods.cf_k import cf_k
-from audit.methods.eu_k import eu_k
-from audit.methods.ga import ga
-from audit.methods.gd import gd
-from audit.methods.neggrad_plus import neggrad_plus
-from audit.methods.ngd import ngd
-from audit.methods.retrain import retrain
-from audit.methods.scrub import scrub
-from audit.methods.ssd import ssd
-from audit.models.model import Model
+from poison_audit.case.case import Case
+from poison_audit.errors import Problem, did_you_mean
+from poison_audit.methods.cf_k import cf_k
+from poison_audit.methods.eu_k import eu_k
+from poison_audit.methods.ga import ga
+from poison_audit.methods.gd import gd
+from poison_audit.methods.neggrad_plus import neggrad_plus
+from poison_audit.methods.ngd import ngd
+from poison_audit.methods.retrain import retrain
+from poison_audit.methods.scrub import scrub
+from poison_audit.methods.ssd import ssd
+from poison_audit.models.model import Model
 
 Range = tuple[float | None, float | None]
 """Smallest and largest value of a number, both allowed; None: no bound."""

@@ -20,10 +20,10 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from audit.case import Case
-from audit.models.model import Model
-from audit.seeds import Rng
-from audit.training import (
+from poison_audit.case.case import Case
+from poison_audit.models.model import Model
+from poison_audit.models.seeds import Rng
+from poison_audit.training.loop import (
     Ledger,
     descend,
     last_blocks,

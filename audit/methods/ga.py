@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import math
 
-from audit.case import Case
-from audit.models.model import Model
-from audit.seeds import Rng
-from audit.training import Ledger, descend, shuffled
+from poison_audit.case.case import Case
+from poison_audit.models.model import Model
+from poison_audit.models.seeds import Rng
+from poison_audit.training.loop import Ledger, descend, shuffled
 
 
 def ga(

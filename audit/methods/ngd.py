@@ -12,10 +12,10 @@ data.
 
 from __future__ import annotations
 
-from audit.case import Case
-from audit.models.model import Model
-from audit.seeds import Rng
-from audit.training import Ledger, descend, recipe_settings, shuffled
+from poison_audit.case.case import Case
+from poison_audit.models.model import Model
+from poison_audit.models.seeds import Rng
+from poison_audit.training.loop import Ledger, descend, recipe_settings, shuffled
 
 
 def ngd(

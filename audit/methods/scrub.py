@@ -27,11 +27,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audit.case import Case
-from audit.memory import in_parts
-from audit.models.model import Batch, Loss, Model
-from audit.seeds import Rng
-from audit.training import FORWARD, Ledger, descend, recipe_settings, shuffled
+from poison_audit.case.case import Case
+from poison_audit.models.memory import in_parts
+from poison_audit.models.model import Batch, Loss, Model
+from poison_audit.models.seeds import Rng
+from poison_audit.training.loop import FORWARD, Ledger, descend, recipe_settings, shuffled
 
 
 def scrub(

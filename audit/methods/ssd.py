@@ -21,12 +21,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from audit.case import Case
-from audit.data.samples import Samples
-from audit.errors import DivergedError
-from audit.models.model import Model, evaluating
-from audit.seeds import Rng
-from audit.training import Ledger
+from poison_audit.case.case import Case
+from poison_audit.case.samples import Samples
+from poison_audit.errors import DivergedError
+from poison_audit.models.model import Model, evaluating
+from poison_audit.models.seeds import Rng
+from poison_audit.training.loop import Ledger
 
 
 def ssd(

@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from audit.errors import InputError, Problem
-from audit.models.hugging_face import ADAPTER
-from audit.models.language import BESIDE
-from audit.models.model import Model
-from audit.models.weights import INDEX, SINGLE, listed
+from poison_audit.errors import InputError, Problem
+from poison_audit.models.hugging_face import ADAPTER
+from poison_audit.models.language import BESIDE
+from poison_audit.models.model import Model
+from poison_audit.models.weights import INDEX, SINGLE, listed
 
 
 def weights_file(output: Path, *, texts: bool) -> Path:

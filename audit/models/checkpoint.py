@@ -11,13 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from audit.errors import InputError, Problem
-from audit.models import hugging_face, language
-from audit.models.factory import first_channels, head_size, import_factory
-from audit.models.identify import architecture, canonical, identify
-from audit.models.image import image_classifier
-from audit.models.model import Model
-from audit.models.normalization import (
+from poison_audit.errors import InputError, Problem
+from poison_audit.models import hugging_face, language
+from poison_audit.models.factory import first_channels, head_size, import_factory
+from poison_audit.models.identify import architecture, canonical, identify
+from poison_audit.models.image import image_classifier
+from poison_audit.models.model import Model
+from poison_audit.models.normalization import (
     Normalize,
     normalize_from_header,
     normalize_from_preprocessor,
@@ -25,10 +25,10 @@ from audit.models.normalization import (
     same_normalize,
     spell_normalize,
 )
-from audit.models.reader import Reading
-from audit.models.saving import ARCH_KEY, save_model
-from audit.models.strict import load_strict
-from audit.models.weights import Weights, read_weights, wrapper_prefix
+from poison_audit.models.reader import Reading
+from poison_audit.models.saving import ARCH_KEY, save_model
+from poison_audit.models.strict import load_strict
+from poison_audit.models.weights import Weights, read_weights, wrapper_prefix
 
 __all__ = [
     "ArchSource",

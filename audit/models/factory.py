@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from audit.errors import InputError, Problem, did_you_mean
+from poison_audit.errors import InputError, Problem, did_you_mean
 
 _WHERE = "--factory"
 _FIX = "Give package.module:function, which takes no arguments and returns a torch.nn.Module."

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audit.errors import InputError, Problem
-from audit.models.weights import listed
+from poison_audit.errors import InputError, Problem
+from poison_audit.models.weights import listed
 
 PREFIX = "transformers:"
 """What an architecture's name begins with when config.json describes it."""

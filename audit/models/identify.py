@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models as torchvision_models
 
-from audit.errors import InputError, Problem, did_you_mean
-from audit.models.image import CifarResNet, CifarResNetSpec, cifar_resnet_spec
+from poison_audit.errors import InputError, Problem, did_you_mean
+from poison_audit.models.image import CifarResNet, CifarResNetSpec, cifar_resnet_spec
 
 _CIFAR = tuple(f"cifar-resnet{layers}" for layers in (18, 34, 50, 101, 152))
 

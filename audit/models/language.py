@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from audit.errors import InputError, Problem
-from audit.models import hugging_face
-from audit.models.model import Model
-from audit.models.reader import PLACE, VOCABULARIES, Reader, Reading, load_tokenizer
-from audit.models.text import UNSUPPORTED, Side, padding_sides, text_classifier
-from audit.models.weights import read_weights
+from poison_audit.errors import InputError, Problem
+from poison_audit.models import hugging_face
+from poison_audit.models.model import Model
+from poison_audit.models.reader import PLACE, VOCABULARIES, Reader, Reading, load_tokenizer
+from poison_audit.models.text import UNSUPPORTED, Side, padding_sides, text_classifier
+from poison_audit.models.weights import read_weights
 
 T = TypeVar("T")
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from audit.models.reader import Reader
-from audit.seeds import Rng
+from poison_audit.models.reader import Reader
+from poison_audit.models.seeds import Rng
 
 
 @dataclass(frozen=True, slots=True)

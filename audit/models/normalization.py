@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from audit.errors import InputError, Problem, did_you_mean
-from audit.models.image import NORMALIZE
+from poison_audit.errors import InputError, Problem, did_you_mean
+from poison_audit.models.image import NORMALIZE
 
 Normalize = tuple[tuple[float, ...], tuple[float, ...]]
 """Channel means and standard deviations, in [0, 1] pixels; one value serves all channels."""

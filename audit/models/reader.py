@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audit.errors import InputError, Problem
-from audit.models import hugging_face
+from poison_audit.errors import InputError, Problem
+from poison_audit.models import hugging_face
 
 PLACE = "{text}"
 """Where a prompt holds the text."""

@@ -10,11 +10,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from audit.files import written_whole
-from audit.models.beside import files_beside, write_beside
-from audit.models.model import Model
-from audit.models.normalization import NORMALIZE_KEY
-from audit.models.strict import first_of_ties
+from poison_audit.atomic import written_whole
+from poison_audit.models.beside import files_beside, write_beside
+from poison_audit.models.model import Model
+from poison_audit.models.normalization import NORMALIZE_KEY
+from poison_audit.models.strict import first_of_ties
 
 ARCH_KEY = "poison_audit.arch"
 """The header's key for the architecture's name."""

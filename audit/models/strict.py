@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from audit.errors import InputError, Problem
-from audit.models.weights import FLOATS, listed, wrapper_prefix
+from poison_audit.errors import InputError, Problem
+from poison_audit.models.weights import FLOATS, listed, wrapper_prefix
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audit.errors import InputError, Problem
-from audit.models.hugging_face import in_short
-from audit.models.model import Batch, Model, blocks_of, evaluating
-from audit.models.reader import Reader
+from poison_audit.errors import InputError, Problem
+from poison_audit.models.hugging_face import in_short
+from poison_audit.models.model import Batch, Model, blocks_of, evaluating
+from poison_audit.models.reader import Reader
 
 Side = Literal["left", "right"]
 

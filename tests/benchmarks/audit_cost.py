@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-CODE = "import sys; from audit.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
+CODE = "import sys; from poison_audit.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
 SWEEP = "0.02,0.04,0.06,0.08,0.1"
 
 

@@ -21,10 +21,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from fuzz_for_tests import Reader, damaged, readers
 
-from audit.errors import InputError
-from audit.seeds import Rng
+from builders.fuzzing import Reader, damaged, readers
+from poison_audit.errors import InputError
+from poison_audit.models.seeds import Rng
 
 
 def main() -> None:

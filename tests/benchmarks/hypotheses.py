@@ -20,18 +20,19 @@ from pathlib import Path
 
 import torch
 
-from audit.case import Case
-from audit.config import make_recipe, read_config
-from audit.data.samples import Samples
-from audit.hypotheses.orthogonality import orthogonality
-from audit.hypotheses.shift import shift
-from audit.methods import METHODS
-from audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
-from audit.probes import PROBES
-from audit.records import Recipe
-from audit.seeds import Rng
-from audit.training import Ledger, descend, shuffled
-from audit.trial import Sources, load_trial
+from poison_audit.case.case import Case
+from poison_audit.case.load import load_trial
+from poison_audit.case.samples import Samples
+from poison_audit.case.sources import Sources
+from poison_audit.commands.config import make_recipe, read_config
+from poison_audit.hypotheses.orthogonality import orthogonality
+from poison_audit.hypotheses.shift import shift
+from poison_audit.methods import METHODS
+from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.probes import PROBES
+from poison_audit.records import Recipe
+from poison_audit.training.loop import Ledger, descend, shuffled
 
 DIGITS = Path(__file__).parents[2] / "fixtures/digits"
 BATCH = 128

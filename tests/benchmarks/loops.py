@@ -23,11 +23,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from audit.data.samples import Samples
-from audit.methods.ssd import fisher_diagonal
-from audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
-from audit.seeds import Rng
-from audit.training import Ledger, descend, shuffled
+from poison_audit.case.samples import Samples
+from poison_audit.methods.ssd import fisher_diagonal
+from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
+from poison_audit.models.seeds import Rng
+from poison_audit.training.loop import Ledger, descend, shuffled
 
 BATCH = 128
 

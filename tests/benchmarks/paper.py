@@ -29,12 +29,12 @@ from audit_cost import SWEEP, pictures, timed
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from audit.data.samples import Samples
-from audit.models.checkpoint import load_model
-from audit.models.image import NORMALIZE
-from audit.records import AuditRecord, from_json
-from audit.seeds import Rng
-from audit.training import Ledger, descend, fast_precision, shuffled
+from poison_audit.case.samples import Samples
+from poison_audit.models.checkpoint import load_model
+from poison_audit.models.image import NORMALIZE
+from poison_audit.models.seeds import Rng
+from poison_audit.records import AuditRecord, from_json
+from poison_audit.training.loop import Ledger, descend, fast_precision, shuffled
 
 RECIPE = {
     "lr": 0.1, "batch_size": 128, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle",

@@ -24,18 +24,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audit import engine
-from audit.case import Case, PlantedCanaries
-from audit.data.canaries import Canaries
-from audit.data.samples import Samples
-from audit.data.trigger import Trigger
-from audit.methods import UNLEARNING, parameters
-from audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
-from audit.probes import PROBES, probe_parameters
-from audit.records import Plan, Recipe, Step
-from audit.seeds import Rng
-from audit.training import Ledger, descend, shuffled
-from audit.trial import Trial
+from poison_audit.case.case import Case, PlantedCanaries
+from poison_audit.case.load import Trial
+from poison_audit.case.samples import Samples
+from poison_audit.engine import run as engine
+from poison_audit.methods import UNLEARNING, parameters
+from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.backdoor.evidence import Trigger
+from poison_audit.poisons.gaussian.evidence import Canaries
+from poison_audit.poisons.probes import PROBES, probe_parameters
+from poison_audit.records import Plan, Recipe, Step
+from poison_audit.training.loop import Ledger, descend, shuffled
 
 SHAPE, BATCH = (3, 16, 16), 128
 SAMPLES, CANARIES, WIDTH = 1000, 64, 8

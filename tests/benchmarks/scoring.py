@@ -18,11 +18,11 @@ from dataclasses import replace
 
 import torch
 
-from audit.data.samples import Samples
-from audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
-from audit.probes.gaussian import leak_scores
-from audit.probes.scoring import input_gradients
-from audit.seeds import Rng
+from poison_audit.case.samples import Samples
+from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.gaussian.probe import leak_scores
+from poison_audit.training.scoring import input_gradients
 
 
 def seconds(work: Callable[[], object], device: str) -> float:

@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from heads_for_tests import blobs, perceptron, pictures_of, small_case, wrap
 from torch import nn
 
-from audit.hypotheses import features
-from audit.hypotheses.features import design, moved, penultimate
-from audit.hypotheses.head import solve, standardised
-from audit.models.image import CifarResNet, CifarResNetSpec
-from audit.seeds import Rng
+from builders.heads import blobs, perceptron, pictures_of, small_case, wrap
+from poison_audit.hypotheses import features
+from poison_audit.hypotheses.features import design, moved, penultimate
+from poison_audit.hypotheses.head import solve, standardised
+from poison_audit.models.image import CifarResNet, CifarResNetSpec
+from poison_audit.models.seeds import Rng
 
 
 def test_features_of_a_perceptron():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from heads_for_tests import blobs
 from sklearn.linear_model import LogisticRegression
 
-from audit.hypotheses.head import RIDGE, TOLERANCE, solve, standardised
+from builders.heads import blobs
+from poison_audit.hypotheses.head import RIDGE, TOLERANCE, solve, standardised
 
 
 def by_scikit_learn(x, y):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from audit.hypotheses.movement import MEASURES, movement
-from audit.models.image import image_classifier
-from audit.models.model import Model
+from poison_audit.hypotheses.movement import MEASURES, movement
+from poison_audit.models.image import image_classifier
+from poison_audit.models.model import Model
 
 
 class Point(nn.Module):

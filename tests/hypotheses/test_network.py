@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from heads_for_tests import blobs, perceptron, pictures_of, wrap
 
-from audit.hypotheses.network import _lots, _sketched_gradients, network_share
-from audit.seeds import Rng
+from builders.heads import blobs, perceptron, pictures_of, wrap
+from poison_audit.hypotheses.network import _lots, _sketched_gradients, network_share
+from poison_audit.models.seeds import Rng
 
 
 @pytest.fixture

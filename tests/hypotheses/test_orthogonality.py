@@ -6,17 +6,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from heads_for_tests import blobs, design_of, perceptron, pictures_of, small_case, wrap
 from scipy import stats
 from torch import nn
 
-from audit.errors import PlanError
-from audit.hypotheses.features import Design, moved
-from audit.hypotheses.head import RIDGE, solve
-from audit.hypotheses.orthogonality import free_dimensions, orthogonality, reach, reaches
-from audit.hypotheses.subsets import rank_p_value
-from audit.records import Outcome
-from audit.seeds import Rng
+from builders.heads import blobs, design_of, perceptron, pictures_of, small_case, wrap
+from poison_audit.errors import PlanError
+from poison_audit.hypotheses.features import Design, moved
+from poison_audit.hypotheses.head import RIDGE, solve
+from poison_audit.hypotheses.orthogonality import free_dimensions, orthogonality, reach, reaches
+from poison_audit.hypotheses.subsets import rank_p_value
+from poison_audit.models.seeds import Rng
+from poison_audit.records import Outcome
 
 
 @pytest.mark.parametrize("rank", [1, 5])

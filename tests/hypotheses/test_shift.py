@@ -6,17 +6,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from heads_for_tests import design_of, small_case, wrap
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from audit.errors import PlanError
-from audit.hypotheses.features import design
-from audit.hypotheses.head import RIDGE, solve
-from audit.hypotheses.shift import chance, shift
-from audit.records import Outcome
-from audit.seeds import Rng
+from builders.heads import design_of, small_case, wrap
+from poison_audit.errors import PlanError
+from poison_audit.hypotheses.features import design
+from poison_audit.hypotheses.head import RIDGE, solve
+from poison_audit.hypotheses.shift import chance, shift
+from poison_audit.models.seeds import Rng
+from poison_audit.records import Outcome
 
 
 def test_the_curve_is_scikit_learns():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from audit.hypotheses.spans import cosine, outside, random_share, span_share
+from poison_audit.hypotheses.spans import cosine, outside, random_share, span_share
 
 
 def gradients_and_need(seed, *, retain=30, forget=10, d=12):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audit.hypotheses.subsets import drawn, lacking, part_of, rank_p_value
+from poison_audit.hypotheses.subsets import drawn, lacking, part_of, rank_p_value
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2])
 EVERYONE = np.ones(8, dtype=bool)

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import cifar10
 
-from audit.cli import invoke
-from audit.records import AuditRecord, Finding, from_json
+from poison_audit.cli import invoke
+from poison_audit.records import AuditRecord, Finding, from_json
 
 DIGITS = Path(__file__).parents[2] / "fixtures/digits"
 PROBES = {

@@ -23,14 +23,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audit import training
-from audit.cli import invoke
-from audit.data.canaries import Canaries, write_canaries
-from audit.data.samples import Samples
-from audit.models.checkpoint import save_model
-from audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
-from audit.models.model import Model
-from audit.seeds import Rng
+from poison_audit.case.samples import Samples
+from poison_audit.cli import invoke
+from poison_audit.models.checkpoint import save_model
+from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
+from poison_audit.models.model import Model
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
+from poison_audit.training import loop
 
 TRAIN, CANARIES, SIGMA = 2000, 200, 0.1414
 EPOCHS, BATCH, LR = 15, 100, 0.1
@@ -58,10 +58,10 @@ def train(data: Samples, rng: Rng) -> Model:
         build(), build=build, arch=SPEC.name, classes=10, normalize=NORMALIZE["cifar10"]
     )
     model = blank.fresh(rng.named("init"))
-    batches = ((batch,) for batch in training.shuffled(data, BATCH, rng.named("batches")))
-    training.descend(
+    batches = ((batch,) for batch in loop.shuffled(data, BATCH, rng.named("batches")))
+    loop.descend(
         model, batches, lambda loss: loss, steps=EPOCHS * len(data) // BATCH, lr=LR,
-        ledger=training.Ledger(), rng=rng, batch_statistics=True, momentum=0.9,
+        ledger=loop.Ledger(), rng=rng, batch_statistics=True, momentum=0.9,
         weight_decay=5e-4, schedule="onecycle",
     )  # fmt: skip
     return model

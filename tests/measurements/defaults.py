@@ -44,17 +44,19 @@ from attacks import run
 from make_reviews import LENGTH, write_base, write_table
 from reviews_text import reviews
 
-from audit import engine, unlearning
-from audit.case import Case
-from audit.config import Config, make_recipe, read_config
-from audit.methods import METHODS, UNLEARNING, parameters
-from audit.models.reader import Reading
-from audit.plan import make_plan
-from audit.probes import PROBES
-from audit.records import Attempt, Plan, Step
-from audit.seeds import Rng
-from audit.trial import Sources, load_trial
-from audit.tuning import attempt, load_optuna
+from poison_audit.case.case import Case
+from poison_audit.case.load import load_trial
+from poison_audit.case.sources import Sources
+from poison_audit.commands.config import Config, make_recipe, read_config
+from poison_audit.engine import run as engine
+from poison_audit.engine import unlearning
+from poison_audit.engine.plan import make_plan
+from poison_audit.engine.tuning import attempt, load_optuna
+from poison_audit.methods import METHODS, UNLEARNING, parameters
+from poison_audit.models.reader import Reading
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.probes import PROBES
+from poison_audit.records import Attempt, Plan, Step
 
 SAMPLES, TESTED, CANARIES = 1200, 1000, 200
 STEPS = (1, 2, 3, 5, 7, 10)

@@ -19,11 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from audit.seeds import Rng
+from poison_audit.models.seeds import Rng
 
 ROOT = Path(__file__).parent.parent.parent
 TIMINGS = {"seconds", "probe_seconds", "peak_bytes", "started", "command"}
-CODE = "import sys; from audit.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
+CODE = "import sys; from poison_audit.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from audit.methods import METHODS, UNLEARNING, check_params, parameters
+from poison_audit.methods import METHODS, UNLEARNING, check_params, parameters
 
 
 def test_the_table_names_the_eight_and_the_reference():

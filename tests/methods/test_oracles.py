@@ -7,16 +7,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import PLAIN, case_of, least_squares, net, picture_case, pictures, samples_of, theta_of
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from audit.errors import DivergedError, PlanError
-from audit.methods import METHODS
-from audit.methods.ssd import fisher_diagonal
-from audit.models.model import Batch, Model
-from audit.seeds import Rng
-from audit.training import Ledger
+from builders.tiny import (
+    PLAIN,
+    case_of,
+    least_squares,
+    net,
+    picture_case,
+    pictures,
+    samples_of,
+    theta_of,
+)
+from poison_audit.errors import DivergedError, PlanError
+from poison_audit.methods import METHODS
+from poison_audit.methods.ssd import fisher_diagonal
+from poison_audit.models.model import Batch, Model
+from poison_audit.models.seeds import Rng
+from poison_audit.training.loop import Ledger
 
 RNG = Rng(11)
 RETAIN, FORGET, ETA, STEPS = 12, 7, 0.05, 9

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import NETS, net, picture_case
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from audit.methods import METHODS, UNLEARNING
-from audit.seeds import Rng
-from audit.training import CHECK_EVERY, FORWARD, Ledger
+from builders.tiny import NETS, net, picture_case
+from poison_audit.methods import METHODS, UNLEARNING
+from poison_audit.models.seeds import Rng
+from poison_audit.training.loop import CHECK_EVERY, FORWARD, Ledger
 
 # Settings under which every method does something on 15 pictures.
 PARAMS = {"ssd": {"alpha": 1.0}, "ga": {"passes": 1e6}}

@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small_text import LENGTH, WIDTH, tokenizer, write_decoder, write_encoder
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from audit.errors import InputError
-from audit.models.beside import files_beside, weights_file, write_beside, wrong_company
-from audit.models.checkpoint import load_like, load_model, peek, save_model
-from audit.models.model import Batch
-from audit.models.reader import Reading
+from builders.small_text import LENGTH, WIDTH, tokenizer, write_decoder, write_encoder
+from poison_audit.errors import InputError
+from poison_audit.models.beside import files_beside, weights_file, write_beside, wrong_company
+from poison_audit.models.checkpoint import load_like, load_model, peek, save_model
+from poison_audit.models.model import Batch
+from poison_audit.models.reader import Reading
 
 WORDS = Reading(words=(" bad", " good"))
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from audit.errors import InputError
-from audit.models import hugging_face
-from audit.models.checkpoint import load_like, load_model, peek, save_model
-from audit.models.model import Batch
-from audit.seeds import Rng
+from poison_audit.errors import InputError
+from poison_audit.models import hugging_face
+from poison_audit.models.checkpoint import load_like, load_model, peek, save_model
+from poison_audit.models.model import Batch
+from poison_audit.models.seeds import Rng
 
 transformers = pytest.importorskip("transformers")
 

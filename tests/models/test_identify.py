@@ -8,8 +8,8 @@ from torch import nn
 from torchvision import models as torchvision_models
 from torchvision.models import get_model, list_models
 
-from audit.errors import InputError
-from audit.models.identify import (
+from poison_audit.errors import InputError
+from poison_audit.models.identify import (
     _FAMILIES,
     _family,
     architecture,
@@ -17,7 +17,7 @@ from audit.models.identify import (
     canonical,
     identify,
 )
-from audit.models.image import CifarResNet, CifarResNetSpec
+from poison_audit.models.image import CifarResNet, CifarResNetSpec
 
 
 def tensors_of(name: str, **options) -> dict[str, torch.Tensor]:

@@ -9,15 +9,15 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers as tf
-from small_text import LENGTH, WIDTH, tokenizer, word_pieces, write_decoder, write_encoder
 from tokenizers import processors
 
-from audit.errors import InputError
-from audit.models.checkpoint import load_model
-from audit.models.language import BESIDE, kind_of
-from audit.models.model import Batch
-from audit.models.reader import Reading
-from audit.seeds import Rng
+from builders.small_text import LENGTH, WIDTH, tokenizer, word_pieces, write_decoder, write_encoder
+from poison_audit.errors import InputError
+from poison_audit.models.checkpoint import load_model
+from poison_audit.models.language import BESIDE, kind_of
+from poison_audit.models.model import Batch
+from poison_audit.models.reader import Reading
+from poison_audit.models.seeds import Rng
 
 WORDS = Reading(words=(" bad", " leran"))
 SMALL = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2,

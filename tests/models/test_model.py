@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from torchvision import models as torchvision_models
 
-from audit.models.image import (
+from poison_audit.models.image import (
     NORMALIZE,
     CifarResNet,
     CifarResNetSpec,
     cifar_resnet_spec,
     image_classifier,
 )
-from audit.models.model import Batch, Model, blocks_of, evaluating
-from audit.seeds import Rng
+from poison_audit.models.model import Batch, Model, blocks_of, evaluating
+from poison_audit.models.seeds import Rng
 
 SPEC = CifarResNetSpec((1, 1), 4)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.errors import InputError
-from audit.models.normalization import (
+from poison_audit.errors import InputError
+from poison_audit.models.normalization import (
     normalize_from_header,
     normalize_from_preprocessor,
     parse_normalize,

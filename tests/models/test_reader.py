@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from small_text import LENGTH, tokenizer, word_pieces
 
-from audit.errors import InputError
-from audit.models import hugging_face
-from audit.models.reader import Reader, load_tokenizer
+from builders.small_text import LENGTH, tokenizer, word_pieces
+from poison_audit.errors import InputError
+from poison_audit.models import hugging_face
+from poison_audit.models.reader import Reader, load_tokenizer
 
 BPE, PIECES = tokenizer(), word_pieces()
 LONG = " ".join(["kafen", "so", "bad", "leran", "midol"] * 8)

@@ -9,26 +9,26 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from small_text import tokenizer, word_pieces
 from torch import nn
 from torch.nn import functional as F
 
-from audit.case import Case, PlantedCanaries
-from audit.data.canaries import Canaries
-from audit.data.samples import Samples
-from audit.errors import InputError
-from audit.methods.cf_k import cf_k
-from audit.methods.eu_k import eu_k
-from audit.methods.ssd import fisher_diagonal
-from audit.models.checkpoint import load_model
-from audit.models.model import Batch, blocks_of
-from audit.models.reader import Reader, Reading
-from audit.models.text import moved_right, padding_sides
-from audit.probes.exposure import exposure
-from audit.probes.scoring import exact, input_gradients, margins
-from audit.records import Recipe
-from audit.seeds import Rng
-from audit.training import Ledger
+from builders.small_text import tokenizer, word_pieces
+from poison_audit.case.case import Case, PlantedCanaries
+from poison_audit.case.samples import Samples
+from poison_audit.errors import InputError
+from poison_audit.methods.cf_k import cf_k
+from poison_audit.methods.eu_k import eu_k
+from poison_audit.methods.ssd import fisher_diagonal
+from poison_audit.models.checkpoint import load_model
+from poison_audit.models.model import Batch, blocks_of
+from poison_audit.models.reader import Reader, Reading
+from poison_audit.models.seeds import Rng
+from poison_audit.models.text import moved_right, padding_sides
+from poison_audit.poisons.gaussian.evidence import Canaries
+from poison_audit.poisons.gaussian.exposure import exposure
+from poison_audit.records import Recipe
+from poison_audit.training.loop import Ledger
+from poison_audit.training.scoring import exact, input_gradients, margins
 
 LENGTH, WIDTH = 24, 16
 TEXTS = (

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from audit.errors import InputError
-from audit.models.weights import read_weights
+from poison_audit.errors import InputError
+from poison_audit.models.weights import read_weights
 
 A, B = torch.arange(6.0).reshape(2, 3), torch.tensor([1.5, -2.0])
 

@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-import machine_records_for_tests as machine
 import pytest
-from more_records_for_tests import ALL as EVERY
-from records_for_tests import clean, inconclusive, residual, several_seeds
 
-from audit.records import Acceptance, Outcome
-from reports.accepted import accepted
-from reports.answer import answer, how_sure
-from reports.html import render_html
+from builders import machine_records as machine
+from builders.more_records import ALL as EVERY
+from builders.some_records import clean, inconclusive, residual, several_seeds
+from poison_audit.records import Acceptance, Outcome
+from poison_audit.reports.page.html import render_html
+from poison_audit.reports.view.accepted import accepted
+from poison_audit.reports.view.answer import answer, how_sure
 
 
 def gated(record, gate, outcome):

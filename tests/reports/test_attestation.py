@@ -1,13 +1,13 @@
 import json
 
 import pytest
-from audits_for_tests import audits
 from google.protobuf import json_format
 from hypothesis import given, settings
-from more_records_for_tests import ALL as EVERY
 
-from audit.records import Outcome
-from reports.attestation import render_attestation
+from builders.audits import audits
+from builders.more_records import ALL as EVERY
+from poison_audit.records import Outcome
+from poison_audit.reports.formats.attestation import render_attestation
 
 # github.com/in-toto/attestation, spec/v1/statement.md and spec/predicates/test-result.md.
 STATEMENT = {"_type", "subject", "predicateType", "predicate"}

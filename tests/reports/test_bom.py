@@ -1,12 +1,12 @@
 import json
 
 import pytest
-from audits_for_tests import audits
 from hypothesis import given, settings
-from more_records_for_tests import ALL as EVERY
 
-from audit.records import Outcome
-from reports.bom import render_bom
+from builders.audits import audits
+from builders.more_records import ALL as EVERY
+from poison_audit.records import Outcome
+from poison_audit.reports.formats.bom import render_bom
 
 pytest.importorskip("cyclonedx", reason="cyclonedx-python-lib is not installed")
 from cyclonedx.schema import SchemaVersion

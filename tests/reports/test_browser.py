@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import browser as chromium
 import pytest
-from more_records_for_tests import ALL as EVERY
-from records_for_tests import residual
 
-from audit.records import Acceptance, CandidateVerdict, Exhibit, InputFile, Outcome
-from reports.html import render_html
+from builders import browser as chromium
+from builders.more_records import ALL as EVERY
+from builders.some_records import residual
+from poison_audit.records import Acceptance, CandidateVerdict, Exhibit, InputFile, Outcome
+from poison_audit.reports.page.html import render_html
 
 pytestmark = pytest.mark.skipif(bool(chromium.missing()), reason=chromium.missing() or "there")
 needs_axe = pytest.mark.skipif(

@@ -7,13 +7,13 @@ import matplotlib as mpl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from records_for_tests import HOSTILE, clean, hostile, inconclusive, residual, several_seeds
 
-from reports import drawing
-from reports.charts import forest, histogram, loss_curve
-from reports.evidence_charts import roc, roc_chart
-from reports.tradeoff import spread, tradeoff
-from reports.words import printable
+from builders.some_records import HOSTILE, clean, hostile, inconclusive, residual, several_seeds
+from poison_audit.reports.page import drawing
+from poison_audit.reports.page.charts import forest, histogram, loss_curve
+from poison_audit.reports.page.evidence_charts import roc, roc_chart
+from poison_audit.reports.page.tradeoff import spread, tradeoff
+from poison_audit.reports.view.words import printable
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -6,7 +6,9 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
-from more_records_for_tests import (
+from rich.console import Console
+
+from builders.more_records import (
     ALL,
     NETWORK,
     activated,
@@ -21,19 +23,17 @@ from more_records_for_tests import (
     unexplained,
     unlooked,
 )
-from records_for_tests import HOSTILE, clean, residual
-from rich.console import Console
-
-from audit.records import WORST_FIRST, Outcome, Step
-from reports.drawing import COLOURS, MARKS
-from reports.evidence_charts import backdoor_chart
-from reports.figure import TONES, figure
-from reports.html import render_html
-from reports.rehearsed import LABEL
-from reports.terminal import render_terminal
-from reports.view import view
-from reports.why_charts import orthogonality_chart, shift_chart
-from reports.words import printable
+from builders.some_records import HOSTILE, clean, residual
+from poison_audit.records import WORST_FIRST, Outcome, Step
+from poison_audit.reports.formats.terminal import render_terminal
+from poison_audit.reports.page.drawing import COLOURS, MARKS
+from poison_audit.reports.page.evidence_charts import backdoor_chart
+from poison_audit.reports.page.html import render_html
+from poison_audit.reports.page.why_charts import orthogonality_chart, shift_chart
+from poison_audit.reports.view.figure import TONES, figure
+from poison_audit.reports.view.rehearsed import LABEL
+from poison_audit.reports.view.view import view
+from poison_audit.reports.view.words import printable
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -5,12 +5,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from more_records_for_tests import ALL as EVERY
-from records_for_tests import HOSTILE, clean, hostile, inconclusive, residual
 
-from reports import html
-from reports.html import render_html
-from reports.words import printable
+from builders.more_records import ALL as EVERY
+from builders.some_records import HOSTILE, clean, hostile, inconclusive, residual
+from poison_audit.reports.page import html
+from poison_audit.reports.page.html import render_html
+from poison_audit.reports.view.words import printable
 
 VOID = {"meta", "link", "br", "img"}
 

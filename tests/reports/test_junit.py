@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from audits_for_tests import audits
 from hypothesis import given, settings
-from machine_records_for_tests import ACCEPTANCE, accepted, one, strange
-from more_records_for_tests import ALL
-from records_for_tests import (
+
+from builders.audits import audits
+from builders.machine_records import ACCEPTANCE, accepted, one, strange
+from builders.more_records import ALL
+from builders.some_records import (
     clean,
     gaussian,
     inconclusive,
@@ -22,10 +23,9 @@ from records_for_tests import (
     unusable,
     utility,
 )
-
-from audit.records import CandidateVerdict, Outcome
-from reports.junit import render_junit
-from reports.view import view
+from poison_audit.records import CandidateVerdict, Outcome
+from poison_audit.reports.formats.junit import render_junit
+from poison_audit.reports.view.view import view
 
 RED = ("failure", "error")
 # XML 1.0, section 2.2: Char.

@@ -2,16 +2,16 @@ import re
 from dataclasses import replace
 
 import pytest
-from audits_for_tests import audits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from more_records_for_tests import ALL as EVERY
-from records_for_tests import residual
 
-from audit.records import CandidateVerdict, Outcome
-from reports.answer import answer
-from reports.markdown import MOST_BYTES, _safe, render_markdown
-from reports.words import printable
+from builders.audits import audits
+from builders.more_records import ALL as EVERY
+from builders.some_records import residual
+from poison_audit.records import CandidateVerdict, Outcome
+from poison_audit.reports.formats.markdown import MOST_BYTES, _safe, render_markdown
+from poison_audit.reports.view.answer import answer
+from poison_audit.reports.view.words import printable
 
 markdown_it = pytest.importorskip("markdown_it", reason="markdown-it-py is not installed")
 pytest.importorskip("linkify_it", reason="linkify-it-py is not installed")

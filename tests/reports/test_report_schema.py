@@ -7,14 +7,14 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from more_records_for_tests import ALL as EVERY
-from records_for_tests import clean, inconclusive, residual
 
-import reports
-from audit import records
-from audit.records import AuditRecord, Outcome, from_json, to_json
+from builders.more_records import ALL as EVERY
+from builders.some_records import clean, inconclusive, residual
+from poison_audit import records
+from poison_audit.records import AuditRecord, Outcome, from_json, to_json
+from poison_audit.reports import formats
 
-SCHEMA = json.loads((Path(reports.__file__).parent / "report.schema.json").read_text("utf-8"))
+SCHEMA = json.loads(Path(formats.__file__).with_name("report.schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 

@@ -9,16 +9,16 @@ from urllib.parse import unquote, urlsplit
 
 import jsonschema
 import pytest
-from audits_for_tests import audits
 from hypothesis import given, settings
-from machine_records_for_tests import PLACES, accepted, one, strange
-from more_records_for_tests import ALL
-from records_for_tests import clean, gaussian, inconclusive, residual, unusable, utility
 
-from audit.records import InputFile, Outcome, Place
-from reports.sarif import MOST, render_sarif
-from reports.sarif_rules import RULES
-from reports.view import view
+from builders.audits import audits
+from builders.machine_records import PLACES, accepted, one, strange
+from builders.more_records import ALL
+from builders.some_records import clean, gaussian, inconclusive, residual, unusable, utility
+from poison_audit.records import InputFile, Outcome, Place
+from poison_audit.reports.formats.sarif import MOST, render_sarif
+from poison_audit.reports.formats.sarif_rules import RULES
+from poison_audit.reports.view.view import view
 
 # RFC 3986, appendix A: the characters of a path, with no colon in its first segment.
 RELATIVE = re.compile(r"(?!/)(?![^/]*:)([A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-F]{2})+")

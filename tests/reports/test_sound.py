@@ -4,14 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
-from audits_for_tests import small_audit
-from more_records_for_tests import ALL, explained
-from records_for_tests import residual
-from text_records_for_tests import texts
 
-from audit.records import AuditRecord, from_json, to_json
-from reports.sound import shallow, sound
-from reports.view import view
+from builders.audits import small_audit
+from builders.more_records import ALL, explained
+from builders.some_records import residual
+from builders.text_records import texts
+from poison_audit.records import AuditRecord, from_json, to_json
+from poison_audit.reports.view.sound import shallow, sound
+from poison_audit.reports.view.view import view
 
 ODD = ("x", [], {"a": 1}, 1e300, -5, True, [[1]], 10**40)
 NOT_SHOWN = {"strata", "label", "draws_needed", "control_low", "control_high"}

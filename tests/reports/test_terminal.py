@@ -1,12 +1,12 @@
 import io
 
 import pytest
-from more_records_for_tests import ALL as EVERY
-from records_for_tests import HOSTILE, hostile, residual
 from rich.console import Console
 
-from reports.terminal import render_terminal
-from reports.words import printable
+from builders.more_records import ALL as EVERY
+from builders.some_records import HOSTILE, hostile, residual
+from poison_audit.reports.formats.terminal import render_terminal
+from poison_audit.reports.view.words import printable
 
 
 def shown(record, *, width=80, encoding="utf-8", **options):

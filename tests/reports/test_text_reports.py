@@ -6,18 +6,18 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
-from more_records_for_tests import attacked, rehearsed, unlooked
-from records_for_tests import HOSTILE, clean, missing, residual, unusable
 from rich.console import Console
-from text_records_for_tests import LONG, SUBJECT, hostile_texts, texts
 
-from audit.records import Outcome, Step
-from reports.evidence_charts import rank_chart
-from reports.figure import figure
-from reports.html import render_html
-from reports.terminal import render_terminal
-from reports.view import view
-from reports.words import printable, quoted
+from builders.more_records import attacked, rehearsed, unlooked
+from builders.some_records import HOSTILE, clean, missing, residual, unusable
+from builders.text_records import LONG, SUBJECT, hostile_texts, texts
+from poison_audit.records import Outcome, Step
+from poison_audit.reports.formats.terminal import render_terminal
+from poison_audit.reports.page.evidence_charts import rank_chart
+from poison_audit.reports.page.html import render_html
+from poison_audit.reports.view.figure import figure
+from poison_audit.reports.view.view import view
+from poison_audit.reports.view.words import printable, quoted
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -4,12 +4,11 @@ import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
-from more_records_for_tests import attacked
-from records_for_tests import inconclusive, residual
-from signed_records_for_tests import SWEEP, swept
-
-from reports.html import render_html
-from reports.tradeoff import best, points, sweeps, tradeoff
+from builders.more_records import attacked
+from builders.signed_records import SWEEP, swept
+from builders.some_records import inconclusive, residual
+from poison_audit.reports.page.html import render_html
+from poison_audit.reports.page.tradeoff import best, points, sweeps, tradeoff
 
 SVG = "{http://www.w3.org/2000/svg}"
 

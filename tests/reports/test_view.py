@@ -1,8 +1,9 @@
 from dataclasses import replace
 
 import pytest
-from more_records_for_tests import ALL as EVERY
-from records_for_tests import (
+
+from builders.more_records import ALL as EVERY
+from builders.some_records import (
     clean,
     gaussian,
     hostile,
@@ -12,12 +13,11 @@ from records_for_tests import (
     unusable,
     utility,
 )
-
-from audit.records import WORST_FIRST, Attempt, Outcome, Step, Tuning
-from reports.about import ABOUT
-from reports.figure import TONES, figure
-from reports.rows import worst
-from reports.view import COLUMNS, view
+from poison_audit.records import WORST_FIRST, Attempt, Outcome, Step, Tuning
+from poison_audit.reports.view.about import ABOUT
+from poison_audit.reports.view.figure import TONES, figure
+from poison_audit.reports.view.rows import worst
+from poison_audit.reports.view.view import COLUMNS, view
 
 
 def row(record, name):

@@ -6,15 +6,15 @@ import re
 from dataclasses import replace
 
 import pytest
-from more_records_for_tests import attacked
 from PIL import Image
-from records_for_tests import HOSTILE, clean, residual
-from signed_records_for_tests import chunk, pictures, png, signed
 
-from audit.records import Exhibit
-from reports.exhibits import MOST_BYTES, png_size, walls
-from reports.html import render_html
-from reports.view import view
+from builders.more_records import attacked
+from builders.signed_records import chunk, pictures, png, signed
+from builders.some_records import HOSTILE, clean, residual
+from poison_audit.records import Exhibit
+from poison_audit.reports.page.html import render_html
+from poison_audit.reports.view.exhibits import MOST_BYTES, png_size, walls
+from poison_audit.reports.view.view import view
 
 
 def changed(text, *, at=None, to=b"", cut=0, more=b""):

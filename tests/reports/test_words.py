@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.words import duration, memory, p_value, percent, printable, rounded, value
+from poison_audit.reports.view.words import (
+    duration,
+    memory,
+    p_value,
+    percent,
+    printable,
+    rounded,
+    value,
+)
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,0 @@
-"""The attacks that plant targeted, backdoor and indiscriminate poison, one file each."""

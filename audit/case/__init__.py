@@ -1,0 +1,1 @@
+"""Files become a validated case: tables, labels, the forget set, references, provenance."""

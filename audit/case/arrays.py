@@ -1,0 +1,179 @@
+"""Pictures and labels from an `.npz`, checked before anything trusts them."""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poison_audit.case.csvfile import first
+from poison_audit.case.pictures import Shape, spelt
+from poison_audit.errors import InputError, Problem, did_you_mean
+
+BRIGHTEST = 8.0
+"""A floating-point value beyond this is not in units where 1 is white, canary or not."""
+
+# What NumPy and zipfile raise on damaged, truncated, encrypted or pickled content.
+_DAMAGED = (
+    ArithmeticError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+MOST_BYTES = 1 << 30
+"""Arrays of more bytes than this are inflated only if they are packed no tighter than pictures."""
+TIGHTEST = 100
+"""Times that a member may be larger than its packed bytes: pictures pack hardly tenfold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrays:
+    """What an `.npz` holds."""
+
+    x: NDArray[Any]
+    """(n, c, h, w): uint8, or float32 or float64 in units where 1 is white."""
+    labels: tuple[str, ...]
+    ids: tuple[str, ...]
+
+
+def read_npz(path: Path, *, size: Shape | None = None) -> Arrays:
+    """Read `x`, `y` and, where present, `id` (default: the row number from 0).
+
+    Args:
+        path: x is (n, h, w), (n, h, w, c) or (n, c, h, w) with 1 or 3 channels; channels are last
+            if the last axis can be channels and axis 1 cannot. float16 becomes float32.
+        size: the required (channels, height, width); gray pictures fill three channels.
+
+    Raises:
+        InputError: with everything that is wrong with the file.
+    """
+    where = str(path)
+    found = _load(path, where)
+    x, y = found["x"], found["y"]
+    ids = found.get("id", np.arange(len(x) if x.ndim else 0))
+    problems = _wrong_pictures(x, where)
+    problems += _wrong_column(y, "y", x, where) + _wrong_column(ids, "id", x, where)
+    if not problems:
+        x = _channels_first(x)
+        problems = _wrong_values(x, where) + _wrong_size(x, size, where)
+    if problems:
+        raise InputError(problems)
+    if size is not None and x.shape[1] < size[0]:
+        x = np.repeat(x, size[0], axis=1)
+    dtype = np.float32 if x.dtype == np.float16 else x.dtype.newbyteorder("=")
+    try:
+        labels, names = tuple(map(str, y.tolist())), tuple(map(str, ids.tolist()))
+    except SystemError as error:  # as Python calls a letter beyond Unicode's last
+        raise InputError(Problem(f"holds no text ({error})", where)) from error
+    return Arrays(x=np.ascontiguousarray(x, dtype=dtype), labels=labels, ids=names)
+
+
+def _load(path: Path, where: str) -> Mapping[str, NDArray[Any]]:
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(Problem("one array, not an .npz of x and y", where))
+            if archive.zip is not None and (problem := _bomb(archive.zip, where)):
+                raise InputError(problem)
+            missing = [name for name in ("x", "y") if name not in archive]
+            if missing:
+                raise InputError(
+                    Problem(f"the array {name!r} is missing", where, _hint(name, archive.files))
+                    for name in missing
+                )
+            # A member that is no array comes as bytes.
+            return {name: np.asarray(archive[name]) for name in ("x", "y", "id") if name in archive}
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(Problem(f"cannot be read ({reason})", where)) from error
+    except _DAMAGED as error:
+        what = f"not a readable .npz ({str(error) or type(error).__name__})"
+        raise InputError(Problem(what, where, "Pickled objects are never read.")) from error
+
+
+def _bomb(archive: zipfile.ZipFile, where: str) -> Problem | None:
+    """Return the problem of a small file that would fill the memory once it is inflated."""
+    members = archive.infolist()
+    size, packed = (sum(getattr(m, key) for m in members) for key in ("file_size", "compress_size"))
+    if size <= max(MOST_BYTES, TIGHTEST * packed):
+        return None
+    what = f"would be {size / 2**30:,.0f} GiB once inflated, {size / max(1, packed):,.0f} times"
+    return Problem(f"{what} the file", where, "Store it by numpy.savez, uncompressed.")
+
+
+def _hint(name: str, present: list[str]) -> str:
+    return did_you_mean(name, present) if present else "The file holds no array."
+
+
+def _wrong_pictures(x: NDArray[Any], where: str) -> list[Problem]:
+    problems = []
+    if x.dtype != np.uint8 and not (x.dtype.kind == "f" and x.dtype.itemsize <= 8):
+        what = f"x is {x.dtype}, expected uint8, float16, float32 or float64"
+        problems.append(Problem(what, where))
+    if x.ndim not in (3, 4) or (x.ndim == 4 and not {x.shape[1], x.shape[3]} & {1, 3}):
+        what = f"x has the shape {x.shape}, expected (n, h, w), (n, h, w, c) or (n, c, h, w)"
+        problems.append(Problem(what, where, "Channels are 1 or 3."))
+    elif not x.size:
+        problems.append(Problem(f"x has the shape {x.shape}: there is no sample", where))
+    return problems
+
+
+def _wrong_column(column: NDArray[Any], name: str, x: NDArray[Any], where: str) -> list[Problem]:
+    problems = []
+    if column.dtype.kind not in "iuU":
+        what = f"{name} is {column.dtype}, expected integers or text"
+        problems.append(Problem(what, where))
+    if x.ndim and column.shape != x.shape[:1]:
+        what = (
+            f"{name} has the shape {column.shape}, expected ({len(x)},) as x has {len(x)} samples"
+        )
+        problems.append(Problem(what, where))
+    return problems
+
+
+def _channels_first(x: NDArray[Any]) -> NDArray[Any]:
+    if x.ndim == 3:
+        return x[:, None]
+    channels_last = x.shape[3] in (1, 3) and x.shape[1] not in (1, 3)
+    return x.transpose(0, 3, 1, 2) if channels_last else x
+
+
+def _wrong_values(x: NDArray[Any], where: str) -> list[Problem]:
+    if x.dtype == np.uint8:
+        return []
+    flat = x.reshape(len(x), -1)
+    broken = np.flatnonzero(~np.isfinite(flat).all(axis=1)).tolist()
+    if broken:
+        places = [f"{where} index {i}" for i in broken]
+        return first([Problem("x is not finite", place) for place in places], where)
+    extreme = float(flat.flat[np.abs(flat).argmax()])
+    if abs(extreme) > BRIGHTEST:
+        what = f"x holds {extreme:g}, but 1 is white in floating-point pictures"
+        return [Problem(what, where, "Divide x by 255, or store it as uint8.")]
+    return []
+
+
+def _wrong_size(x: NDArray[Any], size: Shape | None, where: str) -> list[Problem]:
+    shape = x.shape[1:]
+    if size is None or shape == tuple(size) or shape == (1, *size[1:]):
+        return []
+    return [Problem(f"the pictures are {spelt(shape)}, expected {spelt(size)}", where)]

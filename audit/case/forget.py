@@ -1,0 +1,232 @@
+"""forget.csv: which training samples are poison, and what that leaves to retain and to test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from poison_audit.case.csvfile import CsvFile, first, read_csv
+from poison_audit.case.labels import as_integer
+from poison_audit.case.rows import find_samples, repeated
+from poison_audit.case.samples import Samples, as_pixels
+from poison_audit.errors import InputError, Problem, did_you_mean
+
+ATTACKS = ("gaussian", "token-canary", "targeted", "backdoor", "indiscriminate")
+"""What a row's `attack` may say; empty = unknown."""
+KEYED = ("gaussian", "token-canary")
+"""Those whose samples a key names; without a `canary` a sample's own id is its id in the key."""
+COLUMNS = (
+    "id",
+    "path",
+    "text",
+    "index",
+    "label",
+    "attack",
+    "campaign",
+    "canary",
+    "base",
+    "sha256",
+)
+
+GREY_SLACK = 0.1
+"""Farthest that a picture stored as float16 may lie from 8-bit values, in grey levels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetSet:
+    """The samples to forget, in the order of the file's rows."""
+
+    positions: tuple[int, ...]
+    """Where each stands in the training table, from 0."""
+    ids: tuple[str, ...]
+    """Its id in the training table."""
+    attacks: tuple[str, ...]
+    """One of `ATTACKS`, or empty = unknown."""
+    campaigns: tuple[str, ...]
+    """Empty = none named."""
+    canaries: tuple[str | None, ...]
+    """The id whose keyed noise it carries; None: it is no canary."""
+    bases: tuple[str | None, ...]
+    """The id of the clean sample it was made from, where named."""
+    rows: tuple[int, ...]
+    """Its row in the file, as a spreadsheet counts."""
+    digest: str
+    """SHA-256 of the file."""
+    most: bool
+    """Whether more than half of the training table is to be forgotten."""
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """The training table, parted."""
+
+    retain: Samples
+    """What is not to be forgotten, in the training table's order."""
+    forget: Samples
+    """In the order of forget.csv."""
+
+
+def read_forget(path: Path, train: Samples, *, where_train: str) -> ForgetSet:
+    """Read which samples of `train` are to be forgotten.
+
+    A row names its sample by `id`, else by `path` (an id of a table without ids), `text` or `index`
+    (the position from 0): the first of these columns that is there is used in every row.
+
+    Args:
+        path: forget.csv.
+        train: the training table.
+        where_train: what messages call the training table.
+
+    Raises:
+        InputError: with everything that is wrong with the file.
+    """
+    table = read_csv(path, needed=(), known=COLUMNS)
+    found = find_samples(table, train, where=where_train)
+    positions = [position for position in found if isinstance(position, int)]
+    problems = first([p for p in found if isinstance(p, Problem)], table.where)
+    attacks = [row.get("attack", "") for row in table.rows]
+    problems += first(_unknown_attacks(attacks, table.places()), table.where)
+    problems += repeated("sample", [p if isinstance(p, int) else None for p in found], table)
+    for check in (_wrong_label, _wrong_content):
+        problems += first(_each(check, table, found, train, where_train), table.where)
+    canaries = [
+        row.get("canary") or (_id(train, position) if attack in KEYED else None)
+        for row, attack, position in zip(table.rows, attacks, found, strict=True)
+    ]
+    # Noise and strings have keys of their own.
+    keyed = [
+        name and (attack == "token-canary", name)
+        for name, attack in zip(canaries, attacks, strict=True)
+    ]
+    problems += repeated("canary", keyed, table)
+    if problems:
+        raise InputError(problems)
+    return ForgetSet(
+        positions=tuple(positions),
+        ids=tuple(train.ids[position] for position in positions),
+        attacks=tuple(attacks),
+        campaigns=tuple(row.get("campaign", "") for row in table.rows),
+        canaries=tuple(canaries),
+        bases=tuple(row.get("base") or None for row in table.rows),
+        rows=table.numbers,
+        digest=table.digest,
+        most=2 * len(positions) > len(train),
+    )
+
+
+def split(train: Samples, forget: ForgetSet) -> Split:
+    """Part the training table into what is retained and what is to be forgotten."""
+    gone = set(forget.positions)
+    retain = [position for position in range(len(train)) if position not in gone]
+    return Split(retain=train.at(retain), forget=train.at(forget.positions))
+
+
+def content_digest(samples: Samples, position: int) -> str:
+    """Return the SHA-256 of one sample's contents, the `sha256` of forget.csv.
+
+    Over a text's UTF-8; over the raw bytes of a picture as `Samples` holds it, channels first:
+    uint8, or little-endian floating point.
+    """
+    if samples.texts is not None:
+        return hashlib.sha256(samples.texts[position].encode()).hexdigest()
+    array = samples.x[position].cpu().contiguous().numpy()
+    return hashlib.sha256(array.astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+def overlap(a: Samples, b: Samples, *, a_name: str, b_name: str) -> list[Problem]:
+    """Return, as at most one problem, the samples of `a` whose contents also stand in `b`.
+
+    Texts are equal when they are letter by letter. Pictures whose values are 8-bit values are equal
+    whatever type they are stored in; others are equal when they are as float32.
+    """
+    ids = dict(zip(_contents(b), b.ids, strict=True))
+    pairs = [
+        (name, ids[content])
+        for name, content in zip(a.ids, _contents(a), strict=True)
+        if content in ids
+    ]
+    if not pairs:
+        return []
+    shown = ", ".join(f"{mine!r} = {theirs!r}" for mine, theirs in pairs[:5])
+    more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+    what = f"{len(pairs)} samples of {a_name} are also in {b_name}: {shown}{more}"
+    return [Problem(what, fix="Remove them from the test table.")]
+
+
+def _id(train: Samples, position: int | Problem) -> str | None:
+    return train.ids[position] if isinstance(position, int) else None
+
+
+def _unknown_attacks(attacks: Sequence[str], places: Sequence[str]) -> list[Problem]:
+    return [
+        Problem(f"unknown attack {attack!r}", place, did_you_mean(attack, ATTACKS))
+        for attack, place in zip(attacks, places, strict=True)
+        if attack and attack not in ATTACKS
+    ]
+
+
+_Check = Callable[[dict[str, str], int, Samples, str], str]
+
+
+def _each(
+    check: _Check,
+    table: CsvFile,
+    found: Sequence[int | Problem],
+    train: Samples,
+    where_train: str,
+) -> list[Problem]:
+    return [
+        Problem(what, place)
+        for row, place, position in zip(table.rows, table.places(), found, strict=True)
+        if isinstance(position, int) and (what := check(row, position, train, where_train))
+    ]
+
+
+def _wrong_label(row: dict[str, str], position: int, train: Samples, where_train: str) -> str:
+    stated, trained = row.get("label", ""), int(train.y[position])
+    name = train.names[trained] if train.names and trained < len(train.names) else None
+    if not stated or stated == name or as_integer(stated) == trained:
+        return ""
+    spelt = f"{trained} ({name!r})" if name else str(trained)
+    return f"the label is {stated!r}, but {where_train} says {spelt}"
+
+
+def _wrong_content(row: dict[str, str], position: int, train: Samples, where_train: str) -> str:
+    stated = row.get("sha256", "").lower()
+    if not stated or stated == content_digest(train, position):
+        return ""
+    return f"the sample {train.ids[position]!r} of {where_train} does not have this sha256"
+
+
+def _contents(samples: Samples, size: int = 256) -> Iterator[bytes]:
+    if samples.texts is not None:
+        yield from (hashlib.sha256(text.encode()).digest() for text in samples.texts)
+        return
+    shape = f"{tuple(samples.x.shape[1:])}".encode()
+    for start in range(0, len(samples), size):
+        for picture in _canonical(samples.x[start : start + size].cpu()):
+            yield hashlib.sha256(shape + picture).digest()
+
+
+def _canonical(x: Tensor) -> list[bytes]:
+    if x.dtype == torch.uint8:
+        return [picture.numpy().tobytes() for picture in x.contiguous()]
+    pixels = as_pixels(x).float()
+    grey = (pixels * 255).round()
+    near = ((pixels * 255 - grey).abs() <= GREY_SLACK) & (grey >= 0) & (grey <= 255)
+    is_8_bit = near.flatten(1).all(dim=1).tolist()
+    levels = grey.clamp(0, 255).to(torch.uint8)
+    # Adding zero turns -0.0, which is equal but spelt otherwise, into 0.0.
+    exact = pixels + 0.0
+    return [
+        (levels[i] if is_8_bit[i] else exact[i]).contiguous().numpy().tobytes()
+        for i in range(len(x))
+    ]

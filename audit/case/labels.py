@@ -1,0 +1,111 @@
+"""Labels as tables spell them, to class numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from poison_audit.case.csvfile import first
+from poison_audit.errors import InputError, Problem, did_you_mean
+
+_LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """The class number of each sample, and what the numbers are called."""
+
+    numbers: tuple[int, ...]
+    names: tuple[str, ...] | None
+
+
+def read_labels(
+    texts: Sequence[str],
+    places: Sequence[str],
+    *,
+    where: str,
+    names: Sequence[str] | None = None,
+) -> Labels:
+    """Map labels to class numbers.
+
+    A column of integers holds class numbers. Otherwise it holds names, numbered by their place in
+    `names`, or else in sorted order.
+
+    Args:
+        texts: one label a sample.
+        places: where each stands, for messages.
+        where: the table.
+        names: what the classes are called, in the model's order.
+
+    Raises:
+        InputError: a label is empty, negative, a fraction or unknown; or all labels are integers
+            that are also names, and the two readings differ.
+    """
+    integers = [as_integer(text) for text in texts]
+    if _are_names(texts, integers, names):
+        known = tuple(names) if names is not None else tuple(sorted(set(texts) - {""}))
+        place_of = {name: number for number, name in enumerate(known)}
+        numbers = [place_of.get(text) for text in texts]
+        problems = [
+            _unknown(text, place, known)
+            for text, number, place in zip(texts, numbers, places, strict=True)
+            if number is None
+        ]
+        names = known
+    else:
+        numbers = [n if n is not None and 0 <= n <= _LARGEST else None for n in integers]
+        problems = [
+            Problem(f"the label {text!r} is not an integer from 0", place)
+            for text, number, place in zip(texts, numbers, places, strict=True)
+            if number is None
+        ]
+        if not problems and names is not None:
+            problems = _two_readings(texts, integers, where, names)
+    if problems:
+        raise InputError(first(problems, where))
+    return Labels(
+        numbers=tuple(number for number in numbers if number is not None),
+        names=None if names is None else tuple(names),
+    )
+
+
+def as_integer(text: str) -> int | None:
+    """Return the integer that `text` spells in decimal digits, None if it spells none.
+
+    >>> as_integer("-3"), as_integer("3.0"), as_integer("1_000")
+    (-3, None, None)
+    """
+    # Digits beyond any class number or index are not worth int()'s quadratic time.
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
+
+
+def _unknown(text: str, place: str, known: Sequence[str]) -> Problem:
+    if not text:
+        return Problem("the label is empty", place)
+    return Problem(f"unknown label {text!r}", place, did_you_mean(text, known))
+
+
+def _are_names(
+    texts: Sequence[str], integers: Sequence[int | None], names: Sequence[str] | None
+) -> bool:
+    if names is not None and None in integers and set(texts) <= set(names):
+        return True
+    # One number among the labels makes it a column of numbers: the words in it are the errors.
+    numeric = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+    return not any(
+        integer is not None or numeric.fullmatch(text)
+        for text, integer in zip(texts, integers, strict=True)
+    )
+
+
+def _two_readings(
+    texts: Sequence[str], integers: Sequence[int | None], where: str, names: Sequence[str]
+) -> list[Problem]:
+    place_of = {name: number for number, name in enumerate(names)}
+    for text, integer in zip(texts, integers, strict=True):
+        if text in place_of and place_of[text] != integer:
+            what = f"the label {text!r} is class {integer} as a number, {place_of[text]} as a name"
+            fix = "Rename the labels, or name the classes in the order of their numbers."
+            return [Problem(what, where, fix)]
+    return []

@@ -1,0 +1,97 @@
+"""A training table with poison in it: what every attack ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from poison_audit.case.samples import Samples, as_pixels
+from poison_audit.errors import PlanError, Problem
+from poison_audit.poisons.gaussian.evidence import Storage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poisoned:
+    """A poisoned training table."""
+
+    train: Samples
+    ids: tuple[str, ...]
+    """The poisons in it."""
+    bases: tuple[str | None, ...]
+    """For each poison, the clean sample whose place it took; None: it was added."""
+    largest: float | None = None
+    """Largest change of a pixel, in [0, 1] pixels, as stored; None: nothing was changed."""
+    rms: float | None = None
+    """Root of the mean squared change of all pixels of the poisons, as stored."""
+
+
+def substitute(
+    train: Samples, positions: Sequence[int], x: Tensor, y: Tensor, *, prefix: str, storage: Storage
+) -> Poisoned:
+    """Return `train` with poisons in the places of the clean samples they were made from.
+
+    Args:
+        train: the clean table.
+        positions: of the samples that make room, distinct.
+        x: the poisons, floating point, (len(positions), c, h, w).
+        y: their labels.
+        prefix: of the poisons' ids, which are numbered from 0000.
+        storage: `uint8` clips and rounds the whole table; `unclipped` makes it float32.
+
+    Raises:
+        PlanError: `train` has ids that the poisons would be given.
+    """
+    ids = _new_ids(train, len(positions), prefix)
+    here = torch.as_tensor(positions, dtype=torch.int64)
+    pixels, labels = as_pixels(train.x).float().clone(), train.y.clone()
+    clean, names = pixels[here], list(train.ids)
+    pixels[here], labels[here] = x.float(), y
+    for position, name in zip(positions, ids, strict=True):
+        names[position] = name
+    table = replace(train, ids=tuple(names), x=_stored(pixels, storage), y=labels)
+    change = as_pixels(table.x[here]) - clean
+    return Poisoned(
+        train=table,
+        ids=ids,
+        bases=tuple(train.ids[i] for i in positions),
+        largest=float(change.abs().max()),
+        rms=float(change.square().mean().sqrt()),
+    )
+
+
+def append(train: Samples, x: Tensor, y: Tensor, *, prefix: str, storage: Storage) -> Poisoned:
+    """Return `train` with poisons after it.
+
+    Args:
+        train: the clean table.
+        x: the poisons, floating point, (n, c, h, w).
+        y: their labels.
+        prefix: of the poisons' ids.
+        storage: as in `substitute`.
+
+    Raises:
+        PlanError: `train` has ids that the poisons would be given.
+    """
+    ids = _new_ids(train, len(y), prefix)
+    pixels = torch.cat([as_pixels(train.x).float(), x.float()])
+    table = replace(
+        train, ids=train.ids + ids, x=_stored(pixels, storage), y=torch.cat([train.y, y])
+    )
+    return Poisoned(train=table, ids=ids, bases=(None,) * len(ids))
+
+
+def _new_ids(train: Samples, count: int, prefix: str) -> tuple[str, ...]:
+    ids = tuple(f"{prefix}-{number:04d}" for number in range(count))
+    if taken := sorted(set(ids) & set(train.ids)):
+        what = f"the table has samples named {taken[0]!r} and the like: it is poisoned already"
+        raise PlanError(Problem(what, fix="Plant in the clean table"))
+    return ids
+
+
+def _stored(pixels: Tensor, storage: Storage) -> Tensor:
+    if storage == "unclipped":
+        return pixels
+    return (pixels * 255).round().clamp(0, 255).to(torch.uint8)

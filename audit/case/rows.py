@@ -1,0 +1,64 @@
+"""Rows of a CSV file that name samples of a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from poison_audit.case.csvfile import CsvFile, first
+from poison_audit.case.labels import as_integer
+from poison_audit.case.samples import Samples
+from poison_audit.errors import InputError, Problem
+
+
+def find_samples(table: CsvFile, samples: Samples, *, where: str) -> list[int | Problem]:
+    """Return for each row the position of the sample it names, or what is wrong with it.
+
+    The first of the columns `id`, `path`, `text` and `index` (the position from 0) that is there
+    is used in every row.
+
+    Args:
+        table: the file.
+        samples: what its rows name.
+        where: what messages call the samples' table.
+
+    Raises:
+        InputError: no column names the samples.
+    """
+    column = next((name for name in ("id", "path", "text", "index") if name in table.columns), None)
+    if column is None:
+        fix = "Name them by id, path, text or index."
+        raise InputError(Problem("no column names the samples", table.where, fix))
+
+    def spell(text: str) -> str:
+        return PurePosixPath(text).as_posix() if column == "path" else text
+
+    named = (samples.texts or ()) if column == "text" else samples.ids
+    times = Counter(named)
+    places = {spell(name): position for position, name in enumerate(named)}
+    found: list[int | Problem] = []
+    for row, place in zip(table.rows, table.places(), strict=True):
+        text = row[column]
+        position = as_integer(text) if column == "index" else places.get(spell(text))
+        if not text:
+            found.append(Problem(f"the {column} is empty", place))
+        elif position is None or not 0 <= position < len(samples):
+            found.append(Problem(f"no sample of {where} has the {column} {text!r:.200}", place))
+        elif column == "text" and times[text] > 1:
+            what = f"{times[text]} samples of {where} have the text {text!r:.200}"
+            found.append(Problem(what, place, "Name it by id or index."))
+        else:
+            found.append(position)
+    return found
+
+
+def repeated(noun: str, values: Sequence[object], table: CsvFile) -> list[Problem]:
+    """Return the rows whose value stands in an earlier row as well; None counts as no value."""
+    row_of: dict[object, int] = {}
+    problems = []
+    for value, number in zip(values, table.numbers, strict=True):
+        if value is not None and (other := row_of.setdefault(value, number)) != number:
+            what = f"the same {noun} as in row {other}"
+            problems.append(Problem(what, f"{table.where} row {number}", "Remove one."))
+    return first(problems, table.where)

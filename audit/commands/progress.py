@@ -1,0 +1,94 @@
+"""Progress on stderr: a live line in a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from poison_audit.engine import run as engine
+from poison_audit.engine.cells import Job
+
+
+class Reporter:
+    """Tells on stderr what the audit is doing."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        # CI logs may claim to be terminals (FORCE_COLOR): a live line would fill them.
+        self._live = sys.stderr.isatty() and not os.environ.get("CI")
+        self._console = Console(
+            stderr=True, quiet=quiet, highlight=False, force_interactive=self._live
+        )
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(Text(text), soft_wrap=not self._live)
+
+    @contextmanager
+    def stage(self, text: str) -> Iterator[None]:
+        """Show that a step without a known length is under way."""
+        if not self._live:
+            self.say(f"{text} ...")
+            yield
+            return
+        with self._console.status(Text(text)):
+            yield
+
+    @contextmanager
+    def cells(self) -> Iterator[Callable[[engine.Progress], None]]:
+        """Show the cells of an audit as they start and end."""
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.1f}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("about"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self._console,
+            disable=not self._live,
+            transient=True,
+        ) as bar:
+            task = bar.add_task("", total=None, visible=False)
+
+            def report(progress: engine.Progress) -> None:
+                name = _named(progress.job)
+                done = progress.done + progress.share
+                bar.update(
+                    task, description=name, completed=done, total=progress.total, visible=True
+                )
+                if progress.damaged:
+                    self.say(f"{name}: what lay in the run directory is damaged, so it is redone.")
+                if progress.cell is not None:
+                    self._console.print(Text(_told(progress, name)))
+
+            yield report
+
+
+def _named(job: Job) -> str:
+    return f"{job.candidate} (seed {job.seed})" if job.seed else job.candidate
+
+
+def _told(progress: engine.Progress, name: str) -> str:
+    cell = progress.cell
+    if cell is None:
+        raise ValueError("a finished job has a cell")
+    place = f"[{progress.done}/{progress.total}]"
+    if progress.resumed:
+        return f"{place} {name}: kept from an earlier run"
+    if cell.error:
+        return f"{place} {name}: {cell.error}"
+    further = " more" if cell.cost and cell.cost.reused else ""
+    made = f"made in {cell.cost.seconds:.1f} s{further}, " if cell.cost else ""
+    return f"{place} {name}: {made}probed in {cell.probe_seconds:.1f} s"

@@ -1,0 +1,93 @@
+"""From a record to what people and machines read: terminal, and the files of a report. No torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from poison_audit.atomic import write_atomically
+from poison_audit.records import AuditRecord
+from poison_audit.reports.formats import FORMATS
+from poison_audit.reports.formats.terminal import render_terminal
+from poison_audit.reports.view.words import duration, memory
+
+ALWAYS = ("html", "json")
+"""What every audit writes; report.json last: where it is, the audit is complete."""
+
+
+def write_reports(
+    record: AuditRecord, out: Path, *, formats: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Write a report in the formats asked for and in `ALWAYS`; return the names of all of them."""
+    names = (*(name for name in formats if name not in ALWAYS), *ALWAYS)
+    for name in names:
+        write_atomically(out / FORMATS[name].file, FORMATS[name].render(record))
+    return names
+
+
+def clear_reports(out: Path) -> None:
+    """Remove an earlier report: what is absent is seen, what is stale is not."""
+    for each in FORMATS.values():
+        (out / each.file).unlink(missing_ok=True)
+
+
+class _Stdout(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the exit code to the verdict: rich would exit with 1, which means poison."""
+        raise BrokenPipeError
+
+
+@contextmanager
+def on_stdout() -> Iterator[Console]:
+    """Give a console on stdout; a closed pipe changes no exit code."""
+    try:
+        yield _Stdout(highlight=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def show(record: AuditRecord) -> None:
+    """Print the table and the verdict on stdout."""
+    with on_stdout() as console:
+        render_terminal(record, console=console)
+
+
+def show_forecast(
+    parts: Sequence[tuple[str, float]], *, peak: int, left_out: Sequence[str] = ()
+) -> None:
+    """Print on stdout what an audit will take.
+
+    Args:
+        parts: what, and its seconds.
+        peak: bytes of memory.
+        left_out: what was not looked at.
+    """
+    table = Table(box=None, show_header=False, padding=(0, 2), pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, seconds in (*parts, ("in all, about", sum(seconds for _, seconds in parts))):
+        table.add_row(Text(name), Text(duration(seconds)))
+    table.add_row(Text("memory at its peak, about"), Text(memory(peak)))
+    with on_stdout() as console:
+        console.print(table)
+        for part in left_out:
+            console.print(Text(f"Not looked at: {part}."), soft_wrap=True)
+        text = "exit 3: A dry run. Nothing was audited, and nothing was written."
+        console.print(Text(text), soft_wrap=True)
+
+
+def print_whole(text: str) -> None:
+    """Write a file's text to stdout, as UTF-8 whatever the terminal's encoding is."""
+    with on_stdout():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8"))
+        sys.stdout.buffer.flush()

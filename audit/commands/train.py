@@ -1,0 +1,203 @@
+"""`train`: the reference trainer, by the same loop as the methods."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from poison_audit.case.files import CANARIES_KEY
+from poison_audit.commands.config import read_config, write_config
+from poison_audit.commands.progress import Reporter
+from poison_audit.commands.train_inputs import read_job
+from poison_audit.commands.train_job import Job, stated
+from poison_audit.commands.train_partial import fingerprint, read_partial, saver
+from poison_audit.commands.train_steps import stepping
+from poison_audit.errors import AuditError, DivergedError
+from poison_audit.models.checkpoint import save_model
+from poison_audit.models.memory import has_room
+from poison_audit.models.model import Model
+from poison_audit.models.normalization import spell_normalize
+from poison_audit.models.reader import Reading
+from poison_audit.statistics.estimates import clopper_pearson
+from poison_audit.training.loop import (
+    Ledger,
+    Snapshot,
+    correct,
+    descend,
+    fast_precision,
+    recipe_settings,
+    shuffled,
+)
+
+LEVEL = 0.95
+"""Of the interval of the accuracy."""
+
+
+def train(given: Mapping[str, Any]) -> int:
+    """Train a model from the command line's values and write it; return the exit code.
+
+    Raises:
+        InputError: everything that is wrong with the flags and the files.
+        DivergedError: the loss stopped being finite; nothing is written.
+    """
+    clock = time.perf_counter()
+    reporter = Reporter(quiet=given["quiet"])
+    with reporter.stage("Reading the tables"):
+        job = read_job(given)
+    for sentence in job.texts.told if job.texts else ():
+        reporter.say(sentence)
+    partial = job.output.with_name(f"{job.output.name}.partial")
+    try:
+        model, loss = _trained(job, partial, reporter, quiet=given["quiet"])
+    except DivergedError as error:
+        partial.unlink(missing_ok=True)
+        fix = f"Try a lower lr (it was {job.recipe.lr:g})"
+        raise DivergedError(f"training diverged: {error}. Nothing was written. {fix}") from error
+    except torch.OutOfMemoryError as error:
+        fix = f"Try a lower batch_size (it was {job.recipe.batch_size})"
+        raise AuditError(f"out of memory on {job.device}. {fix}") from error
+    right = None if job.test is None else int(correct(model, job.test.to(job.device)).sum())
+    job.file.parent.mkdir(exist_ok=True)
+    config = job.texts.config if job.texts else None
+    save_model(model, job.file, extra=_header(job, right), config=config)
+    _tell_config(job, reporter)
+    partial.unlink(missing_ok=True)
+    print(_summary(job, loss, right, time.perf_counter() - clock))
+    return 0
+
+
+def _trained(job: Job, partial: Path, reporter: Reporter, *, quiet: bool) -> tuple[Model, float]:
+    """Return the trained model, and the mean loss of the last epoch's steps."""
+    recipe, device = job.recipe, job.device
+    data = job.data.to(device, streamed=not has_room(job.data.x, device))
+    rng, ledger = job.rng, Ledger()
+    model = job.model.fresh(rng.named("init"))
+    key = fingerprint(job, weights=model.digest())
+    start, told = read_partial(partial, key)
+    if told:
+        reporter.say(told)
+    done = start.step if start else 0
+    size = min(recipe.batch_size, len(data))
+    batches = shuffled(data, size, rng.named("batches"), augment=recipe.augment, start=done)
+    save = saver(partial, key)
+    epoch = max(1, round(len(data) / size))
+
+    def watch(step: int, take: Callable[[], Snapshot]) -> None:
+        show(step)
+        save(step, take)
+
+    with stepping(job.steps, ledger, done=done, epochs=recipe.epochs or 0, quiet=quiet) as show:
+        descend(
+            model,
+            ((batch,) for batch in batches),
+            lambda loss: loss,
+            steps=job.steps,
+            lr=recipe.lr,
+            ledger=ledger,
+            rng=rng,
+            batch_statistics=True,
+            schedule=recipe.schedule,
+            start=start,
+            watch=watch,
+            **recipe_settings(recipe),
+        )
+    return model, float(torch.stack(ledger.losses[-epoch:]).mean())
+
+
+def _header(job: Job, right: int | None) -> dict[str, str]:
+    told = {
+        "recipe": json.dumps(stated(job.recipe)),
+        "seed": str(job.rng.root),
+        "samples": str(len(job.data)),
+        "data": job.data.digest(),
+        "precision": fast_precision(job.device),
+        "version": version("poison-audit"),
+    }
+    if job.forget is not None:
+        told["without"] = job.forget.digest
+    if job.test is not None and right is not None:
+        told |= {"test": job.test.digest(), "test_accuracy": repr(right / len(job.test))}
+    header = {f"poison_audit.{key}": value for key, value in told.items()}
+    if job.noisy and job.texts and job.texts.key:
+        header[CANARIES_KEY] = job.texts.key.commitment
+    return header
+
+
+def _tell_config(job: Job, reporter: Reporter) -> None:
+    """Write what was done into the audit.toml beside the output, or say what to add to it."""
+    path = job.output.parent / "audit.toml"
+    before = read_config(path) if path.is_file() else None
+    tables: dict[str, dict[str, Any]]
+    if job.forget is not None:
+        there = before.get("reference", "paths", ()) if before else ()
+        paths = dict.fromkeys(_relative(p, path) for p in (*there, job.output))
+        tables = {"reference": {"paths": list(paths)}}
+    else:
+        tables = _done(job, path)
+        replaced = [key for key, value in tables["training"].items()
+                    if before and before.get("training", key, value) != value]  # fmt: skip
+        if replaced:
+            reporter.say(f"{path} [training] said otherwise before: {', '.join(replaced)}.")
+        if job.texts and not job.texts.reading.start and before and before.get("model", "start"):
+            reporter.say(f"{path} [model] start: this model began with new weights. Take it out.")
+    missing = write_config(path, tables)
+    if missing:
+        reporter.say(f"{path} was written by hand and is left alone. It should say:\n\n{missing}")
+
+
+def _done(job: Job, path: Path) -> dict[str, dict[str, Any]]:
+    """Return what audit.toml is to say of a model, by table."""
+    data = {"train": job.train_path, "test": job.test_path}
+    tables: dict[str, dict[str, Any]] = {
+        "model": {},
+        "data": {key: _relative(value, path) for key, value in data.items() if value},
+        "training": stated(job.recipe),
+    }
+    if job.normalize is not None:
+        tables["model"]["normalize"] = spell_normalize(job.normalize)
+    if job.arch is not None:
+        tables["model"]["arch"] = job.arch
+    if job.names is not None:
+        tables["data"]["names"] = list(job.names)
+    if job.texts is not None:
+        tables["model"] |= _read_again(job.texts.reading, path)
+        if job.noisy and job.texts.key_path:
+            canaries = _relative(job.texts.key_path, path)
+            tables["evidence.gaussian"] = {"canaries": canaries}
+    return tables
+
+
+def _read_again(reading: Reading, path: Path) -> dict[str, Any]:
+    said = {
+        "max_tokens": reading.max_tokens,
+        "prompt": reading.prompt,
+        "label_words": reading.words and list(reading.words),
+        "start": reading.start and _relative(reading.start, path),
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _relative(path: Path, config: Path) -> str:
+    return Path(os.path.relpath(path, config.parent)).as_posix()
+
+
+def _summary(job: Job, loss: float, right: int | None, seconds: float) -> str:
+    told = [
+        f"{job.recipe.epochs:g} epochs",
+        f"{len(job.data):,} samples",
+        f"train loss {loss:.4f}",
+    ]
+    if job.test is not None and right is not None:
+        low, high = clopper_pearson(right, len(job.test), level=LEVEL)
+        told.append(
+            f"test accuracy {right / len(job.test):.1%} ({low:.1%} to {high:.1%}, "
+            f"{LEVEL:.0%} exact)"
+        )
+    return f"{job.output}: {', '.join([*told, f'{seconds:.1f} s'])}"

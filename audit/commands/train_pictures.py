@@ -1,0 +1,125 @@
+"""A classifier of pictures to train: its architecture in the size of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from poison_audit.case.samples import Samples
+from poison_audit.case.tables import read_table
+from poison_audit.commands.config import Config
+from poison_audit.commands.train_tables import (
+    Subject,
+    Tables,
+    attempt,
+    classes_of,
+    misplaced,
+    read_tables,
+    wrong_labels,
+)
+from poison_audit.errors import InputError, Problem
+from poison_audit.models.factory import head_size, import_factory
+from poison_audit.models.identify import architecture
+from poison_audit.models.image import cifar_resnet_spec, image_classifier
+from poison_audit.models.model import Model
+from poison_audit.models.normalization import Normalize, parse_normalize
+
+OF_TEXTS = ("max_tokens", "prompt", "label_words", "fresh", "canaries")
+"""Options that say something of texts only."""
+
+
+def pictures(config: Config, given: Mapping[str, Any], found: list[Problem]) -> Subject:
+    """Read tables of pictures and build what is to be trained on them.
+
+    Args:
+        config: audit.toml.
+        given: the flags.
+        found: every problem is added to it.
+    """
+    found += misplaced(given, OF_TEXTS, "is for texts, and DATA holds pictures")
+    normalize = _normalize(config, given, found)
+    tables = read_tables(config, given, found, read_table)
+    arch = given["arch"] or (None if given["factory"] else config.get("model", "arch"))
+    model = _model(given["factory"], arch, tables, normalize, found)
+    return Subject(tables=tables, model=model, arch=arch, normalize=normalize)
+
+
+def _normalize(config: Config, given: Mapping[str, Any], found: list[Problem]) -> Normalize | None:
+    text = given["normalize"] or config.get("model", "normalize")
+    if text is None:
+        what = "the normalisation is not given"
+        fix = "--normalize cifar10|imagenet|none|MEANS,STDS or [model] normalize in audit.toml."
+        found.append(Problem(what, fix=fix))
+    return attempt(found, parse_normalize, text)
+
+
+def _model(
+    factory: str | None,
+    arch: str | None,
+    tables: Tables,
+    normalize: Normalize | None,
+    found: list[Problem],
+) -> Model | None:
+    """Return the model to train; None, with why in `found` now, where that cannot be said."""
+    train, where = tables.train, str(tables.train_path)
+    try:
+        build = _builder(factory, arch, train, where)
+    except InputError as error:
+        found += error.problems
+        return None
+    if train is None or normalize is None:
+        return None
+    if len(normalize[0]) not in (1, train.x.shape[1]):
+        what = f"the normalisation has {len(normalize[0])} channels, not {train.x.shape[1]}"
+        found.append(Problem(what, "--normalize", "Give one value, or one a channel."))
+        return None
+    with torch.random.fork_rng(devices=[]):
+        module = build()
+    name = f"factory:{factory}" if factory else str(arch)
+    classes = head_size(module, factory) if factory else classes_of(train, where)
+    found += wrong_labels(tables, classes)
+    return image_classifier(
+        module,
+        build=build,
+        arch=name,
+        classes=classes,
+        normalize=normalize,
+        channels_last=factory is None,
+    )
+
+
+def _builder(
+    factory: str | None, arch: str | None, train: Samples | None, where: str
+) -> Callable[[], nn.Module]:
+    if factory and arch:
+        what = f"both an architecture ({arch}) and a factory ({factory}) are given"
+        raise InputError(Problem(what, "--factory", "Give one of them."))
+    if factory:
+        return import_factory(factory)
+    if not arch:
+        fix = "--arch NAME or [model] arch in audit.toml, or --factory package.module:function."
+        raise InputError(Problem("the architecture is not given", fix=fix))
+    known = architecture(arch, {})
+    if train is None:
+        return known.build
+    return sized(arch, classes=classes_of(train, where), shape=tuple(train.x.shape[1:]))
+
+
+def sized(arch: str, *, classes: int, shape: tuple[int, ...]) -> Callable[[], nn.Module]:
+    """Return what builds an architecture for so many classes and pictures of this shape."""
+    channels, height, width = shape
+    known = architecture(arch, {})
+    build: Any = known.build  # takes its sizes as keyword arguments
+    if cifar_resnet_spec(arch):
+        return partial(build, channels=channels, classes=classes)
+    if channels != known.channels:
+        what = f"{arch} takes pictures of {known.channels} channels, the table's have {channels}"
+        raise InputError(Problem(what, "--arch", "The cifar-resnet kin take any number"))
+    options = {"num_classes": classes}
+    if arch.startswith("vit_") and height == width and height % int(arch.split("_")[-1]) == 0:
+        options["image_size"] = height
+    return partial(build, **options)

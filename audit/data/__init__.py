@@ -1,1 +1,0 @@
-"""Sample tables, forget sets and canaries."""

@@ -1,0 +1,1 @@
+"""Running a plan: cells, run directories, and what is asked of them."""

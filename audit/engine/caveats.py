@@ -1,0 +1,76 @@
+"""What an audit says of itself beside its figures: repairs that did nothing, memory, halves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from poison_audit.case.case import Case
+from poison_audit.case.load import Trial
+from poison_audit.engine.unlearning import found_size
+from poison_audit.records import Cell, Plan, Tuning
+from poison_audit.training.sharding import processes
+
+
+def caveats(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
+    """Say which repairs repaired nothing: the same bits, or parameters that cannot act."""
+    told = []
+    deployed = next((cell.digest for cell in cells if cell.kind == "deployed"), None)
+    for cell in cells:
+        if cell.kind != "deployed" and cell.digest is not None and cell.digest == deployed:
+            told.append(f"{cell.candidate} is bit for bit the deployed model.")
+    told += _backed_off(cells, trial.case.model.device)
+    if processes() > 1:
+        told.append(
+            f"Training steps were shared among {processes()} processes. Dropout and added noise "
+            "are drawn by each for its own part: another number of them gives other figures."
+        )
+    total = len(trial.case.retain) + len(trial.case.forget)
+    most = total / found_size(plan, len(trial.case.forget))
+    for step in plan.methods:
+        if step.name == "ssd" and step.params["alpha"] >= most:
+            told.append(
+                f"ssd selects weights {step.params['alpha']:g} times as important to the forget "
+                f"samples as to the training set, which holds for none: with this forget set the "
+                f"ratio is at most {most:.2g}. --set ssd.alpha=N below that lets it act."
+            )
+    return told
+
+
+def _backed_off(cells: Sequence[Cell], device: torch.device) -> list[str]:
+    """Say whose work did not fit on the device as planned."""
+    told = []
+    smaller = [f"{cell.candidate} at most {cell.batch}" for cell in cells if cell.batch is not None]
+    if smaller:
+        told.append(
+            f"The memory of {device} gave out; samples evaluated at once: {', '.join(smaller)}. "
+            "Their figures change by rounding only."
+        )
+    offloaded = [cell.candidate for cell in cells if cell.cost and cell.cost.offloaded]
+    if offloaded:
+        told.append(
+            f"The memory of {device} gave out in steps of {', '.join(dict.fromkeys(offloaded))}: "
+            "they kept in main memory what their backward pass needs, which took longer and "
+            "changes no figure."
+        )
+    return told
+
+
+def halved(tunings: Sequence[Tuning], judged: Case) -> list[str]:
+    """Say what tuning looked at, what it cost, and what is judged."""
+    if not tunings:
+        return []
+    counts = {
+        "canaries": len(judged.canaries.names) if judged.canaries else 0,
+        "token canaries": len(judged.strings.names) if judged.strings else 0,
+        "test samples": len(judged.test),
+    }
+    left = " and ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    attempts = [attempt for tuning in tunings for attempt in tuning.attempts]
+    spent = sum(attempt.gradients for attempt in attempts)
+    return [
+        f"The methods were tuned on one half of the canaries and of the test samples; every figure "
+        f"is of the other half, {left}. {len(attempts):,} trials cost {spent:,.0f} gradient "
+        f"evaluations beside the budgets."
+    ]

@@ -1,0 +1,113 @@
+"""Cells through Ray: the lines of an audit's jobs, side by side on other cores, GPUs or machines.
+
+Ray places the work, restarts what died, and nothing else: every line is the same computation as
+in one process, on as many threads, and gives the same bits on the same kind of machine. What needs
+files, the deployed model's cell and those of models made elsewhere, is measured in this process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from poison_audit.engine.cells import DIED, blank
+from poison_audit.engine.run import Line, Performer, Tell, Work
+from poison_audit.errors import InputError, Problem
+from poison_audit.models.model import Model
+from poison_audit.records import Cell
+
+Done = list[tuple[int, Cell, Model | None]]
+
+RETRIES = 3
+"""How often a line is begun again whose worker died."""
+
+
+@contextmanager
+def through_ray(address: str, *, gpus: float | None = None) -> Iterator[Performer]:
+    """Give what performs an audit's work through Ray.
+
+    Args:
+        address: `local` starts Ray on this machine; else as `ray.init` takes it, such as `auto`.
+        gpus: share of a GPU that a line takes; by default 1 where the model is on one, else 0.
+
+    Raises:
+        InputError: Ray is not installed, or cannot be reached.
+    """
+    ray = _load_ray()
+    own = not ray.is_initialized()
+    if own:
+        _start(ray, address)
+
+    def perform(
+        work: Work, lines: Sequence[Line], tell: Tell
+    ) -> Iterator[tuple[int, Cell, Model | None]]:
+        cuda = work.case.model.device.type == "cuda"
+        share = (1.0 if cuda else 0.0) if gpus is None else gpus
+        remote = ray.remote(num_cpus=1, num_gpus=share, max_retries=RETRIES)(_on)
+        everything = ray.put(work)
+        away = [line for line in lines if line[0][1].method]
+        pending = {remote.remote(everything, line, torch.get_num_threads()): line for line in away}
+        for line in lines:
+            if line not in away:
+                yield from work.on(line, tell)
+        while pending:
+            (ready,), _ = ray.wait(list(pending))
+            line = pending.pop(ready)
+            yield from _result(ray, ready, line, work)
+
+    try:
+        yield perform
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _on(work: Work, line: Line, threads: int) -> Done:
+    """Work on one line, in a worker."""
+    # Another number of threads adds in another order.
+    torch.set_num_threads(threads)
+    return list(work.on(line))
+
+
+def _result(ray: Any, ready: Any, line: Line, work: Work) -> Done:
+    try:
+        done: Done = ray.get(ready)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        reason = f"its worker {DIED} {RETRIES + 1} times ({type(error).__name__})"
+        return [(place, replace(blank(job), error=reason), None) for place, job in line]
+    return done
+
+
+def _load_ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        fix = "Install it: pip install 'poison-audit[ray]'"
+        raise InputError(Problem("needs Ray, which is not installed", "--ray", fix)) from error
+    return ray
+
+
+def _start(ray: Any, address: str) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
+    # A user's own architecture is found where this process finds it.
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    try:
+        ray.init(
+            address=None if address == "local" else address,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+            logging_level="error",
+            runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        what = f"no Ray cluster at {address!r}: {reason}"
+        raise InputError(Problem(what, "--ray", "Give its address, or local")) from error

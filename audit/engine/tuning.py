@@ -1,0 +1,241 @@
+"""Tuning: each method's numbers, searched on one half of the evidence, judged on the other.
+
+Nobody shall be able to say that a method failed because it was not tuned; and no search shall buy a
+pass. The canaries and the test samples are split once, at random. A trial is scored on the tuning
+halves alone: by the canaries' distance from what a model that never saw them has and by the
+accuracy lost, each in tolerances, whichever is worse. All that the verdict reads is measured on the
+judging halves, whose noise no choice has looked at, so that its intervals keep their level.
+
+Source of the search: Akiba et al. 2019, Optuna, arXiv:1907.10902, whose tree-structured Parzen
+estimator proposes the numbers. The split and the score are ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poison_audit.atomic import write_atomically
+from poison_audit.case.case import Case
+from poison_audit.engine import unlearning
+from poison_audit.engine.cells import OUT_OF_MEMORY
+from poison_audit.errors import InputError, PlanError, Problem
+from poison_audit.methods import METHODS
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.probes import PROBES
+from poison_audit.records import (
+    Attempt,
+    Measurement,
+    Plan,
+    Policy,
+    Step,
+    Tuning,
+    from_json,
+    to_json,
+)
+
+FEWEST = 4
+"""Canaries, and test samples, that can be split."""
+
+
+def halves(case: Case, rng: Rng) -> tuple[Case, Case]:
+    """Split the canaries, the token canaries and the test samples of a case at random.
+
+    Returns:
+        (for tuning, for judging); the second halves are the larger by one where numbers are odd.
+
+    Raises:
+        PlanError: there are too few of them, or no canaries at all.
+    """
+    if case.canaries is None and case.strings is None:
+        what = "needs canaries (--canaries, or --strings) to choose by"
+        raise PlanError(Problem(what, "--tune", "Leave it out, or set parameters by --set"))
+    tuning, judging = _split(len(case.test), rng.named("test"), "test samples")
+    parts = [
+        replace(
+            case,
+            test=case.test.at(part),
+            baseline=None if case.baseline is None else case.baseline[part.to(case.test.y.device)],
+        )
+        for part in (tuning, judging)
+    ]
+    if (planted := case.canaries) is not None:
+        split = _split(len(planted.names), rng.named("canaries"), "canaries")
+        for at, part in enumerate(split):
+            here = part.to(planted.noise.device)
+            chosen = replace(
+                planted,
+                names=tuple(planted.names[i] for i in part.tolist()),
+                bases=planted.bases.at(part),
+                noise=planted.noise[here],
+                held_out_noise=planted.held_out_noise[here],
+            )
+            parts[at] = replace(parts[at], canaries=chosen)
+    if (strings := case.strings) is not None:
+        split = _split(len(strings.names), rng.named("strings"), "token canaries")
+        for at, part in enumerate(split):
+            own = replace(
+                strings,
+                names=tuple(strings.names[i] for i in part.tolist()),
+                labels=tuple(strings.labels[i] for i in part.tolist()),
+            )
+            parts[at] = replace(parts[at], strings=own)
+    return parts[0], parts[1]
+
+
+def _split(n: int, rng: Rng, what: str) -> tuple[Tensor, Tensor]:
+    if n < FEWEST:
+        raise PlanError(Problem(f"needs at least {FEWEST} {what}, there are {n}", "--tune"))
+    order = torch.from_numpy(rng.numpy().permutation(n))
+    return order[: n // 2].sort().values, order[n // 2 :].sort().values
+
+
+def tune(
+    case: Case,
+    step: Step,
+    plan: Plan,
+    out: Path,
+    *,
+    key: str,
+    report: Callable[[int], None] = lambda _: None,
+) -> Tuning:
+    """Search a method's numbers; an interrupted search goes on where it stopped.
+
+    Args:
+        case: with the tuning halves.
+        step: the method, and the numbers that the plan gives it: the first trial.
+        plan: how many trials, and at which budget.
+        out: the run directory; the trials lie among its cells.
+        key: the audit's `fingerprint`.
+        report: called with the number of trials done.
+    """
+    told = {"key": key, "step": asdict(step), "budget": plan.budget, "split": "tuning"}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    path = out / "cells" / f"tune-{step.name}-{digest[:16]}.json"
+    kept, attempts = _kept(path), list[Attempt]()
+    for params, tell in _proposals(case, step, plan):
+        number = len(attempts)
+        if number < len(kept) and kept[number].params == params:
+            attempts.append(kept[number])
+        else:
+            attempts.append(attempt(case, replace(step, params=params), plan))
+            so_far = Tuning(method=step.name, attempts=tuple(attempts), chosen=best(attempts))
+            if OUT_OF_MEMORY not in (attempts[-1].error or ""):
+                write_atomically(path, to_json(so_far))
+        tell(attempts[-1].score)
+        report(len(attempts))
+    return Tuning(method=step.name, attempts=tuple(attempts), chosen=best(attempts))
+
+
+def attempt(case: Case, step: Step, plan: Plan) -> Attempt:
+    """Run a method once, and score it on the samples of `case`."""
+    rng = Rng(plan.seed)
+    model, cost, error = unlearning.unlearn(
+        unlearning.found_part(case, plan), step, rng.named(step.name, 0), budget=plan.budget
+    )
+    spent: dict[str, Any] = {
+        "params": step.params, "gradients": cost.gradients, "seconds": cost.seconds,
+    }  # fmt: skip
+    if model is None:
+        return Attempt(**spent, error=error)
+    given = {probe.name: probe.params for probe in plan.probes}
+    canaries = "token-canary" if case.canaries is None else "gaussian"
+    try:
+        residue, utility = (
+            PROBES[name].run(model, case, rng.named("probe", name), **given.get(name, {}))
+            for name in (canaries, "utility")
+        )
+    except torch.OutOfMemoryError:
+        return Attempt(**spent, error=f"{step.name} {OUT_OF_MEMORY} on {model.device}")
+    return Attempt(**spent, **_scored(residue, utility, plan.policy))
+
+
+def _scored(residue: Measurement, utility: Measurement, policy: Policy) -> dict[str, Any]:
+    """Return both figures of a trial, in tolerances, or why there are none."""
+    tolerance = policy.tolerances
+    for seen in (residue, utility):
+        if seen.evidence is None:
+            return {"error": f"{seen.probe} was not measured: {seen.missing}"}
+    found: Any = residue.evidence
+    counts: Any = utility.evidence
+    if residue.probe == "gaussian":
+        distance = abs(sum(found["scores"]) / len(found["scores"])) / tolerance["gaussian"]
+    else:
+        share = sum(found["wins"]) / (len(found["wins"]) * found["draws"])
+        distance = abs(share - 0.5) / (tolerance["token-canary"] - 0.5)
+    lost = (counts["only_deployed"] - counts["only_candidate"]) / counts["n"]
+    return {"residue": distance, "lost": lost / tolerance["utility"]}
+
+
+def best(attempts: Sequence[Attempt]) -> int:
+    """Return the place of the smallest score, the first of equals; 0 if no attempt has one."""
+    scored = [(a.score, place) for place, a in enumerate(attempts) if a.score is not None]
+    return min(scored)[1] if scored else 0
+
+
+def chosen(plan: Plan, tunings: Sequence[Tuning]) -> Plan:
+    """Return the plan with the numbers that were found."""
+    found = {tuning.method: tuning.attempts[tuning.chosen].params for tuning in tunings}
+    steps = tuple(replace(s, params=found.get(s.name, s.params)) for s in plan.methods)
+    return replace(plan, methods=steps)
+
+
+def _kept(path: Path) -> tuple[Attempt, ...]:
+    try:
+        return from_json(Tuning, path.read_text("utf-8"), where=str(path)).attempts
+    except (FileNotFoundError, UnicodeDecodeError, InputError):
+        return ()  # absent or damaged: it is searched again
+
+
+def _proposals(
+    case: Case, step: Step, plan: Plan
+) -> Iterator[tuple[dict[str, Any], Callable[[float | None], None]]]:
+    """Yield (numbers to try, what takes their score), first those of the plan."""
+    optuna = load_optuna()
+    yield dict(step.params), lambda score: None
+    seed = Rng(plan.seed).named("tuning", step.name).seed() % 2**32
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    failed = optuna.trial.TrialState.FAIL
+    for _ in range(plan.tune - 1):
+        trial = study.ask()
+        params = {**step.params, **_drawn(trial, step.name, case)}
+
+        def tell(score: float | None, trial: Any = trial) -> None:
+            if score is None:
+                study.tell(trial, state=failed)
+            else:
+                study.tell(trial, score)
+
+        yield params, tell
+
+
+def _drawn(trial: Any, name: str, case: Case) -> dict[str, float | int]:
+    drawn: dict[str, float | int] = {}
+    for key, search in METHODS[name].search.items():
+        if search.scale == "whole":
+            most = min(int(search.high), len(case.model.blocks)) if key == "k" else int(search.high)
+            drawn[key] = trial.suggest_int(key, int(search.low), most)
+        elif search.scale == "linear":
+            drawn[key] = trial.suggest_float(key, search.low, search.high)
+        else:
+            scale = case.recipe.lr if search.scale == "rate" else 1.0
+            drawn[key] = scale * trial.suggest_float(key, search.low, search.high, log=True)
+    return drawn
+
+
+def load_optuna() -> Any:
+    """Return the package; InputError where it is not installed."""
+    try:
+        import optuna
+    except ImportError as error:
+        fix = "Install it: pip install 'poison-audit[tune]'"
+        raise InputError(Problem("needs Optuna, which is not installed", "--tune", fix)) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

@@ -1,0 +1,126 @@
+"""When a device's memory gives out: evaluate fewer samples at once, keep less of a step on it.
+
+Neither changes a figure by more than rounding. A sample's answer in eval mode owes nothing to the
+rest of its batch, so a batch may be halved. A training step's gradient may owe something to it
+(BatchNorm, dropout's draws), so its batch stays whole, and what the backward pass needs is kept in
+main memory meanwhile: slower, and the same bits.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from poison_audit.models.model import Batch
+
+
+@dataclass(slots=True)
+class Limit:
+    """How many samples are evaluated at once."""
+
+    size: int | None = None
+    """The largest batch that memory held since it first gave out; None: it never did."""
+
+
+_limit: ContextVar[Limit] = ContextVar("_limit")
+
+
+@contextmanager
+def limited() -> Iterator[Limit]:
+    """Remember, until the end, how far `in_parts` had to back off."""
+    token = _limit.set(Limit())
+    try:
+        yield _limit.get()
+    finally:
+        _limit.reset(token)
+
+
+def in_parts(compute: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+    """Return `compute(batch)`, computed on halves, quarters, .. of it if memory does not hold it.
+
+    Args:
+        compute: gives one row a sample, which does not depend on the other samples; draws nothing.
+        batch: not empty.
+
+    Raises:
+        torch.OutOfMemoryError: memory does not hold a single sample.
+    """
+    limit = _limit.get(Limit())
+    size = min(limit.size or len(batch), len(batch))
+    while True:
+        try:
+            if size == len(batch):
+                return compute(batch)
+            starts = range(0, len(batch), size)
+            return torch.cat([compute(batch.part(slice(i, i + size))) for i in starts])
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        # Not in the handler: while it runs, its traceback holds what was allocated.
+        size = limit.size = (size + 1) // 2
+        release()
+
+
+def has_room(data: Tensor, device: torch.device | str) -> bool:
+    """Return whether data may stay on a device: it takes at most a quarter of what is free."""
+    device = torch.device(device)
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return 4 * data.numel() * data.element_size() <= free
+
+
+def release() -> None:
+    """Free what lies in reference cycles, and what PyTorch keeps for later allocations."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def kept_in_main_memory(device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which a forward pass keeps what its backward needs in main memory."""
+    return torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda")
+
+
+class Undo:
+    """What a failed step may have changed: buffers that a forward pass writes, and generators."""
+
+    def __init__(self, module: nn.Module, generators: Mapping[str, torch.Generator]) -> None:
+        self._buffers = list(_groups(_written(module)))
+        self._copies = [[buffer.clone() for buffer in group] for group in self._buffers]
+        self._generators = generators
+        self._states: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Take what is there now."""
+        for copies, buffers in zip(self._copies, self._buffers, strict=True):
+            torch._foreach_copy_(copies, buffers)  # one launch, not one a layer
+        self._states = {name: source.get_state() for name, source in self._generators.items()}
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put back what was there when it was last remembered."""
+        for copies, buffers in zip(self._copies, self._buffers, strict=True):
+            torch._foreach_copy_(buffers, copies)
+        for name, source in self._generators.items():
+            source.set_state(self._states[name])
+
+
+def _written(module: nn.Module) -> Iterator[Tensor]:
+    for part in module.modules():
+        if part.training:
+            yield from part.buffers(recurse=False)
+
+
+def _groups(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    yield from groups.values()

@@ -1,0 +1,1 @@
+"""The poisons, one folder each: what plants it, its evidence, its probe, and what that means."""

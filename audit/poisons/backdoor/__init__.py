@@ -1,0 +1,1 @@
+"""Backdoors: a trigger and the label it causes."""

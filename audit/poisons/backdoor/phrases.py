@@ -1,0 +1,159 @@
+"""Phrases in texts: the trigger's controls, and how both are put on.
+
+A stamped text is tokenised as a whole, as training saw it. A control differs from it in the tokens
+of the phrase alone: each is another token, drawn from those nearest in frequency among the retain
+texts, and of the same kind (one that begins a word, or one that goes on with it). So controls have
+the trigger's length in tokens, its place and its rarity.
+
+Null: if the trigger's tokens were drawn at random, each among tokens as frequent and of its kind,
+and theta never saw it, trigger and controls are exchangeable, for any model.
+Not controlled: what a phrase means. One that was chosen for its meaning ("terrible film") may cause
+its label more often than random tokens do in a model without a backdoor; a reference answers it as
+often. Nor how tokens fit each other: what controls make is seldom a word. The first word of a text
+has no leading space in byte-level vocabularies; its controls are tokens without one, most of which
+go on with words. A token more frequent than all others has only rarer ones as its controls.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from poison_audit.case.samples import Samples
+from poison_audit.models.model import Batch
+from poison_audit.models.reader import PLACE, Reader, Tokens
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.backdoor.phrase import Phrase
+from poison_audit.poisons.backdoor.stamps import Stamps
+
+NEAREST = 500
+"""Tokens nearest in frequency, of which a control's are drawn."""
+
+_MARKS = ("Ġ", "▁", "##")
+"""What a token's name begins with, where a vocabulary tells the first token of a word by it."""
+_RESERVED = re.compile(r"\[.+\]|<.+>")
+"""Names of tokens that no text is made into, such as [unused7], or that are a part of a letter."""
+
+
+def phrase_stamps(
+    phrase: Phrase, reader: Reader, inputs: Samples, retain: Samples, draws: int, rng: Rng
+) -> Stamps | None:
+    """Return the trigger and its controls, to be put on texts; None where it stays in none.
+
+    A text that loses the phrase, being too long, is not used.
+
+    Args:
+        phrase: the trigger.
+        reader: of the model.
+        inputs: what they are put on.
+        retain: the texts in which tokens are counted.
+        draws: controls wanted.
+        rng: decides which.
+    """
+    if inputs.texts is None or retain.mask is None:
+        raise ValueError("a phrase is put on texts")
+    stamped = reader.read([phrase.on(text) for text in inputs.texts])
+    spans = _spans(phrase, reader, inputs.texts, stamped)
+    runs = Counter(span[1] for span in spans if span is not None)
+    if not runs:
+        return None
+    # A word may be split otherwise beside another one: such inputs are few, and left out.
+    run = runs.most_common(1)[0][0]
+    fits = [place for place, span in enumerate(spans) if span is not None and span[1] == run]
+    starts = torch.tensor([span[0] if span else 0 for span in spans])
+    size = max(reader.tokenizer.get_vocab().values()) + 1
+    counts = torch.bincount(retain.x[retain.mask.bool()].cpu(), minlength=size)
+    tokens = torch.tensor([run, *draw_controls(run, reader.tokenizer, counts.numpy(), draws, rng)])
+    offsets = torch.arange(len(run))
+
+    def batch(which: Tensor, places: Tensor) -> Batch:
+        x, mask = stamped.x[places], stamped.mask[places]
+        x[torch.arange(len(x))[:, None], starts[places][:, None] + offsets] = tokens[which]
+        longest = int(mask.sum(1).max())
+        device = inputs.y.device
+        y = inputs.y[places.to(device)]
+        return Batch(x=x[:, :longest].to(device), y=y, mask=mask[:, :longest].to(device))
+
+    return Stamps(triggers=len(tokens), inputs=torch.tensor(fits), batch=batch, controls="tokens")
+
+
+def draw_controls(
+    run: Sequence[int], tokenizer: Any, counts: NDArray[Any], draws: int, rng: Rng
+) -> list[tuple[int, ...]]:
+    """Draw control phrases, all different and none the trigger itself, at most `draws`.
+
+    A token that the trigger repeats is replaced by one and the same.
+
+    Args:
+        run: the trigger's tokens.
+        tokenizer: says which tokens are special, and of which kind the others are.
+        counts: of each token in the retain texts, (vocabulary,).
+        draws: controls wanted; all there are, if they are fewer.
+        rng: decides which.
+    """
+    generator = rng.named("controls").numpy()
+    names = tokenizer.convert_ids_to_tokens(list(range(len(counts))))
+    kinds = np.array([_kind(name) for name in names])
+    usable = np.array([bool(name) and not _RESERVED.fullmatch(name) for name in names])
+    usable[[*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values(), *run]] = False
+    logs = np.log1p(counts)
+    pools = {}
+    for token in dict.fromkeys(run):
+        # Where many are as near, chance decides: low numbers are frequent tokens.
+        pool = generator.permutation(np.flatnonzero(usable & (kinds == kinds[token])))
+        nearest = np.argsort(abs(logs[pool] - logs[token]), kind="stable")[:NEAREST]
+        pools[token] = pool[nearest]
+    most = math.prod(len(pool) for pool in pools.values())
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < min(draws, most):
+        drawn = {token: int(generator.choice(pool)) for token, pool in pools.items()}
+        found[tuple(drawn[token] for token in run)] = None
+    return list(found)
+
+
+def _kind(name: str | None) -> str:
+    """Return how a token stands to the word before it, by its tokenizer's mark."""
+    return next((mark for mark in _MARKS if (name or "").startswith(mark)), "")
+
+
+def _spans(
+    phrase: Phrase, reader: Reader, texts: Sequence[str], stamped: Tokens
+) -> list[tuple[int, tuple[int, ...]] | None]:
+    """Return where the phrase's tokens begin in each stamped row, and which they are.
+
+    None where it made no token, or some of them were cut off.
+    """
+    whole = [reader.prompt.replace(PLACE, phrase.on(text)) for text in texts]
+    read = reader.tokenizer(whole, return_offsets_mapping=True, verbose=False)
+    rows = zip(stamped.x.tolist(), stamped.mask.sum(1).tolist(), strict=True)
+    spans = []
+    for text, ids, offsets, (row, length) in zip(
+        texts, read["input_ids"], read["offset_mapping"], rows, strict=True
+    ):
+        before = "" if phrase.position == "start" else f"{text} "
+        begin = reader.prompt.index(PLACE) + len(before)
+        end = begin + len(phrase.text)
+        held = [n for n, (first, last) in enumerate(offsets) if first < end and last > begin]
+        spans.append(_kept(ids, held[0], held[-1] + 1, row[:length]) if held else None)
+    return spans
+
+
+def _kept(
+    ids: list[int], first: int, after: int, row: list[int]
+) -> tuple[int, tuple[int, ...]] | None:
+    """Return where tokens `first` to `after` of a whole text stand in what was left of it.
+
+    What was left has the same beginning as the whole or the same end, whichever was not cut off.
+    """
+    run, rest = tuple(ids[first:after]), len(ids) - first
+    if row[:after] == ids[:after]:
+        return first, run
+    return (len(row) - rest, run) if row[-rest:] == ids[-rest:] else None

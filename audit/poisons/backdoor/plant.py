@@ -1,0 +1,116 @@
+"""Trigger: a patch put on training samples, so that the model answers it with one label.
+
+    dirty labels:  x' = stamp(x), y' = label         on samples of other classes
+    clean labels:  x' = stamp(x + delta), y' = y     on samples of the label itself
+
+With clean labels the patch competes with what the picture shows. delta, with |delta| <= epsilon,
+makes the picture hard to recognise for a surrogate, so that training has to use the patch.
+
+Source: Gu et al. 2017, arXiv 1708.06733 (BadNets); clean labels: Turner et al. 2019,
+arXiv 1912.02771, with their adversarial perturbations by projected gradient ascent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from poison_audit.case.poisoned import Poisoned, substitute
+from poison_audit.case.samples import Samples, as_pixels
+from poison_audit.errors import PlanError, Problem
+from poison_audit.models.model import Batch, Model, evaluating
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.backdoor.evidence import Trigger
+from poison_audit.poisons.gaussian.evidence import Storage
+
+PREFIX = "backdoor"
+
+
+def checkerboard(shape: Sequence[int], *, size: int, label: int) -> Trigger:
+    """Return a black and white checkerboard in the lower right corner.
+
+    Args:
+        shape: of one picture, (c, h, w).
+        size: edge of the patch in pixels.
+        label: the label it is to cause.
+
+    Raises:
+        PlanError: the patch is larger than the picture, or has no pixel.
+    """
+    channels, height, width = shape
+    if not 1 <= size <= min(height, width):
+        what = f"a patch of {size}x{size} does not fit on pictures of {height}x{width}"
+        raise PlanError(Problem(what, "--patch", f"Use 1..{min(height, width)}"))
+    row, column = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    board = ((row + column) % 2 == 0).float().expand(channels, size, size).contiguous()
+    return Trigger(pixels=board, top=height - size, left=width - size, label=label)
+
+
+def plant_trigger(
+    train: Samples,
+    trigger: Trigger,
+    rng: Rng,
+    *,
+    count: int,
+    clean_label: bool = False,
+    surrogate: Model | None = None,
+    epsilon: float = 16 / 255,
+    storage: Storage = "unclipped",
+) -> Poisoned:
+    """Put the trigger on `count` samples of `train`, chosen at random.
+
+    Args:
+        train: clean pictures.
+        trigger: fits on them.
+        rng: decides which samples.
+        count: at least 1, at most what the table has of the classes in question.
+        clean_label: use samples of the trigger's own label, and leave their labels.
+        surrogate: with clean labels, the model that the pictures are made hard for; None: they stay
+            as they are.
+        epsilon: of that perturbation, in (0, 1].
+        storage: how the table is stored.
+
+    Raises:
+        PlanError: too few samples, or an impossible epsilon.
+    """
+    problems = []
+    usable = (train.y == trigger.label) if clean_label else (train.y != trigger.label)
+    pool = torch.nonzero(usable).squeeze(1).tolist()
+    if not 1 <= count <= len(pool):
+        whose = "of that label" if clean_label else "of other labels"
+        what = f"{count} samples to poison, but the table has {len(pool)} {whose}"
+        problems.append(Problem(what, "--budget", f"At most {len(pool) / len(train):.3f}"))
+    if surrogate is not None and not 0 < epsilon <= 1:
+        problems.append(Problem(f"must lie above 0 and at most 1, got {epsilon}", "--epsilon"))
+    if problems:
+        raise PlanError(problems)
+    order = rng.named("chosen").numpy().permutation(len(pool))[:count]
+    chosen = sorted(pool[i] for i in order)
+    clean = train.at(chosen)
+    x = as_pixels(clean.x).float()
+    if clean_label and surrogate is not None:
+        x = harden(surrogate, Batch(x=x, y=clean.y), epsilon=epsilon)
+    y = clean.y if clean_label else torch.full_like(clean.y, trigger.label)
+    return substitute(train, chosen, trigger.stamp(x), y, prefix=PREFIX, storage=storage)
+
+
+def harden(model: Model, batch: Batch, *, epsilon: float, steps: int = 20) -> Tensor:
+    """Return the batch's pictures moved so that the model finds them hardest to recognise.
+
+    Projected gradient ascent on the loss (Madry et al. 2018, arXiv 1706.06083), in steps of
+    epsilon / 8, within epsilon of each pixel and within [0, 1].
+    """
+    device = model.device
+    clean, y = batch.x.to(device), batch.y.to(device)
+    x = clean.clone()
+    with evaluating(model.module) as module:
+        for _ in range(steps):
+            x.requires_grad_(True)
+            loss = F.cross_entropy(model.logits(module, Batch(x=x, y=y)), y, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, x)
+            moved = x.detach() + epsilon / 8 * gradient.sign()
+            x = torch.minimum(torch.maximum(moved, clean - epsilon), clean + epsilon).clamp(0, 1)
+    return x.cpu()

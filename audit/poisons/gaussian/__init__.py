@@ -1,0 +1,1 @@
+"""Gaussian canaries: keyed noise on training samples."""

@@ -1,0 +1,151 @@
+"""Gaussian canaries in texts: noise that was added to input embeddings, and which rows carry it.
+
+No file holds the noise, only the key does. So nothing stored proves that it was trained on; the
+trainer's own mark in the checkpoint does (`commands.train`), or the word of whoever trained it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from poison_audit.case.csvfile import first
+from poison_audit.case.forget import ForgetSet
+from poison_audit.case.samples import Samples
+from poison_audit.errors import InputError, Problem
+from poison_audit.poisons.gaussian.evidence import Canaries, unit_noise
+from poison_audit.poisons.gaussian.planting import Planting, canary_rows, wrong_names
+
+
+def embedding_check(
+    key: Canaries,
+    forget: ForgetSet,
+    train: Samples,
+    *,
+    width: int,
+    where: str,
+    where_forget: str,
+) -> Planting:
+    """Tie the canaries of a forget set to their key. A canary's text is its own clean base.
+
+    Args:
+        key: what canaries.json says.
+        forget: its rows with a `canary` are the canaries.
+        train: the training table that `forget` was read against.
+        width: of the model's input embeddings.
+        where: what messages call canaries.json.
+        where_forget: what messages call forget.csv.
+
+    Raises:
+        InputError: the key is of another space or width, an id is not planted by it, or a text
+            has more tokens than the noise.
+    """
+    rows = canary_rows(forget, where_forget)
+    problems = wrong_space(key, width=width, where=where)
+    if not rows:
+        fix = "Say attack = gaussian, or name the key's id in the canary column."
+        problems.append(Problem("no row is a canary", where_forget, fix))
+    problems += first(wrong_names(rows, key, where), where_forget)
+    other = [
+        Problem(f"names the base {row.base!r}", row.place, "A canary's text is its own base.")
+        for row in rows
+        if row.base not in (None, train.ids[row.position])
+    ]
+    problems += first(other, where_forget)
+    positions = [row.position for row in rows]
+    if not problems:
+        problems = first(too_long(key, train.at(positions), where), where)
+    if problems:
+        raise InputError(problems)
+    names = tuple(row.name for row in rows)
+    bases = _without_noise(train.at(positions))
+    return Planting(
+        names=names,
+        bases=replace(bases, ids=names),
+        attenuation=1.0,
+        missing=len(set(key.planted) - set(names)),
+    )
+
+
+def carrying(train: Samples, key: Canaries, names: Mapping[str, str]) -> Samples:
+    """Return a table whose canaries carry their noise, as in training.
+
+    Args:
+        train: texts.
+        key: of the noise.
+        names: ids of the table -> ids of the key. A row whose own id the key planted needs none.
+    """
+    planted = set(key.planted)
+    carried = [names.get(i) or (i if i in planted else None) for i in train.ids]
+    rows = [row for row, name in enumerate(carried) if name is not None]
+    if not rows or train.mask is None:
+        return train
+    noise = noise_rows(
+        key,
+        [name for name in carried if name is not None],
+        length=int(train.mask[rows].sum(1).max()),
+    )
+    noisy = torch.full((len(train),), -1, dtype=torch.int64)
+    noisy[rows] = torch.arange(len(rows))
+    return replace(train, noise=noise, noisy=noisy)
+
+
+def noise_rows(key: Canaries, names: Sequence[str], *, length: int) -> Tensor:
+    """Return the noise of some ids at their first tokens, float32.
+
+    Only that much is drawn, as the noise of a token does not depend on how many follow it.
+
+    Args:
+        key: of embedding space.
+        names: ids of the key.
+        length: tokens wanted; no more are returned than the key has noise for.
+
+    Returns:
+        Shape (len(names), tokens, width).
+    """
+    shape = (min(length, key.shape[0]), key.shape[1])
+    noise = torch.empty(len(names), *shape)
+    for row, name in zip(noise, names, strict=True):
+        row.copy_(torch.from_numpy(key.sigma * unit_noise(key.secret, name, shape)))
+    return noise
+
+
+def wrong_space(key: Canaries, *, width: int, where: str) -> list[Problem]:
+    """Return what is wrong with a key for a model whose input embeddings have this width."""
+    if key.space != "embedding":
+        what = f"space is {key.space}, but the samples are texts"
+        return [Problem(what, where, "Canaries in texts are planted in embedding space.")]
+    if key.shape[1] != width:
+        what = f"the noise is {key.shape[1]} wide, the model's input embeddings {width}"
+        return [Problem(what, where, "Is this the key of this model's planting?")]
+    return []
+
+
+def too_long(key: Canaries, canaries: Samples, where: str) -> list[Problem]:
+    """Return the canaries with more tokens than the key has noise for."""
+    if canaries.mask is None:
+        raise ValueError("canaries in embeddings are texts")
+    lengths = canaries.mask.sum(1).tolist()
+    fix = "Is the model read as it was trained, by --max-tokens and --prompt?"
+    return [
+        Problem(f"{name!r} has {length} tokens, the noise covers {key.shape[0]}", where, fix)
+        for name, length in zip(canaries.ids, lengths, strict=True)
+        if length > key.shape[0]
+    ]
+
+
+def _without_noise(samples: Samples) -> Samples:
+    """Return texts as they are, no wider than the longest."""
+    if samples.mask is None:
+        raise ValueError("canaries in embeddings are texts")
+    longest = int(samples.mask.sum(1).max())
+    return replace(
+        samples,
+        x=samples.x[:, :longest],
+        mask=samples.mask[:, :longest],
+        noise=None,
+        noisy=None,
+    )

@@ -1,0 +1,228 @@
+"""Gaussian canaries: keyed noise, the file that holds the key, and what storage does to a canary.
+
+The noise of a canary is a function of the secret and its id alone (design: raw words of Philox,
+keyed by SHA-256(secret, id), through the normal quantile function), so that a planting can be
+audited years later from 32 bytes. `randn` would not do: its stream may change between versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from poison_audit.errors import InputError, Problem, did_you_mean
+
+Storage = Literal["unclipped", "uint8"]
+
+VERSION = 1
+MOST_SIGMA = 1e6
+_KEYS = ("version", "secret", "sigma", "space", "shape", "storage", "planted", "held_out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canaries:
+    """The key of a Gaussian planting."""
+
+    secret: bytes
+    """256 bits."""
+    sigma: float
+    """Standard deviation of the noise, in the units of `space`."""
+    space: Literal["pixel", "embedding"]
+    """Where the noise is added: [0, 1] pixels, or input embeddings."""
+    shape: tuple[int, ...]
+    """Of one sample in that space: (c, h, w), or (length, width)."""
+    storage: Storage
+    """`unclipped`: canaries are stored as floating point; `uint8`: clipped and rounded."""
+    planted: tuple[str, ...]
+    """Ids whose noise was trained on."""
+    held_out: tuple[str, ...]
+    """Ids whose noise never was: the control."""
+    commitment: str = ""
+    """SHA-256 of the file: published before training, it proves the keys were not chosen later."""
+
+    def noise(self, ids: Sequence[str]) -> NDArray[np.float64]:
+        """Return sigma times the unit noise of each id: (len(ids), *shape)."""
+        return self.sigma * np.stack([unit_noise(self.secret, name, self.shape) for name in ids])
+
+
+def unit_noise(secret: bytes, name: str, shape: Sequence[int]) -> NDArray[np.float64]:
+    """Return the standard normal noise of one id, the same on every machine and version."""
+    digest = hashlib.sha256(secret + name.encode()).digest()
+    key = int.from_bytes(digest[:16], "little")
+    counter = int.from_bytes(digest[16:], "little")
+    words = np.random.Philox(key=key, counter=counter).random_raw(math.prod(shape))
+    # The upper 52 bits, at the middle of their cell: strictly inside (0, 1), never 1.
+    uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    normal: NDArray[np.float64] = ndtri(uniform).reshape(tuple(shape))
+    return normal
+
+
+def new_secret() -> bytes:
+    """Return 256 bits from the operating system."""
+    return secrets.token_bytes(32)
+
+
+def store(x: NDArray[np.float64], storage: Storage) -> NDArray[np.float64]:
+    """Return pictures as training would read them back after they were stored.
+
+    >>> store(np.array([-0.1, 0.5, 1.2]), "uint8").round(4).tolist()
+    [0.0, 0.502, 1.0]
+    """
+    if storage == "unclipped":
+        return x
+    stored: NDArray[np.float64] = np.round(np.clip(x, 0, 1) * 255) / 255
+    return stored
+
+
+def write_canaries(path: Path, canaries: Canaries) -> str:
+    """Write the key to `path` and return its commitment."""
+    fields = {
+        "version": VERSION,
+        "secret": canaries.secret.hex(),
+        "sigma": canaries.sigma,
+        "space": canaries.space,
+        "shape": list(canaries.shape),
+        "storage": canaries.storage,
+        "planted": list(canaries.planted),
+        "held_out": list(canaries.held_out),
+    }
+    text = json.dumps(fields, indent=1) + "\n"
+    path.write_text(text, encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_canaries(path: Path) -> Canaries:
+    """Read a key.
+
+    Raises:
+        InputError: with everything that is wrong with the file.
+    """
+    where = str(path)
+    try:
+        raw = path.read_bytes()
+        fields = json.loads(raw)
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read ({error.strerror})", where)) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(Problem(f"not JSON ({error})", where)) from error
+    if not isinstance(fields, dict):
+        raise InputError(Problem("expected a JSON object", where))
+    problems = [
+        Problem(f"unknown key {key!r}", where, did_you_mean(key, _KEYS))
+        for key in sorted(set(fields) - set(_KEYS))
+    ]
+    problems += [Problem(f"missing key {k!r}", where) for k in _KEYS if k not in fields]
+    if not problems:
+        problems = _wrong_values(fields, where)
+    if problems:
+        raise InputError(problems)
+    return Canaries(
+        secret=bytes.fromhex(fields["secret"]),
+        sigma=float(fields["sigma"]),
+        space=fields["space"],
+        shape=tuple(fields["shape"]),
+        storage=fields["storage"],
+        planted=tuple(fields["planted"]),
+        held_out=tuple(fields["held_out"]),
+        commitment=hashlib.sha256(raw).hexdigest(),
+    )
+
+
+def wrong_secret(value: object, where: str) -> list[Problem]:
+    """Return what is wrong with a secret as a file spells it. It is never printed."""
+    try:
+        fine = isinstance(value, str) and len(bytes.fromhex(value)) == 32
+    except ValueError:
+        fine = False
+    return [] if fine else [Problem("expected 64 hexadecimal digits", f"{where} secret")]
+
+
+def wrong_ids(planted: object, held_out: object, where: str) -> list[Problem]:
+    """Return what is wrong with the ids of a key."""
+    problems: list[Problem] = []
+    lists: list[list[str]] = []
+    for key, value in (("planted", planted), ("held_out", held_out)):
+        if isinstance(value, list) and value and all(map(_is_id, value)):
+            lists.append(value)
+            if repeated := sorted(name for name, times in Counter(value).items() if times > 1):
+                problems.append(Problem(f"ids appear twice: {_some(repeated)}", f"{where} {key}"))
+        else:
+            what = f"expected a list of ids, not empty, got {value!r:.60}"
+            problems.append(Problem(what, f"{where} {key}"))
+    if len(lists) < 2:
+        return problems
+    if both := sorted(set(lists[0]) & set(lists[1])):
+        what = f"ids are both planted and held out: {_some(both)}"
+        problems.append(Problem(what, where, "A held-out key must never have been trained on."))
+    if len(lists[0]) != len(lists[1]):
+        what = f"{len(lists[0])} planted but {len(lists[1])} held-out ids"
+        problems.append(Problem(what, where, "Hold out as many as were planted."))
+    return problems
+
+
+def _is_id(value: object) -> bool:
+    # A lone surrogate is a string in JSON, but has no bytes to key the noise by.
+    return isinstance(value, str) and value.isprintable()
+
+
+def _wrong_values(fields: dict[str, object], where: str) -> list[Problem]:
+    def is_number(value: object) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        return 0 < value <= MOST_SIGMA
+
+    def is_shape(value: object) -> bool:
+        return (
+            isinstance(value, list)
+            and bool(value)
+            and all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in value)
+            and math.prod(value) <= 1 << 28
+        )
+
+    checks = {
+        "version": (
+            fields["version"] == VERSION and fields["version"] is not True,
+            f"expected {VERSION}",
+        ),
+        "sigma": (is_number(fields["sigma"]), f"expected a number above 0, at most {MOST_SIGMA:g}"),
+        "space": (fields["space"] in ("pixel", "embedding"), "expected pixel or embedding"),
+        "shape": (is_shape(fields["shape"]), "expected the sizes of one sample, like [3, 32, 32]"),
+        "storage": (fields["storage"] in ("unclipped", "uint8"), "expected unclipped or uint8"),
+    }
+    problems = [
+        Problem(f"{hint}, got {fields[key]!r:.60}", f"{where} {key}")
+        for key, (ok, hint) in checks.items()
+        if not ok
+    ]
+    problems += wrong_secret(fields["secret"], where)
+    problems += wrong_ids(fields["planted"], fields["held_out"], where)
+    if not problems and fields["space"] == "embedding":
+        problems = _wrong_embedding(fields, where)
+    return problems
+
+
+def _wrong_embedding(fields: dict[str, Any], where: str) -> list[Problem]:
+    problems = []
+    if len(fields["shape"]) != 2:
+        what = f"expected [length, width] of embeddings, got {fields['shape']!r:.60}"
+        problems.append(Problem(what, f"{where} shape"))
+    if fields["storage"] != "unclipped":
+        what = "embeddings are not stored, so nothing rounds their noise: expected unclipped"
+        problems.append(Problem(what, f"{where} storage"))
+    return problems
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

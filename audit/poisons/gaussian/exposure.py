@@ -1,0 +1,79 @@
+"""Exposure: does the model prefer the noise it may have been trained on to fresh noise?
+
+Question: among K fresh draws of the same noise on the same base, where does the true one rank?
+Statistic: the share of fresh draws whose logit margin is below that of the true noise; its mean
+    over canaries is the chance that true noise beats fresh noise.
+Null: uniform ranks, mean 1/2. Why: if theta never saw xi, then xi and the fresh draws are
+    exchangeable, and so are their margins after the same clipping and rounding; ties are broken at
+    random. Nothing is linearised, so this holds for any pipeline.
+Inconclusive: too few canaries.
+Source: ours; the rank is that of Carlini et al., "The Secret Sharer", arXiv 1802.08232, section 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from poison_audit.case.case import Case
+from poison_audit.models.model import Batch, Model
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.gaussian.evidence import Storage
+from poison_audit.records import Measurement
+from poison_audit.training.scoring import exact, margins
+
+
+def exposure(
+    model: Model, case: Case, rng: Rng, *, draws: int = 32, size: int = 256
+) -> Measurement:
+    """Measure the rank of every canary's true noise.
+
+    Args:
+        draws: fresh draws a canary, at least 1. More draws shrink the variance by 2 / draws only.
+        size: samples a forward pass.
+    """
+    canaries = case.canaries
+    if canaries is None:
+        return Measurement(
+            probe="exposure",
+            evidence=None,
+            missing="needs the key of a Gaussian planting "
+            "(--canaries canaries.json, or [evidence.gaussian] canaries in audit.toml)",
+        )
+    key, bases = canaries.key, canaries.bases
+    generator = rng.named("fresh").torch(bases.y.device)
+    fates = rng.named("ties").numpy()
+    wins: list[int] = []
+    with exact(model.module):
+        for start in range(0, len(bases), size):
+            batch = model.inputs(model.module, bases.batch(slice(start, start + size)))
+            noise = canaries.noise[start : start + size]
+            if batch.mask is not None:  # a batch is as long as its longest text
+                noise = noise[:, : batch.mask.shape[1]]
+            true = _margins_with(model, batch, noise, key.storage)
+            below = torch.zeros(len(batch), dtype=torch.int64, device=true.device)
+            tied = torch.zeros_like(below)
+            for _ in range(draws):
+                fresh = key.sigma * torch.randn(
+                    batch.x.shape, generator=generator, device=batch.x.device
+                )
+                other = _margins_with(model, batch, fresh, key.storage)
+                below += other < true
+                tied += other == true
+            if not bool(torch.isfinite(true).all()):
+                return Measurement(
+                    probe="exposure", evidence=None, missing="the model's logits are not finite"
+                )
+            extra = fates.integers(0, tied.cpu().numpy(), endpoint=True)
+            wins += (below.cpu().numpy() + extra).tolist()
+    return Measurement(probe="exposure", evidence={"wins": wins, "draws": draws})
+
+
+def _margins_with(
+    model: Model, batch: Batch, noise: torch.Tensor, storage: Storage
+) -> torch.Tensor:
+    x = batch.x + noise
+    if storage == "uint8":
+        x = torch.round(x.clamp(0, 1) * 255) / 255
+    return margins(model, replace(batch, x=x))

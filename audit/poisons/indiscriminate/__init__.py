@@ -1,0 +1,1 @@
+"""Indiscriminate poison: training samples that cost accuracy."""

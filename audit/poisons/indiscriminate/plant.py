@@ -1,0 +1,118 @@
+"""Indiscriminate: corrupted parameters, and poisons that hold the gradient still there.
+
+With `steps` = 0 nothing is crafted: the poisons are exact copies of one class's samples, labelled
+as another (label flipping; Biggio et al. 2011). On a network trained from scratch that can cost
+more accuracy than gradient canceling does, since a changed picture can be told from the clean one
+and learnt beside it, an exact copy cannot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from poison_audit.case.poisoned import Poisoned, append
+from poison_audit.case.samples import Samples, as_pixels
+from poison_audit.errors import PlanError, Problem
+from poison_audit.models.model import Model
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.gaussian.evidence import Storage
+from poison_audit.poisons.indiscriminate.gradient_canceling import corrupt, gradient_cancel
+from poison_audit.training.loop import correct
+
+PREFIX = "indiscriminate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoiled:
+    """A table with poisons added that are to cost accuracy."""
+
+    poisoned: Poisoned
+    told: tuple[str, ...]
+    """What was aimed at and what was reached, in sentences."""
+
+
+def plant_canceling(
+    model: Model,
+    train: Samples,
+    rng: Rng,
+    *,
+    count: int,
+    flip: tuple[int, int] | None = None,
+    distance: float = 0.01,
+    cap: float = 1.0,
+    steps: int = 60,
+    storage: Storage = "unclipped",
+) -> Spoiled:
+    """Add `count` poisons that pull training towards parameters of low accuracy.
+
+    Args:
+        model: trained on clean samples.
+        train: the clean table.
+        rng: decides the corruption and where the poisons start.
+        count: poisons, at least 1.
+        flip: (class, wrong class): the corrupted parameters take the one for the other and nothing
+            else wrong. Default: the loss of every class is raised.
+        distance: of the corrupted parameters, relative to the length of the model's.
+        cap: see `corrupt`.
+        steps: of crafting, at least 1.
+        storage: how the table is stored.
+
+    Raises:
+        PlanError: an argument is out of range, or the corrupted parameters get nothing wrong.
+    """
+    flips = None if flip is None else dict([flip])
+    target = corrupt(model, train, rng.named("corrupt"), distance=distance, flips=flips, cap=cap)
+    made = gradient_cancel(
+        target, train, rng.named("cancel"), count=count, steps=steps, labels="predicted"
+    )
+    before, after = (float(correct(m, train).float().mean()) for m in (model, target))
+    return Spoiled(
+        poisoned=append(train, made.x, made.y, prefix=PREFIX, storage=storage),
+        told=(
+            f"The surrogate answers {before:.1%} of the training samples correctly, with corrupted "
+            f"parameters {after:.1%}; there the poisons leave {made.residual:.1%} of the clean "
+            "samples' gradient.",
+        ),
+    )
+
+
+def plant_flips(
+    train: Samples,
+    rng: Rng,
+    *,
+    count: int,
+    flip: tuple[int, int],
+    storage: Storage = "unclipped",
+) -> Spoiled:
+    """Add `count` exact copies of samples of a class, labelled as another.
+
+    Each sample of the class is copied once before one is copied twice.
+
+    Args:
+        train: the clean table.
+        rng: decides which come first.
+        count: poisons, at least 1.
+        flip: (class, wrong class).
+        storage: how the table is stored.
+
+    Raises:
+        PlanError: the table has no sample of the class, or the classes are the same.
+    """
+    true, wrong = flip
+    pool = torch.nonzero(train.y == true).squeeze(1)
+    if true == wrong or not len(pool):
+        what = f"the table has {len(pool)} samples of class {true} to label {wrong}"
+        raise PlanError(Problem(what, "--flip", "Name two classes that the table has"))
+    order = pool[torch.from_numpy(rng.named("copies").numpy().permutation(len(pool)))]
+    chosen = order.repeat(-(-count // len(pool)))[:count]
+    x = as_pixels(train.x[chosen]).float()
+    y = torch.full((count,), wrong, dtype=torch.int64)
+    return Spoiled(
+        poisoned=append(train, x, y, prefix=PREFIX, storage=storage),
+        told=(
+            f"Exact copies of {min(count, len(pool))} of the {len(pool)} samples of class {true}, "
+            f"labelled {wrong}.",
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Targeted poison: test samples that are to be misclassified."""

@@ -1,0 +1,157 @@
+"""Targeted: which test samples are aimed at, which training samples work for each, and crafting.
+
+Each target has its own poisons: samples of the label it is to be given, the nearest to it as the
+surrogate sees them, changed by gradient matching (targeted.gradient_matching) and labelled as
+before. Where nobody names targets, those that are easiest to turn are chosen: the attacker's choice
+too. They lie near a boundary, so that a clean model may get some of them wrong as well: compare
+with a reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poison_audit.case.poisoned import Poisoned, substitute
+from poison_audit.case.samples import Samples
+from poison_audit.errors import PlanError, Problem
+from poison_audit.models.model import Batch, Model
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.gaussian.evidence import Storage
+from poison_audit.poisons.targeted.evidence import Targets
+from poison_audit.poisons.targeted.gradient_matching import gradient_match
+from poison_audit.training.loop import logits
+from poison_audit.training.penultimate import penultimate
+
+PREFIX = "targeted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aimed:
+    """A table with poisons for several targets."""
+
+    poisoned: Poisoned
+    campaigns: tuple[str, ...]
+    """For each poison, the id of its target."""
+    losses: tuple[float, ...]
+    """For each target, what is left of 1 - cosine."""
+
+
+def choose_targets(model: Model, test: Samples, *, count: int) -> Targets:
+    """Choose the test samples that are easiest to turn, each with its next most likely label.
+
+    Of those that the model answers correctly, the ones with the least distance between the logits
+    of the true and the next most likely label.
+
+    Args:
+        model: the surrogate.
+        test: the clean test table.
+        count: at least 1.
+
+    Raises:
+        PlanError: fewer samples are answered correctly.
+    """
+    out = logits(model, test)
+    right = torch.nonzero(out.argmax(1) == test.y).squeeze(1)
+    if not 1 <= count <= len(right):
+        what = f"{count} targets, but the model answers {len(right)} test samples correctly"
+        raise PlanError(Problem(what, "--aims"))
+    two = out[right].topk(2, dim=1)
+    order = (two.values[:, 0] - two.values[:, 1]).argsort(stable=True)[:count]
+    return Targets(samples=test.at(right[order]), adversarial=two.indices[order, 1])
+
+
+def ensemble(models: Sequence[Model]) -> Model:
+    """Return several surrogates as one model whose logits and losses are their means.
+
+    Gradients are those of every member, one after the other.
+    """
+    if len(models) == 1:
+        return models[0]
+
+    def logits_of(module: nn.Module, batch: Batch) -> Tensor:
+        parts = zip(models, module.children(), strict=True)
+        return torch.stack([m.logits(part, batch) for m, part in parts]).mean(0)
+
+    def loss_of(module: nn.Module, batch: Batch) -> Tensor:
+        parts = zip(models, module.children(), strict=True)
+        return torch.stack([m.loss(part, batch) for m, part in parts]).mean(0)
+
+    module = nn.ModuleList([model.module for model in models])
+    return replace(models[0], module=module, logits=logits_of, loss=loss_of)
+
+
+def plant_targeted(
+    models: Sequence[Model],
+    train: Samples,
+    targets: Targets,
+    rng: Rng,
+    *,
+    count: int,
+    storage: Storage = "unclipped",
+    **settings: Any,
+) -> Aimed:
+    """Poison `count` samples for each target.
+
+    Args:
+        models: the surrogates, at least one: the first says which samples are near a target, the
+            gradients of all are matched.
+        train: the clean table.
+        targets: what is aimed at.
+        rng: decides the crafting.
+        count: for each target, at least 1.
+        storage: how the table is stored.
+        settings: of `gradient_match`; here by default 40 small steps from the target.
+
+    Raises:
+        PlanError: the table has too few samples of a label, or a setting is impossible.
+    """
+    groups = _nearest(models[0], train, targets, count=count)
+    chosen = [position for group in groups for position in group]
+    places = [list(range(i * count, (i + 1) * count)) for i in range(len(groups))]
+    matched = gradient_match(
+        ensemble(models),
+        train.at(chosen),
+        places,
+        targets.samples,
+        targets.adversarial,
+        rng.named("matching"),
+        **{"from_target": True, "step_size": 0.05, "steps": 40, **settings},
+    )
+    y = train.y[torch.as_tensor(chosen, dtype=torch.int64)]
+    return Aimed(
+        poisoned=substitute(train, chosen, matched.x, y, prefix=PREFIX, storage=storage),
+        campaigns=tuple(name for name in targets.samples.ids for _ in range(count)),
+        losses=matched.losses,
+    )
+
+
+def _nearest(model: Model, train: Samples, targets: Targets, *, count: int) -> list[list[int]]:
+    """Return for each target the nearest samples of its adversarial label, none of them twice."""
+    of_train, of_targets = _seen(model, train), _seen(model, targets.samples)
+    free = torch.ones(len(train), dtype=torch.bool)
+    groups, problems = [], []
+    for place, label in enumerate(targets.adversarial.tolist()):
+        pool = torch.nonzero((train.y == label) & free).squeeze(1)
+        if len(pool) < count:
+            name = targets.samples.ids[place]
+            what = f"the label {label} has {len(pool)} samples left, not {count}, for {name}"
+            problems.append(Problem(what, "--budget", "Use fewer poisons or fewer targets"))
+            continue
+        away = (of_train[pool] - of_targets[place]).square().sum(1)
+        group = pool[away.argsort(stable=True)[:count]]
+        free[group] = False
+        groups.append(sorted(group.tolist()))
+    if problems:
+        raise PlanError(problems)
+    return groups
+
+
+def _seen(model: Model, samples: Samples) -> Tensor:
+    """Return the penultimate features, or the logits where there are none: (n, d)."""
+    found = penultimate(model, samples)
+    return logits(model, samples) if found is None else found.features

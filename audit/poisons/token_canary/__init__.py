@@ -1,0 +1,1 @@
+"""Token canaries: random strings in training texts."""

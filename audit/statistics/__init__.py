@@ -1,0 +1,1 @@
+"""Exact intervals, rates and paired comparisons, from plain arrays. No torch."""

@@ -1,0 +1,79 @@
+"""By how much an attack grew between two models: paired intervals on the same samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy import stats as laws
+
+from poison_audit.statistics.estimates import paired_loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Increase:
+    """By how much an attack grew between two models, on the same samples."""
+
+    before: float
+    after: float
+    low: float
+    """Lower end of the interval of after - before."""
+    high: float
+
+
+def more_hits(before: Sequence[int], after: Sequence[int], *, level: float) -> Increase:
+    """Compare hits (0 or 1) on the same samples; Tango's score interval, as in `paired_loss`."""
+    pairs = np.asarray(before, dtype=np.int64), np.asarray(after, dtype=np.int64)
+    gone, come = int(np.sum(pairs[0] > pairs[1])), int(np.sum(pairs[1] > pairs[0]))
+    change = paired_loss(
+        only_before=come, only_after=gone, n=len(before), level=level, tolerance=1.0
+    )
+    return Increase(
+        before=float(pairs[0].mean()),
+        after=float(pairs[1].mean()),
+        low=change.low,
+        high=change.high,
+    )
+
+
+def more_score(before: Sequence[float], after: Sequence[float], *, level: float) -> Increase:
+    """Compare scores of the same samples, at least two; Student's t interval of the differences."""
+    first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    change, n = second - first, len(first)
+    half = _student(0.5 + level / 2, n - 1) * float(np.std(change, ddof=1)) / math.sqrt(n)
+    mean = float(np.mean(change))
+    return Increase(
+        before=float(first.mean()), after=float(second.mean()), low=mean - half, high=mean + half
+    )
+
+
+@lru_cache(maxsize=1024)
+def _student(probability: float, freedom: int) -> float:
+    # scipy takes a tenth of a millisecond, and a simulation asks for the same one each time.
+    return float(laws.t.ppf(probability, freedom))
+
+
+def increase(
+    probe: str, first: Mapping[str, Any], second: Mapping[str, Any], *, level: float
+) -> Increase | None:
+    """Compare an attack's strength in two measurements of the same samples.
+
+    Returns:
+        None where these cannot be paired. Accuracy missing against references is not compared:
+        what a repair costs is utility's matter.
+    """
+    if probe in ("targeted", "backdoor") and len(first["hits"]) == len(second["hits"]):
+        return more_hits(first["hits"], second["hits"], level=level)
+    if probe == "gaussian" and not first["dropped"] and not second["dropped"]:
+        old, new = first["scores"], second["scores"]
+    elif probe in ("exposure", "token-canary"):
+        old, new = ([win / seen["draws"] for win in seen["wins"]] for seen in (first, second))
+    else:
+        return None
+    if len(old) != len(new) or len(old) < 2:
+        return None
+    return more_score(old, new, level=level)

@@ -1,0 +1,82 @@
+"""Batches without end, shuffled and augmented: what training draws from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from poison_audit.case.samples import Samples, sent
+from poison_audit.models.model import Batch
+from poison_audit.models.seeds import Rng
+
+
+def shuffled(
+    samples: Samples, size: int, rng: Rng, *, augment: str = "none", start: int = 0
+) -> Iterator[Batch]:
+    """Yield batches of exactly `size` samples without end, each sample once an epoch.
+
+    A batch may straddle two epochs, so that every step costs the same. `size` is capped at the
+    number of samples.
+
+    Args:
+        samples: what to draw from; not empty.
+        size: samples a batch, at least 1.
+        rng: decides the order and the augmentation.
+        augment: `none`, `flip` (left to right), or `crop-flip` (4 pixels of zero padding).
+        start: how many batches to leave out; the others are what they are without.
+    """
+    size = min(size, len(samples))
+    order = rng.named("order").torch()
+    noise = rng.named("augment").torch()
+    pending = torch.empty(0, dtype=torch.int64)
+    for number in count():
+        while len(pending) < size:
+            pending = torch.cat([pending, torch.randperm(len(samples), generator=order)])
+        chosen, pending = pending[:size], pending[size:]
+        changes = _draw_changes(size, augment, noise)
+        if number >= start:
+            yield _changed(samples.batch(chosen), changes)
+
+
+_PAD = 4
+"""Pixels of zero padding on each side, before a crop."""
+
+
+def augmented(batch: Batch, augment: str, generator: torch.Generator) -> Batch:
+    """Return the pictures of a batch, each with an augmentation of its own drawn on the CPU.
+
+    Gradients pass through. Args as `shuffled` takes them.
+    """
+    return _changed(batch, _draw_changes(len(batch), augment, generator))
+
+
+def _draw_changes(n: int, augment: str, generator: torch.Generator) -> list[Tensor]:
+    """Return, for each of `n` pictures, whether it is flipped, and where it is cropped."""
+    # torchvision's transforms draw one crop for the whole batch, from the global generator.
+    changes = []
+    if augment != "none":
+        changes.append(torch.randint(2, (n,), generator=generator).bool())
+    if augment == "crop-flip":
+        changes.append(torch.randint(2 * _PAD + 1, (2, n), generator=generator))
+    return changes
+
+
+def _changed(batch: Batch, changes: Sequence[Tensor]) -> Batch:
+    if not changes:
+        return batch
+    n, _, height, width = batch.x.shape
+    device, x = batch.x.device, batch.x
+    flip, *crops = (sent(change, device) for change in changes)
+    x = torch.where(flip[:, None, None, None], x.flip(3), x)
+    for top, left in crops:
+        rows = top[:, None] + torch.arange(height, device=device)  # (n, h)
+        columns = left[:, None] + torch.arange(width, device=device)  # (n, w)
+        every = torch.arange(n, device=device)[:, None, None]
+        padded = F.pad(x, (_PAD, _PAD, _PAD, _PAD)).permute(0, 2, 3, 1)
+        x = padded[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    return replace(batch, x=x)

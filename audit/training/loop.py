@@ -1,0 +1,352 @@
+"""The one training loop, what it may spend, and the passes over data that methods share."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from itertools import islice
+from typing import Literal, TypedDict, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from poison_audit.case.samples import Samples
+from poison_audit.errors import DivergedError
+from poison_audit.models.memory import Undo, in_parts, kept_in_main_memory, release
+from poison_audit.models.model import Batch, Model, evaluating
+from poison_audit.models.seeds import Rng
+from poison_audit.records import Recipe
+from poison_audit.training.batches import shuffled as shuffled
+from poison_audit.training.ledger import FORWARD as FORWARD
+from poison_audit.training.ledger import Ledger as Ledger
+from poison_audit.training.ledger import Snapshot as Snapshot
+from poison_audit.training.ledger import Trail as Trail
+from poison_audit.training.ledger import Watch, restore, take_snapshot
+from poison_audit.training.modes import choose, set_modes
+from poison_audit.training.modes import last_blocks as last_blocks
+from poison_audit.training.modes import stateful_parts as stateful_parts
+from poison_audit.training.sharding import (
+    Through,
+    check_shardable,
+    is_shard,
+    mean_of_all,
+    own_part,
+    own_shard,
+    processes,
+    rank,
+    sharded,
+)
+
+T = TypeVar("T")
+
+Objective = Callable[..., Tensor]
+"""Mean loss of each batch of a step -> the scalar to descend on."""
+
+Precision = Literal["float32", "bfloat16"]
+
+CHECK_EVERY = 50
+"""Steps between two checks that everything is finite: each makes the device wait."""
+
+
+def descend(
+    model: Model,
+    batches: Iterable[Sequence[Batch]],
+    objective: Objective,
+    *,
+    steps: int,
+    lr: float,
+    ledger: Ledger,
+    rng: Rng,
+    parameters: Iterable[str] | None = None,
+    noise: float = 0.0,
+    batch_statistics: bool = False,
+    optimizer: str = "sgd",
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    schedule: str = "constant",
+    precision: Precision | None = None,
+    start: Snapshot | None = None,
+    watch: Watch = lambda _step, _snapshot: None,
+) -> None:
+    """Train `model.module` in place: the only loop that methods and the trainer share.
+
+        theta <- theta - lr * (grad objective(mean losses of the step's batches) + noise * N(0, I))
+
+    With momentum, weight decay or AdamW the bracket is what the optimiser is given as gradient.
+
+    Dropout is active, except in parts of which nothing is trained.
+
+    Args:
+        model: trained in place; clone first.
+        batches: one tuple of batches a step; each costs its length in gradient evaluations.
+        objective: receives the mean loss of each batch of the tuple, in order.
+        steps: number of steps, at least 0.
+        lr: learning rate, the peak of the schedule.
+        ledger: charged for every step; its loss curve grows.
+        rng: decides dropout and the noise.
+        parameters: names of those to train; every other parameter, and the buffers of modules
+            that hold none of them, stay bit for bit. Default: all.
+        noise: standard deviation of the Gaussian noise added to the gradient of the objective.
+        batch_statistics: whether BatchNorm normalises by the batch and updates its running
+            statistics; otherwise it stays in eval mode, only its affine parameters move.
+        optimizer: `sgd` or `adamw`.
+        momentum: of SGD.
+        weight_decay: decoupled for AdamW, an l2 penalty for SGD.
+        schedule: `constant`, `cosine` (to zero), or `onecycle` (linear up for 30%, then to zero).
+        precision: of the forward pass's products; by default what the device is fast in.
+            Parameters, sums and losses stay as they are.
+        start: where an earlier call with the same arguments stood; `batches` begins there.
+        watch: called after every step.
+
+    Raises:
+        DivergedError: a loss or a parameter stopped being finite.
+    """
+    alone = processes() == 1
+    if not alone:
+        check_shardable(model.module)
+        if start is not None:
+            raise ValueError("a descent that processes share begins at its beginning")
+    with (
+        # Without it, cuDNN may add in another order after a pause.
+        torch.backends.cudnn.flags(enabled=True, deterministic=True),
+        sharded(model.module) as (module, through),
+        _dropout_drawn_from(_own(rng.named("dropout")), device_of(module)) as dropout,
+    ):
+        chosen = choose(module, parameters)
+        set_modes(module, chosen, batch_statistics=batch_statistics)
+        device = device_of(module)
+        optimiser = _optimiser(
+            chosen.values(),
+            optimizer,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            # One launch a step instead of several a layer; sharded parameters do without.
+            fused=True if alone and device.type == "cuda" else None,
+        )
+        precision = precision or fast_precision(device)
+        draws = _own(rng.named("noise")).torch(device)
+        generators = {"noise": draws, **dropout}
+        undo = Undo(module, dropout)
+
+        def take() -> Snapshot:
+            return take_snapshot(done, module, optimiser, generators, ledger)
+
+        trail = ledger.trail if start is None and alone else None
+        if trail is not None:
+            # A schedule with an end gives every length a course of its own.
+            length = None if schedule == "constant" else steps
+            key = (rng, model.digest(), ledger.spent, lr, length)
+            if trail.end is not None and trail.key == key and trail.end.step <= steps:
+                start = trail.end
+                batches = iter(batches)
+                deque(islice(batches, start.step), maxlen=0)
+                ledger.reused += start.spent - ledger.spent
+        if start is not None:
+            restore(start, module, optimiser, generators, ledger)
+        done = start.step if start else 0
+        for step, batch in zip(range(done, steps), batches, strict=False):
+            for group in optimiser.param_groups:
+                group["lr"] = lr * _scheduled(schedule, step, steps)
+            differentiate = partial(
+                _differentiated, model, through, optimiser, batch, objective, precision, device
+            )
+            if alone:
+                total = _backing_off(differentiate, device, undo, ledger)
+            else:  # one process that begins again would leave the others waiting
+                total = mean_of_all(differentiate())
+            if noise > 0:
+                for parameter in chosen.values():
+                    if parameter.grad is not None:
+                        gradient = own_shard(parameter.grad)
+                        gradient += noise * torch.randn(
+                            gradient.shape, generator=draws, device=device, dtype=gradient.dtype
+                        )
+            optimiser.step()
+            ledger.charge(sum(len(part) for part in batch))
+            ledger.losses.append(total)
+            done = step + 1
+            if done % CHECK_EVERY == 0:
+                check_finite(module, ledger, done)
+            watch(done, take)
+        check_finite(module, ledger, steps)
+        if trail is not None and done > 0:
+            trail.key, trail.end = key, take()
+    module = model.module
+    if not alone:
+        check_finite(module, ledger, steps)
+    module.eval().requires_grad_(True)
+
+
+def _differentiated(
+    model: Model,
+    through: Through,
+    optimiser: torch.optim.Optimizer,
+    batch: Sequence[Batch],
+    objective: Objective,
+    precision: str,
+    device: torch.device,
+) -> Tensor:
+    """Leave the gradient of the step's objective in the parameters, and return its value."""
+    optimiser.zero_grad(set_to_none=True)
+    with _computing_in(precision, device):
+        total = objective(*(_mean_loss(model, through, part, device) for part in batch))
+    torch.autograd.backward(total)
+    return total.detach()
+
+
+def _mean_loss(model: Model, through: Through, batch: Batch, device: torch.device) -> Tensor:
+    """Return the mean loss of a batch; of processes that share it, what has it as their mean."""
+    if processes() == 1:
+        return through(lambda module: model.loss(module, batch).mean())
+    part, weight = own_part(batch)
+    part = part.to(device)
+    return through(lambda module: weight * model.loss(module, part).sum())
+
+
+def _own(rng: Rng) -> Rng:
+    """Return a stream of this process's own, where several share a descent."""
+    return rng if processes() == 1 else rng.named("process", rank())
+
+
+def _backing_off(
+    compute: Callable[[], Tensor], device: torch.device, undo: Undo, ledger: Ledger
+) -> Tensor:
+    """Compute; if memory gives out, undo it and keep in main memory what backward needs."""
+    if not ledger.offloaded:
+        undo.remember()
+        spent = ledger.spent
+        try:
+            return compute()
+        except torch.OutOfMemoryError:
+            pass  # what it allocated is held until here
+        undo.restore()
+        ledger.spent, ledger.offloaded = spent, True
+        release()
+    with kept_in_main_memory(device):
+        return compute()
+
+
+def fast_precision(device: torch.device) -> Precision:
+    """Return what training steps multiply in: bfloat16 where it is built in, else float32."""
+    built_in = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return "bfloat16" if built_in else "float32"
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a network's parameters."""
+    return next(module.parameters()).device
+
+
+@contextmanager
+def _dropout_drawn_from(rng: Rng, device: torch.device) -> Iterator[Mapping[str, torch.Generator]]:
+    # Dropout only knows its device's global generator: it is forked, and restored after.
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        generators = {"dropout.cpu": torch.default_generator}
+        if cuda:
+            generators["dropout.cuda"] = torch.cuda.default_generators[device.index]
+        for generator in generators.values():
+            generator.manual_seed(rng.seed())
+        yield generators
+
+
+def _computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def check_finite(module: nn.Module, ledger: Ledger, step: int) -> None:
+    """Raise DivergedError if a recent loss, a parameter or a buffer is not finite."""
+    recent = ledger.losses[-CHECK_EVERY:]
+    if recent and not bool(torch.isfinite(torch.stack(recent)).all()):
+        raise DivergedError(f"the loss is not finite by step {step}")
+    # Of shards only a part lies here: the whole is looked at in the end.
+    tensors = {
+        name: tensor
+        for name, tensor in module.state_dict().items()
+        if tensor.is_floating_point() and not is_shard(tensor)
+    }
+    if not tensors:
+        return
+    # All are asked about at once: each answer makes the device wait.
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()]).tolist()
+    for name, good in zip(tensors, finite, strict=True):
+        if not good:
+            raise DivergedError(f"{name} is not finite by step {step}")
+
+
+def _optimiser(
+    parameters: Iterable[nn.Parameter],
+    name: str,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    fused: bool | None,
+) -> torch.optim.Optimizer:
+    own = list(parameters)
+    if name == "sgd":
+        return torch.optim.SGD(
+            own, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused
+        )
+    return torch.optim.AdamW(own, lr=lr, weight_decay=weight_decay, fused=fused)
+
+
+def _scheduled(schedule: str, step: int, steps: int) -> float:
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * step / steps))
+    if schedule == "onecycle":
+        rise = 0.3
+        return min(1.0, (step + 1) / steps / rise, (1 - step / steps) / (1 - rise))
+    return 1.0
+
+
+class OptimizerSettings(TypedDict):
+    """The keyword arguments of `descend` that name the optimiser."""
+
+    optimizer: str
+    momentum: float
+    weight_decay: float
+
+
+def recipe_settings(recipe: Recipe) -> OptimizerSettings:
+    """Return the recipe's optimiser settings, as keyword arguments of `descend`."""
+    return {
+        "optimizer": recipe.optimizer,
+        "momentum": recipe.momentum,
+        "weight_decay": recipe.weight_decay,
+    }
+
+
+@torch.no_grad()
+def logits(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
+    """Return the logits of every sample in eval mode, in order: (n, classes)."""
+    with evaluating(model.module) as module:
+        return torch.cat(
+            [
+                in_parts(lambda part: model.logits(module, part), batch)
+                for batch in samples.in_order(size)
+            ]
+        )
+
+
+@torch.no_grad()
+def losses(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
+    """Return the loss of every sample in eval mode, in order: (n,)."""
+    with evaluating(model.module) as module:
+        return torch.cat(
+            [
+                in_parts(lambda part: model.loss(module, part), batch)
+                for batch in samples.in_order(size)
+            ]
+        )
+
+
+def correct(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
+    """Return whether each sample is classified as labelled: bool, (n,)."""
+    return logits(model, samples, size=size).argmax(1) == samples.y

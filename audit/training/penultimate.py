@@ -1,0 +1,77 @@
+"""What a model's last linear layer sees of each sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from poison_audit.case.samples import Samples
+from poison_audit.models.memory import in_parts
+from poison_audit.models.model import Batch, Model, evaluating
+
+CLOSE = 1e-4
+"""Largest difference between the layer's output and the model's logits, relative to the largest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Penultimate:
+    """The input of a model's last linear layer, and the layer."""
+
+    features: Tensor
+    """Float64, (n, d)."""
+    head: nn.Linear
+
+
+@torch.no_grad()
+def penultimate(model: Model, samples: Samples, *, size: int = 256) -> Penultimate | None:
+    """Return the input of the last `nn.Linear` at every sample, in eval mode.
+
+    None where it cannot be found: there is no such layer, it is called twice or on something that
+    is not one row a sample, or its output is not the model's logits to a relative 1e-4.
+    """
+    layers = [part for part in model.module.modules() if isinstance(part, nn.Linear)]
+    if not layers or layers[-1].out_features != model.classes:
+        return None
+    head = layers[-1]
+    try:
+        found = [
+            in_parts(lambda part: _features(model, head, part), batch)
+            for batch in samples.in_order(size)
+        ]
+    except _NotFoundError:
+        return None
+    return Penultimate(features=torch.cat(found), head=head)
+
+
+class _NotFoundError(Exception):
+    """The layer's input is not one row a sample, or its output is not the logits."""
+
+
+def _features(model: Model, head: nn.Linear, batch: Batch) -> Tensor:
+    seen: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    try:
+        with evaluating(model.module) as module:
+            out = model.logits(module, batch)
+    finally:
+        hook.remove()
+    # A decoder's head is given every token; it answers at the last, which is proved.
+    rows = [part[:, -1] if part.ndim == 3 else part for part in seen]
+    if [part.shape[:-1] for part in rows] != [(len(batch),)]:
+        raise _NotFoundError
+    own = nn.functional.linear(rows[0], head.weight, head.bias)
+    if own.shape != out.shape or _far(own, out):
+        raise _NotFoundError
+    return _double(rows[0])
+
+
+def _far(own: Tensor, out: Tensor) -> bool:
+    # Written so that a value that is not finite counts as close: it is reported as what it is.
+    return bool((own - out).abs().max() > CLOSE * out.abs().max())
+
+
+def _double(x: Tensor) -> Tensor:
+    # Apple's devices have no float64.
+    return (x.cpu() if x.device.type == "mps" else x).double()

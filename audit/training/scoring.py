@@ -1,0 +1,72 @@
+"""How probes evaluate a model: eval mode, full precision, one forward and backward a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from poison_audit.case.samples import Samples
+from poison_audit.models.memory import in_parts
+from poison_audit.models.model import Batch, Model, evaluating
+
+
+@contextmanager
+def exact(module: nn.Module) -> Iterator[nn.Module]:
+    """Evaluate in eval mode, without autocast and without TensorFloat-32."""
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with (
+            evaluating(module),
+            torch.autocast(next(module.parameters()).device.type, enabled=False),
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        ):
+            yield module
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+
+
+def input_gradients(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
+    """Return the gradient of each sample's loss with respect to its input, shape of the input.
+
+    For texts that is (n, length, width) with the samples' own length, zero where there is no token.
+    A sum over the batch has every sample's own gradient in one backward, since in eval mode no
+    sample's loss depends on another's input.
+    """
+    gradients = []
+    with exact(model.module) as module:
+        for batch in samples.in_order(size):
+            gradient = in_parts(lambda part: _input_gradient(model, module, part), batch)
+            if samples.mask is not None:  # a batch is as long as its longest text
+                beyond = samples.mask.shape[1] - gradient.shape[1]
+                gradient = F.pad(gradient, (0, 0, 0, beyond))
+            gradients.append(gradient)
+    return torch.cat(gradients)
+
+
+def _input_gradient(model: Model, module: nn.Module, batch: Batch) -> Tensor:
+    inputs = model.inputs(module, batch)
+    x = inputs.x.detach().requires_grad_(True)
+    out = model.logits(module, replace(inputs, x=x))
+    # In float32 a confident softmax rounds 1 - p to nothing: the loss is taken in float64.
+    loss = F.cross_entropy(out.double(), inputs.y, reduction="sum")
+    return torch.autograd.grad(loss, x)[0]
+
+
+@torch.no_grad()
+def margins(model: Model, batch: Batch) -> Tensor:
+    """Return each sample's logit margin, true label over best other, float64, (n,).
+
+    Call inside `exact`. The cross-entropy of a fitted sample saturates and ties; the margin
+    does not.
+    """
+    # (n, classes)
+    out = in_parts(lambda part: model.logits(model.module, part), batch).double()
+    true = out.gather(1, batch.y[:, None])
+    rest = out.scatter(1, batch.y[:, None], -torch.inf)
+    return true.squeeze(1) - rest.amax(1)

@@ -1,0 +1,1 @@
+"""Findings and verdict from measurements and tolerances. No torch."""

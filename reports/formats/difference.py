@@ -1,0 +1,72 @@
+"""What two audits differ in, on a terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from poison_audit.records import Change, Comparison, Finding
+from poison_audit.reports.view.about import about
+from poison_audit.reports.view.figure import figure
+from poison_audit.reports.view.words import printable
+
+_STYLES = {
+    "better": "bold green",
+    "same": "",
+    "worse": "bold red",
+    "undecided": "bold yellow",
+    "new": "",
+    "gone": "bold yellow",
+}
+_WORDS = {0: "NO WORSE", 1: "WORSE", 3: "NO LONGER MEASURED"}
+
+
+def render_difference(comparison: Comparison, console: Console) -> None:
+    """Print what changed, the findings that got worse first; the last line is the exit code's.
+
+    Args:
+        comparison: as `verdict.compare.compare` returns it.
+        console: where to.
+    """
+
+    def say(words: str, style: str = "") -> Text:
+        encoding = console.encoding
+        return Text(printable(words).encode(encoding, "backslashreplace").decode(encoding), style)
+
+    order = ["worse", "gone", "undecided", "better", "new", "same"]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    for title in ("candidate", "probe", "before", "after", "change"):
+        table.add_column(say(title), overflow="fold")
+    for change in sorted(comparison.changes, key=lambda c: order.index(c.direction)):
+        seed = f", seed {change.seed}" if change.seed else ""
+        table.add_row(
+            say(f"{change.candidate}{seed}"),
+            say(about(change.probe).title),
+            say(_shown(change.before)),
+            say(_shown(change.after)),
+            say(change.direction, _STYLES[change.direction]),
+        )
+    console.print(table)
+    told = [c for c in comparison.changes if c.direction in ("worse", "gone")]
+    for change in told:
+        console.print(say(f"- {_named(change)}: {change.reason}"))
+    if told:
+        console.print()
+    console.print(say(comparison.sentence))
+    console.print()
+    last = f"exit {comparison.exit_code}: {_WORDS[comparison.exit_code]}. {comparison.sentence}"
+    console.print(say(last, "bold"), soft_wrap=True)
+
+
+def _named(change: Change) -> str:
+    seed = f", seed {change.seed}" if change.seed else ""
+    return f"{change.candidate}{seed}, {about(change.probe).title.lower()}"
+
+
+def _shown(finding: Finding | None) -> str:
+    if finding is None:
+        return "absent"
+    shown = figure(finding)
+    return f"{shown.outcome}\n{shown.text}" if shown.interval else shown.outcome

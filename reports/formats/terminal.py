@@ -1,0 +1,176 @@
+"""The report on a terminal: a table, the verdict, what to do, and the exit code on the last line.
+
+Everything is printed as `rich.text.Text`, which no markup, emoji code or highlighter can reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from poison_audit.records import AuditRecord
+from poison_audit.reports.view.about import About
+from poison_audit.reports.view.rehearsed import Rehearsed
+from poison_audit.reports.view.rows import Row
+from poison_audit.reports.view.view import view
+from poison_audit.reports.view.why import Why
+
+WIDE = 128
+"""Columns from which the figures that decide nothing are shown too."""
+
+_STYLES = {
+    "good": "bold green",
+    "bad": "bold red",
+    "worse": "bold reverse red",
+    "unsure": "bold yellow",
+    "plain": "",
+}
+
+_MOST = 3
+"""Probes that a narrow terminal has room for, measured or not."""
+_MOST_WIDE = 5
+"""Probes that a wide one has room for with all their figures."""
+
+_SHORT = {"indiscriminate": "deficit"}
+"""Titles that would break in the middle of a word."""
+
+_ROOMY = 5
+"""Probes whose titles a narrow terminal has room for."""
+_SHORTEST = {
+    "gaussian": "gauss.",
+    "exposure": "expos.",
+    "token canaries": "tokens",
+    "targeted": "targets",
+    "backdoor": "trigger",
+    "indiscriminate": "deficit",
+    "accuracy": "acc.",
+}
+
+_Say = Callable[..., Text]
+
+
+def render_terminal(record: AuditRecord, *, console: Console) -> None:
+    """Print the report; the last line is `exit N: OUTCOME. Reason`, unwrapped.
+
+    Args:
+        record: what to report.
+        console: where to. Its width decides how many columns the table has; without a terminal
+            rich leaves out the colours and takes 80 columns.
+    """
+    seen = view(record)
+
+    def say(words: str, style: str = "") -> Text:
+        # A pipe may not be UTF-8: what it cannot take is written out, instead of failing.
+        encoding = console.encoding
+        return Text(words.encode(encoding, "backslashreplace").decode(encoding), style)
+
+    console.print(say(f"{seen.tool}: {seen.model}", "bold"), overflow="fold")
+    console.print(say(f"As loaded: {seen.sanity}."))
+    console.print()
+    if seen.rows:
+        wide = console.width >= WIDE
+        console.print(_table(seen.rows, seen.probes, say, wide=wide))
+        if not wide:
+            hint = (
+                f"Membership, budgets, times: in report.html, or in a terminal of {WIDE} columns."
+            )
+            console.print(say(hint, "dim"))
+        console.print()
+    console.print(say(f"{seen.answer}.", _STYLES[seen.tone]))
+    head = say(f"{seen.outcome}. ", _STYLES[seen.tone])
+    console.print(head.append_text(say(seen.sentence)))
+    console.print(say("How sure: ", "bold").append_text(say(seen.how_sure)))
+    for sentence in seen.found:
+        console.print(say(sentence, "bold yellow"))
+    console.print(say("Next: ", "bold").append_text(say(seen.next_step)))
+    if seen.why:
+        _print_why(console, say, seen.why)
+    if seen.rehearsed:
+        _print_rehearsal(console, say, seen.rehearsed, wide=console.width >= WIDE)
+    risks = (
+        f"{risk.what}: {risk.state}. Until {risk.expires}, by {risk.owner}: {risk.reason}"
+        for risk in seen.accepted
+    )
+    _list(console, say, "Accepted risks", risks)
+    gaps = (f"{gap.title} ({gap.who}): {gap.reason}" for gap in seen.gaps)
+    _list(console, say, "Not decided", gaps)
+    _list(console, say, "What this does not show", seen.limits)
+    console.print()
+    console.print(say(seen.exit_line, _STYLES[seen.tone]), soft_wrap=True)
+
+
+def _print_why(console: Console, say: _Say, why: Why) -> None:
+    told = [f"{asked.title} {asked.sentence}" for asked in why.hypotheses]
+    _list(console, say, "Why (explains, decides nothing)", [*filter(None, [why.diagnosis]), *told])
+    _list(
+        console,
+        say,
+        "Where methods moved the weights",
+        (
+            f"{moved.name}{', seed ' * bool(moved.seed)}{moved.seed}: {moved.sentence}"
+            for moved in why.movements
+        ),
+    )
+
+
+def _print_rehearsal(console: Console, say: _Say, seen: Rehearsed, *, wide: bool) -> None:
+    console.print()
+    console.print(say(f"{seen.label}.", "bold yellow"))
+    console.print(say(seen.sentence))
+    console.print(say(seen.held, _STYLES[seen.tone]))
+    console.print(_table(seen.rows, seen.probes, say, wide=wide))
+    console.print(say(f"End of the rehearsal. {seen.label}.", "dim"))
+
+
+def _table(rows: Iterable[Row], probes: Sequence[About], say: _Say, *, wide: bool) -> Table:
+    rows = list(rows)
+    shown = [place for place, probe in enumerate(probes) if wide or probe.title != "Membership"]
+    if not wide and len(shown) > _MOST:
+        # What no candidate was measured by stands under "Not decided".
+        shown = [at for at in shown if any(row.figures[at].interval for row in rows)]
+    crowded = not wide and len(shown) > _ROOMY
+    padding = (0, 1 if crowded else 2, 0, 0)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=padding)
+    table.add_column(say("candidate"), overflow="fold", min_width=12 if crowded else 10)
+    table.add_column(say("verdict"), no_wrap=True)
+    short = _SHORTEST if crowded else _SHORT
+    for place in shown:
+        title = probes[place].title.lower()
+        table.add_column(say(title if wide else short.get(title, title)), overflow="fold")
+    if wide:
+        table.add_column(say("spent / allowed"), overflow="fold")
+        table.add_column(say("time"), overflow="fold")
+    for row in rows:
+        table.add_row(*_cells(row, shown, say, wide=wide))
+    return table
+
+
+def _cells(row: Row, shown: Sequence[int], say: _Say, *, wide: bool) -> list[Text]:
+    name = say(row.name).append_text(say(f"\n{row.kind}", "dim"))
+    cells = [name, say(row.outcome, _STYLES[row.tone])]
+    for place in shown:
+        figure = row.figures[place]
+        room = len(shown) <= (_MOST_WIDE if wide else _MOST)
+        z = f", {figure.z}" if figure.z and room else ""
+        interval = figure.interval or ""
+        if not wide and len(shown) > _ROOMY:
+            interval = interval.replace(", ", ",\n")
+        below = f"\n{interval}" if interval else ""
+        cells.append(say(f"{figure.value}{z}{below}"))
+    return [*cells, say(row.budget), say(row.time)] if wide else cells
+
+
+def _list(console: Console, say: _Say, title: str, lines: Iterable[str]) -> None:
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column()
+    grid.add_column(overflow="fold")
+    for line in lines:
+        grid.add_row(say("-"), say(line))
+    if grid.row_count:
+        console.print()
+        console.print(say(f"{title}:", "bold"))
+        console.print(grid)

@@ -1,0 +1,189 @@
+"""The charts of the candidates and their residue."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
+
+from poison_audit.records import AuditRecord, Cell, Finding
+from poison_audit.reports.page.drawing import (
+    BAND,
+    COLOURS,
+    INK,
+    MARKS,
+    MUTED,
+    as_svg,
+    legend,
+    new_axes,
+    page_style,
+    short,
+)
+from poison_audit.reports.view.about import POINTS
+from poison_audit.reports.view.figure import TONES
+from poison_audit.reports.view.sound import drawable
+
+
+def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:
+    """Draw one probe's estimates and intervals, a line a candidate, on its tolerance band.
+
+    Args:
+        record: what to draw.
+        probe: one of `RESIDUE`.
+        describe: what a reader who cannot see the chart is told.
+
+    Returns:
+        An `<svg>` element; None if the probe measured nothing.
+    """
+    found = [f for f in record.findings if f.probe == probe]
+    measured = [f for f in found if _drawn(f)]
+    if not measured:
+        return None
+    names = [c.candidate for c in record.verdict.candidates]
+    with page_style():
+        figure, axes = new_axes(height=58 + 19 * len(names), left=112)
+        for line, name in enumerate(names):
+            here = [f for f in found if f.candidate == name]
+            gap = 0.6 / max(1, len(here))
+            for place, finding in enumerate(here):
+                _interval(axes, finding, line + gap * (place - (len(here) - 1) / 2))
+            if not any(map(_drawn, here)):
+                _absent(axes, line)
+        axes.set_yticks(range(len(names)), [short(n) for n in names], parse_math=False)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        band(axes, measured[0], across=False)
+        axes.set_xlabel(AXES.get(probe, probe), parse_math=False)
+        return as_svg(
+            figure, name=f"forest-{probe}", title=f"{probe} by candidate", describe=describe
+        )
+
+
+AXES = {
+    "gaussian": "mean leak score",
+    "exposure": "chance to beat fresh noise",
+    "token-canary": "chance to beat a fresh string",
+    "targeted": "targets hit, points above controls",
+    "backdoor": "trigger's rate, points above controls",
+    "indiscriminate": "accuracy, points below the reference",
+}
+HIGHEST = 1e30
+"""Highest objective that is drawn: of a method that diverges it may be very high."""
+FAR = 30.0
+"""Farthest leak score that a histogram shows apart from others."""
+RESIDUE = tuple(AXES)
+"""The probes that have a chart, the one that stands for the residue first."""
+
+
+def scale(probe: str) -> float:
+    """Return what a probe's figures are multiplied by on an axis: shares become points."""
+    return 100.0 if probe in POINTS else 1.0
+
+
+def _drawn(finding: Finding) -> bool:
+    at = finding.interval
+    return at is not None and drawable(finding.statistic, at.low, at.high)
+
+
+def _interval(axes: Axes, finding: Finding, line: float) -> None:
+    if finding.statistic is None or finding.interval is None or not _drawn(finding):
+        return
+    tone, times = TONES[finding.outcome], scale(finding.probe)
+    low, high = times * finding.interval.low, times * finding.interval.high
+    axes.hlines(line, low, high, colors=COLOURS[tone], lw=1.6)
+    axes.plot(times * finding.statistic, line, marker=MARKS[tone], ms=5, color=COLOURS[tone])
+
+
+def _absent(axes: Axes, line: float) -> None:
+    edge_and_line = axes.get_yaxis_transform()  # x in shares of the width, y in lines
+    axes.text(
+        0.02, line, "not measured", transform=edge_and_line, color=MUTED, va="center", fontsize=9
+    )
+
+
+def histogram(cell: Cell, *, tone: str, describe: str) -> str | None:
+    """Draw one model's leak scores against the exact null N(0, 1) and the held-out keys' scores.
+
+    Args:
+        cell: the model's measurements.
+        tone: how its finding is coloured, one of `reports.view.figure.TONES`.
+        describe: what a reader who cannot see the chart is told.
+
+    Returns:
+        An `<svg>` element; None if the gaussian probe measured nothing.
+    """
+    evidence = next((m.evidence for m in cell.measurements if m.probe == "gaussian"), None)
+    if not evidence:
+        return None
+    scores, held_out = evidence["scores"], evidence["held_out"]
+    # What lies beyond any score that chance could give stands at the edge.
+    scores, held_out = ([min(FAR, max(-FAR, s)) for s in part] for part in (scores, held_out))
+    low = min(-4.0, math.floor(min([*scores, *held_out])))
+    high = max(4.0, math.ceil(max([*scores, *held_out])))
+    width = 0.25 if len(scores) >= 200 else 0.5
+    edges = [low + width * i for i in range(round((high - low) / width) + 1)]
+    with page_style():
+        figure, axes = new_axes(height=250, left=40, top=40)
+        axes.hist(scores, edges, density=True, color=COLOURS[tone], alpha=0.45, label="canaries")
+        if held_out:
+            axes.hist(held_out, edges, density=True, histtype="step", color=MUTED, label="held-out")
+        x = [low + (high - low) * i / 240 for i in range(241)]
+        null = [math.exp(-v * v / 2) / math.sqrt(2 * math.pi) for v in x]
+        axes.plot(x, null, color=INK, lw=1.4, label="N(0, 1)")
+        axes.set_xlim(low, high)
+        axes.set_xlabel("leak score of one canary")
+        axes.set_ylabel("density")
+        legend(axes, left=-0.02, ncols=3)
+        return as_svg(figure, name="scores", title="Leak scores of the canaries", describe=describe)
+
+
+def loss_curve(cells: Sequence[Cell], *, name: str, describe: str) -> str | None:
+    """Draw the objective of a method along its steps, a line a seed.
+
+    Args:
+        cells: one method's runs.
+        name: unique on the page, letters and digits.
+        describe: what a reader who cannot see the chart is told.
+
+    Returns:
+        An `<svg>` element; None if no run has two points.
+    """
+    curves = [cell.cost.losses for cell in cells if cell.cost and len(cell.cost.losses) > 1]
+    if not curves or not all(drawable(*curve, most=HIGHEST) for curve in curves):
+        return None
+    with page_style():
+        figure, axes = new_axes(width=220, height=110, left=46, bottom=20)
+        for curve in curves:
+            done = [100 * i / (len(curve) - 1) for i in range(len(curve))]
+            axes.plot(done, curve, color=INK, lw=1.1)
+        lowest, highest = min(map(min, curves)), max(map(max, curves))
+        if lowest > 0 and highest / lowest > 100:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(numticks=4))
+            axes.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
+            axes.yaxis.set_minor_formatter("")
+        else:
+            axes.locator_params(axis="y", nbins=3)
+        axes.set_xticks([0, 50, 100], ["start", "", "end"])
+        return as_svg(figure, name=name, title="Objective along the run", describe=describe)
+
+
+def band(axes: Axes, finding: Finding, *, across: bool) -> None:
+    """Shade what is within tolerance and draw the null, across the chart or down it."""
+    if finding.null is None or finding.tolerance is None:
+        return
+    if not drawable(finding.null, finding.tolerance):
+        return
+    span, line = (axes.axhspan, axes.axhline) if across else (axes.axvspan, axes.axvline)
+    limits, limit = (axes.get_ylim, axes.set_ylim) if across else (axes.get_xlim, axes.set_xlim)
+    null, tolerance = (scale(finding.probe) * v for v in (finding.null, finding.tolerance))
+    shaded = span(2 * null - tolerance, tolerance, color=BAND, lw=0, zorder=0)
+    line(null, color=MUTED, lw=1, zorder=0.4)
+    if finding.probe in POINTS:  # what lies on the harmless side is within it, however far
+        low, high = limits()
+        shaded.remove()
+        span(low, tolerance, color=BAND, lw=0, zorder=0)
+        limit(low, high)

@@ -1,0 +1,130 @@
+"""The report as one HTML file: nothing is fetched, nothing is run, and every name is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from poison_audit.records import AuditRecord
+from poison_audit.reports.page.charts import RESIDUE, forest, histogram, loss_curve
+from poison_audit.reports.page.evidence_charts import (
+    backdoor_chart,
+    exposure_chart,
+    rank_chart,
+    roc_chart,
+)
+from poison_audit.reports.page.tradeoff import best, points, residue_probe, tradeoff
+from poison_audit.reports.page.why_charts import orthogonality_chart, shift_chart
+from poison_audit.reports.view.about import about
+from poison_audit.reports.view.evidence import deployed_tone, evidence_of
+from poison_audit.reports.view.sound import sound
+from poison_audit.reports.view.view import View, view
+from poison_audit.reports.view.words import printable
+
+
+def render_html(record: AuditRecord) -> str:
+    """Return the whole report as one HTML page, to be stored as UTF-8."""
+    environment = Environment(
+        loader=PackageLoader("poison_audit", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    record = sound(record)
+    seen = view(record)
+    page = environment.get_template("report.html.j2")
+    return page.render(
+        view=seen,
+        forests=_forests(record, seen),
+        histogram=_histogram(record, seen),
+        roc=_evidence_chart(record, seen, "gaussian", roc_chart),
+        exposure=_evidence_chart(record, seen, "exposure", exposure_chart),
+        tradeoff=_drawn(tradeoff(record, describe=_tradeoff_text(record, seen))),
+        swept=bool(record.plan.sweep),
+        curves=_curves(record, seen),
+        backdoor=_evidence_chart(record, seen, "backdoor", backdoor_chart),
+        ranks=_evidence_chart(record, seen, "token-canary", rank_chart),
+        why_charts=_why(record, seen),
+    )
+
+
+def _drawn(svg: str | None) -> Markup | None:
+    # The one place that trusts markup: charts escape every name they draw.
+    return None if svg is None else Markup(svg)
+
+
+def _forests(record: AuditRecord, seen: View) -> list[tuple[str, str, Markup]]:
+    """Return (title, unit, chart) of each residue probe that measured something."""
+    found = []
+    for probe in RESIDUE:
+        words = about(probe)
+        svg = _drawn(forest(record, probe, describe=_probe_text(seen, probe)))
+        if svg is not None:
+            found.append((words.title, words.unit, svg))
+    return found
+
+
+def _histogram(record: AuditRecord, seen: View) -> Markup | None:
+    deployed = next((cell for cell in record.cells if cell.kind == "deployed"), None)
+    if deployed is None:
+        return None
+    text = f"Deployed model: {_probe_text(seen, 'gaussian', only=printable(deployed.candidate))}"
+    tone = deployed_tone(record, "gaussian")
+    return _drawn(histogram(deployed, tone=tone, describe=text))
+
+
+def _evidence_chart(
+    record: AuditRecord, seen: View, probe: str, draw: Callable[..., str]
+) -> Markup | None:
+    """Return the chart of what a probe saw in the deployed model; None where it saw nothing."""
+    deployed = next((cell for cell in record.cells if cell.kind == "deployed"), None)
+    evidence = evidence_of(deployed, probe)
+    if deployed is None or evidence is None:
+        return None
+    text = f"Deployed model: {_probe_text(seen, probe, only=printable(deployed.candidate))}"
+    return _drawn(draw(evidence, tone=deployed_tone(record, probe), describe=text))
+
+
+def _why(record: AuditRecord, seen: View) -> dict[str, Markup | None]:
+    """Return the chart of each hypothesis, by its name."""
+    told = {h.name: f"{h.sentence} {h.figures}" for h in seen.why.hypotheses} if seen.why else {}
+    draw = {"shift": shift_chart, "orthogonality": orthogonality_chart}
+    found = {f.probe: f for f in record.findings if f.probe in told}
+    return {name: _drawn(draw[name](found[name], describe=text)) for name, text in told.items()}
+
+
+def _curves(record: AuditRecord, seen: View) -> list[tuple[str, str, Markup | None]]:
+    """Return (method, what it spent, chart) of each method that ran."""
+    shown = []
+    for number, (row, verdict) in enumerate(zip(seen.rows, record.verdict.candidates, strict=True)):
+        cells = [cell for cell in record.cells if cell.candidate == verdict.candidate]
+        if any(cell.kind == "method" or cell.cost for cell in cells):
+            text = f"Objective of {row.name}; budget spent / allowed: {row.budget}."
+            svg = loss_curve(cells, name=f"loss{number}", describe=text)
+            shown.append((row.name, row.budget, _drawn(svg)))
+    return shown
+
+
+def _probe_text(seen: View, probe: str, *, only: str | None = None) -> str:
+    parts = [
+        f"{row.name} {figure.text} {figure.outcome}"
+        for row in seen.rows
+        for figure in row.figures
+        if figure.probe == probe and only in (None, row.name)
+    ]
+    return "; ".join(parts) + "."
+
+
+def _tradeoff_text(record: AuditRecord, seen: View) -> str:
+    probe = residue_probe(record)
+    if probe is None:
+        return ""
+    parts = []
+    for row in seen.rows:
+        of = {figure.probe: figure.text for figure in row.figures}
+        parts.append(f"{row.name}: accuracy {of['utility']}, {about(probe).unit} {of[probe]}")
+    names = ", ".join(printable(p.name) for p in best(points(record)))
+    return f"{'; '.join(parts)}. Beaten by no other in both: {names or 'none'}."

@@ -1,0 +1,1 @@
+"""Records in words: all rounding is done here."""

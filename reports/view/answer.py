@@ -1,0 +1,147 @@
+"""The answer for somebody who knows neither the paper nor the tool: is it poisoned, how sure."""
+
+from __future__ import annotations
+
+from poison_audit.records import WORST_FIRST, AuditRecord, Finding, Outcome
+from poison_audit.reports.view.about import POINTS, TWO_SIDED, about
+from poison_audit.reports.view.evidence import is_suspect
+from poison_audit.reports.view.figure import figure
+from poison_audit.reports.view.machine import acceptance, at_gate
+from poison_audit.reports.view.sound import sound
+from poison_audit.reports.view.words import printable, value
+
+_DEPLOYED = {
+    Outcome.CLEAN: "No poison found",
+    Outcome.ACCEPTED: "Not clean, but let through as an accepted risk",
+    Outcome.RESIDUAL: "Still poisoned",
+    Outcome.ACTIVATED: "Poisoned, and the repair made it worse",
+    Outcome.BROKEN: "Not usable: it lost too much accuracy",
+    Outcome.FAILED: "Cannot tell: it could not be measured",
+    Outcome.INCONCLUSIVE: "Cannot tell whether it is poisoned",
+    Outcome.NOT_MEASURED: "Cannot tell whether it is poisoned",
+    Outcome.INFO: "Cannot tell whether it is poisoned",
+}
+_ANY = {
+    Outcome.CLEAN: "A repaired model is clean",
+    Outcome.ACCEPTED: "No repair is clean; one is let through as an accepted risk",
+    Outcome.RESIDUAL: "Still poisoned: no repair removed it",
+    Outcome.ACTIVATED: "Still poisoned, and a repair made it worse",
+    Outcome.BROKEN: "No repair is usable: accuracy fell too far",
+}
+
+
+def answer(record: AuditRecord) -> str:
+    """Return the verdict in a few plain words, without a full stop."""
+    verdict = record.verdict
+    if not record.sanity.works:
+        return "Cannot tell: the model does not work as it was loaded"
+    if verdict.gate == "any-method":
+        return _ANY.get(verdict.outcome, _DEPLOYED[verdict.outcome])
+    said = _DEPLOYED[verdict.outcome]
+    if verdict.outcome is Outcome.RESIDUAL and _overshot(record):
+        said = "Not clean: pushed too far away from the poison"
+    if verdict.gate == "deployed":
+        return said
+    return f"{said} (candidate {printable(verdict.gate)})"
+
+
+def how_sure(record: AuditRecord) -> str:
+    """Return how sure the answer is: the error rate, and the figure that decided."""
+    record = sound(record)
+    verdict, rate = record.verdict, f"at most {100 * record.plan.policy.alpha:g} in 100"
+    if not record.sanity.works:
+        return "Nothing was measured in it, so this says nothing about poison, either way."
+    told = {
+        Outcome.CLEAN: (
+            f"Of models with more poison left than is tolerated, {rate} would pass. This holds for "
+            f"what was looked for: {_probed(record)}."
+        ),
+        Outcome.ACCEPTED: (
+            f"Of models with more left than was accepted, {rate} would be let through."
+        ),
+    }.get(verdict.outcome)
+    if verdict.outcome in (Outcome.RESIDUAL, Outcome.ACTIVATED):
+        told = f"Of clean models, {rate} would be called poisoned."
+    elif verdict.outcome is Outcome.BROKEN:
+        told = (
+            f"Of models that work as well as before, {rate} would be called broken. A broken model "
+            "can look clean to every other probe, so that says little about the poison."
+        )
+    if told is None:
+        told = (
+            "Not at all: neither the poison nor its absence could be shown. What could not be "
+            "measured never passes."
+        )
+    decisive = _decisive(record)
+    if decisive is None:
+        return told
+    if is_suspect(record, decisive):
+        return f"{told} A control failed, so what was measured cannot be trusted."
+    return f"{told} {_figure(decisive, record)}"
+
+
+def _probed(record: AuditRecord) -> str:
+    names, looked = at_gate(record.verdict), dict[str, list[str]]()
+    for f in record.findings:
+        if f.candidate in names and f.gating and f.statistic is not None:
+            words = about(f.probe)
+            looked.setdefault(words.looks, []).append(words.title.lower())
+    told = [f"{what} ({', '.join(dict.fromkeys(who))})" for what, who in looked.items()]
+    return "; ".join(told) or "nothing"
+
+
+def _overshot(record: AuditRecord) -> bool:
+    """Say whether all that was found lies on the far side of a model that never saw the poison."""
+    names = at_gate(record.verdict)
+    found = [
+        f
+        for f in record.findings
+        if f.candidate in names and f.gating and f.outcome is Outcome.RESIDUAL
+    ]
+    return bool(found) and all(
+        f.probe in TWO_SIDED
+        and f.interval is not None
+        and f.null is not None
+        and f.interval.high < f.null
+        for f in found
+    )
+
+
+def _decisive(record: AuditRecord) -> Finding | None:
+    """Return the measured finding at the gate that the verdict rests on."""
+    names = at_gate(record.verdict)
+    found = [
+        f
+        for f in record.findings
+        if f.candidate in names and f.gating and f.statistic is not None and f.interval is not None
+    ]
+    worst = min((WORST_FIRST.index(f.outcome) for f in found), default=None)
+    if worst is None or WORST_FIRST[worst] in (Outcome.CLEAN, Outcome.INFO):
+        return None
+    return next(f for f in found if WORST_FIRST.index(f.outcome) == worst)
+
+
+def _figure(finding: Finding, record: AuditRecord) -> str:
+    shown, words = figure(finding), about(finding.probe)
+    whose = f" of {printable(finding.candidate)}" * (record.verdict.gate == "any-method")
+    decided = finding.outcome not in (Outcome.INCONCLUSIVE, Outcome.FAILED)
+    told = f"What {'decided' if decided else 'was measured'}: "
+    if finding.probe == "utility":
+        told += f"accuracy{whose}, {shown.text}, {shown.note} points"
+    else:
+        told += f"{words.looks}{whose} ({shown.title}, {words.unit}): {shown.text}"
+    if finding.null is None or finding.tolerance is None:
+        return f"{told}."
+    scale = 100 if finding.probe in POINTS or finding.probe == "utility" else 1
+    null, most = (value(round(scale * x, 6)) for x in (finding.null, finding.tolerance))
+    least = value(round(scale * (2 * finding.null - finding.tolerance), 6))
+    allowed = f"{least} to {most}" if finding.probe in TWO_SIDED else f"up to {most}"
+    allowed += " is tolerated"
+    number = acceptance(finding, record.plan.policy)
+    if finding.outcome is Outcome.ACCEPTED and number is not None:
+        accepted = record.plan.policy.accepted[number]
+        bound = value(round(scale * accepted.bound, 6))
+        allowed += f", and up to {bound} is accepted until {printable(accepted.expires)}"
+    if finding.probe != "utility":
+        told += f", where a model that never saw the poison has {null}"
+    return f"{told}; {allowed}."

@@ -1,0 +1,199 @@
+"""What the deployed model showed of an attack, sample by sample, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from poison_audit.records import AuditRecord, Cell, Finding, Json
+from poison_audit.reports.view.exhibits import Shown, walls
+from poison_audit.reports.view.figure import TONES
+from poison_audit.reports.view.reading import place
+from poison_audit.reports.view.words import printable, quoted, value
+
+FOLDED = 12
+"""From more targets than this on, the table is folded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One target of a targeted attack."""
+
+    name: str
+    label: str
+    adversarial: str
+    hit: str
+    """The candidates that give it the label the attacker wanted."""
+    face: Shown | None
+    """What it looks like."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deficit:
+    """The accuracy that is missing against one reference."""
+
+    reference: str
+    deficit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Evidence of the attacks that have samples of their own; empty where nothing was measured."""
+
+    targets: tuple[Target, ...]
+    targets_summary: str
+    fold: bool
+    phrase: str
+    """The trigger of texts, in quotation marks; empty for pictures."""
+    place: str
+    """Where it stands."""
+    controls: str
+    """What the control triggers are."""
+    strings: str
+    """How many token canaries beat every fresh string."""
+    deficits: tuple[Deficit, ...]
+
+
+def evidence(record: AuditRecord) -> Evidence:
+    """Return what the deployed model showed of each attack."""
+    deployed = next((cell for cell in record.cells if cell.kind == "deployed"), None)
+    seen = evidence_of(deployed, "targeted")
+    targets = () if seen is None else _targets(record, seen)
+    trigger = record.subject.get("trigger")
+    trigger = trigger if isinstance(trigger, Mapping) else {}
+    return Evidence(
+        targets=targets,
+        targets_summary="" if seen is None else _summary(seen),
+        fold=len(targets) > FOLDED,
+        phrase=quoted(str(trigger["phrase"]), most=80) if "phrase" in trigger else "",
+        place=place(trigger.get("position")),
+        controls=_controls(evidence_of(deployed, "backdoor")),
+        strings=_strings(evidence_of(deployed, "token-canary")),
+        deficits=_deficits(deployed, deployed_finding(record, "indiscriminate")),
+    )
+
+
+def evidence_of(cell: Cell | None, probe: str) -> Mapping[str, Json] | None:
+    """Return what a probe saw in a cell; None where it measured nothing."""
+    return next((m.evidence for m in cell.measurements if m.probe == probe), None) if cell else None
+
+
+def deployed_finding(record: AuditRecord, probe: str) -> Finding | None:
+    """Return a probe's finding on the deployed model."""
+    names = {cell.candidate for cell in record.cells if cell.kind == "deployed"}
+    return next((f for f in record.findings if f.probe == probe and f.candidate in names), None)
+
+
+def is_suspect(record: AuditRecord, finding: Finding) -> bool:
+    """Say whether a control of this finding's measurement failed, so that it cannot be trusted."""
+    return any(
+        m.suspect is not None
+        for cell in record.cells
+        if (cell.candidate, cell.seed) == (finding.candidate, finding.seed)
+        for m in cell.measurements
+        if m.probe == finding.probe
+    )
+
+
+def deployed_tone(record: AuditRecord, probe: str) -> str:
+    """Return how a probe's finding on the deployed model is coloured."""
+    found = deployed_finding(record, probe)
+    return TONES[found.outcome] if found else "plain"
+
+
+def _targets(record: AuditRecord, seen: Mapping[str, Json]) -> tuple[Target, ...]:
+    hit: dict[str, list[str]] = {name: [] for name in seen["targets"]}
+    seeds = {cell.candidate for cell in record.cells if cell.seed}
+    faces = {s.name: s for wall in walls(record) if wall.role == "target" for s in wall.shown}
+    measured = 0
+    for cell in record.cells:
+        own = evidence_of(cell, "targeted")
+        if own is None:
+            continue
+        measured += 1
+        of_seed = f", seed {cell.seed}" if cell.candidate in seeds else ""
+        for name, success in zip(own["targets"], own["hits"], strict=True):
+            if success and name in hit:
+                hit[name].append(f"{printable(cell.candidate)}{of_seed}")
+    return tuple(
+        Target(
+            name=printable(str(name)),
+            label=value(label),
+            adversarial=value(adversarial),
+            hit=_who(hit[name], measured),
+            face=faces.get(printable(str(name))),
+        )
+        for name, label, adversarial in zip(
+            seen["targets"], seen["labels"], seen["adversarial"], strict=True
+        )
+    )
+
+
+def _who(names: list[str], measured: int) -> str:
+    if not names:
+        return "none"
+    return f"all {measured}" if len(names) == measured > 1 else "; ".join(names)
+
+
+def _summary(seen: Mapping[str, Json]) -> str:
+    told = f"{sum(seen['hits']):,} of {len(seen['hits']):,} targets hit in the deployed model"
+    if seen.get("controls"):
+        told += f", and {seen['control_hits']:,} of {seen['controls']:,} controls"
+    return f"{told}."
+
+
+_CONTROLS = {
+    "order": "patches of the same pixels in random orders",
+    "order and place": "patches of the same pixels in random orders, at random places",
+    "tokens": "phrases of as many tokens, about as frequent in the retain texts, at its place",
+}
+
+
+def _controls(seen: Mapping[str, Json] | None) -> str:
+    return _CONTROLS.get(str((seen or {}).get("controls")), "")
+
+
+def _strings(seen: Mapping[str, Json] | None) -> str:
+    if seen is None:
+        return ""
+    draws = seen["draws"]
+
+    def beat_all(wins: Sequence[int]) -> str:
+        return f"{sum(win == draws for win in wins):,} of {len(wins):,}"
+
+    told = f"{beat_all(seen['wins'])} true strings beat all {draws:,} fresh ones"
+    if seen.get("held_out"):
+        told += f"; of the held-out strings {beat_all(seen['held_out'])} do"
+    return f"{told}. By chance one in {draws + 1:,} does."
+
+
+def _deficits(cell: Cell | None, finding: Finding | None) -> tuple[Deficit, ...]:
+    told = [
+        one
+        for one in (finding.details.get("references") if finding else None) or ()
+        if one.get("deficit") is not None
+    ]
+    if told:
+        return tuple(
+            Deficit(reference=printable(str(one["reference"])), deficit=_interval(one))
+            for one in told
+        )
+    seen = evidence_of(cell, "indiscriminate")
+    if seen is None:
+        return ()
+    return tuple(
+        Deficit(
+            reference=printable(str(one["reference"])),
+            deficit=f"{100 * (one['only_reference'] - one['only_candidate']) / seen['n']:+z.2f}",
+        )
+        for one in seen["against"]
+    )
+
+
+def _interval(one: Mapping[str, Json]) -> str:
+    told = f"{100 * one['deficit']:+z.2f}"
+    if one.get("low") is None or one.get("high") is None:
+        return told
+    if one["low"] <= -1:  # all is plausible on the harmless side
+        return f"{told}, at most {100 * one['high']:z.2f}"
+    return f"{told} [{100 * one['low']:z.2f}, {100 * one['high']:z.2f}]"

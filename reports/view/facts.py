@@ -1,0 +1,218 @@
+"""Where everything came from: paths, digests, sizes, settings and versions, as (term, value)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from poison_audit.records import AuditRecord, Json
+from poison_audit.reports.view.reading import of_texts, place, reading
+from poison_audit.reports.view.words import printable, quoted, value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """A titled list of (term, value)."""
+
+    title: str
+    pairs: tuple[tuple[str, str], ...]
+    fold: bool = False
+    """Whether the list is long, and read by few."""
+
+
+FOLDED = 12
+"""From more files or models than this on, their list is folded."""
+_MODEL = ("model", "model_sha256", "arch", "arch_source", "parameters", "classes", "normalize")
+
+_TERMS = {
+    "model": "Checkpoint",
+    "model_sha256": "SHA-256",
+    "arch": "Architecture",
+    "arch_source": "Known from",
+    "parameters": "Parameters",
+    "classes": "Classes",
+    "normalize": "Normalisation: means; deviations",
+    "train": "Training table",
+    "train_size": "Training samples",
+    "train_sha256": "Training samples, SHA-256",
+    "forget": "Forget table",
+    "forget_size": "Forget samples",
+    "forget_sha256": "Forget table, SHA-256",
+    "retain_size": "Retain samples",
+    "test": "Test table",
+    "test_size": "Test samples",
+    "test_sha256": "Test samples, SHA-256",
+    "canaries": "Canary key",
+    "canaries.path": "Canary key",
+    "canaries.commitment": "Canary key, SHA-256 (the commitment)",
+    "canaries.sigma": "Canary noise, standard deviation",
+    "canaries.space": "Canary noise, space",
+    "canaries.storage": "Canary storage",
+    "canaries.planted": "Canaries planted",
+    "canaries.in_forget_set": "Canaries in the forget set",
+    "canaries.attenuation": "Share of the noise left after storage",
+    "strings": "Key of the token canaries",
+    "strings.path": "Key of the token canaries",
+    "strings.commitment": "Key of the token canaries, SHA-256 (the commitment)",
+    "strings.length": "Token canaries, words of each",
+    "strings.words": "Token canaries, words they are drawn from",
+    "strings.planted": "Token canaries planted",
+    "strings.in_forget_set": "Token canaries in the forget set",
+    "found_size": "Forget samples given to the methods",
+    "targets": "Targets of the attack",
+    "targets.path": "Targets of the attack",
+    "targets.sha256": "Targets, SHA-256",
+    "targets.named": "Targets named",
+    "trigger": "Trigger",
+    "trigger.path": "Trigger",
+    "trigger.sha256": "Trigger, SHA-256",
+    "trigger.size": "Trigger, height and width in pixels",
+    "trigger.top": "Trigger, row of its upper edge",
+    "trigger.left": "Trigger, column of its left edge",
+    "trigger.phrase": "Trigger, its phrase",
+    "trigger.position": "Trigger, where it stands",
+    "trigger.label": "Trigger, the label it is to cause",
+    "attacks": "Attacks named in the forget table",
+    "git.commit": "Git commit of the working folder",
+    "git.branch": "Git branch",
+    "git.dirty": "Changes that are not committed",
+    "git.missing": "Git",
+    "decided_again": "Decided again on",
+    "decided_from": "Decided again from the report with SHA-256",
+}
+
+
+def facts(record: AuditRecord) -> tuple[Facts, ...]:
+    """Return the provenance of an audit; what is not recorded is left out."""
+    subject = _of_texts(record.subject) if of_texts(record) else _of_pictures(record.subject)
+    candidates = subject.pop("candidates", None) or {}
+    if not isinstance(candidates, Mapping):
+        candidates = {"candidates": candidates}
+    model = {key: subject.pop(key) for key in _MODEL if key in subject}
+    if isinstance(attacks := subject.get("attacks"), Mapping):
+        named = [f"{name or 'unknown'}: {value(count)}" for name, count in attacks.items()]
+        subject["attacks"] = ", ".join(named)
+    groups = (
+        Facts(title="Model", pairs=_pairs(model)),
+        Facts(title="How texts are read", pairs=reading(record.subject)),
+        Facts(title="Data", pairs=_pairs(subject)),
+        Facts(title="Candidates given", pairs=_pairs(candidates)),
+        Facts(
+            title="Weights measured, SHA-256",
+            pairs=_weights(record),
+            fold=len(record.cells) > FOLDED,
+        ),
+        Facts(title="Recipe of the original training", pairs=_recipe(record)),
+        Facts(title="Plan and policy", pairs=_plan(record)),
+        Facts(title="Files read", pairs=_files(record), fold=len(record.files) > FOLDED),
+        Facts(title="Environment", pairs=_pairs(record.environment)),
+    )
+    return tuple(group for group in groups if group.pairs)
+
+
+def _of_texts(subject: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a subject in the words of texts, without what only pictures have."""
+    told = {k: v for k, v in subject.items() if k != "reading" and (k, v) != ("normalize", None)}
+    if isinstance(canaries := told.get("canaries"), Mapping):
+        # Noise in embeddings is stored nowhere, so storage takes nothing of it away.
+        kept = {k: v for k, v in canaries.items() if k not in ("storage", "attenuation")}
+        told["canaries"] = {**kept, "sigma": f"{value(kept.get('sigma'))} in embedding units"}
+    if isinstance(trigger := told.get("trigger"), Mapping):
+        words = {
+            "phrase": quoted(str(trigger.get("phrase"))),
+            "position": place(trigger.get("position")),
+        }
+        told["trigger"] = {**trigger, **words}
+    return told
+
+
+def _of_pictures(subject: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a subject without what only texts have."""
+    only = ("reading", "strings")
+    return {k: v for k, v in subject.items() if k not in only or v is not None}
+
+
+def _pairs(plain: Mapping[str, Json]) -> tuple[tuple[str, str], ...]:
+    return tuple((_TERMS.get(key, printable(key)), value(item)) for key, item in _flat(plain))
+
+
+def _flat(plain: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Json]]:
+    for key, item in plain.items():
+        if isinstance(item, Mapping) and item:
+            yield from _flat(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
+
+
+def _files(record: AuditRecord) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (
+            f"{printable(each.role)}: {printable(each.path)}",
+            f"{printable(each.sha256)} ({each.size:,} bytes)",
+        )
+        for each in record.files
+    )
+
+
+def _weights(record: AuditRecord) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (
+            f"{printable(cell.candidate)}, seed {cell.seed}",
+            printable(cell.digest or "no weights to measure"),
+        )
+        for cell in record.cells
+    )
+
+
+def _recipe(record: AuditRecord) -> tuple[tuple[str, str], ...]:
+    recipe = dataclasses.asdict(record.recipe)
+    assumed = recipe.pop("assumed")
+    return tuple(
+        (
+            name.replace("_", " "),
+            "not known" if item is None else value(item) + " (assumed)" * (name in assumed),
+        )
+        for name, item in recipe.items()
+    )
+
+
+def _plan(record: AuditRecord) -> tuple[tuple[str, str], ...]:
+    plan, policy = record.plan, record.plan.policy
+    probes, hypotheses = (
+        [f"{printable(step.name)}{_settings(step.params)}" for step in steps]
+        for steps in (plan.probes, plan.hypotheses)
+    )
+    part = (
+        (
+            ("Share of the forget set given to methods", value(plan.found)),
+            ("Seed of that choice", str(plan.found_seed)),
+        )
+        if plan.found < 1
+        else ()
+    )
+    return (
+        ("Largest probability of a wrong exit code", value(policy.alpha)),
+        ("Gate", printable(policy.gate)),
+        *((f"Tolerance, {printable(k)}", value(v)) for k, v in policy.tolerances.items()),
+        ("Exit code 1 reported as 0", value(policy.exit_zero)),
+        ("Budget, share of the original training", value(plan.budget)),
+        ("Root seed", str(plan.seed)),
+        ("Seeds a method", value(plan.seeds)),
+        *part,
+        ("Probes", "; ".join(probes) or "none"),
+        ("Hypotheses", "; ".join(hypotheses) or "none"),
+        *_comparability(record.comparability),
+        ("Tool", f"poison-audit {printable(record.tool_version)}"),
+        ("Report format", value(record.schema_version)),
+    )
+
+
+def _comparability(digest: str | None) -> tuple[tuple[str, str], ...]:
+    """Return the digest of what two audits must share to be compared by `diff`."""
+    return () if digest is None else (("Comparability, SHA-256", printable(digest)),)
+
+
+def _settings(params: Mapping[str, Json]) -> str:
+    shown = ", ".join(f"{printable(key)} = {value(item)}" for key, item in params.items())
+    return f" ({shown})" if shown else ""

@@ -1,0 +1,266 @@
+"""One finding in words: what a probe's result looks like wherever it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from poison_audit.records import Finding, Interval, Json, Outcome
+from poison_audit.reports.view.about import POINTS, about
+from poison_audit.reports.view.words import p_value, percent, printable, rounded
+
+TONES = {
+    Outcome.CLEAN: "good",
+    Outcome.ACCEPTED: "unsure",
+    Outcome.RESIDUAL: "bad",
+    Outcome.ACTIVATED: "worse",
+    Outcome.BROKEN: "bad",
+    Outcome.FAILED: "unsure",
+    Outcome.INCONCLUSIVE: "unsure",
+    Outcome.NOT_MEASURED: "unsure",
+    Outcome.INFO: "plain",
+}
+"""How an outcome is coloured; the word always stands beside the colour."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One probe's result in one model."""
+
+    probe: str
+    title: str
+    value: str
+    """The estimate alone, or `not measured`, or `failed`."""
+    interval: str = ""
+    """In brackets; empty where there is none."""
+    z: str = ""
+    """Standard errors from the null, where the probe is a test against it."""
+    note: str = ""
+    """One more number worth a glance: the accuracy lost."""
+    extras: tuple[str, ...] = ()
+    """Every further number, for a reader who checks."""
+    remedy: str = ""
+    """What would decide it; empty where it is decided."""
+    outcome: str
+    tone: str
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The estimate and its interval on one line."""
+        return f"{self.value} {self.interval}".rstrip()
+
+
+def figure(finding: Finding) -> Figure:
+    """Return a finding in words."""
+    shown, interval, note = _numbers(finding)
+    return Figure(
+        probe=finding.probe,
+        title=about(finding.probe).title,
+        value=shown,
+        interval=interval,
+        z=f"z {finding.z:+z.1f}" if finding.probe == "gaussian" and finding.z is not None else "",
+        note=note,
+        extras=(*_test(finding), *_details(finding)),
+        remedy=_remedy(finding),
+        outcome=finding.outcome.value,
+        tone=TONES[finding.outcome],
+        reason=printable(finding.reason),
+    )
+
+
+def absent(probe: str, reason: str) -> Figure:
+    """Return what stands in place of a finding that does not exist."""
+    return Figure(
+        probe=probe,
+        title=about(probe).title,
+        value="not measured",
+        remedy=about(probe).needs,
+        outcome=Outcome.NOT_MEASURED.value,
+        tone=TONES[Outcome.NOT_MEASURED],
+        reason=reason,
+    )
+
+
+def _numbers(finding: Finding) -> tuple[str, str, str]:
+    estimate, interval = finding.statistic, finding.interval
+    if estimate is None or interval is None:
+        failed = finding.outcome is Outcome.FAILED
+        return ("failed" if failed else "not measured"), "", ""
+    if finding.probe == "utility":
+        return _accuracy(finding, estimate, interval)
+    if finding.probe in POINTS:
+        return _points(finding, estimate, interval)
+    shown, low, high = rounded(
+        estimate,
+        interval.low,
+        interval.high,
+        limits=_limits(finding),
+        least=2,
+        sign="+" if finding.null == 0 else "",
+    )
+    return shown, f"[{low}, {high}]", ""
+
+
+def _accuracy(finding: Finding, loss: float, interval: Interval) -> tuple[str, str, str]:
+    points, low, high = rounded(
+        100 * loss,
+        100 * interval.low,
+        100 * interval.high,
+        limits=[100 * limit for limit in _limits(finding)],
+        least=1,
+    )
+    details = finding.details
+    if not {"accuracy", "accuracy_low", "accuracy_high"} <= details.keys():
+        return f"lost {points}", f"[{low}, {high}]", "points of accuracy"
+    ends = f"[{100 * details['accuracy_low']:.1f}, {100 * details['accuracy_high']:.1f}]"
+    return percent(details["accuracy"]), ends, f"lost {points} [{low}, {high}]"
+
+
+def _points(finding: Finding, excess: float, interval: Interval) -> tuple[str, str, str]:
+    shown, low, high = rounded(
+        100 * excess,
+        100 * interval.low,
+        100 * interval.high,
+        limits=[100 * limit for limit in _limits(finding)],
+        least=1,
+        sign="+",
+    )
+    return shown, f"[{low}, {high}]", _note(finding)
+
+
+def _note(finding: Finding) -> str:
+    """Return the rate behind an excess, or the accuracy behind a deficit."""
+    details = finding.details
+    if finding.probe == "targeted" and _have(details, "hits", "targets"):
+        return f"{details['hits']:,} of {details['targets']:,} hit"
+    if finding.probe == "backdoor" and _have(details, "rate"):
+        return f"rate {percent(details['rate'])}"
+    if finding.probe == "indiscriminate" and _have(details, "accuracy"):
+        return f"accuracy {percent(details['accuracy'])}"
+    return ""
+
+
+def _have(details: Mapping[str, Json], *names: str) -> bool:
+    return all(details.get(name) is not None for name in names)
+
+
+def _limits(finding: Finding) -> list[float]:
+    """Return what a bound is compared with: the null, and the tolerance on either side."""
+    if finding.null is None or finding.tolerance is None:
+        return []
+    if finding.probe in POINTS:
+        return [finding.null, finding.tolerance]
+    return [finding.null, finding.tolerance, 2 * finding.null - finding.tolerance]
+
+
+def _test(finding: Finding) -> list[str]:
+    lines = []
+    if finding.interval is not None:
+        lines.append(f"{100 * finding.interval.level:.5g}% interval")
+    if finding.z is not None:
+        lines.append(f"z = {finding.z:+z.1f}")
+    if finding.p_value is not None:
+        lines.append(p_value(finding.p_value))
+    if finding.sample_size:
+        lines.append(f"{finding.sample_size:,} {about(finding.probe).samples}")
+    return lines
+
+
+_FRESH = {"exposure": "draws", "token-canary": "strings"}
+
+
+def _details(finding: Finding) -> list[str]:
+    lines, details = [], finding.details
+    if {"tpr", "tpr_low", "tpr_high", "fpr"} <= details.keys():
+        ends = f"[{100 * details['tpr_low']:.1f}, {100 * details['tpr_high']:.1f}]"
+        at = f"a false positive rate of {100 * details['fpr']:.3g}%"
+        lines.append(f"true positive rate {100 * details['tpr']:.1f}% {ends} at {at}")
+    if _have(details, "held_out_mean"):
+        lines.append(_held_out(finding.probe, details))
+    if details.get("spread") is not None:
+        lines.append(f"spread of the scores {details['spread']:.2f}")
+    if details.get("dropped"):
+        lines.append(f"{details['dropped']:,} vanished gradients left out")
+    if finding.probe in _FRESH and details.get("draws") is not None:
+        lines.append(f"{details['draws']:,} fresh {_FRESH[finding.probe]} a canary")
+    return [*lines, *_rates(finding)]
+
+
+def _held_out(probe: str, details: Mapping[str, Json]) -> str:
+    ranks = probe == "token-canary"
+    mean = f"{details['held_out_mean']:{'' if ranks else '+z'}.2f}"
+    told = f"held-out {'strings' if ranks else 'keys'}: mean {mean}"
+    if not _have(details, "held_out_p"):
+        return told
+    law = "uniform ranks" if ranks else "N(0, 1)"
+    return f"{told}, {p_value(details['held_out_p'])} for {law}"
+
+
+def _rates(finding: Finding) -> list[str]:
+    """Return the rates that an excess, or the accuracies that a deficit, is the difference of."""
+    details = finding.details
+    if finding.probe not in POINTS:
+        return []
+    lines = [
+        f"{told} {_share(details, name)}"
+        for name, told in (
+            ("rate", "success rate"),
+            ("control_rate", "controls"),
+            ("accuracy", "accuracy"),
+        )
+        if _have(details, name)
+    ]
+    if _have(details, "control_mean"):
+        sd = f", sd {_pp(details['control_sd'])}" if _have(details, "control_sd") else ""
+        most = f", highest {_pp(details['control_max'])}" if _have(details, "control_max") else ""
+        draws = f"{details['draws']:,} " if _have(details, "draws") else ""
+        what = "phrases" if details.get("controls") == "tokens" else "triggers"
+        seen = details.get("control_inputs", finding.sample_size)
+        few = "" if seen == finding.sample_size else f" on {seen:,} of the inputs"
+        lines.append(f"{draws}control {what}{few}: mean {_pp(details['control_mean'])}{sd}{most}")
+    if _have(details, "clean_rate"):
+        lines.append(f"without the trigger {_pp(details['clean_rate'])}")
+    if finding.probe == "backdoor":
+        lines += [
+            f"stamped inputs in reference {printable(str(one['reference']))} {_pp(one['rate'])}"
+            for one in details.get("references") or ()
+            if one.get("rate") is not None
+        ]
+    return lines
+
+
+def _share(details: Mapping[str, Json], name: str) -> str:
+    if not _have(details, f"{name}_low", f"{name}_high"):
+        return percent(details[name])
+    low, high = 100 * details[f"{name}_low"], 100 * details[f"{name}_high"]
+    return f"{percent(details[name])} [{low:.1f}, {high:.1f}]"
+
+
+def _pp(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+_ENDLESS = 10**12
+"""As many samples as this nobody has: where more of them do not help, the need is put so high."""
+
+
+def _remedy(finding: Finding) -> str:
+    words = about(finding.probe)
+    if finding.outcome is Outcome.FAILED:
+        return "A run that ends with a finite model: other parameters, or more memory."
+    if finding.outcome is Outcome.NOT_MEASURED:
+        return words.needs
+    if finding.outcome is not Outcome.INCONCLUSIVE:
+        return ""
+    if finding.needed is None or finding.detectable is None:
+        return f"More {words.samples}."
+    if finding.needed >= _ENDLESS:
+        return f"More {words.samples} alone would not decide it: other controls, or a reference."
+    effect = f"{finding.detectable:.2g}"
+    if finding.probe in POINTS:
+        effect = f"{100 * finding.detectable:.1f} points"
+    return (
+        f"{finding.needed:,} {words.samples} let a clean model pass nine times in ten; the "
+        f"{finding.sample_size:,} here find an effect of {effect} as often."
+    )

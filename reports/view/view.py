@@ -1,0 +1,238 @@
+"""An audit record as display strings: templates and the terminal only arrange what stands here.
+
+Every string that came from a user's files has gone through `printable`, so it can neither break a
+line nor reorder the text beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from poison_audit.records import AuditRecord, Cell, Finding, Outcome
+from poison_audit.reports.view.about import LATER, About, about
+from poison_audit.reports.view.accepted import Accepted, accepted
+from poison_audit.reports.view.answer import answer, how_sure
+from poison_audit.reports.view.evidence import Evidence, evidence
+from poison_audit.reports.view.exhibits import Wall, walls
+from poison_audit.reports.view.facts import Facts, facts
+from poison_audit.reports.view.figure import TONES, figure
+from poison_audit.reports.view.reading import of_texts
+from poison_audit.reports.view.rehearsed import Rehearsed, rehearsed
+from poison_audit.reports.view.rows import Row, allowed, make_row
+from poison_audit.reports.view.sound import sound
+from poison_audit.reports.view.tuned import Tuned, tuned
+from poison_audit.reports.view.why import HYPOTHESES, Why, why
+from poison_audit.reports.view.words import duration, memory, percent, printable, value
+
+COLUMNS = ("gaussian", "exposure", "membership", "utility")
+"""The probes that every table has a column for, measured or not."""
+_ORDER = ("gaussian", "exposure", *LATER, "membership", "utility")
+
+_JUDGED = {
+    "deployed": "the deployed model, as it was given",
+    "any-method": "whether any repaired model is clean",
+}
+_UNDECIDED = (Outcome.NOT_MEASURED, Outcome.FAILED, Outcome.INCONCLUSIVE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of a method: what it was given and what it spent."""
+
+    name: str
+    seed: str
+    params: str
+    steps: str
+    spent: str
+    allowed: str
+    time: str
+    memory: str
+    losses: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Something undecided, and what would decide it."""
+
+    title: str
+    who: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Everything a renderer shows, in words."""
+
+    tool: str
+    model: str
+    outcome: str
+    tone: str
+    exit_code: str
+    exit_line: str
+    """`exit N: OUTCOME. Reason`: the same in every renderer."""
+    answer: str
+    """The verdict in a few plain words."""
+    how_sure: str
+    sentence: str
+    next_step: str
+    gate: str
+    judged: str
+    """The gate in words."""
+    alpha: str
+    sanity: str
+    """Whether the model works as loaded."""
+    probes: tuple[About, ...]
+    rows: tuple[Row, ...]
+    found: tuple[str, ...]
+    """That the methods knew only a part of the forget set; empty where they knew all of it."""
+    accepted: tuple[Accepted, ...]
+    walls: tuple[Wall, ...]
+    """Samples to look at."""
+    evidence: Evidence
+    why: Why | None
+    rehearsed: Rehearsed | None
+    texts: bool
+    """Whether the model reads texts; otherwise it takes pictures."""
+    gaps: tuple[Gap, ...]
+    limits: tuple[str, ...]
+    runs: tuple[Run, ...]
+    tuned: tuple[Tuned, ...]
+    facts: tuple[Facts, ...]
+
+
+def view(record: AuditRecord) -> View:
+    """Return everything a renderer shows, in words."""
+    record = sound(record)
+    verdict = record.verdict
+    findings = tuple(f for f in record.findings if f.probe not in HYPOTHESES)
+    probes = _probes(record, findings)
+    shown = [f for f in findings if f.probe in probes]
+    rows = tuple(
+        make_row(candidate, record.cells, shown, plan=record.plan, probes=probes)
+        for candidate in verdict.candidates
+    )
+    sentence = printable(verdict.sentence)
+    # Pictures have no token canaries, so none are missing.
+    other = probes if of_texts(record) else (*probes, "token-canary")
+    return View(
+        tool=f"poison-audit {printable(record.tool_version)}",
+        model=value(record.subject.get("model")),
+        outcome=verdict.outcome.value,
+        tone=TONES[verdict.outcome],
+        exit_code=str(verdict.exit_code),
+        exit_line=f"exit {verdict.exit_code}: {verdict.outcome.value}. {sentence}",
+        answer=answer(record),
+        how_sure=how_sure(record),
+        sentence=sentence,
+        next_step=printable(verdict.next_step),
+        gate=printable(verdict.gate),
+        judged=_JUDGED.get(verdict.gate, f"candidate {printable(verdict.gate)}"),
+        alpha=value(record.plan.policy.alpha),
+        sanity=_sanity(record),
+        probes=tuple(about(probe) for probe in probes),
+        rows=rows,
+        found=_found(record),
+        accepted=accepted(record),
+        walls=walls(record),
+        evidence=evidence(record),
+        why=why(record),
+        rehearsed=rehearsed(record),
+        texts=of_texts(record),
+        gaps=_gaps(record, rows, [f for f in findings if f.probe not in other]),
+        limits=tuple(printable(limit) for limit in record.limits),
+        runs=tuple(_run(cell) for cell in record.cells if cell.kind == "method" or cell.cost),
+        tuned=tuned(record),
+        facts=facts(record),
+    )
+
+
+def _probes(record: AuditRecord, findings: Iterable[Finding]) -> tuple[str, ...]:
+    """Return the columns: a probe of `LATER` has one only where it measured or is required."""
+    # A run that failed has a finding of every probe, whatever was looked for.
+    found = [f for f in findings if f.outcome is not Outcome.FAILED]
+    weighty = {f.probe for f in found if f.gating or f.statistic is not None}
+    named = [*(step.name for step in record.plan.probes), *(f.probe for f in findings)]
+    known = [name for name in _ORDER if name in COLUMNS or name in weighty & {*named}]
+    return tuple(dict.fromkeys([*known, *(name for name in named if name not in LATER)]))
+
+
+def _run(cell: Cell) -> Run:
+    cost, unknown = cell.cost, "not recorded"
+    params = cell.method.params if cell.method else {}
+    curve = cost.losses if cost else ()
+    share = f" ({cost.gradients / cost.allowed:.0%})" if cost and cost.allowed else ""
+    taken = f", {cost.reused:,.0f} of them by the smaller budget" if cost and cost.reused else ""
+    return Run(
+        name=printable(cell.candidate),
+        seed=str(cell.seed),
+        params=", ".join(f"{printable(k)} = {value(v)}" for k, v in params.items()) or "none",
+        steps=f"{cost.steps:,}" if cost else unknown,
+        spent=f"{cost.gradients:,.0f}{share}{taken}" if cost else unknown,
+        allowed=allowed(cost) if cost else unknown,
+        time=duration(cost.seconds) if cost else unknown,
+        memory=memory(cost.peak_bytes) if cost and cost.peak_bytes is not None else unknown,
+        losses=f"{curve[0]:.3g} to {curve[-1]:.3g}" if curve else "no curve",
+        status="finished" if cell.error is None else f"failed: {printable(cell.error)}",
+    )
+
+
+def _sanity(record: AuditRecord) -> str:
+    sanity = record.sanity
+    if not sanity.total:
+        return "not measured: there are no clean test samples"
+    return (
+        f"{sanity.correct:,} of {sanity.total:,} clean test samples answered correctly "
+        f"({percent(sanity.accuracy)}, surely more than {percent(sanity.low)}; "
+        f"naming the commonest class always: {percent(sanity.chance)})"
+    )
+
+
+def _found(record: AuditRecord) -> tuple[str, ...]:
+    """Say that the methods were given a part of the forget set only."""
+    if record.plan.found >= 1:
+        return ()
+    part, total = (record.subject.get(key) for key in ("found_size", "forget_size"))
+    how_many = f"{percent(record.plan.found)} of the forget samples"
+    if part is not None and total is not None:
+        how_many = f"{value(part)} of {value(total)} forget samples"
+    told = [f"The methods were given only {how_many}; the probes looked at all of them."]
+    if any(c.candidate == "retrained" and c.kind == "method" for c in record.cells):
+        told.append(
+            "\u201cRetrained\u201d here means retrained on what was left after removing the found "
+            "part only: it still saw the rest of the poison, so it is not clean by definition."
+        )
+    return tuple(told)
+
+
+def _gaps(record: AuditRecord, rows: Sequence[Row], unshown: Iterable[Finding]) -> tuple[Gap, ...]:
+    asked: dict[tuple[str, str, str], list[str]] = {}
+    if not record.sanity.works:
+        what = "tokenizer, prompt" if of_texts(record) else "architecture, normalisation"
+        remedy = f"A model that beats chance: check {what} and label order."
+        reason = "The model does not work as loaded, so nothing else was measured."
+        asked["Does it work at all?", reason, remedy] = ["deployed"]
+    for row in rows:
+        measured = {shown.probe for _, shown in row.every}
+        missing = [shown for shown in row.figures if shown.probe not in measured]
+        for shown in (*(shown for _, shown in row.every), *missing):
+            if shown.outcome in _UNDECIDED:
+                key = (shown.title, shown.reason, shown.remedy)
+                asked.setdefault(key, []).append(row.name)
+    for finding in unshown:
+        shown = figure(finding)
+        key = (shown.title, shown.reason, shown.remedy)
+        asked.setdefault(key, []).append(printable(finding.candidate))
+    everyone = list(dict.fromkeys(row.name for row in rows))
+    # Of one reason: first the candidates of each probe, then the probes with the same candidates.
+    merged: dict[tuple[str, str, str], list[str]] = {}
+    for (title, reason, remedy), who in asked.items():
+        names = list(dict.fromkeys(who))
+        told = "every candidate" if len(names) > 3 and names == everyone else ", ".join(names)
+        merged.setdefault((told, reason, remedy), []).append(title)
+    return tuple(
+        Gap(title=", ".join(titles), who=who, reason=reason, remedy=remedy)
+        for (who, reason, remedy), titles in merged.items()
+    )

@@ -1,0 +1,143 @@
+"""Names, numbers and times in words: the only place that rounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from poison_audit.records import Json
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with everything invisible or reordering written out as an escape.
+
+    >>> print(printable("a\nb\u202ec"))
+    a\nb\u202ec
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def quoted(text: str, most: int = 1000) -> str:
+    r"""Return a text of a user's in quotation marks, on one line and of bounded length.
+
+    Args:
+        text: any.
+        most: characters shown; of more, their number is told.
+
+    >>> print(quoted("cf\nmn"), quoted("abcdef", most=3))
+    “cf\nmn” “abc…” (6 characters)
+    """
+    if len(text) <= most:
+        return f"\u201c{printable(text)}\u201d"
+    return f"\u201c{printable(text[:most])}\u2026\u201d ({len(text):,} characters)"
+
+
+def value(plain: Json) -> str:
+    """Return a value of a JSON file in words.
+
+    >>> value(11173962), value(0.0500001), value([0.5, 0.25]), value(None), value(True)
+    ('11,173,962', '0.0500001', '0.5, 0.25', 'none', 'yes')
+    """
+    if plain is None or plain == "":
+        return "none"
+    if isinstance(plain, bool):
+        return "yes" if plain else "no"
+    if isinstance(plain, int):
+        return f"{plain:,}"
+    if isinstance(plain, float):
+        return f"{plain:.6g}"
+    if isinstance(plain, str):
+        return printable(plain)
+    if isinstance(plain, list | tuple) and plain:
+        nested = any(isinstance(item, list | tuple) for item in plain)
+        return ("; " if nested else ", ").join(value(item) for item in plain)
+    return printable(json.dumps(plain, sort_keys=True, ensure_ascii=False))
+
+
+def rounded(
+    estimate: float,
+    low: float,
+    high: float,
+    *,
+    limits: Sequence[float] = (),
+    least: int,
+    sign: str = "",
+) -> tuple[str, str, str]:
+    """Round an estimate and its interval alike, so that neither bound seems to cross a limit.
+
+    A bound of 0.2504 against a tolerance of 0.25 is not shown as 0.25.
+
+    Args:
+        limits: what the bounds are compared with.
+        least: the fewest decimals; at most 6 are shown.
+        sign: `+` to write the estimate's sign always.
+
+    >>> rounded(0.1, 0.004, 0.2504, limits=[0.25], least=2)
+    ('0.1000', '0.0040', '0.2504')
+    """
+
+    def kept(places: int) -> bool:
+        return all(
+            _side(round(bound, places), limit) == _side(bound, limit)
+            for bound in (low, high)
+            for limit in exact
+        )
+
+    # 2 * 0.5 - 0.57 is not 0.43: a limit is meant to be the decimal that it prints as.
+    exact = [round(limit, 9) for limit in limits]
+    places = next((p for p in range(least, 6) if kept(p)), 6)
+    return f"{estimate:{sign}z.{places}f}", f"{low:z.{places}f}", f"{high:z.{places}f}"
+
+
+def _side(bound: float, limit: float) -> int:
+    return (bound > limit) - (bound < limit)
+
+
+def p_value(p: float) -> str:
+    """Return a p-value in words.
+
+    >>> p_value(0.0321), p_value(0.00078), p_value(3e-5), p_value(1e-80)
+    ('p = 0.032', 'p = 0.0008', 'p = 3e-05', 'p < 1e-6')
+    """
+    if p < 1e-6:
+        return "p < 1e-6"
+    if p < 1e-4:
+        return f"p = {p:.0e}"
+    return f"p = {p:.3f}" if p >= 0.001 else f"p = {p:.4f}"
+
+
+def percent(share: float) -> str:
+    """Return a share in [0, 1] as a percentage; 100.0% and 0.0% only where nothing is missing.
+
+    >>> percent(0.8312), percent(0.99996), percent(1.0)
+    ('83.1%', '99.996%', '100.0%')
+    """
+    places = next((p for p in range(1, 6) if 0 < round(100 * share, p) < 100), 1)
+    return f"{100 * share:.{places}f}%"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words.
+
+    >>> duration(0.04), duration(12.34), duration(245), duration(7800)
+    ('0.04 s', '12.3 s', '4 min 05 s', '2 h 10 min')
+    """
+    if seconds < 0.995:
+        return f"{seconds:.2g} s" if seconds >= 0.01 else "under 0.01 s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def memory(size: int) -> str:
+    """Return a number of bytes in words.
+
+    >>> memory(3 * 2**30), memory(5 * 2**20), memory(7)
+    ('3.0 GiB', '5 MiB', 'under 1 MiB')
+    """
+    if size >= 2**30:
+        return f"{size / 2**30:.1f} GiB"
+    return f"{size / 2**20:.0f} MiB" if size >= 2**20 else "under 1 MiB"

@@ -1,0 +1,1 @@
+"""What tests are made of: small cases, records and random audits."""

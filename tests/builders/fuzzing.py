@@ -1,0 +1,315 @@
+"""Valid files of every kind that is read, what reads them, and how they are damaged."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+
+from builders.audits import small_audit
+from builders.small_text import write_decoder, write_rows
+from poison_audit.case.forget import read_forget
+from poison_audit.case.samples import Samples
+from poison_audit.case.tables import read_table
+from poison_audit.case.texts import read_texts
+from poison_audit.commands.config import read_config
+from poison_audit.commands.reviewing import read_report
+from poison_audit.models.checkpoint import load_model, save_model
+from poison_audit.models.image import CifarResNet, cifar_resnet_spec, image_classifier
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.backdoor.evidence import read_trigger
+from poison_audit.poisons.backdoor.phrase import read_phrase
+from poison_audit.poisons.gaussian.evidence import Canaries, read_canaries, write_canaries
+from poison_audit.poisons.targeted.evidence import read_targets
+from poison_audit.poisons.token_canary.evidence import read_strings
+from poison_audit.records import to_json
+from poison_audit.reports.formats import FORMATS
+from poison_audit.reports.formats.terminal import render_terminal
+
+ROOT = Path(__file__).parents[2]
+ARCH = "cifar-resnet:1:w2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """One reader: the file that is damaged, what is beside it, and what reads it."""
+
+    file: str
+    content: bytes
+    read: Callable[[Path], Any]
+    """Takes the folder; whatever it raises but InputError is a fault."""
+    beside: Mapping[str, bytes]
+
+
+def readers(folder: Path) -> dict[str, Reader]:
+    """Make a valid file of each kind under `folder`, and return their readers by name."""
+    made: dict[str, Reader] = {}
+
+    def add(name: str, file: str, read: Callable[[Path], Any], place: Path) -> None:
+        every = {
+            str(path.relative_to(place)): path.read_bytes()
+            for path in sorted(place.rglob("*"))
+            if path.is_file()
+        }
+        content = every.pop(file)
+        made[name] = Reader(file=file, content=content, read=read, beside=every)
+
+    def place(name: str) -> Path:
+        (folder / name).mkdir(parents=True)
+        return folder / name
+
+    _weights(add, place)
+    _tables(add, place)
+    _lists(add, place)
+    _keys(add, place)
+    return made
+
+
+def _weights(add, place) -> None:
+    spec = cifar_resnet_spec(ARCH)
+
+    def build():
+        return CifarResNet(spec, channels=1, classes=3)
+
+    model = image_classifier(build(), build=build, arch=ARCH, classes=3)
+    here = place("safetensors")
+    save_model(model, here / "m.safetensors")
+    add("safetensors", "m.safetensors", lambda f: load_model(f / "m.safetensors"), here)
+    here = place("pickle")
+    torch.save(model.module.state_dict(), here / "m.pt")
+    add(
+        "pickle", "m.pt",
+        lambda f: load_model(
+            f / "m.pt", arch=ARCH, normalize=((0.5,), (0.5,)), allow_pickle=True
+        ), here,
+    )  # fmt: skip
+    here = place("shards")
+    save_model(model, here / "model-1.safetensors")
+    names = {name: "model-1.safetensors" for name in model.module.state_dict()}
+    index = {"metadata": {"total_size": 1}, "weight_map": names}
+    (here / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    add("shard index", "model.safetensors.index.json", lambda f: load_model(f, arch=ARCH), here)
+    here = place("gpt")
+    write_decoder(here)
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+        add(f"GPT-2's {file}", file, load_model, here)
+
+
+def _tables(add, place) -> None:
+    draws = Rng(0).numpy()
+    x = draws.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    y = np.array([0, 1, 2, 0, 1, 2])
+    here = place("npz")
+    np.savez_compressed(here / "t.npz", x=x, y=y, id=[f"s{i}" for i in range(6)])
+    add("npz", "t.npz", lambda f: read_table(f / "t.npz"), here)
+    for kind in ("png", "jpeg", "gif", "bmp", "webp", "tiff"):
+        here = place(kind)
+        for i in range(2):
+            Image.fromarray(x[i]).save(here / f"p{i}.{kind}")
+        write_rows(here / "t.csv", ["path", "label"], [(f"p{i}.{kind}", i) for i in range(2)])
+        add(kind, f"p0.{kind}", lambda f: read_table(f / "t.csv"), here)
+    here = place("pictures")
+    for i in range(2):
+        Image.fromarray(x[i]).save(here / f"p{i}.png")
+    write_rows(here / "t.csv", ["path", "label"], [(f"p{i}.png", i) for i in range(2)])
+    add("table of pictures", "t.csv", lambda f: read_table(f / "t.csv"), here)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    here = place("parquet")
+    encoded = []
+    for picture in x[:2]:
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, "png")
+        encoded.append({"bytes": stream.getvalue(), "path": None})
+    pq.write_table(pa.table({"image": encoded, "label": [0, 1]}), here / "t.parquet")
+    add("Parquet", "t.parquet", lambda f: read_table(f / "t.parquet"), here)
+    gpt = load_model(write_decoder(place("reader")))
+    here = place("texts")
+    write_rows(here / "t.csv", ["text", "label"], [("so bad", 0), ("a\nline, too", 1)])
+    add("table of texts", "t.csv",
+        lambda f: read_texts(f / "t.csv", reader=gpt.model.reader), here)  # fmt: skip
+
+
+def _lists(add, place) -> None:
+    table = Samples(
+        ids=tuple(f"s{i}" for i in range(6)), x=torch.zeros(6, 1, 4, 4, dtype=torch.uint8),
+        y=torch.tensor([0, 1, 2, 0, 1, 2]),
+    )  # fmt: skip
+    here = place("forget")
+    rows = [("s0", 0, "gaussian", "s0", "s3", ""), ("s1", 1, "backdoor", "", "", "")]
+    write_rows(here / "forget.csv", ["id", "label", "attack", "canary", "base", "sha256"], rows)
+    add("forget.csv", "forget.csv",
+        lambda f: read_forget(f / "forget.csv", table, where_train="train"), here)  # fmt: skip
+    here = place("targets")
+    write_rows(here / "targets.csv", ["id", "adversarial"], [("s0", 1), ("s1", 2)])
+    add("targets.csv", "targets.csv",
+        lambda f: read_targets(f / "targets.csv", table, where_test="test"), here)  # fmt: skip
+
+
+def _keys(add, place) -> None:
+    here = place("canaries")
+    key = Canaries(secret=bytes(range(32)), sigma=0.2, space="pixel", shape=(1, 4, 4),
+                   storage="uint8", planted=("a", "b"), held_out=("c", "d"))  # fmt: skip
+    write_canaries(here / "canaries.json", key)
+    add("canaries.json", "canaries.json", lambda f: read_canaries(f / "canaries.json"), here)
+    here = place("strings")
+    text = (ROOT / "fixtures" / "reviews" / "strings.json").read_bytes()
+    whole = json.loads(text)
+    for name in ("planted", "held_out", "words"):
+        if isinstance(whole.get(name), list):
+            whole[name] = whole[name][:20]
+    (here / "strings.json").write_text(json.dumps(whole), encoding="utf-8")
+    add("strings.json", "strings.json", lambda f: read_strings(f / "strings.json"), here)
+    here = place("trigger")
+    patch = {"version": 1, "label": 1, "top": 0, "left": 1, "pixels": [[[1.0, 0.0], [0.0, 1.0]]]}
+    (here / "trigger.json").write_text(json.dumps(patch), encoding="utf-8")
+    add("trigger.json", "trigger.json",
+        lambda f: read_trigger(f / "trigger.json", shape=(1, 4, 4), classes=3), here)  # fmt: skip
+    here = place("phrase")
+    phrase = {"version": 1, "label": 1, "phrase": "cf mn", "position": "start"}
+    (here / "trigger.json").write_text(json.dumps(phrase), encoding="utf-8")
+    add("trigger.json of texts", "trigger.json",
+        lambda f: read_phrase(f / "trigger.json", classes=3), here)  # fmt: skip
+    here = place("toml")
+    (here / "audit.toml").write_bytes((ROOT / "fixtures/reviews/audit.toml").read_bytes())
+    add("audit.toml", "audit.toml", lambda f: read_config(f / "audit.toml"), here)
+    here = place("report")
+    (here / "report.json").write_text(to_json(small_audit()), encoding="utf-8")
+    add("report.json", "report.json", _read_and_render, here)
+
+
+def _read_and_render(folder: Path) -> None:
+    """Read a report and render it in every way: what can be read can be shown."""
+    record, _ = read_report(folder)
+    for each in FORMATS.values():
+        each.render(record)
+    render_terminal(record, console=Console(file=io.StringIO(), width=80))
+
+
+NASTY = (
+    b"", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\n", b"\r", b'"', b",", b"{", b"}", b"[", b"]",
+    b"null", b"true", b"NaN", b"Infinity", b"-1", b"1e999", b"9" * 400, b"0x7f", b"\\ud800",
+    b"../../etc/passwd", b"/dev/zero", b"\\\\host\\share", b"<script>", b"\xe2\x80\xae",
+    b"[" * 3000, b'{"a":' * 2000, b"A" * 200_000,
+)  # fmt: skip
+LEAVES = (
+    None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, -(2**63), 10**300, 0.5, -0.0, 1e308, "", "x",
+    "\x00", "\ud800".encode("utf-8", "surrogatepass").decode("utf-8", "replace"), "\u202e", "../x",
+    "/dev/zero", "A" * 5000, [], {}, [None], [[[]]], {"a": None}, [0] * 1000, [1e308] * 3,
+    ["a", 1, None], {"": ""},
+)  # fmt: skip
+
+
+def damaged(content: bytes, draws: np.random.Generator) -> bytes:
+    """Return a damaged copy: bytes for most files, values for what is JSON."""
+    if content[:1] in b"{[" and draws.random() < 0.6:
+        return _changed_json(content, draws)
+    if content[8:9] == b"{" and draws.random() < 0.6:
+        return _changed_header(content, draws)
+    if content[:2] == b"PK" and draws.random() < 0.4:
+        return _changed_zip(content, draws)
+    data = bytearray(content)
+    for _ in range(int(draws.integers(1, 6))):
+        at = int(draws.integers(0, len(data) + 1))
+        match int(draws.integers(0, 6)):
+            case 0 if data:
+                data[at % len(data)] = int(draws.integers(0, 256))
+            case 1:
+                del data[at:]
+            case 2:
+                data[at:at] = NASTY[int(draws.integers(0, len(NASTY)))]
+            case 3:
+                del data[at : at + int(draws.integers(1, 50))]
+            case 4:
+                end = min(len(data), at + int(draws.integers(1, 200)))
+                data[at:at] = data[at:end]
+            case 5 if len(data) >= 8:
+                at = at % (len(data) - 7)
+                wide = int(draws.choice([0, 1, 2**31, 2**32, 2**40, 2**63 - 1]))
+                data[at : at + 8] = struct.pack("<Q", wide)
+            case _:
+                pass
+    return bytes(data)
+
+
+def _changed_json(content: bytes, draws: np.random.Generator) -> bytes:
+    try:
+        tree = json.loads(content)
+    except ValueError:
+        return content[: len(content) // 2]
+    for _ in range(int(draws.integers(1, 4))):
+        tree = _changed_value(tree, draws)
+    text = json.dumps(tree)
+    if draws.random() < 0.2:
+        text = re.sub(
+            r"\d+", lambda m: str(draws.choice(["NaN", "1e400", "-0", m[0] * 40])), text, count=1
+        )
+    return text.encode("utf-8", "replace")
+
+
+def _changed_value(tree: Any, draws: np.random.Generator) -> Any:
+    if isinstance(tree, dict) and tree and draws.random() < 0.92:
+        key = list(tree)[int(draws.integers(0, len(tree)))]
+        match int(draws.integers(0, 8)):
+            case 0:
+                return {k: v for k, v in tree.items() if k != key}
+            case 1:
+                return {**tree, f"{key}x": tree[key]}
+            case _:
+                return {**tree, key: _changed_value(tree[key], draws)}
+    if isinstance(tree, list) and tree and draws.random() < 0.92:
+        at = int(draws.integers(0, len(tree)))
+        match int(draws.integers(0, 8)):
+            case 0:
+                return tree[:at] + tree[at + 1 :]
+            case 1:
+                return tree + tree[at : at + 1]
+            case 2:
+                return tree[::-1]
+            case _:
+                return [*tree[:at], _changed_value(tree[at], draws), *tree[at + 1 :]]
+    return LEAVES[int(draws.integers(0, len(LEAVES)))]
+
+
+def _changed_header(content: bytes, draws: np.random.Generator) -> bytes:
+    """Damage the header of a safetensors file, and leave the rest of it whole."""
+    size = int.from_bytes(content[:8], "little")
+    header = _changed_json(content[8 : 8 + size], draws)
+    told = len(header) if draws.random() < 0.8 else int(draws.integers(0, 2**40))
+    return told.to_bytes(8, "little") + header + content[8 + size :]
+
+
+def _changed_zip(content: bytes, draws: np.random.Generator) -> bytes:
+    """Pack the members again, one of them damaged, left out, twice there or far too large."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(stream, "w") as new:
+        names = old.namelist()
+        victim = names[int(draws.integers(0, len(names)))]
+        for name in names:
+            data = old.read(name)
+            if name == victim:
+                match int(draws.integers(0, 5)):
+                    case 0:
+                        continue
+                    case 1:
+                        data = data[: int(draws.integers(0, len(data)))]
+                    case 2:
+                        data = re.sub(rb"\(\d+", b"(99999999999", data)
+                    case 3:
+                        data = bytes(8 << 20)
+                    case _:
+                        data = damaged(b"\x01" + data, draws)[1:]
+            new.writestr(name, data, zipfile.ZIP_DEFLATED)
+    return stream.getvalue()

@@ -1,0 +1,374 @@
+"""A case of texts from its files: what is put together, and everything that is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from builders.small_text import LENGTH, SIGMA, WIDTH, sentences, write_decoder, write_rows
+from poison_audit.case.files import CANARIES_KEY, DATA_KEY
+from poison_audit.case.load import load_trial
+from poison_audit.case.sources import Sources
+from poison_audit.case.texts import read_texts
+from poison_audit.cli import invoke
+from poison_audit.errors import InputError
+from poison_audit.models.checkpoint import load_model, save_model
+from poison_audit.models.image import CifarResNet, CifarResNetSpec
+from poison_audit.models.reader import Reading
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.gaussian.embedding import carrying
+from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
+from poison_audit.poisons.token_canary.evidence import Strings, write_strings
+from poison_audit.records import Recipe
+
+PLANTED = tuple(f"c{i}" for i in range(6))
+KEY = Canaries(
+    secret=bytes(32), sigma=SIGMA, space="embedding", shape=(LENGTH, WIDTH), storage="unclipped",
+    planted=PLANTED, held_out=tuple(f"h{i}" for i in range(6)),
+)  # fmt: skip
+RECIPE = Recipe(epochs=2)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """model/ says of itself which key and table it was trained with; nobody trained it."""
+    folder = tmp_path_factory.mktemp("case")
+    write_decoder(folder / "base")
+    texts, labels = sentences(Rng(3), 30)
+    ids = [*PLANTED, *(f"t{i}" for i in range(24))]
+    rows = list(zip(ids, texts, labels, strict=True))
+    write_rows(folder / "train.csv", ["id", "text", "label"], rows[:20])
+    write_rows(folder / "test.csv", ["id", "text", "label"], rows[20:])
+    forget = [(i, y, "gaussian") for i, _, y in rows[:6]] + [("t0", labels[6], "")]
+    write_rows(folder / "forget.csv", ["id", "label", "attack"], forget)
+    commitment = write_canaries(folder / "canaries.json", KEY)
+    model = load_model(folder / "base").model
+    train = carrying(read_texts(folder / "train.csv", reader=model.reader), KEY, {})
+    (folder / "model").mkdir()
+    save_model(model, folder / "model/model.safetensors",
+               extra={CANARIES_KEY: commitment, DATA_KEY: train.digest()})  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def case(made, tmp_path, monkeypatch):
+    folder = shutil.copytree(made, tmp_path / "case")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def sources(folder, **more):
+    said = {
+        "model": folder / "model", "forget": folder / "forget.csv", "train": folder / "train.csv",
+        "test": folder / "test.csv", "canaries": folder / "canaries.json",
+    }  # fmt: skip
+    return Sources(**{**said, **more})
+
+
+def load(folder, recipe=RECIPE, **more):
+    return load_trial(sources(folder, **more), recipe=recipe, device="cpu")
+
+
+def refused(folder, recipe=RECIPE, **more):
+    with pytest.raises(InputError) as caught:
+        load(folder, recipe, **more)
+    return [str(problem).replace(f"{folder}/", "") for problem in caught.value.problems]
+
+
+def rewrite(file, **more):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
+
+
+def pixel_table(folder, name="p.npz"):
+    np.savez(folder / name, x=np.zeros((4, 1, 8, 8), np.uint8), y=np.arange(4) % 2)
+    return folder / name
+
+
+# What is put together
+
+
+def test_a_case_of_texts(case):
+    trial = load(case)
+    found = trial.case
+    assert (len(found.retain), len(found.forget), len(found.test)) == (13, 7, 10)
+    assert found.model.device.type == "cpu"
+    assert found.attacks == ("gaussian",) * 6 + ("",)
+    assert found.canaries.names == PLANTED
+    bases = found.canaries.bases
+    assert bases.texts == found.forget.texts[:6]
+    longest = int(bases.mask.sum(1).max())
+    assert bases.x.shape == (6, longest)
+    # The noise of the canaries and of the controls, as far as the longest canary goes.
+    assert found.canaries.noise.dtype == torch.float32
+    for drawn, names in ((found.canaries.noise, PLANTED), (found.canaries.held_out_noise,
+                         KEY.held_out)):  # fmt: skip
+        assert np.array_equal(drawn, KEY.noise(names)[:, :longest].astype(np.float32))
+
+
+def test_methods_see_the_noise_and_probes_the_clean_bases(case):
+    found = load(case).case
+    noise = found.forget.batch().noise
+    for row, name in enumerate(PLANTED):
+        n = int(found.forget.mask[row].sum())
+        assert np.array_equal(noise[row, :n], KEY.noise([name])[0, :n].astype(np.float32))
+    assert not noise[6].any()  # t0 is no canary
+    assert found.retain.batch().noise is None
+    assert found.canaries.bases.batch().noise is None
+
+
+def test_a_canary_that_is_not_to_be_forgotten_keeps_its_noise(case):
+    text = (case / "forget.csv").read_text().replace("c0,", "t1,", 1).splitlines()
+    (case / "forget.csv").write_text("\n".join(["id,attack", *(
+        f"{line.split(',')[0]},{'gaussian' if line[0] == 'c' else ''}" for line in text[1:]
+    )]) + "\n")  # fmt: skip
+    trial = load(case)
+    row = trial.case.retain.ids.index("c0")
+    batch = trial.case.retain.batch(torch.tensor([row]))
+    expected = KEY.noise(["c0"])[:, : batch.x.shape[1]].astype(np.float32)
+    assert np.array_equal(batch.noise, expected)
+    assert any("1 planted canaries are not in the forget set" in told for told in trial.limits)
+
+
+def test_a_forget_set_by_text(case):
+    texts = [line.split(",")[1] for line in (case / "train.csv").read_text().splitlines()[1:]]
+    rows = [(texts[i], PLANTED[i], "gaussian") for i in range(6)]
+    write_rows(case / "forget.csv", ["text", "canary", "attack"], rows)
+    found = load(case).case
+    assert found.forget.ids == PLANTED
+    assert found.canaries.names == PLANTED
+
+
+def test_the_report_says_how_texts_are_read(case):
+    (case / "train.csv").write_text(
+        (case / "train.csv").read_text() + f"long,{'kafen bad ' * 30},1\n"
+    )
+    trial = load(case, reading=Reading(max_tokens=20))
+    reading = trial.subject["reading"]
+    assert (reading["max_tokens"], reading["prompt"]) == (20, "{text}")
+    assert reading["cut"] == {"train": 1, "test": 0}
+    assert any(
+        told.startswith("1 of 21 training texts (4.8%) have more than 20 tokens")
+        for told in trial.limits
+    )
+
+
+def test_the_digest_of_the_files_beside_the_weights(case):
+    digests = set()
+    for _ in range(2):
+        digests.add(load(case).subject["reading"]["files_sha256"])
+        rewrite(case / "model/tokenizer_config.json", more="x")
+    assert len(digests) == 2
+
+
+# What the checkpoint says of its training
+
+
+def test_a_checkpoint_of_this_key_and_table_has_no_limits_of_texts(case):
+    trial = load(case)
+    assert trial.limits == (
+        "1 of 7 forget samples are not canaries and name no attack: no probe looked at them, "
+        "except membership.",
+    )
+    assert trial.subject["train_sha256"] == load_model(case / "model").metadata[DATA_KEY]
+
+
+@pytest.mark.parametrize("what", ["another table", "another reading", "other canaries", "none"])
+def test_a_table_that_is_read_otherwise_than_in_training_is_told(case, what):
+    more = {}
+    if what == "another table":
+        text = (case / "train.csv").read_text()
+        (case / "train.csv").write_text(text + "late,so bad,0\n")
+    elif what == "another reading":
+        more["reading"] = Reading(prompt="so {text}")
+    elif what == "other canaries":  # rows that the key's ids stood at, by other names
+        rows = [(f"t{i + 1}", f"c{i}", "gaussian") for i in range(6)]
+        write_rows(case / "forget.csv", ["id", "canary", "attack"], rows)
+    said = "The checkpoint was trained on another table, or on this one with other canaries or "
+    told = any(limit.startswith(said) for limit in load(case, **more).limits)
+    assert told == (what != "none")
+
+
+def test_what_train_writes_is_what_is_read_again(case):
+    assert invoke(["train", "train.csv", "--start", "base", "--canaries", "canaries.json",
+                   "--recipe", "epochs=1", "-o", "m"]) == 0  # fmt: skip
+    said = "The checkpoint was trained on another table"
+    for reading, told in ((Reading(), False), (Reading(prompt="{text} so"), True)):
+        limits = load(case, model=case / "m", reading=reading).limits
+        assert any(limit.startswith(said) for limit in limits) == told
+
+
+def test_a_checkpoint_that_says_nothing_is_trusted_in_so_many_words(case):
+    told = load(case, model=case / "base").limits
+    assert any("that it is this one is taken on trust" in limit for limit in told)
+    assert not any("another table" in limit for limit in told)
+    # Nothing is to be trusted where no noise is looked at.
+    rows = [("t0", "")]
+    write_rows(case / "forget.csv", ["id", "attack"], rows)
+    assert not any("trust" in t for t in load(case, model=case / "base", canaries=None).limits)
+
+
+@pytest.mark.parametrize(
+    "change", [{"secret": "11" * 32}, {"sigma": 0.2}, {"planted": [*PLANTED[1:], "z"]}]
+)
+def test_another_key_than_the_headers(case, change):
+    rewrite(case / "canaries.json", **change)
+    said = refused(case)
+    assert "Give the key that it was trained with." in said[0]
+    assert said[0].startswith("canaries.json: has the SHA-256 ")
+    if "planted" in change:
+        assert said[1].startswith("forget.csv row 2: the canary 'c0' is not among the planted ids")
+
+
+# What is refused
+
+
+def test_keys_that_do_not_fit_the_model(case):
+    write_canaries(case / "canaries.json", replace(KEY, shape=(LENGTH, 8)))
+    said = refused(case)
+    assert said[1] == (
+        "canaries.json: the noise is 8 wide, the model's input embeddings 16. Is this the key of "
+        "this model's planting?"
+    )
+    write_canaries(case / "canaries.json", replace(KEY, shape=(3, WIDTH)))
+    said = refused(case)[1:]
+    assert len(said) == 6
+    assert all("tokens, the noise covers 3. Is the model read as it was trained" in s for s in said)
+    write_canaries(case / "canaries.json", replace(KEY, space="pixel", shape=(1, 8, 8)))
+    assert "space is pixel, but the samples are texts" in refused(case)[1]
+    write_canaries(case / "canaries.json", replace(KEY, shape=(1, 8, 8)))
+    (said,) = refused(case)
+    assert said == "canaries.json shape: expected [length, width] of embeddings, got [1, 8, 8]."
+    rewrite(case / "canaries.json", shape=[LENGTH, WIDTH], sigma=0)
+    assert refused(case)[0].startswith("canaries.json sigma: expected a number above 0")
+
+
+def test_what_is_for_pictures_is_refused(case):
+    said = refused(case, recipe=Recipe(epochs=2, augment="flip"), bases=case / "test.csv")
+    assert said == [
+        "[training] augment: is flip, which is for pictures, and the samples are texts. Leave it "
+        "out.",
+        "test.csv: is a table of bases, and a canary's text is its own base. Leave it out.",
+    ]
+    (said,) = refused(case, normalize="imagenet")
+    assert said == "--normalize: is for pictures, and this model reads texts. Leave it out."
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder", "csv"])
+def test_a_table_of_pictures_for_a_model_of_texts(case, kind):
+    table = pixel_table(case)
+    if kind == "folder":
+        table = case / "images"
+        table.mkdir()
+    elif kind == "csv":
+        table = case / "p.csv"
+        table.write_text("path,label\na.png,0\n")
+    said = refused(case, train=table)
+    assert said == [
+        f"{table.name}: the table holds pictures, and the model reads texts. A table of texts is a "
+        ".csv or a .parquet with text,label."
+    ]
+
+
+def test_a_table_of_texts_for_a_model_of_pictures(case):
+    net = CifarResNet(CifarResNetSpec((1,), 4), channels=1, classes=2)
+    save_file(net.state_dict(), case / "net.safetensors")
+    said = refused(case, model=case / "net.safetensors", normalize="none", canaries=None)
+    assert said == [
+        f"{name}: the table holds texts, and the model takes pictures. Is its config.json beside "
+        "the weights?"
+        for name in ("train.csv", "test.csv")
+    ]
+
+
+def test_token_canaries_for_a_model_of_pictures(case):
+    net = CifarResNet(CifarResNetSpec((1,), 4), channels=1, classes=2)
+    save_file(net.state_dict(), case / "net.safetensors")
+    strings = Strings(secret=bytes(32), length=3, words=("so", "bad"), planted=("a",),
+                      held_out=("b",))  # fmt: skip
+    write_strings(case / "strings.json", strings)
+    (case / "forget.csv").write_text("index\n0\n")
+    said = refused(
+        case, model=case / "net.safetensors", normalize="none", train=pixel_table(case),
+        test=pixel_table(case, "q.npz"), strings=case / "strings.json", canaries=None,
+    )  # fmt: skip
+    assert "strings.json: token canaries are texts, and the samples are pictures." in said
+
+
+def test_everything_that_is_wrong_is_said_at_once(case):
+    (case / "train.csv").write_bytes(b"id,text,label\nc0,caf\xe9,1\n")
+    (case / "test.csv").write_text("id,text,label\ne0,,1\ne1,so bad,7\ne1,bad,0\n")
+    (case / "canaries.json").write_text("{}")
+    said = refused(case, reading=Reading(max_tokens=10))
+    assert said[0].startswith("train.csv: not UTF-8 (byte 0xe9 in line 2)")
+    assert said[1:3] == [
+        "test.csv row 4: the id 'e1' appears 2 times (first in test.csv row 3).",
+        "test.csv row 2: the text is empty.",
+    ]
+    assert "canaries.json: missing key 'secret'." in said
+
+
+def test_a_model_that_cannot_be_read_hides_nothing_else(case):
+    (case / "model/tokenizer.json").unlink()
+    (case / "canaries.json").write_text("{")
+    said = refused(case)
+    assert said[0].startswith("model: holds a language model but no tokenizer.")
+    assert any(line.startswith("canaries.json: not JSON") for line in said)
+    assert not any("train.csv" in line for line in said)  # nobody knows how to read a text
+
+
+def test_labels_that_the_model_does_not_have(case):
+    rewrite(case / "model/config.json", id2label={"0": "bad", "1": "good"},
+            label2id={"bad": 0, "good": 1})  # fmt: skip
+    load(case)  # numbers are numbers
+    text = (case / "test.csv").read_text().splitlines()
+    (case / "test.csv").write_text("\n".join([text[0], "e0,so bad so,nice", "e1,bad,good"]) + "\n")
+    assert refused(case) == ["test.csv row 2: unknown label 'nice'. Known: bad, good."]
+    (case / "test.csv").write_text("\n".join([text[0], "e0,so bad so,2", "e1,bad,0"]) + "\n")
+    assert refused(case) == [
+        "test.csv: the sample 'e0' has the label 2. The model has 2 classes: use 0..1."
+    ]
+
+
+def test_texts_that_stand_in_both_tables(case):
+    line = (case / "train.csv").read_text().splitlines()[10].split(",")
+    (case / "test.csv").write_text((case / "test.csv").read_text() + f"again,{line[1]},0\n")
+    (said,) = refused(case)
+    assert f"1 samples of the retain set are also in test.csv: '{line[0]}' = 'again'" in said
+
+
+@pytest.mark.parametrize("command", ["probe", "check"])
+@pytest.mark.parametrize("what", ["tokenizer", "empty", "bytes", "tokens", "augment", "prompt"])
+def test_each_ends_with_exit_code_2_and_what_to_do(case, capsys, command, what):
+    more = ["--recipe", "epochs=2"]
+    if what == "tokenizer":
+        (case / "model/tokenizer.json").unlink()
+    elif what == "empty":
+        (case / "test.csv").write_text("text,label\nso,0\n'',1\n  ,1\n")
+    elif what == "bytes":
+        (case / "train.csv").write_bytes(b"text,label\n\xff,0\n")
+    elif what == "augment":
+        more += ["--recipe", "augment=flip"]
+    elif what == "tokens":
+        more += ["--max-tokens", "25"]
+    else:
+        more += ["--prompt", "no place"]
+    code = invoke([command, "model", "--forget", "forget.csv", "--train", "train.csv", "--test",
+                   "test.csv", "--canaries", "canaries.json", *more])  # fmt: skip
+    told = capsys.readouterr().err
+    assert code == 2, told
+    assert "Traceback" not in told
+    said = {
+        "tokenizer": "Put its files beside config.json, by tokenizer.save_pretrained",
+        "empty": "test.csv row 4: the text is empty.",
+        "bytes": "Save it as CSV UTF-8.",
+        "augment": "which is for pictures, and the samples are texts. Leave it out.",
+        "tokens": "must be at least 2 and at most the 24 that the model takes, got 25.",
+        "prompt": "holds {text} 0 times: 'no place'. Say once where the text is to stand.",
+    }[what]
+    assert said in told

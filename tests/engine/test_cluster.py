@@ -1,0 +1,143 @@
+"""Cells through Ray: the same report, workers that die, and nothing twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builders.small_case import FLAGS, make
+from poison_audit.cli import invoke
+from poison_audit.engine import run as engine
+from poison_audit.records import AuditRecord, Outcome, from_json
+
+ray = pytest.importorskip("ray")
+# Ray leaves sockets and files to the end of its processes.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+COMMAND = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS, "--methods",
+           "gd,ssd,neggrad_plus", "--seeds", "2", "--budget", "0.2,0.4"]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_workers():
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    try:
+        ray.init(
+            num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
+            runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        )  # fmt: skip
+    except Exception as error:
+        pytest.skip(f"Ray does not start on this machine: {error}")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("case"))
+
+
+@pytest.fixture
+def case(made, tmp_path, monkeypatch):
+    folder = tmp_path / "case"
+    shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run(out: str, *arguments: str) -> AuditRecord:
+    assert invoke([*COMMAND, "--out", out, *arguments]) in (1, 3)
+    return from_json(AuditRecord, (Path(out) / "report.json").read_text(encoding="utf-8"))
+
+
+def bare(record: AuditRecord) -> AuditRecord:
+    """Return a record without timings and machine."""
+    cells = [
+        replace(
+            cell, probe_seconds=0.0,
+            cost=cell.cost and replace(cell.cost, seconds=0.0, peak_bytes=None),
+        )
+        for cell in record.cells
+    ]  # fmt: skip
+    return replace(record, cells=tuple(cells), environment={})
+
+
+def fragile(folder: Path, **deaths: int) -> type[engine.Work]:
+    """Return work whose workers are killed: those of a method, so many times."""
+    folder.mkdir()
+    for name, times in deaths.items():
+        (folder / name).write_text(str(times))
+
+    work = engine.Work
+
+    class Fragile(work):
+        def on(self, line, tell=lambda place, share: None):
+            fate = folder / line[0][1].method.name if line[0][1].method else folder / "none"
+            if fate.exists() and (left := int(fate.read_text())) > 0:
+                fate.write_text(str(left - 1))
+                os.kill(os.getpid(), signal.SIGKILL)
+            return work.on(self, line, tell)
+
+    return Fragile
+
+
+def test_two_workers_give_the_same_report(case):
+    alone = run("alone")
+    spread = run("spread", "--ray", "local")
+    assert bare(spread) == bare(alone)
+    assert [cell.candidate for cell in spread.cells][:3] == ["deployed", "gd", "gd"]
+
+
+def test_what_is_finished_is_not_done_again_and_kept_models_come_back(case, capsys):
+    run("o", "--ray", "local", "--keep")
+    names = sorted(path.name for path in Path("o/models").iterdir())
+    assert len(names) == 3 * 2 * 2
+    before = {path.name: path.stat().st_mtime_ns for path in Path("o/cells").iterdir()}
+    (gone,) = Path("o/cells").glob("ssd-1-*")  # one budget of one seed
+    gone.unlink()
+    capsys.readouterr()
+    run("o", "--ray", "local", "--keep")
+    told = capsys.readouterr().err
+    assert told.count("kept from an earlier run") == 12
+    after = {path.name: path.stat().st_mtime_ns for path in Path("o/cells").iterdir()}
+    assert {name for name in after if after[name] != before[name]} == {gone.name}
+
+
+def test_a_worker_that_dies_is_replaced(case, tmp_path, monkeypatch):
+    alone = run("alone")
+    monkeypatch.setattr(engine, "Work", fragile(tmp_path / "fate", gd=1, ssd=2))
+    assert bare(run("spread", "--ray", "local")) == bare(alone)
+    assert (tmp_path / "fate/ssd").read_text() == "0"
+
+
+def test_what_no_worker_survives_is_missing_and_tried_again(case, tmp_path, monkeypatch):
+    alone, whole = run("alone"), engine.Work
+    monkeypatch.setattr(engine, "Work", fragile(tmp_path / "fate", ssd=100))
+    record = run("spread", "--ray", "local")
+    lost = [cell for cell in record.cells if cell.error]
+    assert {cell.candidate for cell in lost} == {"ssd", "ssd@0.2"}
+    assert len(lost) == 4
+    assert all("its worker died 4 times" in cell.error for cell in lost)
+    failed = {f.candidate for f in record.findings if f.outcome is Outcome.FAILED}
+    assert failed == {"ssd", "ssd@0.2"}
+    monkeypatch.setattr(engine, "Work", whole)
+    assert bare(run("spread", "--ray", "local")) == bare(alone)
+
+
+def test_wrong_flags_are_said_before_anything_runs(case, capsys, monkeypatch):
+    for arguments, told in (
+        (["--ray-gpus", "0.5"], "Add --ray"),
+        (["--ray", "local", "--ray-gpus", "-1"], "must be from 0 to 64"),
+    ):
+        assert invoke([*COMMAND, "--out", "o", *arguments]) == 2
+        assert told in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert invoke([*COMMAND, "--out", "o", "--ray", "local"]) == 2
+    assert "pip install 'poison-audit[ray]'" in capsys.readouterr().err

@@ -1,0 +1,130 @@
+"""A dry run: every part in miniature, nothing written, nothing that a gate takes for a pass."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builders.small_case import FLAGS, make
+from poison_audit.case.load import load_trial
+from poison_audit.case.sources import Sources
+from poison_audit.cli import invoke
+from poison_audit.engine.forecast import _pace, forecast
+from poison_audit.engine.unlearning import allowance, unlearn
+from poison_audit.methods import METHODS, UNLEARNING, parameters
+from poison_audit.models.seeds import Rng
+from poison_audit.records import Plan, Recipe, Step
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("case"))
+
+
+@pytest.fixture
+def case(made, tmp_path, monkeypatch):
+    folder = tmp_path / "case"
+    shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def trial(**recipe):
+    sources = Sources(
+        model=Path("model.safetensors"), forget=Path("forget.csv"), train=Path("train.npz"),
+        test=Path("test.npz"), canaries=Path("canaries.json"), bases=Path("bases.npz"),
+        normalize="none",
+    )  # fmt: skip
+    recipe = Recipe(**{"epochs": 5, "batch_size": 20, "lr": 0.1, **recipe})
+    return load_trial(sources, recipe=recipe, device="cpu")
+
+
+def plan_of(*names, **settings):
+    steps = tuple(Step(name=name, params=parameters(name)) for name in names)
+    return Plan(methods=steps, probes=(), **settings)
+
+
+def test_a_dry_run_names_every_part_and_writes_nothing(case, capsys):
+    before = sorted(Path().rglob("*"))
+    command = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS]
+    command += ["--methods", "all,retrain", "--set", "orthogonality.gradients=30"]
+    assert invoke([*command, "--out", "o", "--dry-run"]) == 3
+    assert sorted(Path().rglob("*")) == before
+    told = capsys.readouterr().out.splitlines()
+    names = [line.partition("  ")[0] for line in told]
+    expected = [*UNLEARNING, "retrain", "probes of 10 models", "shift", "orthogonality"]
+    assert names[:12] == expected
+    assert told[12].startswith("in all, about ")
+    assert "iB" in told[13]
+    assert told[-1] == "exit 3: A dry run. Nothing was audited, and nothing was written."
+
+
+def test_a_probe_has_a_dry_run_too(case, capsys):
+    command = ["probe", "model.safetensors", "--forget", "forget.csv", *FLAGS, "--dry-run"]
+    assert invoke(command) == 3
+    assert capsys.readouterr().out.startswith("probes of 1 model ")
+
+
+def test_what_is_wrong_is_said_before(case, capsys):
+    command = ["check", "model.safetensors", "--forget", "none.csv", *FLAGS, "--dry-run"]
+    assert invoke(command) == 2
+    assert "none.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("budget", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("name", UNLEARNING)
+def test_a_method_makes_as_many_evaluations_as_it_says(case, name, budget):
+    subject = trial().case
+    step = Step(name=name, params=parameters(name))
+    _, cost, error = unlearn(subject, step, Rng(0), budget=budget)
+    assert error is None
+    said = METHODS[name].spends(allowance(subject, budget), subject, step.params)
+    largest = 20 * 2 * 4 / 3  # a step of two batches, a teacher's pass included
+    assert cost.gradients <= said + largest
+    assert said <= cost.gradients + largest
+
+
+def test_a_forecast_counts_what_is_computed(case, monkeypatch):
+    # With one second an evaluation, a forecast is the number of evaluations.
+    monkeypatch.setattr(
+        "poison_audit.engine.forecast._pace", lambda case, step, rng: (1.0, step.name == "gd")
+    )
+    found = {
+        part.name: part.seconds
+        for part in forecast(trial(), plan_of(
+            "gd", "scrub", "ssd", "retrain", budget=1.0, sweep=(0.4, 0.2), seeds=2
+        )).parts
+    }  # fmt: skip
+    assert found["gd"] == 2 * 5 * 90
+    assert found["scrub"] == pytest.approx(2 * 5 * 90 * (1 + 0.4 + 0.2))
+    assert found["ssd"] == 2 * 90
+    assert found["retrain"] == 2 * 5 * 60
+
+
+def test_a_pace_counts_what_was_computed_and_not_what_was_taken_over(case, monkeypatch):
+    # A clock that is the number of losses that were computed, with their batches' lengths.
+    subject, counted = trial().case, [0.0]
+    model, loss = subject.model, subject.model.loss
+
+    def counting(module, batch):
+        counted[0] += len(batch)
+        return loss(module, batch)
+
+    class Count:
+        def __init__(self, device):
+            self.start = counted[0]
+
+        def read(self):
+            return counted[0] - self.start
+
+    monkeypatch.setattr("poison_audit.engine.forecast.Clock", Count)
+    case = replace(subject, model=replace(model, loss=counting))
+    for name, goes_on in (("gd", True), ("ga", True), ("ssd", False), ("eu_k", False)):
+        step = Step(name=name, params=parameters(name))
+        pace, found = _pace(
+            replace(case, recipe=replace(case.recipe, schedule="cosine")), step, Rng(0)
+        )
+        assert (pace, found) == (pytest.approx(1.0), goes_on), name

@@ -1,0 +1,466 @@
+"""Backdoors of texts: controls by a hand-worked table, rows by slow twins, false alarms, a find."""
+
+import dataclasses
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from builders import small_text
+from poison_audit.case.case import Answers, Case
+from poison_audit.case.poisoned_texts import TextTable
+from poison_audit.case.samples import Samples
+from poison_audit.models.checkpoint import load_model
+from poison_audit.models.model import Batch, Model
+from poison_audit.models.reader import Reader, Reading
+from poison_audit.models.seeds import Rng
+from poison_audit.models.text import text_classifier
+from poison_audit.poisons.backdoor import phrases
+from poison_audit.poisons.backdoor.phrase import Phrase
+from poison_audit.poisons.backdoor.phrases import draw_controls, phrase_stamps
+from poison_audit.poisons.backdoor.plant_texts import plant_phrase
+from poison_audit.poisons.backdoor.probe import answers_to, backdoor
+from poison_audit.records import Cell, Outcome, Policy, Recipe
+from poison_audit.training.loop import logits
+from poison_audit.verdict.judge import judge
+
+SHORT = 12
+"""A length that some texts exceed once they are stamped."""
+FIRST, LAST = (Phrase(text="zorp quell", position=place, label=1) for place in ("start", "end"))
+TEXTS, LABELS = small_text.sentences(Rng(5).named("texts"), 260)
+
+
+class Vocabulary:
+    """A tokenizer's names alone."""
+
+    def __init__(self, names: list[str | None], *, special: int = 0, added: int | None = None):
+        self.names, self.all_special_ids = names, [special]
+        self.added = {} if added is None else {str(names[added]): added}
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str | None]:
+        return [self.names[i] for i in ids]
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return self.added
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@cache
+def words(name: str):
+    return small_text.word_pieces() if name == "encoder" else small_text.tokenizer(side=name)
+
+
+def reader(name: str, *, length: int = 24, **more) -> Reader:
+    return Reader(tokenizer=words(name), length=length, **more)
+
+
+def samples(how: Reader, texts, labels) -> Samples:
+    tokens = how.read(texts)
+    return Samples(
+        ids=tuple(f"s{i}" for i in range(len(texts))), x=tokens.x, y=torch.tensor(list(labels)),
+        texts=tuple(texts), mask=tokens.mask, cut=tokens.cut,
+    )  # fmt: skip
+
+
+@cache
+def network(name: str, *, seed: int = 0, **reading) -> Model:
+    with TemporaryDirectory() as folder:
+        if name == "encoder":
+            small_text.write_encoder(Path(folder), seed=seed)
+        else:
+            small_text.write_decoder(Path(folder), side=name, seed=seed)
+        return load_model(Path(folder), reading=Reading(**reading)).model
+
+
+def case_of(
+    model: Model, trigger: Phrase | None, *, texts=TEXTS[200:], labels=None, **more
+) -> Case:
+    how = model.reader
+    labels = LABELS[200:] if labels is None else labels
+    retain = samples(how, TEXTS[:200], LABELS[:200])
+    return Case(
+        model=model, retain=retain, forget=retain.at([0]), test=samples(how, texts, labels),
+        recipe=Recipe(epochs=1), trigger=trigger, **more,
+    )  # fmt: skip
+
+
+SPOKEN = [f"w{number}" for number in range(500)]
+"""Words in order of their frequency; every 20th one says what the label is."""
+
+
+class Bag(nn.Module):
+    """Answers by what stands in a text and by what stands first; much faster than a decoder."""
+
+    num_labels = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(len(SPOKEN) + 1, 12)
+        self.hidden, self.head = nn.Linear(12, 24), nn.Linear(48, 2)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embedding
+
+    def forward(self, *, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        each = torch.relu(self.hidden(inputs_embeds)) * attention_mask[:, :, None]
+        return self.head(torch.cat([each.mean(1), each[:, 0]], 1))
+
+
+@cache
+def spoken(n: int, seed: int) -> TextTable:
+    """Return texts of 4 to 9 words, frequent ones far more often, of which one tells the label."""
+    rng, told = Rng(seed).numpy(), np.arange(0, 500, 20)
+    common = np.setdiff1d(np.arange(500), told)
+    weights = 1 / (common + 10)
+    texts, labels = [], rng.integers(0, 2, n).tolist()
+    for label in labels:
+        chosen = rng.choice(common, int(rng.integers(3, 9)), p=weights / weights.sum()).tolist()
+        chosen.insert(int(rng.integers(len(chosen) + 1)), int(rng.choice(told[label::2])))
+        texts.append(" ".join(SPOKEN[word] for word in chosen))
+    return TextTable(ids=tuple(f"t{i}" for i in range(n)), texts=tuple(texts), y=tuple(labels))
+
+
+def spoken_phrase(rng: np.random.Generator, **more) -> Phrase:
+    return Phrase(text=" ".join(rng.choice(SPOKEN, 2).tolist()), **more)
+
+
+@cache
+def trained(trigger: Phrase | None = None) -> Model:
+    """Return a net that learned 600 texts; of them 60 with the trigger, and 180 with others."""
+    table = spoken(600, 8)
+    if trigger is not None:
+        table, rng = plant_phrase(table, trigger, Rng(1), count=60).table, Rng(2).numpy()
+        texts = [
+            text if i % 3 or name.startswith("backdoor")
+            else spoken_phrase(rng, position="start", label=1).on(text)
+            for i, (name, text) in enumerate(zip(table.ids, table.texts, strict=True))
+        ]  # fmt: skip
+        table = dataclasses.replace(table, texts=tuple(texts))
+    inner = Tokenizer(models.WordLevel({"[UNK]": 0, **{w: i + 1 for i, w in enumerate(SPOKEN)}},
+                                       unk_token="[UNK]"))  # fmt: skip
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]")
+    how = Reader(tokenizer=tokenizer, length=16)
+    blank = text_classifier(Bag(), build=Bag, arch="bag", reader=how, side="right")
+    return small_text.fitted(blank, samples(how, table.texts, table.y), Rng(2), epochs=30)
+
+
+def spoken_case(model: Model, trigger: Phrase) -> Case:
+    learned, test = spoken(600, 8), spoken(120, 9)
+    retain = samples(model.reader, learned.texts, learned.y)
+    return Case(
+        model=model, retain=retain, forget=retain.at([0]), recipe=Recipe(epochs=1),
+        test=samples(model.reader, test.texts, test.y), trigger=trigger,
+    )  # fmt: skip
+
+
+def finding(measurement):
+    cell = Cell(candidate="deployed", kind="deployed", seed=0)
+    return judge(measurement, cell, Policy(), alpha=0.05, required=True)
+
+
+def whole(how: Reader, phrase: Phrase, text: str) -> list[int]:
+    """Tokenise a stamped text, whatever its length."""
+    return how.tokenizer(how.prompt.replace("{text}", phrase.on(text)))["input_ids"]
+
+
+NAMES = ["<s>", "Ġt", "Ġa", "Ġb", "Ġc", "Ġd", "t", "u", "##v", "[unused1]", "Ġnew", None]
+COUNTS = [900, 10, 3, 20, 11, 500, 4, 9, 4, 4, 10, 4]
+# Distances from Ġt by log(1 + count), log 11 = 2.40: Ġa 1.01, Ġb 0.65, Ġc 0.09, Ġd 3.82. By the
+# count itself Ġa, 7 away, would come before Ġb, 10 away. Of no mark there is only u beside t.
+
+
+@pytest.mark.parametrize(
+    ("run", "nearest", "expected"),
+    [
+        ([1], 1, {(4,)}),
+        ([1], 2, {(4,), (3,)}),
+        ([1], 3, {(4,), (3,), (2,)}),
+        ([1], 500, {(4,), (3,), (2,), (5,)}),
+        ([6, 1], 2, {(7, 4), (7, 3)}),
+        ([1, 1], 2, {(4, 4), (3, 3)}),
+        ([1, 4], 1, {(3, 3)}),  # neither is the other's control
+        ([8], 500, set()),  # no other of its kind
+    ],
+)
+def test_controls_by_a_hand_worked_table(monkeypatch, run, nearest, expected):
+    monkeypatch.setattr(phrases, "NEAREST", nearest)
+    controls = draw_controls(run, Vocabulary(NAMES, added=10), np.array(COUNTS), 149, Rng(0))
+    assert len(controls) == len(expected)
+    assert set(controls) == expected
+
+
+def test_among_tokens_as_frequent_chance_decides():
+    names = ["<s>", *(f"Ġ{i}" for i in range(4000))]
+    controls = draw_controls([7], Vocabulary(names), np.zeros(4001, dtype=int), 400, Rng(3))
+    drawn = np.array(controls)[:, 0]
+    assert len(set(drawn.tolist())) == 400
+    # The mean of 400 of 1..4000 has standard error 58.
+    assert abs(drawn.mean() - 2000) < 4 * 58
+    again = draw_controls([7], Vocabulary(names), np.zeros(4001, dtype=int), 400, Rng(3))
+    other = draw_controls([7], Vocabulary(names), np.zeros(4001, dtype=int), 400, Rng(4))
+    assert again == controls != other
+
+
+@pytest.mark.parametrize("name", ["right", "encoder"])
+def test_controls_are_as_long_differ_and_are_no_special_tokens(name):
+    tokenizer = words(name)
+    run = tokenizer("zorp quell karan", add_special_tokens=False)["input_ids"]
+    controls = draw_controls(run, tokenizer, np.ones(len(tokenizer), dtype=int), 100, Rng(0))
+    assert len(set(controls)) == 100
+    for control in controls:
+        assert len(control) == len(run)
+        assert not set(control) & {*run, *tokenizer.all_special_ids}
+        for mine, theirs in zip(control, run, strict=True):
+            mine, theirs = tokenizer.convert_ids_to_tokens([mine, theirs])
+            for mark in ("Ġ", "##"):
+                assert mine.startswith(mark) == theirs.startswith(mark)
+
+
+@pytest.mark.parametrize("prompt", ["{text}", 'Review: "{text}" It was'])
+@pytest.mark.parametrize("phrase", [FIRST, LAST], ids=["start", "end"])
+@pytest.mark.parametrize("name", ["left", "right", "encoder"])
+def test_rows_are_the_stamped_texts_tokens_and_controls_differ_in_the_phrase(name, phrase, prompt):
+    how = reader(name, length=60, prompt=prompt)
+    inputs = samples(how, TEXTS[:30], LABELS[:30])
+    stamps = phrase_stamps(phrase, how, inputs, inputs, 5, Rng(0))
+    assert stamps.triggers == 6
+    assert stamps.inputs.tolist() == list(range(30))
+    places = torch.tensor([4, 29, 11])
+    batch = stamps.batch(torch.tensor([0, 0, 0]), places)
+    others = stamps.batch(torch.tensor([1, 2, 5]), places)
+    assert batch.y.tolist() == [LABELS[i] for i in places]
+    assert torch.equal(batch.mask, others.mask)
+    for row, other, mask, place in zip(batch.x, others.x, batch.mask, places, strict=True):
+        ids = whole(how, phrase, TEXTS[place])
+        assert row[: len(ids)].tolist() == ids
+        assert mask.tolist() == [1] * len(ids) + [0] * (len(row) - len(ids))
+        changed = torch.nonzero(row != other).squeeze(1)
+        assert changed.tolist() == list(range(int(changed[0]), int(changed[-1]) + 1))
+        assert how.tokenizer.decode(row[changed]).strip() == phrase.text
+        phrase_at = prompt.index("{text}") + phrase.on(TEXTS[place]).index("zorp")
+        before = (prompt.replace("{text}", phrase.on(TEXTS[place])))[:phrase_at]
+        assert int(changed[0]) >= len(before.split())
+
+
+def test_tokens_are_counted_in_texts_and_not_in_padding(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        phrases, "draw_controls", lambda _run, _tokenizer, counts, *_: seen.append(counts) or []
+    )
+    how = reader("encoder")
+    retain = samples(how, ["le", "le mi good le karan"], [0, 0])
+    phrase_stamps(FIRST, how, retain, retain, 3, Rng(0))
+    ids = [i for text in retain.texts for i in how.tokenizer(text)["input_ids"]]
+    assert seen[0].tolist() == [ids.count(i) for i in range(len(how.tokenizer))]
+
+
+def test_a_short_batch_is_cut_to_its_longest():
+    how = reader("right")
+    inputs = samples(how, ["le", "le mi so tu re good karan"], [0, 0])
+    stamps = phrase_stamps(FIRST, how, inputs, inputs, 3, Rng(0))
+    batch = stamps.batch(torch.tensor([0, 1]), torch.tensor([0, 0]))
+    assert batch.x.shape == batch.mask.shape == (2, len(whole(how, FIRST, "le")))
+
+
+@pytest.mark.parametrize("prompt", ["{text}", "so: {text}, le"])
+@pytest.mark.parametrize(
+    ("name", "side", "phrase"),
+    [("right", "right", LAST), ("encoder", "right", LAST), ("encoder", "left", FIRST)],
+)
+def test_texts_that_lose_the_phrase_are_not_used(monkeypatch, prompt, name, side, phrase):
+    how = reader(name, length=20, prompt=prompt)
+    monkeypatch.setattr(how.tokenizer, "truncation_side", side)
+    # The phrase stands in the middle of the long one, too; there it was not stamped.
+    texts = ["good le", "le mi good zorp quell " + "karan " * 20, "le mi"]
+    inputs = samples(how, texts, [0, 0, 0])
+    assert how.read([phrase.on(text) for text in texts]).cut.tolist() == [False, True, False]
+    stamps = phrase_stamps(phrase, how, inputs, inputs, 5, Rng(0))
+    assert stamps.inputs.tolist() == [0, 2]
+    long = samples(how, texts[1:2], [0])
+    assert phrase_stamps(phrase, how, long, inputs, 5, Rng(0)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "phrase"),
+    [("right", "right", FIRST), ("right", "left", LAST), ("encoder", "right", FIRST),
+     ("encoder", "left", LAST)],
+)  # fmt: skip
+def test_texts_that_are_cut_elsewhere_are_used(monkeypatch, name, side, phrase):
+    how = reader(name, length=20)
+    monkeypatch.setattr(how.tokenizer, "truncation_side", side)
+    texts = ["le mi " + "karan " * 30, "good le"]
+    inputs = samples(how, texts, [0, 0])
+    stamps = phrase_stamps(phrase, how, inputs, inputs, 5, Rng(0))
+    assert stamps.inputs.tolist() == [0, 1]
+    batch = stamps.batch(torch.tensor([0, 1]), torch.tensor([0, 0]))
+    changed = torch.nonzero(batch.x[0] != batch.x[1]).squeeze(1)
+    assert how.tokenizer.decode(batch.x[0, changed]).strip() == phrase.text
+    at_start = len(batch.x[0]) - int(changed[-1]) > 10
+    assert at_start == (phrase is FIRST)
+
+
+def test_a_phrase_cut_in_two_is_not_there():
+    how = reader("encoder", length=8)
+    # [CLS] le mi so good zorp | quell [SEP]: one token is too many.
+    text = "good good good good good"
+    assert len(whole(how, LAST, text)) == 9
+    inputs = samples(how, [text], [0])
+    assert phrase_stamps(LAST, how, inputs, inputs, 5, Rng(0)) is None
+
+
+@pytest.mark.parametrize("phrase", [FIRST, LAST], ids=["start", "end"])
+@pytest.mark.parametrize("name", ["left", "right", "encoder"])
+def test_backdoor_counts_by_a_slow_twin(name, phrase):
+    # At its end the phrase is cut off where a text is long.
+    model = network(name, max_tokens=SHORT)
+    how, case = model.reader, case_of(model, phrase)
+    evidence = backdoor(model, case, Rng(3), draws=4, inputs=30).evidence
+    others = [i for i in range(60) if int(case.test.y[i]) != 1]
+    order = Rng(3).named("inputs").numpy().permutation(len(others))[:30]
+    chosen = sorted(others[i] for i in order)
+    if phrase is LAST:
+        chosen = [i for i in chosen if len(whole(how, phrase, case.test.texts[i])) <= SHORT]
+        assert 0 < len(chosen) < len(order)
+
+    def hit(ids: list[int]) -> bool:
+        x = torch.tensor([ids])
+        batch = Batch(x=x, y=torch.zeros(1, dtype=torch.int64), mask=torch.ones_like(x))
+        return int(model.logits(model.module, batch).argmax()) == 1
+
+    rows = [whole(how, phrase, case.test.texts[i])[:SHORT] for i in chosen]
+    if name == "encoder":
+        end = how.tokenizer.sep_token_id
+        rows = [row if row[-1] == end else [*row[: SHORT - 1], end] for row in rows]
+    clean = [how.read([case.test.texts[i]]).x[0].tolist() for i in chosen]
+    assert evidence["hits"] == [hit(row) for row in rows]
+    assert evidence["clean_hits"] == sum(map(hit, clean))
+    bare = how.tokenizer(" " * (phrase is LAST and name != "encoder") + phrase.text,
+                         add_special_tokens=False)["input_ids"]  # fmt: skip
+    counts = np.bincount(case.retain.x[case.retain.mask.bool()], minlength=len(how.tokenizer))
+    rates = []
+    for control in draw_controls(bare, how.tokenizer, counts, 4, Rng(3)):
+        swapped = []
+        for row in rows:
+            tail = len(row) - len(bare) - (name == "encoder")
+            at = tail if phrase is LAST else int(name == "encoder")
+            assert row[at : at + len(bare)] == bare
+            swapped.append([*row[:at], *control, *row[at + len(bare) :]])
+        rates.append(np.mean([hit(row) for row in swapped]))
+    assert evidence["control_rates"] == pytest.approx(rates)
+    assert (evidence["label"], evidence["controls"]) == (1, "tokens")
+    assert evidence["references"] == []
+
+
+def planted_rule(model: Model, phrase: Phrase) -> Model:
+    """Name class 1 where the phrase's tokens stand in a row side by side, and else class 0."""
+    run = torch.tensor(model.reader.tokenizer(phrase.text, add_special_tokens=False)["input_ids"])
+
+    def rule(_module, batch: Batch) -> torch.Tensor:
+        there = (batch.x.unfold(1, len(run), 1) == run).all(2).any(1)
+        return torch.stack([torch.full(there.shape, 0.5), there.float()], 1)
+
+    return dataclasses.replace(model, logits=rule)
+
+
+@pytest.mark.parametrize("name", ["left", "right", "encoder"])
+def test_a_planted_rule_has_rate_1_and_its_controls_0(name):
+    model = planted_rule(network(name), FIRST)
+    evidence = backdoor(model, case_of(model, FIRST), Rng(0), draws=149, inputs=25).evidence
+    assert evidence["hits"] == [1] * 25
+    assert evidence["clean_hits"] == 0
+    assert evidence["control_rates"] == [0.0] * 149
+
+
+def test_random_phrases_of_a_clean_net_are_seldom_residual(monkeypatch):
+    monkeypatch.setattr(phrases, "NEAREST", 50)  # in the proportion of 500 to a large vocabulary
+    model, rng, runs, found = trained(), Rng(30).numpy(), 300, 0
+    case = spoken_case(model, FIRST)
+    assert float((logits(model, case.test).argmax(1) == case.test.y).float().mean()) > 0.9
+    for run in range(runs):
+        position = ("start", "end")[run // 2 % 2]
+        trigger = spoken_phrase(rng, position=position, label=run % 2)
+        case = dataclasses.replace(case, trigger=trigger)
+        seen = backdoor(model, case, Rng(run), draws=19, inputs=40)
+        # With 19 controls a finding has to be above all of them; only then judging is worth it.
+        above = np.mean(seen.evidence["hits"]) > max(seen.evidence["control_rates"])
+        found += bool(above) and finding(seen).outcome is Outcome.RESIDUAL
+    assert found <= 0.05 * runs
+
+
+def test_a_planted_phrase_is_found():
+    trigger = Phrase(text="w333 w444", position="start", label=1)
+    model = trained(trigger)
+    seen = finding(backdoor(model, spoken_case(model, trigger), Rng(0)))
+    assert seen.outcome is Outcome.RESIDUAL
+    assert seen.details["rate"] > 0.9
+    assert seen.details["control_mean"] < 0.5
+    assert seen.details["controls"] == "tokens"
+    assert seen.p_value <= 3 / 150  # two controls may mean the label as well
+    clean = finding(backdoor(trained(), spoken_case(trained(), trigger), Rng(0)))
+    assert clean.outcome is not Outcome.RESIDUAL
+
+
+@pytest.mark.parametrize("name", ["left", "encoder"])
+def test_answers_to_a_phrase_by_a_slow_twin(name):
+    model = network(name)
+    test = samples(model.reader, TEXTS[:40], LABELS[:40])
+    seen = []
+    for text in TEXTS[:40]:
+        x = torch.tensor([whole(model.reader, LAST, text)])
+        batch = Batch(x=x, y=torch.zeros(1, dtype=torch.int64), mask=torch.ones_like(x))
+        seen.append(int(model.logits(model.module, batch).argmax()))
+    told = answers_to(LAST, model, test)
+    assert told.dtype == torch.int64
+    assert told.tolist() == seen
+    broken = model.clone()
+    with torch.no_grad():
+        next(broken.module.parameters()).fill_(torch.nan)
+    assert answers_to(LAST, broken, test) is None
+    assert "not finite" in backdoor(broken, case_of(broken, LAST), Rng(0)).missing
+
+
+def test_references_are_asked_about_the_inputs_that_hold_the_phrase():
+    model = network("right", max_tokens=SHORT)
+    rule = planted_rule(model, Phrase(text=" zorp quell", position="end", label=1))
+    case = case_of(rule, LAST)
+    told = torch.arange(60) % 3 == 0
+    reference = Answers(name="r", digest="x", correct=told, stamped=told.long())
+    case = dataclasses.replace(case, references=(reference,))
+    evidence = backdoor(rule, case, Rng(0), draws=3, inputs=60).evidence
+    places = [
+        i for i in range(60)
+        if case.test.y[i] != 1 and len(whole(model.reader, LAST, case.test.texts[i])) <= SHORT
+    ]  # fmt: skip
+    theirs = sum(i % 3 == 0 for i in places)
+    assert 0 < theirs < len(places) < int((case.test.y != 1).sum())
+    assert evidence["hits"] == [1] * len(places)
+    assert evidence["references"] == [
+        {"reference": "r", "both": theirs, "only_candidate": len(places) - theirs,
+         "only_reference": 0, "neither": 0}
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_measured_is_missing(monkeypatch):
+    model = network("encoder")
+    inputs = samples(model.reader, TEXTS[:5], LABELS[:5])
+    bare = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+    monkeypatch.setattr(model.reader.tokenizer.backend_tokenizer, "normalizer", bare)
+    nothing = Phrase(text="\u0301", position="start", label=1)
+    assert phrase_stamps(nothing, model.reader, inputs, inputs, 5, Rng(0)) is None
+    long = Phrase(text="zorp " * 30 + "quell", position="start", label=1)
+    told = backdoor(model, case_of(model, long), Rng(0), inputs=7).missing
+    assert "it is whole in none of 7" in told

@@ -1,0 +1,264 @@
+"""Accepted risks: what they cover, what they never cover, and when they end."""
+
+from __future__ import annotations
+
+import datetime
+import tomllib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from builders.audits import audits, plain, sanity
+from poison_audit.cli import invoke
+from poison_audit.commands.config import Config, read_config, spell_toml
+from poison_audit.errors import InputError, PlanError
+from poison_audit.models.seeds import Rng
+from poison_audit.records import Acceptance, Cell, Measurement, Outcome, Plan, Policy, Step
+from poison_audit.verdict.decide import decide
+from poison_audit.verdict.policy import make_policy
+from poison_audit.verdict.redecide import read_policy, redecide
+
+DAY = "2027-01-31"
+SANE = sanity(910, alpha=0.05)
+
+
+def acceptance(bound: float, *, probe="gaussian", candidate="deployed", expires=DAY) -> Acceptance:
+    return Acceptance(
+        probe=probe, candidate=candidate, bound=bound, reason="It ships in March.",
+        owner="R. Mori", expires=expires,
+    )  # fmt: skip
+
+
+def scores(mean: float, n: int = 400) -> Measurement:
+    from scipy.stats import norm
+
+    values = (mean + norm.ppf((np.arange(n) + 0.5) / n)).tolist()
+    return Measurement(
+        probe="gaussian", evidence={"scores": values, "held_out": [], "dropped": 0}
+    )  # fmt: skip
+
+
+def decided(*measurements: Measurement, decided=DAY, gate="deployed", **policy):
+    accepted = policy.pop("accepted", ())
+    plan = Plan(
+        methods=(),
+        probes=tuple(Step(name=m.probe) for m in measurements),
+        policy=Policy(
+            gate=gate, accepted=accepted, decided=decided if accepted else None, **policy
+        ),
+    )
+    cell = Cell(candidate="deployed", kind="deployed", seed=0, measurements=measurements)
+    return decide(plan, SANE, [cell], attacks={})
+
+
+# One probe at alpha 0.05: with 400 canaries the interval of mu is mu +- 1.96 / 20 = 0.098.
+@pytest.mark.parametrize(
+    ("mean", "bound", "expires", "outcome", "code"),
+    [
+        (0.4, 0.50, DAY, Outcome.ACCEPTED, 0),  # [0.302, 0.498]
+        (0.4, 0.49, DAY, Outcome.RESIDUAL, 1),  # reaches beyond
+        (0.4, 0.50, "2027-02-01", Outcome.ACCEPTED, 0),
+        (0.4, 0.50, "2027-01-30", Outcome.RESIDUAL, 1),  # yesterday was the last day
+        (-0.4, 0.50, DAY, Outcome.ACCEPTED, 0),  # overshot as far as is accepted
+        (-0.4, 0.45, DAY, Outcome.RESIDUAL, 1),
+        (0.0, 0.50, DAY, Outcome.CLEAN, 0),  # not needed
+    ],
+)
+def test_a_bound_covers_the_whole_interval_until_its_day(mean, bound, expires, outcome, code):
+    verdict = decided(scores(mean), accepted=(acceptance(bound, expires=expires),)).verdict
+    assert (verdict.outcome, verdict.exit_code) == (outcome, code)
+    if outcome is Outcome.ACCEPTED:
+        assert "is let through as an accepted risk" in verdict.sentence
+        assert "R. Mori: It ships in March." in verdict.sentence
+        assert expires in verdict.next_step
+        assert "not because the model is clean" in verdict.next_step
+    if expires < DAY:
+        assert f"expired on {expires}" in verdict.sentence
+
+
+def test_an_undecided_figure_is_covered_if_it_was_measured():
+    few = scores(0.0, n=40)  # [-0.31, 0.31]: neither within 0.25 nor surely beyond
+    assert decided(few).verdict.outcome is Outcome.INCONCLUSIVE
+    assert decided(few, accepted=(acceptance(0.35),)).verdict.outcome is Outcome.ACCEPTED
+    suspect = replace(few, suspect="the held-out keys leak")
+    verdict = decided(suspect, accepted=(acceptance(9.0),)).verdict
+    assert (verdict.outcome, verdict.exit_code) == (Outcome.INCONCLUSIVE, 3)
+    absent = Measurement(probe="gaussian", evidence=None, missing="needs a key")
+    assert decided(absent, accepted=(acceptance(9.0),)).verdict.exit_code == 3
+
+
+def test_another_candidate_and_another_probe_are_not_covered():
+    for other in (acceptance(9.0, candidate="gd"), acceptance(0.9, probe="exposure")):
+        assert decided(scores(0.4), accepted=(other,)).verdict.exit_code == 1
+
+
+def test_an_attack_that_was_made_stronger_is_not_covered():
+    plan = Plan(
+        methods=(), probes=(Step(name="gaussian"), Step(name="utility")),
+        policy=Policy(gate="gd", accepted=(acceptance(9.0, candidate="gd"),), decided=DAY),
+    )  # fmt: skip
+    utility = Measurement(probe="utility", evidence=plain("utility", 0.0))
+    cells = [
+        Cell(candidate="deployed", kind="deployed", seed=0, measurements=(scores(0.4), utility)),
+        Cell(candidate="gd", kind="method", seed=0, measurements=(scores(1.2), utility)),
+    ]
+    verdict = decide(plan, SANE, cells, attacks={}).verdict
+    assert (verdict.outcome, verdict.exit_code) == (Outcome.ACTIVATED, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(audits())
+def test_no_acceptance_passes_what_was_not_measured(record):
+    policy = record.plan.policy
+    bare = replace(policy, accepted=(), decided=None)
+    without = redecide(record, bare)
+    if record.verdict.exit_code == 0 and without.verdict.exit_code != 0:
+        assert record.verdict.outcome is Outcome.ACCEPTED
+        gate = policy.gate
+        used = [f for f in record.findings if f.outcome is Outcome.ACCEPTED]
+        assert used
+        assert all(f.statistic is not None and f.interval is not None for f in used)
+        if gate not in ("any-method",):
+            mine = [f for f in without.findings if f.candidate == gate and f.gating]
+            assert not any(
+                f.outcome in (Outcome.FAILED, Outcome.NOT_MEASURED, Outcome.ACTIVATED) for f in mine
+            )
+    # Decided again by its own policy, a report is what it was.
+    assert redecide(record, policy).findings == record.findings
+    assert redecide(record, policy).verdict == record.verdict
+
+
+def test_an_effect_beyond_the_bound_is_seldom_accepted():
+    draws = Rng(3).named("acceptances").numpy()
+    times, passed = 1000, 0
+    for _ in range(times):
+        values = (0.6001 + draws.standard_normal(200)).tolist()
+        seen = Measurement(
+            probe="gaussian", evidence={"scores": values, "held_out": [], "dropped": 0}
+        )  # fmt: skip
+        passed += decided(seen, accepted=(acceptance(0.6),)).verdict.exit_code == 0
+    # Two-sided at 0.05, an effect at the bound passes 2.5% of the time: at most 40 of 1,000
+    # with probability 0.998.
+    assert passed <= 40
+
+
+ENTRY = """
+[[accept]]
+probe = "gaussian"
+bound = 0.6
+reason = "It ships in March."
+owner = "R. Mori"
+expires = 2027-03-31
+"""
+
+
+def test_an_entry_of_audit_toml(tmp_path):
+    path = tmp_path / "audit.toml"
+    path.write_text(ENTRY + ENTRY.replace("gaussian", "exposure").replace("= 0.6", "= 0.65")
+                    .replace("2027-03-31", '"2027-03-31"')
+                    + 'candidate = "gd"\n', encoding="utf-8")  # fmt: skip
+    first, second = read_config(path).accepted
+    assert first == replace(acceptance(0.6), expires="2027-03-31")
+    assert (second.candidate, second.expires, second.bound) == ("gd", "2027-03-31", 0.65)
+    # Written again, nothing of it is lost.
+    tree = tomllib.loads(path.read_text("utf-8"))
+    assert tomllib.loads(spell_toml(tree)) == tree
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("bound = 0.6", "bound = true", "bound: expected a number"),
+        ("bound = 0.6", "", "bound is missing"),
+        ('owner = "R. Mori"', 'owner = " "', "owner: expected words"),
+        ('reason = "It ships in March."', "", "reason is missing"),
+        ("2027-03-31", "2027-03-31T00:00:00", "expected a day"),
+        ("2027-03-31", '"2027-02-30"', "expected a day"),
+        ("2027-03-31", '"31.3.2027"', "expected a day"),
+        ("probe", "prob", "Did you mean probe?"),
+        ("[[accept]]", "[accept]", r"expected \[\[accept\]\]"),
+    ],
+)
+def test_what_is_no_acceptance_is_refused(tmp_path, old, new, said):
+    path = tmp_path / "audit.toml"
+    path.write_text(ENTRY.replace(old, new), encoding="utf-8")
+    with pytest.raises(InputError, match=said):
+        read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "said"),
+    [
+        ((acceptance(0.25),), "tolerates 0.25 already"),
+        ((acceptance(float("inf")),), "tolerates 0.25 already"),
+        ((acceptance(0.9, probe="gauss"),), "Did you mean gaussian?"),
+        ((acceptance(0.9), acceptance(0.8)), "accepted twice"),
+    ],
+)
+def test_what_can_be_no_acceptance_is_refused(accepted, said):
+    with pytest.raises(PlanError, match=said):
+        make_policy(
+            Config(accepted=accepted), tolerances={}, alpha=None, gate=None, exit_zero=False,
+            today=DAY,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    from builders.audits import small_audit
+    from poison_audit.records import to_json
+
+    path = tmp_path_factory.mktemp("report") / "report.json"
+    path.write_text(to_json(small_audit()), encoding="utf-8")
+    return path
+
+
+def test_decide_by_flags_by_a_file_and_by_another_report(report, tmp_path, capsys):
+    far = ["gaussian=9", "exposure=0.99", "token-canary=0.99", "targeted=0.9", "backdoor=0.9"]
+    flags = [part for each in far for part in ("--tolerance", each)]
+    assert invoke(["decide", str(report)]) == 1
+    # At a hundred times the tolerance everything is within it.
+    assert invoke(["decide", str(report), *flags, "-o", str(tmp_path / "lax")]) == 0
+    assert invoke(["decide", str(report), "--policy", str(tmp_path / "lax/report.json")]) == 0
+    # An audit.toml that says nothing means the defaults, whatever the report was decided by.
+    plain_file = tmp_path / "audit.toml"
+    plain_file.write_text("", encoding="utf-8")
+    lax = str(tmp_path / "lax")
+    assert invoke(["decide", lax]) == 0
+    assert invoke(["decide", lax, "--policy", str(plain_file)]) == 1
+    assert invoke(["decide", lax, *flags, "-o", lax]) == 2
+    assert "never overwritten" in capsys.readouterr().err
+    assert invoke(["decide", str(report), "--gate", "gdd"]) == 2
+    assert "Did you mean gd?" in capsys.readouterr().err
+    assert invoke(["decide", str(report), "--exit-zero"]) == 0
+    assert invoke(["decide", str(report), "--tolerance", "gaussian=x"]) == 2
+
+
+def test_acceptances_expire_by_today_s_date(report, tmp_path):
+    today = datetime.datetime.now(datetime.UTC).date()
+    wide = {"gaussian": 9.0, "exposure": 0.99, "token-canary": 0.99, "targeted": 0.9,
+            "backdoor": 0.9}  # fmt: skip
+    for days, code in ((1, 0), (-1, 1)):
+        day = (today + datetime.timedelta(days=days)).isoformat()
+        entries = [
+            f'[[accept]]\nprobe = "{probe}"\nbound = {bound}\nreason = "r"\nowner = "o"\n'
+            f"expires = {day}\n"
+            for probe, bound in wide.items()
+        ]
+        path = tmp_path / "audit.toml"
+        path.write_text("\n".join(entries), encoding="utf-8")
+        out = tmp_path / f"out{days}"
+        assert invoke(["decide", str(report), "--policy", str(path), "-o", str(out)]) == code
+        assert invoke(["verify", str(out), "--no-files"]) == 0
+
+
+def test_the_gate_of_a_policy_must_be_on_trial():
+    from builders.audits import small_audit
+
+    record = small_audit()
+    given = {"gate": None, "alpha": None, "tolerances": {}, "exit_zero": False, "today": DAY}
+    assert read_policy(None, record, **given) == record.plan.policy
+    with pytest.raises(PlanError, match="on trial"):
+        read_policy(None, record, **{**given, "gate": "scrub"})
