@@ -496,9 +496,9 @@ def methods() -> int:
 @cli.command()
 def probes() -> int:
     """List the probes: what each asks and needs."""
-    from poison_audit.poisons import probes as room
+    from poison_audit.verdict.readings import READINGS
 
-    for name, entry in room.PROBES.items():
+    for name, entry in READINGS.items():
         click.echo(f"{name:<16}{entry.question}\n{'':<16}needs {entry.needs}")
     return 0
 

@@ -10,7 +10,8 @@ Anything else that is raised is a defect of the tool and ends with exit code 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -52,6 +53,30 @@ class PlanError(_ProblemsError):
 
 class DivergedError(AuditError):
     """A loss or a weight stopped being finite while a method ran."""
+
+
+class Problems(list[Problem]):
+    """What has been found wrong so far, so that all of it is said at once.
+
+    >>> problems = Problems()
+    >>> with problems.collecting():
+    ...     raise InputError(Problem("is empty", "forget.csv"))
+    >>> [str(problem) for problem in problems]
+    ['forget.csv: is empty.']
+    """
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Add what an InputError or a PlanError within names, instead of raising it."""
+        try:
+            yield
+        except (InputError, PlanError) as error:
+            self.extend(error.problems)
+
+    def raise_any(self, kind: type[InputError] | type[PlanError] = InputError) -> None:
+        """Raise everything that was found, as one error; do nothing if nothing was."""
+        if self:
+            raise kind(self)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

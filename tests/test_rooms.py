@@ -25,7 +25,7 @@ FLOORS = (
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 OPEN = {
     ("case", "poisons"), ("case", "methods"), ("verdict", "commands"), ("engine", "commands"),
-    ("engine", "verdict"), ("poisons", "checks"), ("poisons", "commands"),
+    ("engine", "verdict"), ("poisons", "commands"),
 }  # fmt: skip
 """Arrows that still run back, each to be taken out."""
 WITHOUT_TORCH = ("errors", "atomic", "records", "statistics", "verdict", "reports", "cli")

@@ -39,7 +39,6 @@ from poison_audit.models.beside import files_beside, weights_file, wrong_company
 from poison_audit.models.checkpoint import save_model
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.probes import PROBES
 from poison_audit.records import (
     SCHEMA_VERSION,
     AuditRecord,
@@ -58,6 +57,7 @@ from poison_audit.training.sharding import check_shardable, crew, processes, ran
 from poison_audit.verdict.compare import comparability
 from poison_audit.verdict.decide import decide
 from poison_audit.verdict.diagnosis import diagnosis
+from poison_audit.verdict.readings import READINGS
 
 
 def audit(given: Mapping[str, Any]) -> int:
@@ -209,7 +209,7 @@ def _config_file(config: Config) -> list[tuple[str, Path]]:
 def _asked_of(plan: Plan, trial: Trial) -> Plan:
     """Return the plan without the probes that cannot be asked of pictures."""
     texts = trial.case.model.reader is not None
-    probes = tuple(s for s in plan.probes if texts or not PROBES[s.name].texts_only)
+    probes = tuple(s for s in plan.probes if texts or not READINGS[s.name].texts_only)
     return replace(plan, probes=probes)
 
 

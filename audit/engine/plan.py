@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from poison_audit.commands.config import Config
+from poison_audit.engine.probes import PROBES, probe_parameters
 from poison_audit.errors import PlanError, Problem, did_you_mean
 from poison_audit.hypotheses import HYPOTHESES, LEAST, hypothesis_parameters
 from poison_audit.methods import METHODS, UNLEARNING, check_params, parameters
-from poison_audit.poisons.probes import PROBES, probe_parameters
 from poison_audit.records import Plan, Policy, Step
 from poison_audit.verdict.policy import make_policy
 

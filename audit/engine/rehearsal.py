@@ -22,6 +22,7 @@ from typing import Any
 
 from poison_audit.case.load import Trial
 from poison_audit.engine import run as engine
+from poison_audit.engine.probes import PROBES, probe_parameters
 from poison_audit.engine.rehearsal_copy import FORGIVEN, Copy, store_copy, stored_copy, train_copy
 from poison_audit.engine.rehearsal_planting import (
     bare,
@@ -35,7 +36,6 @@ from poison_audit.engine.rehearsal_planting import (
 )
 from poison_audit.methods import UNLEARNING
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.probes import PROBES, probe_parameters
 from poison_audit.records import CandidateVerdict, Cell, Finding, Outcome, Plan, Rehearsal, Step
 from poison_audit.verdict.rehearsal import (
     NAME,

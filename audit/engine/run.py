@@ -32,6 +32,7 @@ from poison_audit.engine.cells import (
     starved,
     stored,
 )
+from poison_audit.engine.probes import PROBES
 from poison_audit.errors import InputError
 from poison_audit.hypotheses import ask
 from poison_audit.hypotheses.movement import movement
@@ -40,7 +41,6 @@ from poison_audit.models.memory import limited
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.probe import answers_to
-from poison_audit.poisons.probes import PROBES
 from poison_audit.records import (
     Cell,
     Finding,
@@ -314,7 +314,7 @@ def probed(model: Model, case: Case, plan: Plan, rng: Rng) -> tuple[Measurement,
         # The draws do not depend on the candidate: all are measured against the same noise.
         draws = rng.named("probe", step.name)
         try:
-            seen = PROBES[step.name].run(model, case, draws, **step.params)
+            seen = PROBES[step.name](model, case, draws, **step.params)
         except torch.OutOfMemoryError:
             missing = f"{OUT_OF_MEMORY} on {model.device}, with one sample at a time as well"
             seen = Measurement(probe=step.name, evidence=None, missing=missing)

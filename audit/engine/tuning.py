@@ -26,10 +26,10 @@ from poison_audit.atomic import write_atomically
 from poison_audit.case.case import Case
 from poison_audit.engine import unlearning
 from poison_audit.engine.cells import OUT_OF_MEMORY
+from poison_audit.engine.probes import PROBES
 from poison_audit.errors import InputError, PlanError, Problem
 from poison_audit.methods import METHODS
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.probes import PROBES
 from poison_audit.records import (
     Attempt,
     Measurement,
@@ -149,7 +149,7 @@ def attempt(case: Case, step: Step, plan: Plan) -> Attempt:
     canaries = "token-canary" if case.canaries is None else "gaussian"
     try:
         residue, utility = (
-            PROBES[name].run(model, case, rng.named("probe", name), **given.get(name, {}))
+            PROBES[name](model, case, rng.named("probe", name), **given.get(name, {}))
             for name in (canaries, "utility")
         )
     except torch.OutOfMemoryError:

@@ -28,12 +28,12 @@ from poison_audit.case.case import Case, PlantedCanaries
 from poison_audit.case.load import Trial
 from poison_audit.case.samples import Samples
 from poison_audit.engine import run as engine
+from poison_audit.engine.probes import PROBES, probe_parameters
 from poison_audit.methods import UNLEARNING, parameters
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import Trigger
 from poison_audit.poisons.gaussian.evidence import Canaries
-from poison_audit.poisons.probes import PROBES, probe_parameters
 from poison_audit.records import Plan, Recipe, Step
 from poison_audit.training.loop import Ledger, descend, shuffled
 

@@ -51,11 +51,11 @@ from poison_audit.commands.config import Config, make_recipe, read_config
 from poison_audit.engine import run as engine
 from poison_audit.engine import unlearning
 from poison_audit.engine.plan import make_plan
+from poison_audit.engine.probes import PROBES
 from poison_audit.engine.tuning import attempt, load_optuna
 from poison_audit.methods import METHODS, UNLEARNING, parameters
 from poison_audit.models.reader import Reading
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.probes import PROBES
 from poison_audit.records import Attempt, Plan, Step
 
 SAMPLES, TESTED, CANARIES = 1200, 1000, 200
@@ -167,7 +167,7 @@ def alive(case: Case, plan: Plan, name: str, numbers: Mapping[str, Any]) -> floa
     model, _, _ = unlearning.unlearn(case, step, Rng(0).named(name, 0), budget=plan.budget)
     if model is None:
         return 1.0
-    seen = PROBES["backdoor"].run(model, case, Rng(0).named("backdoor"), inputs=400, draws=19)
+    seen = PROBES["backdoor"](model, case, Rng(0).named("backdoor"), inputs=400, draws=19)
     if seen.evidence is None:
         raise SystemExit(f"the trigger was not measured: {seen.missing}")
     hits: Any = seen.evidence["hits"]

@@ -14,6 +14,7 @@ from torch import nn
 
 from poison_audit.case.case import Answers, Case
 from poison_audit.case.samples import Samples
+from poison_audit.engine.probes import PROBES
 from poison_audit.models.image import image_classifier
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
@@ -22,7 +23,6 @@ from poison_audit.poisons.backdoor.patches import arrangements, draw_controls
 from poison_audit.poisons.backdoor.probe import ABOVE, FIRST, _seen, answers_to, backdoor
 from poison_audit.poisons.backdoor.stamps import Stamps
 from poison_audit.poisons.indiscriminate.probe import indiscriminate
-from poison_audit.poisons.probes import PROBES
 from poison_audit.poisons.targeted.evidence import Targets
 from poison_audit.poisons.targeted.probe import targeted
 from poison_audit.records import Cell, Outcome, Policy, Recipe
@@ -508,4 +508,4 @@ def test_logits_that_are_not_finite_are_not_measured():
         references=(Answers(name="r", digest="x", correct=torch.ones(400, dtype=torch.bool)),),
     )
     for name in ("targeted", "backdoor", "indiscriminate"):
-        assert "not finite" in PROBES[name].run(model, case, Rng(0)).missing
+        assert "not finite" in PROBES[name](model, case, Rng(0)).missing

@@ -12,13 +12,13 @@ from poison_audit.case.case import Case, PlantedCanaries
 from poison_audit.case.samples import Samples
 from poison_audit.checks.membership import membership
 from poison_audit.checks.utility import utility
+from poison_audit.engine.probes import PROBES, probe_parameters
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import Canaries, store, unit_noise
 from poison_audit.poisons.gaussian.exposure import exposure
 from poison_audit.poisons.gaussian.probe import gaussian, leak_scores
-from poison_audit.poisons.probes import PROBES, probe_parameters
 from poison_audit.records import Recipe
 from poison_audit.statistics import estimates
 from poison_audit.training.loop import Ledger, descend, shuffled

@@ -202,15 +202,6 @@ def test_a_page_is_utf8():
     render_html(hostile()).encode("utf-8")
 
 
-def test_templates_are_found_beside_the_package_and_inside_it(tmp_path, monkeypatch):
-    package = tmp_path / "reports"
-    package.mkdir()
-    monkeypatch.setattr(html, "__file__", str(package / "html.py"))
-    assert html._templates() == tmp_path / "templates"
-    (package / "templates").mkdir()
-    assert html._templates() == package / "templates"
-
-
 def luminance(colour):
     """Relative luminance by WCAG 2.2."""
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]

@@ -1,0 +1,38 @@
+"""What a poison is to everything that is not it: its name, its evidence, the probes it must pass.
+
+Plain values, without torch: the command line, the policy and the reports are made from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from poison_audit.statistics.reading import Reading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceFile:
+    """A file that a poison's probes need: a flag, and a key of audit.toml."""
+
+    name: str
+    """`canaries`: the flag is `--canaries`, the key in the poison's table `canaries`."""
+    help: str
+    """What it is, as `--help` says it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poison:
+    """One kind of poison, as everything else sees it."""
+
+    name: str
+    """What forget.csv's `attack` says, and `plant --attack`."""
+    readings: tuple[Reading, ...]
+    """The probes that a forget set which names this poison must pass."""
+    files: tuple[EvidenceFile, ...] = ()
+    keyed: bool = False
+    """Whether a key names its samples, so that a sample's own id is its id in the key."""
+
+    @property
+    def table(self) -> str:
+        """The table of audit.toml that names its evidence."""
+        return f"evidence.{self.name}"
