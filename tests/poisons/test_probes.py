@@ -264,8 +264,8 @@ def test_probes_change_no_model():
     )
     before = model.digest()
     for name, probe in PROBES.items():
-        once = probe.run(model, case, Rng(1).named(name), **probe_parameters(name))
-        again = probe.run(model, case, Rng(1).named(name), **probe_parameters(name))
+        once = probe(model, case, Rng(1).named(name), **probe_parameters(name))
+        again = probe(model, case, Rng(1).named(name), **probe_parameters(name))
         assert once == again
     assert model.digest() == before
     assert all(p.grad is None for p in model.module.parameters())
