@@ -13,12 +13,12 @@ import torch
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
 from poison_audit.commands.config import Config, find_config, make_recipe, parse_number, read_config
-from poison_audit.engine.plan import make_plan
-from poison_audit.errors import InputError, PlanError, Problem
+from poison_audit.commands.policy import policy_of, read_tolerances
+from poison_audit.engine.plan import STANDARD, make_plan
+from poison_audit.errors import InputError, PlanError, Problem, Problems
 from poison_audit.methods import METHODS, UNLEARNING
 from poison_audit.models.reader import Reading
-from poison_audit.records import Plan, Recipe
-from poison_audit.verdict.policy import read_tolerances
+from poison_audit.records import Plan, Policy, Recipe
 
 RESERVED = ("deployed", "any-method", "retrained")
 
@@ -44,7 +44,7 @@ def read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan]
         problems += wrong
         shares, wrong = _shares(given["budget"])
         problems += wrong
-        plan = make_plan(
+        plan = read_plan(
             config,
             methods=listed(given["methods"]),
             settings=settings,
@@ -101,6 +101,57 @@ def read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan]
             problems += error.problems
         raise InputError(problems)
     return config, sources, recipe, plan
+
+
+def read_plan(
+    config: Config,
+    *,
+    methods: Sequence[str] | None,
+    settings: Mapping[str, Mapping[str, Any]],
+    tolerances: Mapping[str, float],
+    alpha: float | None,
+    gate: str | None,
+    budgets: Sequence[float] | None,
+    seed: int | None,
+    seeds: int | None,
+    found: float | None = None,
+    found_seed: int | None = None,
+    tune: int | None = None,
+    exit_zero: bool,
+    today: str,
+) -> Plan:
+    """Put flags over audit.toml over the defaults; None means that no flag was given.
+
+    Raises:
+        PlanError: everything that is unknown or impossible, of the policy too.
+    """
+
+    def said(key: str, flag: Any, default: Any) -> Any:
+        return config.get("plan", key, default) if flag is None else flag
+
+    problems, policy, plan = Problems(), Policy(), None
+    with problems.collecting():
+        policy = policy_of(
+            config, tolerances=tolerances, alpha=alpha, gate=gate, exit_zero=exit_zero, today=today
+        )
+    shares = said("budget", budgets, STANDARD.budget)
+    with problems.collecting():
+        plan = make_plan(
+            policy=policy,
+            methods=said("methods", methods, ("all",)),
+            params=config.params,
+            where=str(config.path),
+            settings=settings,
+            budgets=shares if isinstance(shares, Sequence) else [shares],
+            seed=said("seed", seed, STANDARD.seed),
+            seeds=said("seeds", seeds, STANDARD.seeds),
+            found=said("found", found, STANDARD.found),
+            found_seed=said("found_seed", found_seed, STANDARD.found_seed),
+            tune=said("tune", tune, None),
+        )
+    if plan is None or problems:
+        raise PlanError(problems)
+    return plan
 
 
 def _wrong_rehearsal(given: Mapping[str, Any], plan: Plan) -> list[Problem]:

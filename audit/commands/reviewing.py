@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from poison_audit.atomic import write_atomically
+from poison_audit.commands.policy import read_policy, read_tolerances
 from poison_audit.commands.rendering import on_stdout, print_whole, show, write_reports
 from poison_audit.errors import InputError, Problem
 from poison_audit.records import AuditRecord, from_json, to_json
@@ -17,8 +18,7 @@ from poison_audit.reports.formats import FORMATS
 from poison_audit.reports.formats.difference import render_difference
 from poison_audit.verdict.compare import comparability, compare
 from poison_audit.verdict.evidence import wrong_evidence
-from poison_audit.verdict.policy import read_tolerances
-from poison_audit.verdict.redecide import read_policy, redecide
+from poison_audit.verdict.redecide import redecide
 from poison_audit.verdict.verify import summary, verify, verify_exit_code
 
 

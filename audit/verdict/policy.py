@@ -1,12 +1,11 @@
-"""A Policy from audit.toml and flags: tolerances, alpha, the gate, and risks that were accepted."""
+"""A Policy from what was asked for: tolerances, alpha, the gate, and risks that were accepted."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from poison_audit.commands.config import Config, parse_number
-from poison_audit.errors import PlanError, Problem, did_you_mean
+from poison_audit.errors import PlanError, Problem, Problems, did_you_mean
 from poison_audit.records import Acceptance, Policy
 
 LEAST = {"exposure": 0.5, "token-canary": 0.5}
@@ -14,74 +13,53 @@ LEAST = {"exposure": 0.5, "token-canary": 0.5}
 
 
 def make_policy(
-    config: Config,
     *,
+    alpha: float | None = None,
+    gate: str | None = None,
     tolerances: Mapping[str, float],
-    alpha: float | None,
-    gate: str | None,
-    exit_zero: bool,
+    accepted: Sequence[Acceptance] = (),
+    where: str = "",
+    exit_zero: bool = False,
     today: str | None = None,
     base: Policy | None = None,
 ) -> Policy:
-    """Merge the flags over audit.toml over `base`; None means that no flag was given.
+    """Put what was asked for over `base`; None and empty mean that nothing was.
 
     Args:
-        config: its [policy] and [[accept]].
-        tolerances: by probe.
         alpha: largest probability of a wrong exit code.
         gate: whose verdict is the audit's.
+        tolerances: by probe.
+        accepted: risks that somebody answers for.
+        where: the file that `accepted` stands in.
         exit_zero: whether exit code 1 is reported as 0.
         today: the UTC day, YYYY-MM-DD, by which acceptances expire; needed where there are any.
-        base: what neither says; default: the standard policy.
+        base: what nobody asked for otherwise; default: the standard policy.
 
     Raises:
         PlanError: everything that is unknown or impossible.
     """
-    problems: list[Problem] = []
+    problems = Problems()
     standard = base or Policy()
-    level = alpha if alpha is not None else config.get("policy", "alpha", standard.alpha)
+    level = standard.alpha if alpha is None else alpha
     if not 0 < level < 0.5:
         problems.append(Problem(f"must lie between 0 and 0.5, got {level}", "--alpha"))
-    chosen = dict(standard.tolerances)
-    for name in standard.tolerances:
-        chosen[name] = config.get("policy.tolerances", name, chosen[name])
-    for name, value in tolerances.items():
-        if name not in chosen:
-            hint = did_you_mean(name, chosen)
+    for name in tolerances:
+        if name not in standard.tolerances:
+            hint = did_you_mean(name, standard.tolerances)
             problems.append(Problem(f"no tolerance is named {name!r}", "--tolerance", hint))
-        chosen[name] = value
+    chosen = {**standard.tolerances, **tolerances}
     problems += _wrong_tolerances(chosen)
-    accepted = config.accepted or standard.accepted
-    where = str(config.path) if config.accepted else "[[accept]]"
-    problems += _wrong_acceptances(accepted, chosen, where)
-    if problems:
-        raise PlanError(problems)
+    risks = tuple(accepted) or standard.accepted
+    problems += _wrong_acceptances(risks, chosen, where if accepted else "[[accept]]")
+    problems.raise_any(PlanError)
     return Policy(
         alpha=level,
-        gate=gate if gate is not None else config.get("policy", "gate", standard.gate),
+        gate=standard.gate if gate is None else gate,
         tolerances=chosen,
         exit_zero=exit_zero or standard.exit_zero,
-        accepted=accepted,
-        decided=today if accepted else None,
+        accepted=risks,
+        decided=today if risks else None,
     )
-
-
-def read_tolerances(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Return the tolerances of `--tolerance PROBE=VALUE`.
-
-    Raises:
-        PlanError: every value that is no number.
-    """
-    found, problems = {}, []
-    for name, text in pairs:
-        value = parse_number(text)
-        if isinstance(value, str):
-            problems.append(Problem(f"expected a number, got {text!r}", f"--tolerance {name}"))
-        else:
-            found[name] = float(value)
-    if problems:
-        raise PlanError(problems)
-    return found
 
 
 def _wrong_tolerances(chosen: Mapping[str, float]) -> list[Problem]:

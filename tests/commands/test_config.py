@@ -16,6 +16,7 @@ from poison_audit.commands.config import (
     spell_toml,
     write_config,
 )
+from poison_audit.commands.flags import read_plan
 from poison_audit.engine import plan as plan_room
 from poison_audit.errors import InputError, PlanError
 from poison_audit.records import Policy, Recipe
@@ -67,9 +68,10 @@ def write(folder: Path, text: str) -> Path:
 def plan_of(config, **flags):
     given = {
         "methods": None, "settings": {}, "tolerances": {}, "alpha": None, "gate": None,
-        "budgets": None, "seed": None, "seeds": None, "exit_zero": False, **flags,
+        "budgets": None, "seed": None, "seeds": None, "exit_zero": False, "today": "2026-01-01",
+        **flags,
     }  # fmt: skip
-    return plan_room.make_plan(config, **given)
+    return read_plan(config, **given)
 
 
 def test_paths_are_relative_to_the_file(tmp_path):

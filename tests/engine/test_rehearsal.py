@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from builders.small_case import make, read_rows, write_rows
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
-from poison_audit.commands.config import Config
 from poison_audit.engine import rehearsal_copy as copying
 from poison_audit.engine import rehearsal_planting as planting
 from poison_audit.engine import run as engine
@@ -26,6 +25,7 @@ from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import unit_noise
 from poison_audit.poisons.gaussian.probe import gaussian
 from poison_audit.records import Outcome, Recipe, to_json
+from poison_audit.verdict.policy import make_policy
 
 RECIPE = Recipe(epochs=60, batch_size=20, lr=0.1, schedule="onecycle")
 WIDE = {"gaussian": 0.9, "exposure": 0.8, "utility": 0.4}
@@ -50,10 +50,8 @@ def trial(tmp_path_factory):
 
 
 def plan_of(*methods: str, tolerances=WIDE):
-    return make_plan(
-        Config(), methods=methods, settings={}, tolerances=tolerances, alpha=None,
-        gate="any-method", budgets=[0.1], seed=3, seeds=None, exit_zero=False,
-    )  # fmt: skip
+    policy = make_policy(gate="any-method", tolerances=tolerances)
+    return make_plan(policy=policy, methods=methods, budgets=[0.1], seed=3)
 
 
 def without_times(record) -> str:

@@ -17,7 +17,6 @@ from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
 from poison_audit.case.texts import read_texts
 from poison_audit.cli import invoke
-from poison_audit.commands.config import Config
 from poison_audit.engine import rehearsal_planting as planting
 from poison_audit.engine import run as engine
 from poison_audit.engine.plan import make_plan
@@ -28,6 +27,7 @@ from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import unit_noise
 from poison_audit.poisons.gaussian.probe import gaussian
 from poison_audit.records import Recipe
+from poison_audit.verdict.policy import make_policy
 
 RECIPE = Recipe(epochs=60, batch_size=26, lr=0.02, optimizer="adamw", schedule="cosine")
 SECRET = hashlib.sha256(b"poison-audit rehearsal\0003").digest()
@@ -66,10 +66,8 @@ def trial(made):
 
 
 def plan_of(*methods):
-    return make_plan(
-        Config(), methods=methods, settings={}, tolerances={}, alpha=None, gate="any-method",
-        budgets=[0.1], seed=3, seeds=None, exit_zero=False,
-    )  # fmt: skip
+    policy = make_policy(gate="any-method", tolerances={})
+    return make_plan(policy=policy, methods=methods, budgets=[0.1], seed=3)
 
 
 @pytest.fixture(scope="module")

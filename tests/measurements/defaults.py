@@ -47,7 +47,7 @@ from reviews_text import reviews
 from poison_audit.case.case import Case
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
-from poison_audit.commands.config import Config, make_recipe, read_config
+from poison_audit.commands.config import make_recipe, read_config
 from poison_audit.engine import run as engine
 from poison_audit.engine import unlearning
 from poison_audit.engine.plan import make_plan
@@ -57,6 +57,7 @@ from poison_audit.methods import METHODS, UNLEARNING, parameters
 from poison_audit.models.reader import Reading
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Attempt, Plan, Step
+from poison_audit.verdict.policy import make_policy
 
 SAMPLES, TESTED, CANARIES = 1200, 1000, 200
 STEPS = (1, 2, 3, 5, 7, 10)
@@ -255,10 +256,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--method", action="append", choices=UNLEARNING)
     given = parser.parse_args()
-    plan = make_plan(
-        Config(), methods=None, settings={}, tolerances={}, alpha=None, gate=None, budgets=None,
-        seed=None, seeds=None, exit_zero=False,
-    )  # fmt: skip
+    plan = make_plan(policy=make_policy(tolerances={}))
 
     def cases(number: int) -> dict[str, Case]:
         folder = given.out / ("search", "confirmation")[number]

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 
 from builders.audits import audits, plain, sanity
 from poison_audit.cli import invoke
-from poison_audit.commands.config import Config, read_config, spell_toml
+from poison_audit.commands.config import read_config, spell_toml
+from poison_audit.commands.policy import read_policy
 from poison_audit.errors import InputError, PlanError
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Acceptance, Cell, Measurement, Outcome, Plan, Policy, Step
 from poison_audit.verdict.decide import decide
 from poison_audit.verdict.policy import make_policy
-from poison_audit.verdict.redecide import read_policy, redecide
+from poison_audit.verdict.redecide import redecide
 
 DAY = "2027-01-31"
 SANE = sanity(910, alpha=0.05)
@@ -199,10 +200,7 @@ def test_what_is_no_acceptance_is_refused(tmp_path, old, new, said):
 )
 def test_what_can_be_no_acceptance_is_refused(accepted, said):
     with pytest.raises(PlanError, match=said):
-        make_policy(
-            Config(accepted=accepted), tolerances={}, alpha=None, gate=None, exit_zero=False,
-            today=DAY,
-        )  # fmt: skip
+        make_policy(accepted=accepted, where="audit.toml", tolerances={}, today=DAY)
 
 
 @pytest.fixture(scope="module")
@@ -261,4 +259,4 @@ def test_the_gate_of_a_policy_must_be_on_trial():
     given = {"gate": None, "alpha": None, "tolerances": {}, "exit_zero": False, "today": DAY}
     assert read_policy(None, record, **given) == record.plan.policy
     with pytest.raises(PlanError, match="on trial"):
-        read_policy(None, record, **{**given, "gate": "scrub"})
+        redecide(record, read_policy(None, record, **{**given, "gate": "scrub"}))
