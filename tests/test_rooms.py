@@ -25,7 +25,6 @@ FLOORS = (
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 OPEN = {
     ("case", "poisons"), ("case", "methods"), ("engine", "verdict"),
-    ("poisons", "commands"),
 }  # fmt: skip
 """Arrows that still run back, each to be taken out."""
 WITHOUT_TORCH = ("errors", "atomic", "records", "statistics", "verdict", "reports", "cli")

@@ -6,8 +6,12 @@ Plain values, without torch: the command line, the policy and the reports are ma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from poison_audit.statistics.reading import Reading
+
+Storage = Literal["unclipped", "uint8"]
+"""How poisoned pictures are stored: float32 as crafted, or clipped and rounded to 8 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

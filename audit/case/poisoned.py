@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from poison_audit.case.poison import Storage
 from poison_audit.case.samples import Samples, as_pixels
+from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import PlanError, Problem
-from poison_audit.poisons.gaussian.evidence import Storage
+
+Table = TypeVar("Table", Samples, TextTable)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Poisoned:
+class Poisoned(Generic[Table]):
     """A poisoned training table."""
 
-    train: Samples
+    table: Table
     ids: tuple[str, ...]
     """The poisons in it."""
     bases: tuple[str | None, ...]
@@ -30,7 +35,7 @@ class Poisoned:
 
 def substitute(
     train: Samples, positions: Sequence[int], x: Tensor, y: Tensor, *, prefix: str, storage: Storage
-) -> Poisoned:
+) -> Poisoned[Samples]:
     """Return `train` with poisons in the places of the clean samples they were made from.
 
     Args:
@@ -47,14 +52,14 @@ def substitute(
     ids = _new_ids(train, len(positions), prefix)
     here = torch.as_tensor(positions, dtype=torch.int64)
     pixels, labels = as_pixels(train.x).float().clone(), train.y.clone()
-    clean, names = pixels[here], list(train.ids)
+    clean = pixels[here]
     pixels[here], labels[here] = x.float(), y
-    for position, name in zip(positions, ids, strict=True):
-        names[position] = name
-    table = replace(train, ids=tuple(names), x=_stored(pixels, storage), y=labels)
+    table = replace(
+        train, ids=_put(train.ids, positions, ids), x=_stored(pixels, storage), y=labels
+    )
     change = as_pixels(table.x[here]) - clean
     return Poisoned(
-        train=table,
+        table=table,
         ids=ids,
         bases=tuple(train.ids[i] for i in positions),
         largest=float(change.abs().max()),
@@ -62,7 +67,9 @@ def substitute(
     )
 
 
-def append(train: Samples, x: Tensor, y: Tensor, *, prefix: str, storage: Storage) -> Poisoned:
+def append(
+    train: Samples, x: Tensor, y: Tensor, *, prefix: str, storage: Storage
+) -> Poisoned[Samples]:
     """Return `train` with poisons after it.
 
     Args:
@@ -80,13 +87,63 @@ def append(train: Samples, x: Tensor, y: Tensor, *, prefix: str, storage: Storag
     table = replace(
         train, ids=train.ids + ids, x=_stored(pixels, storage), y=torch.cat([train.y, y])
     )
-    return Poisoned(train=table, ids=ids, bases=(None,) * len(ids))
+    return Poisoned(table=table, ids=ids, bases=(None,) * len(ids))
 
 
-def _new_ids(train: Samples, count: int, prefix: str) -> tuple[str, ...]:
+def replaced(
+    table: TextTable,
+    positions: Sequence[int],
+    texts: Sequence[str],
+    y: Sequence[int],
+    *,
+    prefix: str,
+) -> Poisoned[TextTable]:
+    """Return `table` with poisons in the places of the clean texts they were made from.
+
+    Args:
+        table: the clean table.
+        positions: of the texts that make room, distinct.
+        texts: the poisons.
+        y: their labels.
+        prefix: of the poisons' ids, which are numbered from 0000.
+
+    Raises:
+        PlanError: `table` has ids that the poisons would be given.
+    """
+    ids = _new_ids(table, len(positions), prefix)
+    poisoned = replace(
+        table,
+        ids=_put(table.ids, positions, ids),
+        texts=_put(table.texts, positions, texts),
+        y=_put(table.y, positions, y),
+    )
+    bases = tuple(table.ids[position] for position in positions)
+    return Poisoned(table=poisoned, ids=ids, bases=bases)
+
+
+def added(
+    table: TextTable, texts: Sequence[str], y: Sequence[int], *, prefix: str
+) -> Poisoned[TextTable]:
+    """Return `table` with poisons after it.
+
+    Raises:
+        PlanError: `table` has ids that the poisons would be given.
+    """
+    ids = _new_ids(table, len(texts), prefix)
+    poisoned = table.joined(replace(table, ids=ids, texts=tuple(texts), y=tuple(y)))
+    return Poisoned(table=poisoned, ids=ids, bases=(None,) * len(ids))
+
+
+def _put(old: tuple[T, ...], positions: Sequence[int], new: Sequence[T]) -> tuple[T, ...]:
+    found = dict(zip(positions, new, strict=True))
+    return tuple(found.get(place, value) for place, value in enumerate(old))
+
+
+def _new_ids(table: Samples | TextTable, count: int, prefix: str) -> tuple[str, ...]:
     ids = tuple(f"{prefix}-{number:04d}" for number in range(count))
-    if taken := sorted(set(ids) & set(train.ids)):
-        what = f"the table has samples named {taken[0]!r} and the like: it is poisoned already"
+    if taken := sorted(set(ids) & set(table.ids)):
+        kind = "texts" if isinstance(table, TextTable) else "samples"
+        what = f"the table has {kind} named {taken[0]!r} and the like: it is poisoned already"
         raise PlanError(Problem(what, fix="Plant in the clean table"))
     return ids
 

@@ -1,19 +1,53 @@
-"""Tables of texts without a model: what `plant` reads and writes."""
+"""Tables of texts that no model has read yet: what `plant` reads and writes. No torch."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poison_audit.atomic import write_atomically
 from poison_audit.case.csvfile import first, read_csv
 from poison_audit.case.labels import read_labels
 from poison_audit.case.parquet import parquet_columns
-from poison_audit.case.poisoned_texts import TextTable
 from poison_audit.case.tables import wrong_ids
 from poison_audit.errors import InputError, Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextTable:
+    """Labelled texts, as a table holds them."""
+
+    ids: tuple[str, ...]
+    """One a text, unique."""
+    texts: tuple[str, ...]
+    y: tuple[int, ...]
+    """Class numbers, as trained."""
+    names: tuple[str, ...] | None = None
+    """What the classes are called, where the table says."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def at(self, positions: Sequence[int]) -> TextTable:
+        """Return the texts at these positions, in this order."""
+        return replace(
+            self,
+            ids=tuple(self.ids[place] for place in positions),
+            texts=tuple(self.texts[place] for place in positions),
+            y=tuple(self.y[place] for place in positions),
+        )
+
+    def joined(self, other: TextTable) -> TextTable:
+        """Return these texts and then those of `other`, parts of the same table."""
+        return replace(
+            self,
+            ids=self.ids + other.ids,
+            texts=self.texts + other.texts,
+            y=self.y + other.y,
+        )
 
 
 def read_text_table(path: Path, *, names: Sequence[str] | None = None) -> TextTable:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from poison_audit.case.poison import Storage
 from poison_audit.case.samples import Samples
 from poison_audit.case.tables import read_table
 from poison_audit.commands.flags import listed
@@ -28,7 +29,7 @@ from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import Trigger, read_trigger
 from poison_audit.poisons.backdoor.plant import checkerboard
-from poison_audit.poisons.gaussian.evidence import Canaries, Storage, read_canaries
+from poison_audit.poisons.gaussian.evidence import Canaries, read_canaries
 from poison_audit.poisons.targeted.evidence import Targets, read_targets
 
 _FIXES = {

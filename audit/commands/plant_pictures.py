@@ -30,7 +30,7 @@ TABLE = "train.npz"
 class _Made:
     """What was planted."""
 
-    poisoned: Poisoned
+    poisoned: Poisoned[Samples]
     evidence: Mapping[str, str]
     """The [evidence.ATTACK] table of audit.toml."""
     told: tuple[str, ...]
@@ -48,7 +48,7 @@ def plant_pictures(given: Mapping[str, Any]) -> None:
     order = read_pictures_order(given)
     folder: Path = given["output"]
     made = _ATTACKS[given["attack"]](order, folder)
-    table = _joined(order, made.poisoned.train)
+    table = _joined(order, made.poisoned.table)
     write_table(folder / TABLE, table)
     largest, rms = made.poisoned.largest, made.poisoned.rms
     change = "they were added to the clean samples"
@@ -200,7 +200,7 @@ def _joined(order: PictureOrder, planted: Samples) -> Samples:
 
 
 def _rows(made: _Made) -> list[Row]:
-    train = made.poisoned.train
+    train = made.poisoned.table
     where = {name: position for position, name in enumerate(train.ids)}
     campaigns = made.campaigns or ("",) * len(made.poisoned.ids)
     return [

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from poison_audit.case.poisoned_texts import TextTable
-from poison_audit.case.text_tables import read_text_table
+from poison_audit.case.text_tables import TextTable, read_text_table
 from poison_audit.commands.config import Config
 from poison_audit.commands.flags import listed
 from poison_audit.commands.plant_earlier import Earlier, clean_positions, read_earlier, wrong_table

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from poison_audit.case.poisoned_texts import PoisonedTexts, TextTable, added
-from poison_audit.case.text_tables import spelling, write_text_table
+from poison_audit.case.poisoned import Poisoned, added
+from poison_audit.case.text_tables import TextTable, spelling, write_text_table
 from poison_audit.commands.plant_earlier import in_order
 from poison_audit.commands.plant_text_order import TextOrder, read_texts_order
 from poison_audit.commands.plant_writing import Row, Written, write_planting
@@ -29,7 +29,7 @@ LENGTH = 10
 class _Made:
     """What was planted."""
 
-    poisoned: PoisonedTexts
+    poisoned: Poisoned[TextTable]
     change: str
     """What was done to the texts, half a sentence."""
     told: tuple[str, ...]
@@ -204,7 +204,7 @@ def _joined(order: TextOrder, planted: TextTable) -> TextTable:
     )
 
 
-def _rows(poisoned: PoisonedTexts) -> list[Row]:
+def _rows(poisoned: Poisoned[TextTable]) -> list[Row]:
     labels = dict(zip(poisoned.table.ids, poisoned.table.y, strict=True))
     return [
         Row(name=name, label=spelling(labels[name], poisoned.table.names), base=base or "")

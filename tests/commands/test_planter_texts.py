@@ -15,8 +15,7 @@ import torch
 
 from builders import small_text
 from poison_audit.case.forget import read_forget
-from poison_audit.case.poisoned_texts import TextTable
-from poison_audit.case.text_tables import read_text_table, write_text_table
+from poison_audit.case.text_tables import TextTable, read_text_table, write_text_table
 from poison_audit.case.texts import read_texts
 from poison_audit.cli import invoke
 from poison_audit.commands.config import read_config

@@ -45,20 +45,20 @@ def test_gaussian_noise_comes_from_the_secret_alone(dtype):
     planted = plant_gaussian(train, Rng(3), count=20, secret=secret, sigma=0.3)
     made = planted.poisoned
     assert len(made.ids) == 20
-    assert len(made.train) == len(train)
+    assert len(made.table) == len(train)
     for name, base in zip(made.ids, made.bases, strict=True):
-        poison = made.train.x[made.train.ids.index(name)]
+        poison = made.table.x[made.table.ids.index(name)]
         clean = train.x[train.ids.index(base)].numpy()
         if dtype == torch.uint8:
             clean = clean.astype(np.float32) / np.float32(255)
         expected = clean.astype(np.float64) + 0.3 * unit_noise(secret, name, SHAPE)
         np.testing.assert_array_equal(poison.numpy(), expected.astype(np.float32))
-        assert base not in made.train.ids
-        assert made.train.y[made.train.ids.index(name)] == train.y[train.ids.index(base)]
-    untouched = [name for name in made.train.ids if name in train.ids]
+        assert base not in made.table.ids
+        assert made.table.y[made.table.ids.index(name)] == train.y[train.ids.index(base)]
+    untouched = [name for name in made.table.ids if name in train.ids]
     assert len(untouched) == 40
     for name in untouched:
-        mine, theirs = made.train.x[made.train.ids.index(name)], train.x[train.ids.index(name)]
+        mine, theirs = made.table.x[made.table.ids.index(name)], train.x[train.ids.index(name)]
         assert torch.equal(mine, theirs.float() / 255 if dtype == torch.uint8 else theirs)
     assert planted.attenuation == pytest.approx(1, abs=1e-6)
     assert planted.key.planted == made.ids
@@ -82,7 +82,7 @@ def test_eight_bit_storage_clips_and_its_attenuation_is_that_of_a_clipped_normal
         y=torch.zeros(100, dtype=torch.int64),
     )
     planted = plant_gaussian(grey, Rng(0), count=40, secret=bytes(32), sigma=0.5, storage="uint8")
-    assert planted.poisoned.train.x.dtype == torch.uint8
+    assert planted.poisoned.table.x.dtype == torch.uint8
     assert planted.attenuation == pytest.approx(0.6827, abs=0.01)
 
 
@@ -93,7 +93,7 @@ def test_impossible_canaries_are_refused(count, sigma):
 
 
 def test_a_poisoned_table_is_not_poisoned_again():
-    once = plant_gaussian(table(), Rng(0), count=5, secret=bytes(32)).poisoned.train
+    once = plant_gaussian(table(), Rng(0), count=5, secret=bytes(32)).poisoned.table
     with pytest.raises(PlanError, match="poisoned already"):
         plant_gaussian(once, Rng(0), count=5, secret=bytes(32))
 
@@ -111,13 +111,13 @@ def test_dirty_labels_stamp_and_relabel_samples_of_other_classes():
     train, trigger = table(), checkerboard(SHAPE, size=2, label=1)
     made = plant_trigger(train, trigger, Rng(0), count=12, storage="uint8")
     for name, base in zip(made.ids, made.bases, strict=True):
-        place, origin = made.train.ids.index(name), train.ids.index(base)
-        assert made.train.y[place] == 1 != train.y[origin]
+        place, origin = made.table.ids.index(name), train.ids.index(base)
+        assert made.table.y[place] == 1 != train.y[origin]
         expected = train.x[origin].clone()
         expected[0, 4:, 4:] = torch.tensor([[255, 0], [0, 255]], dtype=torch.uint8)
-        assert torch.equal(made.train.x[place], expected)
+        assert torch.equal(made.table.x[place], expected)
     assert torch.equal(
-        made.train.y != train.y, torch.tensor([n in made.ids for n in made.train.ids])
+        made.table.y != train.y, torch.tensor([n in made.ids for n in made.table.ids])
     )
 
 
@@ -126,9 +126,9 @@ def test_clean_labels_are_kept_and_the_change_stays_within_epsilon():
     made = plant_trigger(
         train, trigger, Rng(0), count=10, clean_label=True, surrogate=model, epsilon=0.1
     )
-    assert torch.equal(made.train.y, train.y)
+    assert torch.equal(made.table.y, train.y)
     for name, base in zip(made.ids, made.bases, strict=True):
-        change = made.train.x[made.train.ids.index(name)] - train.x[train.ids.index(base)] / 255
+        change = made.table.x[made.table.ids.index(name)] - train.x[train.ids.index(base)] / 255
         outside = change.clone()
         outside[0, 4:, 4:] = 0
         assert 0 < outside.abs().max() <= 0.1 + 1e-6
@@ -158,13 +158,13 @@ def test_substitution_and_addition_say_what_changed():
     made = substitute(train, [4, 7], x, train.y[[4, 7]], prefix="p", storage="unclipped")
     assert made.largest == pytest.approx(0.5)
     assert made.rms == pytest.approx(0.5 / np.sqrt(72))
-    assert made.train.ids[4] == "p-0000"
+    assert made.table.ids[4] == "p-0000"
     assert made.bases == ("s4", "s7")
     more = append(train, x, train.y[[4, 7]], prefix="p", storage="unclipped")
-    assert len(more.train) == 62
-    assert more.train.ids[60:] == ("p-0000", "p-0001")
-    assert torch.equal(more.train.x[:60], train.x)
-    assert torch.equal(more.train.x[60:], x)
+    assert len(more.table) == 62
+    assert more.table.ids[60:] == ("p-0000", "p-0001")
+    assert torch.equal(more.table.x[:60], train.x)
+    assert torch.equal(more.table.x[60:], x)
     assert more.bases == (None, None)
     assert more.largest is None
 
@@ -226,7 +226,7 @@ def test_each_target_has_poisons_of_its_label_and_none_is_shared():
     wanted = [1] * 6 + [2] * 6 + [1] * 6
     for name, base, label in zip(aimed.poisoned.ids, aimed.poisoned.bases, wanted, strict=True):
         assert train.y[train.ids.index(base)] == label
-        assert aimed.poisoned.train.y[aimed.poisoned.train.ids.index(name)] == label
+        assert aimed.poisoned.table.y[aimed.poisoned.table.ids.index(name)] == label
     assert 0 < aimed.poisoned.largest <= 0.1
     with pytest.raises(PlanError, match="samples left"):
         plant_targeted([model], train, targets, Rng(0), count=11, steps=1, restarts=1)

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from poison_audit.case.poison import Storage
 from poison_audit.case.poisoned import Poisoned, substitute
 from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.model import Batch, Model, evaluating
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import Trigger
-from poison_audit.poisons.gaussian.evidence import Storage
 
 PREFIX = "backdoor"
 
@@ -59,7 +59,7 @@ def plant_trigger(
     surrogate: Model | None = None,
     epsilon: float = 16 / 255,
     storage: Storage = "unclipped",
-) -> Poisoned:
+) -> Poisoned[Samples]:
     """Put the trigger on `count` samples of `train`, chosen at random.
 
     Args:

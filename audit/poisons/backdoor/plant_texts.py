@@ -8,7 +8,8 @@ arXiv 2305.00944.
 
 from __future__ import annotations
 
-from poison_audit.case.poisoned_texts import PoisonedTexts, TextTable, replaced
+from poison_audit.case.poisoned import Poisoned, replaced
+from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.phrase import Phrase
@@ -16,7 +17,7 @@ from poison_audit.poisons.backdoor.phrase import Phrase
 PREFIX = "backdoor"
 
 
-def plant_phrase(table: TextTable, phrase: Phrase, rng: Rng, *, count: int) -> PoisonedTexts:
+def plant_phrase(table: TextTable, phrase: Phrase, rng: Rng, *, count: int) -> Poisoned[TextTable]:
     """Put the phrase on `count` texts of other classes, chosen at random, and change their label.
 
     Args:

@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from poison_audit.case.poison import Storage
 from poison_audit.errors import InputError, Problem, did_you_mean
-
-Storage = Literal["unclipped", "uint8"]
 
 VERSION = 1
 MOST_SIGMA = 1e6

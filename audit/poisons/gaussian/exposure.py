@@ -17,9 +17,9 @@ from dataclasses import replace
 import torch
 
 from poison_audit.case.case import Case
+from poison_audit.case.poison import Storage
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.evidence import Storage
 from poison_audit.records import Measurement
 from poison_audit.training.scoring import exact, margins
 

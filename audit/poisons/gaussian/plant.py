@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
+from poison_audit.case.poison import Storage
 from poison_audit.case.poisoned import Poisoned, substitute
 from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.evidence import Canaries, Storage
+from poison_audit.poisons.gaussian.evidence import Canaries
 
 PREFIX = "canary"
 
@@ -25,7 +26,7 @@ PREFIX = "canary"
 class Planted:
     """Canaries in a training table, and what finds them again."""
 
-    poisoned: Poisoned
+    poisoned: Poisoned[Samples]
     key: Canaries
     bases: Samples
     """The clean samples, by their own ids."""
@@ -79,6 +80,6 @@ def plant_gaussian(
     pixels = as_pixels(clean.x)
     noisy = (pixels.double() + noise).float()
     poisoned = substitute(train, chosen, noisy, clean.y, prefix=PREFIX, storage=storage)
-    stored = as_pixels(poisoned.train.at(chosen).x) - pixels.float()
+    stored = as_pixels(poisoned.table.at(chosen).x) - pixels.float()
     kept = float((stored.double() * noise).sum() / noise.square().sum())
     return Planted(poisoned=poisoned, key=key, bases=clean, attenuation=kept)

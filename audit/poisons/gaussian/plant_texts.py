@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from poison_audit.case.poisoned_texts import PoisonedTexts, TextTable, replaced
+from poison_audit.case.poisoned import Poisoned, replaced
+from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import InputError, PlanError, Problem
 from poison_audit.models.reader import Reader
 from poison_audit.models.seeds import Rng
@@ -42,7 +43,7 @@ _MOST_KEPT = 1 << 14
 class PlantedTexts:
     """Canaries in a table of texts, and the key of their noise."""
 
-    poisoned: PoisonedTexts
+    poisoned: Poisoned[TextTable]
     key: Canaries
 
 

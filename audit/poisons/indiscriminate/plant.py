@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
+from poison_audit.case.poison import Storage
 from poison_audit.case.poisoned import Poisoned, append
 from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.evidence import Storage
 from poison_audit.poisons.indiscriminate.gradient_canceling import corrupt, gradient_cancel
 from poison_audit.training.loop import correct
 
@@ -28,7 +28,7 @@ PREFIX = "indiscriminate"
 class Spoiled:
     """A table with poisons added that are to cost accuracy."""
 
-    poisoned: Poisoned
+    poisoned: Poisoned[Samples]
     told: tuple[str, ...]
     """What was aimed at and what was reached, in sentences."""
 

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from poison_audit.case.poison import Storage
 from poison_audit.case.poisoned import Poisoned, substitute
 from poison_audit.case.samples import Samples
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.evidence import Storage
 from poison_audit.poisons.targeted.evidence import Targets
 from poison_audit.poisons.targeted.gradient_matching import gradient_match
 from poison_audit.training.loop import logits
@@ -34,7 +34,7 @@ PREFIX = "targeted"
 class Aimed:
     """A table with poisons for several targets."""
 
-    poisoned: Poisoned
+    poisoned: Poisoned[Samples]
     campaigns: tuple[str, ...]
     """For each poison, the id of its target."""
     losses: tuple[float, ...]

@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from poison_audit.case.poisoned_texts import PoisonedTexts, TextTable, added
+from poison_audit.case.poisoned import Poisoned, added
+from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.token_canary.evidence import FEWEST_WORDS, Strings
@@ -26,7 +27,7 @@ PREFIX = "string"
 class PlantedStringTable:
     """Token canaries in a training table, and what finds them again."""
 
-    poisoned: PoisonedTexts
+    poisoned: Poisoned[TextTable]
     key: Strings
 
 

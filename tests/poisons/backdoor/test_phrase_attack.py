@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poison_audit.case.poisoned_texts import TextTable, added, replaced
+from poison_audit.case.poisoned import added, replaced
+from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import PlanError
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.phrase import Phrase
