@@ -108,24 +108,14 @@ class Acceptance:
 class Policy:
     """What counts as clean, and whose verdict is the audit's."""
 
+    tolerances: Mapping[str, float]
+    """By probe: gaussian mu, exposure's chance to beat a fresh draw, and a token canary's, excess
+    success rate of targets and of the trigger, accuracy deficit against a reference, utility's
+    accuracy loss."""
     alpha: float = 0.05
     """Largest probability of a wrong exit code, in either direction."""
     gate: str = "deployed"
     """`deployed`, `any-method`, or a candidate's name."""
-    tolerances: Mapping[str, float] = field(
-        default_factory=lambda: {
-            "gaussian": 0.25,
-            "exposure": 0.57,
-            "token-canary": 0.57,
-            "targeted": 0.05,
-            "backdoor": 0.05,
-            "indiscriminate": 0.01,
-            "utility": 0.02,
-        }
-    )
-    """By probe: gaussian mu, exposure's chance to beat a fresh draw, and a token canary's, excess
-    success rate of targets and of the trigger, accuracy deficit against a reference, utility's
-    accuracy loss."""
     exit_zero: bool = False
     """Whether an exit code of 1 is reported as 0; the verdict stays."""
     accepted: tuple[Acceptance, ...] = ()
@@ -139,6 +129,7 @@ class Plan:
 
     methods: tuple[Step, ...]
     probes: tuple[Step, ...]
+    policy: Policy
     seed: int = 0
     """The root seed."""
     seeds: int = 1
@@ -156,7 +147,6 @@ class Plan:
     tune: int = 0
     """Trials of each method's numbers, on one half of the canaries and of the test samples; all
     that is measured is measured on the other half. 0: none, and everything is measured."""
-    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

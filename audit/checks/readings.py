@@ -16,6 +16,7 @@ UTILITY = Reading(
     title="Utility",
     question="How much accuracy was lost against the deployed model?",
     needs="test samples",
+    tolerance=0.02,
 )
 READINGS = {reading.name: reading for reading in (MEMBERSHIP, UTILITY)}
 """By probe."""

@@ -18,7 +18,8 @@ from poison_audit.engine.plan import STANDARD, make_plan
 from poison_audit.errors import InputError, PlanError, Problem, Problems
 from poison_audit.methods import METHODS, UNLEARNING
 from poison_audit.models.reader import Reading
-from poison_audit.records import Plan, Policy, Recipe
+from poison_audit.records import Plan, Recipe
+from poison_audit.verdict.policy import standard_policy
 
 RESERVED = ("deployed", "any-method", "retrained")
 
@@ -129,7 +130,7 @@ def read_plan(
     def said(key: str, flag: Any, default: Any) -> Any:
         return config.get("plan", key, default) if flag is None else flag
 
-    problems, policy, plan = Problems(), Policy(), None
+    problems, policy, plan = Problems(), standard_policy(), None
     with problems.collecting():
         policy = policy_of(
             config, tolerances=tolerances, alpha=alpha, gate=gate, exit_zero=exit_zero, today=today

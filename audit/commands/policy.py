@@ -8,7 +8,7 @@ from pathlib import Path
 from poison_audit.commands.config import Config, parse_number, read_config
 from poison_audit.errors import InputError, PlanError, Problem, Problems
 from poison_audit.records import AuditRecord, Policy, from_json
-from poison_audit.verdict.policy import make_policy
+from poison_audit.verdict.policy import make_policy, standard_policy
 
 
 def policy_of(
@@ -66,7 +66,7 @@ def read_policy(
     if path is not None and path.suffix == ".json":
         base = _policy_in(path)
     elif path is not None:
-        config, base = read_config(path), Policy()
+        config, base = read_config(path), standard_policy()
     return policy_of(
         config,
         tolerances=tolerances,

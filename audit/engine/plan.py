@@ -16,7 +16,7 @@ from poison_audit.records import Plan, Policy, Step
 
 MOST_TRIALS = 10_000
 """Of tuning, a method."""
-STANDARD = Plan(methods=(), probes=())
+STANDARD = Plan(methods=(), probes=(), policy=Policy(tolerances={}))
 """What a plan is where nothing else is asked for."""
 
 

@@ -15,5 +15,12 @@ class Reading:
     question: str
     needs: str
     """The evidence that it takes."""
+    tolerance: float | None = None
+    """Largest figure that counts as clean, unless a policy says otherwise; None: it decides
+    nothing."""
+    least: float = 0.0
+    """Above this a tolerance must lie."""
+    most: float = 1.0
+    """Below this a tolerance must lie."""
     texts_only: bool = False
     """Whether it is asked of language models alone."""

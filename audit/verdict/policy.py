@@ -7,9 +7,17 @@ from collections.abc import Mapping, Sequence
 
 from poison_audit.errors import PlanError, Problem, Problems, did_you_mean
 from poison_audit.records import Acceptance, Policy
+from poison_audit.verdict.readings import READINGS, reading_of
 
-LEAST = {"exposure": 0.5, "token-canary": 0.5}
-"""Below which a tolerance of these probes says nothing; of the others below 0."""
+
+def standard_policy() -> Policy:
+    """Return the policy of whoever states none: every reading's own tolerance.
+
+    >>> standard_policy().tolerances["gaussian"]
+    0.25
+    """
+    known = {name: each.tolerance for name, each in READINGS.items() if each.tolerance is not None}
+    return Policy(tolerances=known)
 
 
 def make_policy(
@@ -39,7 +47,7 @@ def make_policy(
         PlanError: everything that is unknown or impossible.
     """
     problems = Problems()
-    standard = base or Policy()
+    standard = base or standard_policy()
     level = standard.alpha if alpha is None else alpha
     if not 0 < level < 0.5:
         problems.append(Problem(f"must lie between 0 and 0.5, got {level}", "--alpha"))
@@ -65,9 +73,9 @@ def make_policy(
 def _wrong_tolerances(chosen: Mapping[str, float]) -> list[Problem]:
     problems = []
     for name, value in chosen.items():
-        low, high = LEAST.get(name, 0.0), 1.0 if name != "gaussian" else math.inf
+        low, high = reading_of(name).least, reading_of(name).most
         if not low < value < high:
-            text = f"must be above {low:g}" + (f" and below {high:g}" if high == 1 else "")
+            text = f"must be above {low:g}" + (f" and below {high:g}" if high < math.inf else "")
             problems.append(Problem(f"{text}, got {value}", f"tolerance of {name}"))
     return problems
 

@@ -36,6 +36,7 @@ from poison_audit.poisons.backdoor.evidence import Trigger
 from poison_audit.poisons.gaussian.evidence import Canaries
 from poison_audit.records import Plan, Recipe, Step
 from poison_audit.training.loop import Ledger, descend, shuffled
+from poison_audit.verdict.policy import standard_policy
 
 SHAPE, BATCH = (3, 16, 16), 128
 SAMPLES, CANARIES, WIDTH = 1000, 64, 8
@@ -96,6 +97,7 @@ def seconds(subject: Trial, methods: tuple[str, ...]) -> float:
     plan = Plan(
         methods=tuple(Step(name=name, params=parameters(name)) for name in methods),
         probes=tuple(Step(name=n, params=probe_parameters(n)) for n in PROBES),
+        policy=standard_policy(),
     )
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()

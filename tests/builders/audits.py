@@ -17,6 +17,7 @@ from poison_audit.records import (
     Step,
 )
 from poison_audit.verdict.decide import decide
+from poison_audit.verdict.policy import standard_policy
 
 PROBES = (
     "gaussian", "exposure", "token-canary", "targeted", "backdoor", "indiscriminate",
@@ -177,6 +178,7 @@ def policies(draw, names):
         )
     )
     return Policy(
+        tolerances=standard_policy().tolerances,
         alpha=draw(st.sampled_from([0.05, 0.2])),
         gate=draw(st.sampled_from(["deployed", "any-method", *names])),
         exit_zero=draw(st.booleans()),
@@ -213,7 +215,8 @@ def audits(draw):
 
 def small_audit() -> AuditRecord:
     """A report of two candidates, by every probe, with 40 scores each."""
-    plan = Plan(methods=(), probes=tuple(Step(name=name) for name in PROBES))
+    steps = tuple(Step(name=name) for name in PROBES)
+    plan = Plan(methods=(), probes=steps, policy=standard_policy())
     seen = tuple(Measurement(probe=p, evidence=plain(p, 0.2, n=40)) for p in PROBES)
     cells = (
         Cell(candidate="deployed", kind="deployed", seed=0, measurements=seen),

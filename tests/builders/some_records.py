@@ -19,6 +19,7 @@ from poison_audit.records import (
     Step,
     Verdict,
 )
+from poison_audit.verdict.policy import standard_policy
 
 KEY = "needs the key of a Gaussian planting (--canaries canaries.json)"
 METHODS = ("gd", "ngd", "ga", "eu_k", "cf_k", "scrub", "neggrad_plus", "ssd")
@@ -197,6 +198,7 @@ def audit(cells, findings, candidates, outcome, exit_code, sentence, step):
                 Step(name="membership"),
                 Step(name="utility"),
             ),
+            policy=standard_policy(),
         ),
         recipe=Recipe(epochs=20.0, assumed=("momentum", "schedule")),
         subject={

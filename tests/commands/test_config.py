@@ -20,6 +20,7 @@ from poison_audit.commands.flags import read_plan
 from poison_audit.engine import plan as plan_room
 from poison_audit.errors import InputError, PlanError
 from poison_audit.records import Policy, Recipe
+from poison_audit.verdict.policy import standard_policy
 
 FULL = """
 [model]
@@ -94,7 +95,7 @@ def test_a_plan_from_the_file_alone(tmp_path):
     assert made.budget == 0.05
     assert made.policy.alpha == 0.01
     assert made.policy.tolerances == {
-        **Policy().tolerances,
+        **standard_policy().tolerances,
         "gaussian": 0.3,
         "indiscriminate": 0.02,
     }
@@ -133,7 +134,7 @@ def test_a_flag_wins_over_the_file(tmp_path):
     )  # fmt: skip
     assert [step.name for step in made.methods] == ["scrub", "ssd"]
     assert made.methods[0].params["alpha"] == 0.7
-    tolerances = {**Policy().tolerances, "gaussian": 0.2, "indiscriminate": 0.02}
+    tolerances = {**standard_policy().tolerances, "gaussian": 0.2, "indiscriminate": 0.02}
     assert made.policy == Policy(alpha=0.02, gate="deployed", tolerances=tolerances)
 
 
@@ -149,7 +150,7 @@ def test_token_canaries_have_a_key_a_tolerance_and_draws(tmp_path):
     config = read_config(write(tmp_path, text))
     assert config.get("evidence.token-canary", "strings") == tmp_path / "s.json"
     made = plan_of(config)
-    assert made.policy.tolerances == {**Policy().tolerances, "token-canary": 0.6}
+    assert made.policy.tolerances == {**standard_policy().tolerances, "token-canary": 0.6}
     assert {s.name: s.params for s in made.probes}["token-canary"]["draws"] == 16
     flags = {"settings": {"token-canary": {"draws": 8}}, "tolerances": {"token-canary": 0.7}}
     made = plan_of(config, **flags)
@@ -288,7 +289,7 @@ def test_every_recipe_field_can_be_said():
 
 
 def test_every_tolerance_can_be_said():
-    assert set(KEYS["policy.tolerances"]) == set(Policy().tolerances)
+    assert set(KEYS["policy.tolerances"]) == set(standard_policy().tolerances)
 
 
 # writing

@@ -19,6 +19,7 @@ from poison_audit.cli import invoke
 from poison_audit.engine.unlearning import found_part
 from poison_audit.models.image import image_classifier
 from poison_audit.records import AuditRecord, Outcome, Plan, Recipe, from_json
+from poison_audit.verdict.policy import standard_policy
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +198,9 @@ def test_the_found_part_and_the_rest_are_the_whole():
         model=model, retain=table.at(range(10)), forget=table.at(range(10, 20)),
         test=table.at([]), recipe=Recipe(),
     )  # fmt: skip
-    parts = {}
+    parts, policy = {}, standard_policy()
     for seed in range(3):
-        plan = Plan(methods=(), probes=(), found=0.3, found_seed=seed)
+        plan = Plan(methods=(), probes=(), policy=policy, found=0.3, found_seed=seed)
         seen = found_part(case, plan)
         assert len(seen.forget) == 3
         assert set(seen.forget.ids) <= set(case.forget.ids)
@@ -209,7 +210,7 @@ def test_the_found_part_and_the_rest_are_the_whole():
             assert [f"s{int(v)}" for v in part.x.flatten()] == list(part.ids)
         parts[seed] = seen.forget.ids
     assert len(set(parts.values())) > 1
-    assert found_part(case, Plan(methods=(), probes=())) is case
+    assert found_part(case, Plan(methods=(), probes=(), policy=policy)) is case
 
 
 @pytest.mark.parametrize("share", ["0", "1.5", "-1"])

@@ -17,6 +17,7 @@ from poison_audit.engine.unlearning import allowance, unlearn
 from poison_audit.methods import METHODS, UNLEARNING, parameters
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Plan, Recipe, Step
+from poison_audit.verdict.policy import standard_policy
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def trial(**recipe):
 
 def plan_of(*names, **settings):
     steps = tuple(Step(name=name, params=parameters(name)) for name in names)
-    return Plan(methods=steps, probes=(), **settings)
+    return Plan(methods=steps, probes=(), policy=standard_policy(), **settings)
 
 
 def test_a_dry_run_names_every_part_and_writes_nothing(case, capsys):

@@ -36,6 +36,7 @@ from poison_audit.records import (
     from_json,
 )
 from poison_audit.verdict.judge import judge
+from poison_audit.verdict.policy import standard_policy
 
 COMMAND = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS]
 
@@ -65,7 +66,12 @@ def loaded():
 
 
 def plan_of(name, trials=6):
-    return Plan(methods=(Step(name=name, params=parameters(name)),), probes=(), tune=trials)
+    return Plan(
+        methods=(Step(name=name, params=parameters(name)),),
+        probes=(),
+        policy=standard_policy(),
+        tune=trials,
+    )
 
 
 def record_in(folder):
@@ -123,7 +129,7 @@ ALPHA, TRIALS, TIMES = 0.05, 30, 400
 
 def false_passes(*, split: bool) -> int:
     """Count how often the best of 30 models that hold as much poison as is not tolerated passes."""
-    policy, draws = Policy(), np.random.default_rng(8)
+    policy, draws = standard_policy(), np.random.default_rng(8)
     mu, n = policy.tolerances["gaussian"], 300
     passed = 0
     for _ in range(TIMES):
@@ -155,7 +161,7 @@ def test_judging_where_one_chose_does_not():
 
 
 def test_a_score_is_the_worse_of_both_in_tolerances():
-    policy = Policy(tolerances={**Policy().tolerances, "gaussian": 0.5, "utility": 0.1})
+    policy = Policy(tolerances={**standard_policy().tolerances, "gaussian": 0.5, "utility": 0.1})
     counts = {"n": 50, "both": 30, "only_deployed": 9, "only_candidate": 1, "neither": 10}
     told = tuning._scored(
         seen_in([-0.4, -0.2, 0.0]), Measurement(probe="utility", evidence=counts), policy
@@ -165,7 +171,7 @@ def test_a_score_is_the_worse_of_both_in_tolerances():
     ranks = Measurement(
         probe="token-canary", evidence={"wins": [8, 6], "draws": 10, "held_out": [5, 5]}
     )
-    told = tuning._scored(ranks, UNHARMED, Policy())
+    told = tuning._scored(ranks, UNHARMED, standard_policy())
     assert told["residue"] == pytest.approx(0.2 / 0.07)
     lacking = Measurement(probe="gaussian", evidence=None, missing="reasons")
     assert tuning._scored(lacking, UNHARMED, policy) == {

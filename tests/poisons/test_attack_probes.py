@@ -25,10 +25,11 @@ from poison_audit.poisons.backdoor.stamps import Stamps
 from poison_audit.poisons.indiscriminate.probe import indiscriminate
 from poison_audit.poisons.targeted.evidence import Targets
 from poison_audit.poisons.targeted.probe import targeted
-from poison_audit.records import Cell, Outcome, Policy, Recipe
+from poison_audit.records import Cell, Outcome, Recipe
 from poison_audit.statistics import rates
 from poison_audit.training.loop import Ledger, descend, logits, shuffled
 from poison_audit.verdict.judge import _estimate, judge
+from poison_audit.verdict.policy import standard_policy
 
 SHAPE, CLASSES = (1, 8, 8), 3
 
@@ -100,7 +101,7 @@ def backdoored() -> tuple[Model, Trigger]:
 
 def finding(measurement, *, alpha=0.05, kind="deployed"):
     cell = Cell(candidate="deployed", kind=kind, seed=0)
-    return judge(measurement, cell, Policy(), alpha=alpha, required=True)
+    return judge(measurement, cell, standard_policy(), alpha=alpha, required=True)
 
 
 def drawn_targets(rng: np.random.Generator, test: Samples, n: int) -> Targets:

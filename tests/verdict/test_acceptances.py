@@ -16,9 +16,9 @@ from poison_audit.commands.config import read_config, spell_toml
 from poison_audit.commands.policy import read_policy
 from poison_audit.errors import InputError, PlanError
 from poison_audit.models.seeds import Rng
-from poison_audit.records import Acceptance, Cell, Measurement, Outcome, Plan, Policy, Step
+from poison_audit.records import Acceptance, Cell, Measurement, Outcome, Plan, Step
 from poison_audit.verdict.decide import decide
-from poison_audit.verdict.policy import make_policy
+from poison_audit.verdict.policy import make_policy, standard_policy
 from poison_audit.verdict.redecide import redecide
 
 DAY = "2027-01-31"
@@ -46,8 +46,12 @@ def decided(*measurements: Measurement, decided=DAY, gate="deployed", **policy):
     plan = Plan(
         methods=(),
         probes=tuple(Step(name=m.probe) for m in measurements),
-        policy=Policy(
-            gate=gate, accepted=accepted, decided=decided if accepted else None, **policy
+        policy=replace(
+            standard_policy(),
+            gate=gate,
+            accepted=accepted,
+            decided=decided if accepted else None,
+            **policy,
         ),
     )
     cell = Cell(candidate="deployed", kind="deployed", seed=0, measurements=measurements)
@@ -98,7 +102,9 @@ def test_another_candidate_and_another_probe_are_not_covered():
 def test_an_attack_that_was_made_stronger_is_not_covered():
     plan = Plan(
         methods=(), probes=(Step(name="gaussian"), Step(name="utility")),
-        policy=Policy(gate="gd", accepted=(acceptance(9.0, candidate="gd"),), decided=DAY),
+        policy=replace(
+            standard_policy(), gate="gd", accepted=(acceptance(9.0, candidate="gd"),), decided=DAY
+        ),
     )  # fmt: skip
     utility = Measurement(probe="utility", evidence=plain("utility", 0.0))
     cells = [

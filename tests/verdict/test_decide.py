@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poison_audit.models.seeds import Rng
-from poison_audit.records import WORST_FIRST, Cell, Measurement, Outcome, Plan, Policy, Sanity, Step
+from poison_audit.records import WORST_FIRST, Cell, Measurement, Outcome, Plan, Sanity, Step
 from poison_audit.verdict.decide import EXIT_CODES, decide
+from poison_audit.verdict.policy import standard_policy
 
 SANE = Sanity(correct=95, total=100, low=0.9, chance=0.1)
 PROBES = tuple(Step(name=name) for name in ("gaussian", "exposure", "membership", "utility"))
@@ -18,7 +19,7 @@ N, DRAWS = 400, 16
 
 
 def plan(**policy) -> Plan:
-    return Plan(methods=(), probes=PROBES, policy=Policy(**policy))
+    return Plan(methods=(), probes=PROBES, policy=dataclasses.replace(standard_policy(), **policy))
 
 
 def gaussian(mean: float, n: int = N, suspect: str | None = None) -> Measurement:

@@ -10,6 +10,7 @@ BACKDOOR = Reading(
     title="Backdoor",
     question="Does the trigger still cause its label, more often than triggers like it?",
     needs="trigger.json",
+    tolerance=0.05,
 )
 POISON = Poison(
     name="backdoor",

@@ -10,5 +10,6 @@ INDISCRIMINATE = Reading(
     title="Indiscriminate damage",
     question="How much accuracy is missing against a model that never saw the poison?",
     needs="a reference",
+    tolerance=0.01,
 )
 POISON = Poison(name="indiscriminate", readings=(INDISCRIMINATE,))

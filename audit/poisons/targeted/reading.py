@@ -10,6 +10,7 @@ TARGETED = Reading(
     title="Targeted misclassification",
     question="Are the targets still given the attacker's label, more often than their like?",
     needs="targets.csv",
+    tolerance=0.05,
 )
 POISON = Poison(
     name="targeted",

@@ -11,6 +11,8 @@ TOKEN_CANARY = Reading(
     question="Does the model prefer the strings that were planted to fresh strings?",
     needs="strings.json",
     texts_only=True,
+    tolerance=0.57,
+    least=0.5,
 )
 POISON = Poison(
     name="token-canary",

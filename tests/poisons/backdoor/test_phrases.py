@@ -26,9 +26,10 @@ from poison_audit.poisons.backdoor.phrase import Phrase
 from poison_audit.poisons.backdoor.phrases import draw_controls, phrase_stamps
 from poison_audit.poisons.backdoor.plant_texts import plant_phrase
 from poison_audit.poisons.backdoor.probe import answers_to, backdoor
-from poison_audit.records import Cell, Outcome, Policy, Recipe
+from poison_audit.records import Cell, Outcome, Recipe
 from poison_audit.training.loop import logits
 from poison_audit.verdict.judge import judge
+from poison_audit.verdict.policy import standard_policy
 
 SHORT = 12
 """A length that some texts exceed once they are stamped."""
@@ -169,7 +170,7 @@ def spoken_case(model: Model, trigger: Phrase) -> Case:
 
 def finding(measurement):
     cell = Cell(candidate="deployed", kind="deployed", seed=0)
-    return judge(measurement, cell, Policy(), alpha=0.05, required=True)
+    return judge(measurement, cell, standard_policy(), alpha=0.05, required=True)
 
 
 def whole(how: Reader, phrase: Phrase, text: str) -> list[int]:

@@ -18,9 +18,10 @@ from poison_audit.models.reader import Tokens
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.token_canary.evidence import PlantedStrings, Strings
 from poison_audit.poisons.token_canary.probe import token_canary
-from poison_audit.records import Cell, Measurement, Outcome, Plan, Policy, Recipe, Sanity
+from poison_audit.records import Cell, Measurement, Outcome, Plan, Recipe, Sanity
 from poison_audit.statistics import estimates
 from poison_audit.verdict.decide import decide
+from poison_audit.verdict.policy import standard_policy
 
 LETTERS = "abcdefghijklmnop"
 WORDS = tuple(f"{first}{second}" for first in "bdfg" for second in "aeiou")
@@ -282,7 +283,7 @@ def test_p_values_of_models_that_never_saw_the_strings_are_uniform():
         assert laws.chi2.ppf(0.001, nets - 1) < ratio * (nets - 1) < laws.chi2.ppf(0.999, nets - 1)
 
 
-PLAN = Plan(methods=(), probes=(), policy=Policy())
+PLAN = Plan(methods=(), probes=(), policy=standard_policy())
 SANE = Sanity(correct=95, total=100, low=0.9, chance=0.1)
 
 
