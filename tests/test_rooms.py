@@ -24,7 +24,7 @@ FLOORS = (
 """From the ground up. Rooms on one floor have nothing to say to each other."""
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 OPEN = {
-    ("case", "poisons"), ("case", "methods"), ("engine", "verdict"),
+    ("case", "poisons"), ("case", "methods"),
 }  # fmt: skip
 """Arrows that still run back, each to be taken out."""
 WITHOUT_TORCH = ("errors", "atomic", "records", "statistics", "verdict", "reports", "cli")

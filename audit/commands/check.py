@@ -31,10 +31,10 @@ from poison_audit.engine.caveats import caveats, halved
 from poison_audit.engine.exhibits import exhibits
 from poison_audit.engine.forecast import forecast
 from poison_audit.engine.plan import check_plan
-from poison_audit.engine.rehearsal import check_size, rehearse
+from poison_audit.engine.rehearsal import Judge, check_size, rehearse
 from poison_audit.engine.tuning import chosen, halves, load_optuna, tune
 from poison_audit.errors import AuditError, InputError, PlanError, Problem
-from poison_audit.methods import UNLEARNING
+from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
 from poison_audit.models.beside import files_beside, weights_file, wrong_company
 from poison_audit.models.checkpoint import save_model
 from poison_audit.models.model import Model
@@ -56,8 +56,11 @@ from poison_audit.training.loop import fast_precision
 from poison_audit.training.sharding import check_shardable, crew, processes, rank, share_cells
 from poison_audit.verdict.compare import comparability
 from poison_audit.verdict.decide import decide
-from poison_audit.verdict.diagnosis import diagnosis
+from poison_audit.verdict.diagnosis import diagnosis, worded
 from poison_audit.verdict.readings import READINGS
+from poison_audit.verdict.rehearsal import NAME, PROBED, decide_rehearsal, rehearsal_sentence
+
+JUDGE = Judge(name=NAME, probes=PROBED, decide=decide_rehearsal, sentence=rehearsal_sentence)
 
 
 def audit(given: Mapping[str, Any]) -> int:
@@ -81,7 +84,7 @@ def _audit(given: Mapping[str, Any]) -> int:
         check_shardable(trial.case.model.module)
     plan = _asked_of(plan, trial)
     names = [job.candidate for job in engine.jobs(plan, trial)]
-    check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[*names, "retrained"])
+    check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[*names, *REFERENCES])
     case, sanity = engine.check_sanity(trial.case, alpha=plan.policy.alpha)
     trial = replace(trial, case=case)
     reporter.say(_introduction(trial, sanity))
@@ -165,10 +168,10 @@ def _measured(
     """Return the cells, what was found about why, and the rehearsal, as far as they are asked."""
     pickles: bool = given["allow_pickle"]
     with _performing(given) as perform, reporter.cells() as report:
-        cells = engine.run(
+        cells = worded(engine.run(
             trial, plan, out, key=key, keep=given["keep"], allow_pickle=pickles, report=report,
             perform=perform,
-        )  # fmt: skip
+        ))  # fmt: skip
     why: tuple[Finding, ...] = ()
     if plan.hypotheses:
         with reporter.stage("Asking why: how far, and in which direction, the poison moved it"):
@@ -178,7 +181,8 @@ def _measured(
     reporter.say("Rehearsal: the methods on a copy with canaries of its own.")
     with reporter.cells() as report:
         sigma = given["rehearse_sigma"]
-        return cells, why, rehearse(trial, plan, out, key=key, sigma=sigma, report=report)
+        told = rehearse(trial, plan, out, key=key, judge=JUDGE, sigma=sigma, report=report)
+    return cells, why, replace(told, cells=worded(told.cells))
 
 
 def _tuned(
@@ -228,7 +232,7 @@ def unlearn(given: Mapping[str, Any]) -> int:
         trial.case,
         step,
         Rng(plan.seed).named(step.name, 0),
-        budget=None if step.name == "retrain" else plan.budget,
+        budget=None if METHODS[step.name].reference else plan.budget,
     )
     if model is None:
         raise AuditError(f"{error}. Nothing was written")

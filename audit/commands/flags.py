@@ -16,12 +16,12 @@ from poison_audit.commands.config import Config, find_config, make_recipe, parse
 from poison_audit.commands.policy import policy_of, read_tolerances
 from poison_audit.engine.plan import STANDARD, make_plan
 from poison_audit.errors import InputError, PlanError, Problem, Problems
-from poison_audit.methods import METHODS, UNLEARNING
+from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
 from poison_audit.models.reader import Reading
 from poison_audit.records import Plan, Recipe
 from poison_audit.verdict.policy import standard_policy
 
-RESERVED = ("deployed", "any-method", "retrained")
+RESERVED = ("deployed", "any-method", *REFERENCES)
 
 
 def read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan]:

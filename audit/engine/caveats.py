@@ -9,6 +9,7 @@ import torch
 from poison_audit.case.case import Case
 from poison_audit.case.load import Trial
 from poison_audit.engine.unlearning import found_size
+from poison_audit.methods import METHODS
 from poison_audit.records import Cell, Plan, Tuning
 from poison_audit.training.sharding import processes
 
@@ -27,15 +28,9 @@ def caveats(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
             "are drawn by each for its own part: another number of them gives other figures."
         )
     total = len(trial.case.retain) + len(trial.case.forget)
-    most = total / found_size(plan, len(trial.case.forget))
-    for step in plan.methods:
-        if step.name == "ssd" and step.params["alpha"] >= most:
-            told.append(
-                f"ssd selects weights {step.params['alpha']:g} times as important to the forget "
-                f"samples as to the training set, which holds for none: with this forget set the "
-                f"ratio is at most {most:.2g}. --set ssd.alpha=N below that lets it act."
-            )
-    return told
+    found = found_size(plan, len(trial.case.forget))
+    idle = (METHODS[step.name].idle(step.params, total, found) for step in plan.methods)
+    return told + [why for why in idle if why is not None]
 
 
 def _backed_off(cells: Sequence[Cell], device: torch.device) -> list[str]:

@@ -7,6 +7,7 @@ few subsets. What that needs of memory, the audit needs: batches are as large as
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -104,13 +105,13 @@ class Clock:
 
 def _method(case: Case, step: Step, plan: Plan, rng: Rng) -> float:
     """Return the seconds of all runs of a method: each seed, each budget."""
-    if step.name == "retrain":  # a step of it is one of gradient descent
-        own = Step(name="gd", params={})
-        evaluations = (case.recipe.epochs or 0) * len(case.retain)
-        return plan.seeds * evaluations * _pace(case, own, rng)[0]
+    method = METHODS[step.name]
+    if method.reference:
+        pace, _ = _pace(case, Step(name=method.paced_by), rng)
+        return plan.seeds * pace * method.spends(math.inf, case, step.params)
     pace, goes_on = _pace(case, step, rng)
     every = [unlearning.allowance(case, share) for share in (plan.budget, *plan.sweep)]
-    spent = [METHODS[step.name].spends(allowed, case, step.params) for allowed in every]
+    spent = [method.spends(allowed, case, step.params) for allowed in every]
     if goes_on or len(set(spent)) == 1:  # what has no more to spend computes nothing again
         return plan.seeds * pace * max(spent)
     return plan.seeds * pace * sum(spent)

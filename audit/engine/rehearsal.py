@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,22 @@ from poison_audit.engine.rehearsal_planting import (
 from poison_audit.methods import UNLEARNING
 from poison_audit.models.seeds import Rng
 from poison_audit.records import CandidateVerdict, Cell, Finding, Outcome, Plan, Rehearsal, Step
-from poison_audit.verdict.rehearsal import (
-    NAME,
-    PROBED,
-    decide_rehearsal,
-    own_policy,
-    rehearsal_sentence,
-)
 
-__all__ = ["NAME", "check_size", "rehearse"]
+__all__ = ["Judge", "check_size", "rehearse"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """Who decides about the cells of a rehearsal: an engine measures, and does not judge."""
+
+    name: str
+    """Of the copy among the candidates."""
+    probes: tuple[str, ...]
+    """What is asked of it, and of what the methods make of it."""
+    decide: Callable[..., tuple[tuple[Finding, ...], tuple[CandidateVerdict, ...]]]
+    """(plan, cells, *, planted, held) -> findings and candidates."""
+    sentence: Callable[..., str]
+    """(findings, candidates, *, useless, epochs, held, planted, sigma) -> what it comes to."""
 
 
 def rehearse(
@@ -54,6 +61,7 @@ def rehearse(
     out: Path,
     *,
     key: str,
+    judge: Judge,
     sigma: float | None = None,
     epochs: int | None = None,
     report: Callable[[engine.Progress], None] = lambda _: None,
@@ -67,6 +75,7 @@ def rehearse(
         plan: whose methods, seeds, budget and tolerances hold; retraining is left out.
         out: the run directory; the rehearsal lies in its folder `rehearsal`.
         key: the audit's `fingerprint`.
+        judge: decides whether the copy holds the poison, and about what the methods make of it.
         sigma: standard deviation of the noise, above 0, in pixels or embedding units; by default
             as engine.rehearsal_planting says.
         epochs: passes over train that the copy may be trained further, at least 1; by default
@@ -97,7 +106,7 @@ def rehearse(
         store_copy(copy, folder, own)
     stage = replace(trial, case=replace(case, model=copy.model), contenders=())
     cells, findings, candidates, found = _perform(
-        stage, _own_plan(plan), folder, copy, key=own, report=report
+        stage, _own_plan(plan, judge.probes), folder, copy, key=own, judge=judge, report=report
     )
     return Rehearsal(
         planted=len(case.forget),
@@ -110,7 +119,7 @@ def rehearse(
         cells=cells,
         findings=findings,
         candidates=candidates,
-        sentence=rehearsal_sentence(
+        sentence=judge.sentence(
             findings,
             candidates,
             useless=found,
@@ -122,18 +131,17 @@ def rehearse(
     )
 
 
-def _own_plan(plan: Plan) -> Plan:
-    """Return the plan of the rehearsal: unlearning only, the copy at the gate."""
+def _own_plan(plan: Plan, probes: Sequence[str]) -> Plan:
+    """Return the plan of the rehearsal: unlearning only, at one budget."""
     given = {step.name: step for step in plan.probes}
     return replace(
         plan,
         methods=tuple(step for step in plan.methods if step.name in UNLEARNING),
         probes=tuple(
             given.get(name) or Step(name=name, params=probe_parameters(name))
-            for name in PROBED
+            for name in probes
             if name in PROBES
         ),
-        policy=own_policy(plan.policy),
         sweep=(),
     )
 
@@ -145,6 +153,7 @@ def _perform(
     copy: Copy,
     *,
     key: str,
+    judge: Judge,
     report: Callable[[engine.Progress], None],
 ) -> tuple[tuple[Cell, ...], tuple[Finding, ...], tuple[CandidateVerdict, ...], str | None]:
     """Probe the copy, and run the methods if its poison is found.
@@ -159,16 +168,16 @@ def _perform(
         useless = f"it answers only {sanity.correct} of {sanity.total} test samples correctly"
     if useless is not None:
         return (), (), _untried(plan, useless), useless
-    relabelled = _labelling(report)
+    relabelled = _labelling(report, judge.name)
     alone = replace(plan, methods=())
-    cells = _own_cells(engine.run(stage, alone, folder, key=key, report=relabelled))
+    cells = _named(judge.name, engine.run(stage, alone, folder, key=key, report=relabelled))
     told: dict[str, Any] = {"planted": len(case.forget), "held": copy.held}
-    findings, candidates = decide_rehearsal(alone, cells, **told)
+    findings, candidates = judge.decide(alone, cells, **told)
     if not any(_is_effect(finding) for finding in findings):
         useless = "no effect of the canaries was found in it"
         return cells, findings, (*candidates, *_untried(plan, useless)), useless
-    cells = _own_cells(engine.run(stage, plan, folder, key=key, report=relabelled))
-    return cells, *decide_rehearsal(plan, cells, **told), None
+    cells = _named(judge.name, engine.run(stage, plan, folder, key=key, report=relabelled))
+    return cells, *judge.decide(plan, cells, **told), None
 
 
 def _is_effect(finding: Finding) -> bool:
@@ -192,14 +201,16 @@ def _untried(plan: Plan, why: str) -> tuple[CandidateVerdict, ...]:
     )
 
 
-def _labelling(report: Callable[[engine.Progress], None]) -> Callable[[engine.Progress], None]:
+def _labelling(
+    report: Callable[[engine.Progress], None], copy: str
+) -> Callable[[engine.Progress], None]:
     def labelled(progress: engine.Progress) -> None:
         job = progress.job
-        name = NAME if job.kind == "deployed" else f"rehearsal of {job.candidate}"
+        name = copy if job.kind == "deployed" else f"rehearsal of {job.candidate}"
         report(replace(progress, job=replace(job, candidate=name)))
 
     return labelled
 
 
-def _own_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
-    return tuple(replace(c, candidate=NAME) if c.kind == "deployed" else c for c in cells)
+def _named(copy: str, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    return tuple(replace(c, candidate=copy) if c.kind == "deployed" else c for c in cells)

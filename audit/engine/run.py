@@ -36,6 +36,7 @@ from poison_audit.engine.probes import PROBES
 from poison_audit.errors import InputError
 from poison_audit.hypotheses import ask
 from poison_audit.hypotheses.movement import movement
+from poison_audit.methods import METHODS
 from poison_audit.models.checkpoint import load_like
 from poison_audit.models.memory import limited
 from poison_audit.models.model import Model
@@ -55,7 +56,6 @@ from poison_audit.records import (
 from poison_audit.statistics import estimates
 from poison_audit.training import loop
 from poison_audit.training.scoring import exact
-from poison_audit.verdict.diagnosis import method_diagnosis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ def jobs(plan: Plan, trial: Trial) -> list[Job]:
     found = [Job(candidate="deployed", kind="deployed")]
     for step in plan.methods:
         # Retrained on all but a part of the poison, it is no yardstick of never having seen it.
-        reference = step.name == "retrain" and plan.found == 1
+        reference = METHODS[step.name].reference and plan.found == 1
         for name, budget in _budgets(step, plan):
             for seed in range(plan.seeds):
                 found.append(
@@ -116,8 +116,9 @@ def jobs(plan: Plan, trial: Trial) -> list[Job]:
 
 def _budgets(step: Step, plan: Plan) -> list[tuple[str, float | None]]:
     """Return (candidate, budget) of one method: its own name at the largest, `NAME@SHARE` below."""
-    if step.name == "retrain":
-        return [("retrained", None)]
+    method = METHODS[step.name]
+    if method.reference:
+        return [(method.candidate, None)]
     smaller = [(f"{step.name}@{share:g}", share) for share in plan.sweep]
     return [(step.name, plan.budget), *smaller]
 
@@ -288,8 +289,7 @@ def _measure(
     else:
         model = case.model
     if job.kind in ("method", "candidate"):
-        moved = movement(model, case.model, references)
-        cell = replace(cell, movement={**moved, "sentence": method_diagnosis(moved)})
+        cell = replace(cell, movement=movement(model, case.model, references))
     start = time.perf_counter()
     with limited() as limit:
         measurements = probed(model, case, plan, rng)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -219,9 +220,9 @@ def _proposals(
 def _drawn(trial: Any, name: str, case: Case) -> dict[str, float | int]:
     drawn: dict[str, float | int] = {}
     for key, search in METHODS[name].search.items():
-        if search.scale == "whole":
-            most = min(int(search.high), len(case.model.blocks)) if key == "k" else int(search.high)
-            drawn[key] = trial.suggest_int(key, int(search.low), most)
+        if search.scale in ("whole", "blocks"):
+            most = len(case.model.blocks) if search.scale == "blocks" else math.inf
+            drawn[key] = trial.suggest_int(key, int(search.low), int(min(search.high, most)))
         elif search.scale == "linear":
             drawn[key] = trial.suggest_float(key, search.low, search.high)
         else:

@@ -22,7 +22,7 @@ from poison_audit.methods.neggrad_plus import neggrad_plus
 from poison_audit.methods.ngd import ngd
 from poison_audit.methods.retrain import retrain
 from poison_audit.methods.scrub import scrub
-from poison_audit.methods.ssd import ssd
+from poison_audit.methods.ssd import ssd, ssd_idle
 from poison_audit.models.model import Model
 
 Range = tuple[float | None, float | None]
@@ -39,8 +39,9 @@ class Search:
 
     low: float
     high: float
-    scale: Literal["linear", "log", "rate", "whole"] = "log"
-    """`rate`: logarithmic, in multiples of the recipe's peak rate; `whole`: integers."""
+    scale: Literal["linear", "log", "rate", "whole", "blocks"] = "log"
+    """`rate`: logarithmic, in multiples of the recipe's peak rate; `whole`: integers; `blocks`:
+    integers, at most the model's number of blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,15 @@ class Method:
         allowed
     )
     """(gradient evaluations allowed, case, numbers) -> about how many of them it makes."""
+    idle: Callable[[Mapping[str, Any], int, int], str | None] = lambda params, train, forget: None
+    """(numbers, training samples, forget samples) -> why it can change nothing; None: it can."""
+    reference: bool = False
+    """Whether the recipe bounds it and no budget, and what it makes never saw the forget samples it
+    was given: a yardstick, never on trial."""
+    candidate: str = ""
+    """What the models it makes are called; empty: as the method."""
+    paced_by: str = ""
+    """The method whose step costs what one of its own does, where no ledger ends it early."""
 
 
 def _of_passes(allowed: float, case: Case, params: Mapping[str, Any]) -> float:
@@ -104,7 +114,7 @@ METHODS: dict[str, Method] = {
         source="Goel et al. 2022, arXiv:2201.06640",
         needs=frozenset({"retain"}),
         ranges={"lr": POSITIVE, "k": (1, None)},
-        search={"lr": Search(0.03, 3.0, "rate"), "k": Search(1, 8, "whole")},
+        search={"lr": Search(0.03, 3.0, "rate"), "k": Search(1, 8, "blocks")},
     ),
     "cf_k": Method(
         run=cf_k,
@@ -112,7 +122,7 @@ METHODS: dict[str, Method] = {
         source="Goel et al. 2022, arXiv:2201.06640",
         needs=frozenset({"retain"}),
         ranges={"lr": POSITIVE, "k": (1, None)},
-        search={"lr": Search(1e-3, 1.0, "rate"), "k": Search(1, 8, "whole")},
+        search={"lr": Search(1e-3, 1.0, "rate"), "k": Search(1, 8, "blocks")},
     ),
     "scrub": Method(
         run=scrub,
@@ -151,18 +161,26 @@ METHODS: dict[str, Method] = {
         ranges={"alpha": NOT_NEGATIVE, "lam": NOT_NEGATIVE},
         search={"alpha": Search(1.0, 100.0), "lam": Search(0.1, 1.0)},
         spends=lambda allowed, case, params: min(allowed, len(case.retain) + len(case.forget)),
+        idle=ssd_idle,
     ),
     "retrain": Method(
         run=retrain,
         title="Retraining without the forget samples",
         source="Bourtoule et al. 2021, arXiv:1912.03817",
         needs=frozenset({"retain"}),
+        spends=lambda allowed, case, params: (case.recipe.epochs or 0) * len(case.retain),
+        reference=True,
+        candidate="retrained",
+        paced_by="gd",
     ),
 }
 """Every method, by the name that a plan takes."""
 
-UNLEARNING = tuple(name for name in METHODS if name != "retrain")
+UNLEARNING = tuple(name for name, method in METHODS.items() if not method.reference)
 """The methods on trial: all but retraining, which is the reference."""
+
+REFERENCES = tuple(method.candidate for method in METHODS.values() if method.reference)
+"""What the models of the others are called."""
 
 
 def parameters(name: str) -> dict[str, Any]:

@@ -16,7 +16,9 @@ changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +71,18 @@ def ssd(
             dampened = parameter * (lam * everywhere / importance).clamp(max=1)
             parameter.copy_(torch.where(importance > alpha * everywhere, dampened, parameter))
     return model
+
+
+def ssd_idle(params: Mapping[str, Any], train: int, forget: int) -> str | None:
+    """Say why an alpha selects no weight: an importance ratio is at most |train| / |forget|."""
+    most = train / forget
+    if params["alpha"] < most:
+        return None
+    return (
+        f"ssd selects weights {params['alpha']:g} times as important to the forget samples as to "
+        f"the training set, which holds for none: with this forget set the ratio is at most "
+        f"{most:.2g}. --set ssd.alpha=N below that lets it act."
+    )
 
 
 def fisher_diagonal(model: Model, samples: Samples) -> dict[str, Tensor]:

@@ -26,9 +26,10 @@ The bounds 0.5 and 0.1 are conventions. Nothing here changes a verdict.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from poison_audit.records import Finding, Json
+from poison_audit.records import Cell, Finding, Json
 
 ALPHA = 0.05
 """A hypothesis is found at a p-value of at most this."""
@@ -52,6 +53,16 @@ def method_diagnosis(moved: Mapping[str, Json]) -> str:
     if apart is None:
         told += " With one reference it is not known how much of this is the luck of its start."
     return told
+
+
+def worded(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Return measured cells with the `sentence` of each movement."""
+    return tuple(
+        cell
+        if (moved := cell.movement) is None
+        else replace(cell, movement={**moved, "sentence": method_diagnosis(moved)})
+        for cell in cells
+    )
 
 
 def _way(covered: float, aligned: float) -> str:

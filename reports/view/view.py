@@ -199,7 +199,7 @@ def _found(record: AuditRecord) -> tuple[str, ...]:
     if part is not None and total is not None:
         how_many = f"{value(part)} of {value(total)} forget samples"
     told = [f"The methods were given only {how_many}; the probes looked at all of them."]
-    if any(c.candidate == "retrained" and c.kind == "method" for c in record.cells):
+    if any(c.kind == "method" and c.budget is None for c in record.cells):  # bounded by no budget
         told.append(
             "\u201cRetrained\u201d here means retrained on what was left after removing the found "
             "part only: it still saw the rest of the poison, so it is not clean by definition."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from torch.nn import functional as F
 from builders.small_case import make, read_rows, write_rows
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
+from poison_audit.commands.check import JUDGE
+from poison_audit.engine import rehearsal
 from poison_audit.engine import rehearsal_copy as copying
 from poison_audit.engine import rehearsal_planting as planting
 from poison_audit.engine import run as engine
 from poison_audit.engine.plan import make_plan
-from poison_audit.engine.rehearsal import rehearse
 from poison_audit.errors import DivergedError
 from poison_audit.models.checkpoint import load_like
 from poison_audit.models.seeds import Rng
@@ -26,6 +28,8 @@ from poison_audit.poisons.gaussian.evidence import unit_noise
 from poison_audit.poisons.gaussian.probe import gaussian
 from poison_audit.records import Outcome, Recipe, to_json
 from poison_audit.verdict.policy import make_policy
+
+rehearse = partial(rehearsal.rehearse, judge=JUDGE)
 
 RECIPE = Recipe(epochs=60, batch_size=20, lr=0.1, schedule="onecycle")
 WIDE = {"gaussian": 0.9, "exposure": 0.8, "utility": 0.4}

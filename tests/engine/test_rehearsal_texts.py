@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,10 +18,12 @@ from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
 from poison_audit.case.texts import read_texts
 from poison_audit.cli import invoke
+from poison_audit.commands.check import JUDGE
+from poison_audit.engine import rehearsal
 from poison_audit.engine import rehearsal_planting as planting
 from poison_audit.engine import run as engine
 from poison_audit.engine.plan import make_plan
-from poison_audit.engine.rehearsal import check_size, rehearse
+from poison_audit.engine.rehearsal import check_size
 from poison_audit.errors import InputError
 from poison_audit.models.checkpoint import load_like, load_model, save_model
 from poison_audit.models.seeds import Rng
@@ -28,6 +31,8 @@ from poison_audit.poisons.gaussian.evidence import unit_noise
 from poison_audit.poisons.gaussian.probe import gaussian
 from poison_audit.records import Recipe
 from poison_audit.verdict.policy import make_policy
+
+rehearse = partial(rehearsal.rehearse, judge=JUDGE)
 
 RECIPE = Recipe(epochs=60, batch_size=26, lr=0.02, optimizer="adamw", schedule="cosine")
 SECRET = hashlib.sha256(b"poison-audit rehearsal\0003").digest()

@@ -186,9 +186,10 @@ def searched(cases: Mapping[str, Case], plan: Plan, name: str, trials: int) -> l
         trial = study.ask()
         numbers: dict[str, float] = {}
         for key, search in METHODS[name].search.items():
-            if search.scale == "whole":
-                most = min(len(case.model.blocks) for case in cases.values()) if key == "k" else 99
-                numbers[key] = trial.suggest_int(key, search.low, min(search.high, most))
+            if search.scale in ("whole", "blocks"):
+                blocks = min(len(case.model.blocks) for case in cases.values())
+                most = min(search.high, blocks if search.scale == "blocks" else search.high)
+                numbers[key] = trial.suggest_int(key, search.low, most)
             else:
                 log = search.scale != "linear"
                 numbers[key] = trial.suggest_float(key, search.low, search.high, log=log)
@@ -213,7 +214,7 @@ def winner(name: str, found: list[dict[str, Any]]) -> dict[str, float]:
     best = min((one for one in found if one["score"] is not None), key=lambda one: one["score"])
     if found[0]["score"] is not None and best["score"] > 0.9 * found[0]["score"]:
         return {}
-    rounding = {"whole": int, "linear": lambda value: round(value, 2)}
+    rounding = {"whole": int, "blocks": int, "linear": lambda value: round(value, 2)}
     return {
         key: rounding.get(METHODS[name].search[key].scale, rounded)(value)
         for key, value in best["numbers"].items()

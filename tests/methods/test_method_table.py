@@ -1,17 +1,31 @@
 """The table of methods: what a plan may ask of each."""
 
+import ast
 import inspect
 import math
+from pathlib import Path
 
 import pytest
 
-from poison_audit.methods import METHODS, UNLEARNING, check_params, parameters
+from poison_audit.methods import METHODS, REFERENCES, UNLEARNING, check_params, parameters
 
 
 def test_the_table_names_the_eight_and_the_reference():
     eight = ("gd", "ngd", "ga", "eu_k", "cf_k", "scrub", "neggrad_plus", "ssd")
     assert eight == UNLEARNING
     assert tuple(METHODS) == (*eight, "retrain")
+    assert REFERENCES == ("retrained",)
+
+
+def test_no_method_is_named_outside_its_room():
+    root = Path(__file__).parents[2]
+    names = {*METHODS, *REFERENCES}
+    for path in (*root.glob("audit/**/*.py"), *root.glob("reports/**/*.py")):
+        if "methods" in path.parts:
+            continue
+        tree = ast.parse(path.read_text("utf-8"))
+        told = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        assert not names & told, path
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -31,6 +45,14 @@ def test_parameters_are_the_numbers_of_the_signature():
     assert parameters("cf_k") == {"lr": None, "k": 2}
     assert parameters("retrain") == {}
     assert parameters("ngd")["sigma"] ** 2 == pytest.approx(1e-7)
+
+
+def test_ssd_is_idle_from_the_largest_ratio_on():
+    """Of 3,000 training and 40 forget samples an importance is at most 75 times the mean's."""
+    idle = METHODS["ssd"].idle
+    assert idle({"alpha": 74.9}, 3000, 40) is None
+    assert "ratio is at most 75" in idle({"alpha": 75.0}, 3000, 40)
+    assert METHODS["gd"].idle({}, 3000, 40) is None
 
 
 @pytest.mark.parametrize(
