@@ -79,7 +79,7 @@ def read_files(sources: Sources, found: list[Problem]) -> Files:
         if train.texts is None:
             like["size"] = tuple(train.x.shape[1:])
     test = _attempt(found, read, sources.test, **like)
-    bases = _attempt(found, read, sources.bases, **like)
+    bases = _attempt(found, read, sources.evidence.get("bases"), **like)
     forget = targets = trigger = None
     if train is not None:
         where = str(sources.train)
@@ -88,20 +88,25 @@ def read_files(sources: Sources, found: list[Problem]) -> Files:
         where = str(sources.test)
         reader = model.reader if model else None
         targets = _attempt(
-            found, read_targets, sources.targets, test, where_test=where, reader=reader
+            found,
+            read_targets,
+            sources.evidence.get("targets"),
+            test,
+            where_test=where,
+            reader=reader,
         )
     if train is not None and model is not None:
-        trigger = _read_trigger(sources.trigger, model, train, like["names"], found)
+        trigger = _read_trigger(sources.evidence.get("trigger"), model, train, like["names"], found)
     return Files(
         loaded=loaded,
         train=train,
         test=test,
         bases=bases,
         forget=forget,
-        key=_attempt(found, read_canaries, sources.canaries),
+        key=_attempt(found, read_canaries, sources.evidence.get("canaries")),
         targets=targets,
         trigger=trigger,
-        strings=_attempt(found, read_strings, sources.strings),
+        strings=_attempt(found, read_strings, sources.evidence.get("strings")),
     )
 
 
@@ -167,9 +172,9 @@ def misfits(sources: Sources, files: Files, recipe: Recipe) -> list[Problem]:
         found += _of_pictures(sources, recipe)
     if files.forget is None:
         return found
-    if sources.strings is not None and files.train.texts is None:
+    if "strings" in sources.evidence and files.train.texts is None:
         what = "token canaries are texts, and the samples are pictures"
-        found.append(Problem(what, str(sources.strings)))
+        found.append(Problem(what, str(sources.evidence.get("strings"))))
     parts = split(files.train, files.forget)
     if len(parts.retain) == 0:
         what = "every training sample is to be forgotten: nothing is left to retain"
@@ -186,21 +191,23 @@ def _of_pictures(sources: Sources, recipe: Recipe) -> list[Problem]:
     if recipe.augment != "none":
         what = f"is {recipe.augment}, which is for pictures, and the samples are texts"
         found.append(Problem(what, "[training] augment", "Leave it out."))
-    if sources.bases is not None:
+    if "bases" in sources.evidence:
         what = "is a table of bases, and a canary's text is its own base"
-        found.append(Problem(what, str(sources.bases), "Leave it out."))
+        found.append(Problem(what, str(sources.evidence.get("bases")), "Leave it out."))
     return found
 
 
 def read_planting(sources: Sources, files: Files, found: list[Problem]) -> Planting | None:
     """Match the key with the forget set, once all that they need could be read."""
     key, forget, train = files.key, files.forget, files.train
-    bases_lost = sources.bases is not None and files.bases is None
+    bases_lost = "bases" in sources.evidence and files.bases is None
     if key is None or forget is None or train is None or bases_lost:
         return None
     if train.texts is not None and files.loaded is not None:
         return _read_embedded(sources, files.loaded, key, forget, train, found)
-    if sources.bases is None and not {base for base in forget.bases if base} <= set(train.ids):
+    if "bases" not in sources.evidence and not {base for base in forget.bases if base} <= set(
+        train.ids
+    ):
         what = "names bases that are not in the training table, and no table of bases is given"
         fix = 'Give it by --bases TABLE, or bases = "TABLE" under [evidence.gaussian] in audit.toml'
         found.append(Problem(what, str(sources.forget), fix))
@@ -211,7 +218,7 @@ def read_planting(sources: Sources, files: Files, found: list[Problem]) -> Plant
             forget,
             train,
             files.bases,
-            where=str(sources.canaries),
+            where=str(sources.evidence.get("canaries")),
             where_forget=str(sources.forget),
         )
     except InputError as error:
@@ -227,7 +234,7 @@ def _read_embedded(
     train: Samples,
     found: list[Problem],
 ) -> Planting | None:
-    where = str(sources.canaries)
+    where = str(sources.evidence.get("canaries"))
     committed = loaded.metadata.get(CANARIES_KEY)
     if committed is not None and committed != key.commitment:
         what = f"has the SHA-256 {key.commitment}, the model was trained with {committed}"
@@ -244,7 +251,10 @@ def read_planted_strings(
     forget, train, strings = files.forget, files.train, files.strings
     if strings is None or forget is None or train is None or train.texts is None:
         return None
-    where: dict[str, Any] = {"where": str(sources.strings), "where_forget": str(sources.forget)}
+    where: dict[str, Any] = {
+        "where": str(sources.evidence.get("strings")),
+        "where_forget": str(sources.forget),
+    }
     return _attempt(found, lambda key: find_strings(key, forget, train, **where), strings)
 
 

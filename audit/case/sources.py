@@ -20,11 +20,8 @@ class Sources:
     test: Path | None
     names: tuple[str, ...] | None = None
     """Label names, in the order of the model's outputs."""
-    canaries: Path | None = None
-    bases: Path | None = None
-    targets: Path | None = None
-    trigger: Path | None = None
-    strings: Path | None = None
+    evidence: Mapping[str, Path] = field(default_factory=dict)
+    """What the poisons' probes need, by the name of the `EvidenceFile`; only what is given."""
     references: tuple[Path, ...] = ()
     candidates: Mapping[str, Path] = field(default_factory=dict)
     arch: str | None = None

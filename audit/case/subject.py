@@ -16,6 +16,9 @@ from poison_audit.poisons.gaussian.planting import Planting
 from poison_audit.poisons.token_canary.evidence import PlantedStrings
 from poison_audit.records import Json
 
+TABLES = ("forget", "train", "test")
+EVIDENCE = ("canaries", "bases", "targets", "trigger", "strings")
+
 
 def subject(
     sources: Sources,
@@ -33,7 +36,7 @@ def subject(
         key
         and planting
         and {
-            "path": str(sources.canaries),
+            "path": str(sources.evidence.get("canaries")),
             "commitment": key.commitment,
             "sigma": key.sigma,
             "space": key.space,
@@ -67,20 +70,20 @@ def subject(
         "canaries": canaries or None,
         "targets": files.targets
         and {
-            "path": str(sources.targets),
-            "sha256": _file_digest(sources.targets),
+            "path": str(sources.evidence.get("targets")),
+            "sha256": _file_digest(sources.evidence.get("targets")),
             "named": len(files.targets),
         },
         "trigger": files.trigger
         and {
-            "path": str(sources.trigger),
-            "sha256": _file_digest(sources.trigger),
+            "path": str(sources.evidence.get("trigger")),
+            "sha256": _file_digest(sources.evidence.get("trigger")),
             **_shape_of(files.trigger),
             "label": files.trigger.label,
         },
         "strings": strings
         and {
-            "path": str(sources.strings),
+            "path": str(sources.evidence.get("strings")),
             "commitment": strings.key.commitment,
             "length": strings.key.length,
             "words": len(strings.key.words),
@@ -104,10 +107,8 @@ def files_read(
         found += [("weights", path) for path in files.loaded.files]
         reader = files.loaded.model.reader
         found += [("beside the weights", path) for path in (reader.files if reader else ())]
-    for role in ("forget", "train", "test", "canaries", "bases", "targets", "trigger", "strings"):
-        path = getattr(sources, role)
-        if path is not None:
-            found.append((role, path))
+    found += [(name, path) for name in TABLES if (path := getattr(sources, name)) is not None]
+    found += [(name, path) for name in EVIDENCE if (path := sources.evidence.get(name)) is not None]
     if sources.reading.start is not None:
         found.append(("start", sources.reading.start))
     return (*found, *((f"{each.kind} {each.name}", each.path) for each in contenders))

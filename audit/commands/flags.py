@@ -18,6 +18,7 @@ from poison_audit.engine.plan import STANDARD, make_plan
 from poison_audit.errors import InputError, PlanError, Problem, Problems
 from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
 from poison_audit.models.reader import Reading
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Plan, Recipe
 from poison_audit.verdict.policy import standard_policy
 
@@ -81,11 +82,12 @@ def read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan]
         train=given["train"] or config.get("data", "train"),
         test=given["test"] or config.get("data", "test"),
         names=listed(given["names"]) or _tuple(config.get("data", "names")),
-        canaries=given["canaries"] or config.get("evidence.gaussian", "canaries"),
-        bases=given["bases"] or config.get("evidence.gaussian", "bases"),
-        targets=given["targets"] or config.get("evidence.targeted", "targets"),
-        trigger=given["trigger"] or config.get("evidence.backdoor", "trigger"),
-        strings=given["strings"] or config.get("evidence.token-canary", "strings"),
+        evidence={
+            file.name: path
+            for poison in POISONS.values()
+            for file in poison.files
+            if (path := given[file.name] or config.get(poison.table, file.name)) is not None
+        },
         references=tuple(given.get("reference") or config.get("reference", "paths", ())),
         candidates=candidates,
         arch=given["arch"] or (None if given["factory"] else config.get("model", "arch")),

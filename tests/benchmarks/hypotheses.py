@@ -43,7 +43,7 @@ def digits() -> Case:
     sources = Sources(
         model=DIGITS / "model.safetensors", forget=DIGITS / "forget.csv",
         train=DIGITS / "train.npz", test=DIGITS / "test.npz", normalize="none",
-        canaries=DIGITS / "canaries.json", bases=DIGITS / "bases.npz",
+        evidence={"canaries": DIGITS / "canaries.json", "bases": DIGITS / "bases.npz"},
     )  # fmt: skip
     recipe = make_recipe(read_config(DIGITS / "audit.toml"), {})
     return load_trial(sources, recipe=recipe, device="cpu").case

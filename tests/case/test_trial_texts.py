@@ -63,12 +63,18 @@ def case(made, tmp_path, monkeypatch):
     return folder
 
 
+EVIDENCE = {"canaries", "bases", "strings"}
+
+
 def sources(folder, **more):
     said = {
         "model": folder / "model", "forget": folder / "forget.csv", "train": folder / "train.csv",
-        "test": folder / "test.csv", "canaries": folder / "canaries.json",
+        "test": folder / "test.csv",
     }  # fmt: skip
-    return Sources(**{**said, **more})
+    evidence = {"canaries": folder / "canaries.json"}
+    evidence |= {name: more.pop(name) for name in EVIDENCE & set(more)}
+    there = {name: path for name, path in evidence.items() if path is not None}
+    return Sources(**{**said, "evidence": there, **more})
 
 
 def load(folder, recipe=RECIPE, **more):

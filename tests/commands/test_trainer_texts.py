@@ -217,7 +217,7 @@ def test_the_header_commits_to_the_key_and_an_audit_holds_it_to_that(case):
     assert header()["poison_audit.canaries"] == (case / "commitment").read_text()
     sources = Sources(
         model=case / "m", forget=case / "forget.csv", train=case / "train.csv",
-        test=case / "test.csv", canaries=case / "canaries.json",
+        test=case / "test.csv", evidence={"canaries": case / "canaries.json"},
     )  # fmt: skip
     trial = load_trial(sources, recipe=Recipe(epochs=2), device="cpu")
     assert not any("taken on trust" in limit for limit in trial.limits)
@@ -267,7 +267,8 @@ def test_retraining_is_the_reference_from_the_same_start(case):
     assert [p.name for p in config.get("reference", "paths")] == ["ref"]
     sources = Sources(
         model=case / "m", forget=case / "forget.csv", train=config.get("data", "train"),
-        test=case / "test.csv", canaries=case / "canaries.json", reading=Reading(start=start),
+        test=case / "test.csv", evidence={"canaries": case / "canaries.json"},
+        reading=Reading(start=start),
     )  # fmt: skip
     trial = load_trial(sources, recipe=Recipe(**RECIPE), device="cpu")
     made = retrain(trial.case.model, trial.case, Rng(3).named("train"), ledger=Ledger())

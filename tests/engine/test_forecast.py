@@ -36,8 +36,8 @@ def case(made, tmp_path, monkeypatch):
 def trial(**recipe):
     sources = Sources(
         model=Path("model.safetensors"), forget=Path("forget.csv"), train=Path("train.npz"),
-        test=Path("test.npz"), canaries=Path("canaries.json"), bases=Path("bases.npz"),
-        normalize="none",
+        test=Path("test.npz"), normalize="none",
+        evidence={"canaries": Path("canaries.json"), "bases": Path("bases.npz")},
     )  # fmt: skip
     recipe = Recipe(**{"epochs": 5, "batch_size": 20, "lr": 0.1, **recipe})
     return load_trial(sources, recipe=recipe, device="cpu")

@@ -180,7 +180,7 @@ def test_noise_of_the_models_own_training_is_left_out(made):
         forget=made / "forget.csv",
         train=made / "train.csv",
         test=made / "test.csv",
-        canaries=made / "canaries.json",
+        evidence={"canaries": made / "canaries.json"},
     )
     case = load_trial(sources, recipe=RECIPE, device="cpu").case
     assert case.forget.batch().noise is not None

@@ -56,6 +56,7 @@ from poison_audit.engine.tuning import attempt, load_optuna
 from poison_audit.methods import METHODS, UNLEARNING, parameters
 from poison_audit.models.reader import Reading
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Attempt, Plan, Step
 from poison_audit.verdict.policy import make_policy
 
@@ -130,9 +131,13 @@ def make(name: str, out: Path, seed: int, attack: str = "gaussian") -> Case:
     config = read_config(folder / "audit.toml")
     sources = Sources(
         model=model, forget=folder / "forget.csv", train=config.get("data", "train"),
-        test=config.get("data", "test"), canaries=config.get("evidence.gaussian", "canaries"),
-        bases=config.get("evidence.gaussian", "bases"),
-        trigger=config.get("evidence.backdoor", "trigger"), reading=reading,
+        test=config.get("data", "test"), reading=reading,
+        evidence={
+            file.name: path
+            for poison in POISONS.values()
+            for file in poison.files
+            if (path := config.get(poison.table, file.name)) is not None
+        },
         normalize=None if texts else "cifar10",
         arch=ARCHES.get(name), allow_pickle=False,
     )  # fmt: skip
