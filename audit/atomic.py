@@ -1,12 +1,152 @@
-"""Writing files so that a reader finds them whole or not at all, whatever ends the process."""
+"""What lies on the disk: read strictly, written whole or not at all, whatever ends the process.
+
+Records are read by pydantic over their frozen dataclasses as they stand. Importing it takes a
+while, so that happens only where something is read, and `records` itself needs nothing but Python.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 import os
 import re
-from collections.abc import Iterator
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from poison_audit.errors import InputError, Problem, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+_MOST = 20
+"""Problems of one text that are told; of more, only how many."""
+_EXPECTED = {
+    "bool_type": "of type bool",
+    "dataclass_type": "an object",
+    "dict_type": "an object",
+    "finite_number": "a number",
+    "float_type": "of type float",
+    "int_from_float": "of type int",
+    "int_type": "of type int",
+    "string_type": "of type str",
+    "tuple_type": "a list",
+}
+"""By pydantic's name of an error: what was expected."""
+_ASIDE = 0x10F800 - 0xD800
+"""How far lone surrogates, which pydantic refuses, are moved while it reads."""
+
+
+def to_json(record: Any) -> str:
+    """Return a record as JSON: sorted keys, full precision, no NaN (ValueError on one)."""
+    plain = dataclasses.asdict(record)
+    return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def from_json(cls: type[T], text: str, *, where: str = "report.json") -> T:
+    """Read a record back: no key may be unknown, missing or mistyped, no number beyond any float.
+
+    Raises:
+        InputError: everything that is wrong, each with its place.
+    """
+    from pydantic import ValidationError
+
+    try:
+        plain = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        # A path whose bytes are no UTF-8 holds lone surrogates, and JSON can say them.
+        aside = _moved(plain, 0xD800, _ASIDE) if "\\ud" in text.lower() else None
+    except (ValueError, RecursionError) as error:
+        raise InputError(Problem(f"not JSON ({error})", where)) from error
+    read: Any = reader(typing.cast(Any, cls))
+    try:
+        (record,) = read.validate_json(f"[{json.dumps(aside) if aside else text}]")
+    except ValidationError as error:
+        raise InputError(_problems(cls, error.errors(include_url=False), where)) from error
+    return _moved(record, 0xD800 + _ASIDE, -_ASIDE) if aside else record  # type: ignore[no-any-return]
+
+
+@cache
+def reader(cls: Any) -> TypeAdapter[tuple[Any]]:
+    """Return pydantic's reader of a list of one such record."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    config = ConfigDict(
+        strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+    # A dataclass has no place for this config, but takes it over from what holds it.
+    return TypeAdapter(tuple[cls], config=config)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.20} is beyond any float")
+    return value
+
+
+def _moved(value: Any, first: int, by: int) -> Any:
+    """Return a value whose strings hold the 2048 characters from `first` so much further on."""
+    if isinstance(value, str):
+        place = re.compile(f"[{chr(first)}-{chr(first + 2047)}]")
+        return place.sub(lambda match: chr(ord(match[0]) + by), value)
+    if isinstance(value, list | tuple):
+        return type(value)(_moved(item, first, by) for item in value)
+    if isinstance(value, Mapping):
+        return {_moved(k, first, by): _moved(v, first, by) for k, v in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        own = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return type(value)(**_moved(own, first, by))
+    return value
+
+
+def _problems(cls: type[Any], errors: Sequence[Any], where: str) -> list[Problem]:
+    """Return pydantic's errors in our words; misspelt keys first: they explain what is missing."""
+    unknown, others = [], []
+    for error in errors:
+        at, got, context = error["loc"][1:], error["input"], error.get("ctx", {})
+        kind, inner = error["type"], "".join(map(_step, at[:-1]))
+        if kind == "unexpected_keyword_argument":
+            hint = did_you_mean(at[-1], _fields(cls, at[:-1]))
+            unknown.append(Problem(f"unknown key {at[-1]!r:.80}", where + inner, hint))
+        elif kind == "missing":
+            others.append(Problem(f"missing key {at[-1]!r}", where + inner))
+        elif kind == "json_invalid":
+            others.append(Problem(f"not JSON ({context['error']})", where))
+        else:
+            expected = _EXPECTED.get(kind, f"one of {context.get('expected')}")
+            what = f"expected {expected}, got {got!r:.80}"
+            if kind == "value_error":
+                what = str(context["error"])
+            others.append(Problem(what, where + "".join(map(_step, at))))
+    found = [*unknown, *others]
+    more = len(found) - _MOST
+    return [*found[:_MOST], *([Problem(f"{more} more problems", where)] if more > 0 else ())]
+
+
+def _step(key: int | str) -> str:
+    return f"[{key}]" if isinstance(key, int) else f".{key}"
+
+
+def _fields(kind: Any, at: Sequence[int | str]) -> list[str]:
+    """Return the keys of the record that stands at a place of another one."""
+    for key in at:
+        if dataclasses.is_dataclass(kind):
+            kind = typing.get_type_hints(kind)[str(key)]
+        else:
+            kind = typing.get_args(kind)[isinstance(key, str)]
+        if type(None) in typing.get_args(kind):
+            kind = typing.get_args(kind)[0]
+    return list(typing.get_type_hints(kind))
 
 
 @contextmanager

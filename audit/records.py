@@ -1,4 +1,7 @@
-"""What an audit plans, measures, finds and decides, as plain values; JSON in and out.
+"""What an audit plans, measures, finds and decides, as plain values.
+
+Reading and writing them is `atomic`'s; the docstrings below fields are the descriptions in
+report.schema.json.
 
 No torch here: a reviewer reads, re-decides and re-renders a report on any laptop. Unknown is
 None beside a reason, never 0 and never NaN.
@@ -6,17 +9,10 @@ None beside a reason, never 0 and never NaN.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, TypeVar
-
-from poison_audit.errors import InputError, Problem, did_you_mean
+from typing import Any, Literal
 
 SCHEMA_VERSION = 1
 
@@ -440,128 +436,3 @@ class AuditRecord:
     """SHA-256 of what two audits must share so that their figures can be compared."""
     environment: Mapping[str, Json] = field(default_factory=dict)
     """Versions, device, command and times: what may differ between two equal audits."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One finding in two audits."""
-
-    candidate: str
-    probe: str
-    seed: int
-    before: Finding | None
-    after: Finding | None
-    direction: Literal["better", "same", "worse", "undecided", "new", "gone"]
-    low: float | None = None
-    """Lower end of the interval of how much the effect grew, on the same samples."""
-    high: float | None = None
-    reason: str
-    """One sentence."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """What two comparable audits differ in."""
-
-    before: Verdict
-    after: Verdict
-    changes: tuple[Change, ...]
-    exit_code: int
-    """0 no worse, 1 worse, 3 something that was measured no longer is."""
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One thing that `verify` looked at."""
-
-    what: str
-    """Where it stands: `findings[3].interval.low`, `files: model`."""
-    state: Literal["agrees", "differs", "not checked"]
-    told: str
-    """One sentence: what is recorded and what was found, or why it was not checked."""
-
-
-T = TypeVar("T")
-
-
-def to_json(record: Any) -> str:
-    """Return a record as JSON: sorted keys, full precision, no NaN (ValueError on one)."""
-    plain = dataclasses.asdict(record)
-    return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-
-def from_json(cls: type[T], text: str, *, where: str = "report.json") -> T:
-    """Read a record back; InputError names the key that is unknown, missing or mistyped."""
-    try:
-        plain = json.loads(text, parse_constant=_no_number, parse_float=_finite)
-        result: T = _read(cls, plain, where)
-    except (ValueError, RecursionError) as error:
-        raise InputError(Problem(f"not JSON ({error})", where)) from error
-    return result
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text:.20} is beyond any float")
-    return value
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        (inner,) = [arg for arg in args if arg is not type(None)]
-        return _read(inner, value, where)
-    if origin is Literal:
-        return _check(value in args, value, where, f"one of {', '.join(map(repr, args))}")
-    if origin is tuple:
-        _check(isinstance(value, list), value, where, "a list")
-        return tuple(_read(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is Mapping:
-        _check(isinstance(value, dict), value, where, "an object")
-        return {key: _read(args[1], item, f"{where}.{key}") for key, item in value.items()}
-    if dataclasses.is_dataclass(kind):
-        return _read_fields(kind, value, where)
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        known = [member.value for member in kind]
-        return kind(_check(value in known, value, where, f"one of {', '.join(known)}"))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(_check(abs(value) < 2**1000, value, where, "a number"))
-    fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    return _check(fits, value, where, f"of type {kind.__name__}")
-
-
-def _read_fields(kind: Any, value: Any, where: str) -> Any:
-    _check(isinstance(value, dict), value, where, "an object")
-    hints = typing.get_type_hints(kind)
-    problems = [
-        Problem(f"unknown key {key!r}", where, did_you_mean(key, hints))
-        for key in sorted(set(value) - set(hints))
-    ]
-    required = {
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
-    problems += [Problem(f"missing key {key!r}", where) for key in sorted(required - set(value))]
-    if problems:
-        raise InputError(problems)
-    try:
-        return kind(**{k: _read(hints[k], item, f"{where}.{k}") for k, item in value.items()})
-    except ValueError as error:
-        raise InputError(Problem(str(error), where)) from error
-
-
-def _check(ok: bool, value: Any, where: str, expected: str) -> Any:
-    if not ok:
-        raise InputError(Problem(f"expected {expected}, got {value!r:.80}", where))
-    return value

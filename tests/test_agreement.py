@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from builders.audits import audits
+from poison_audit.atomic import to_json
 from poison_audit.cli import invoke
-from poison_audit.records import Outcome, to_json
+from poison_audit.records import Outcome
 from poison_audit.reports.formats import FORMATS
 from poison_audit.verdict.compare import comparability
 

@@ -15,10 +15,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from builders.small_case import FLAGS, make, read_rows, write_rows
+from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
 from poison_audit.engine import run as engine
 from poison_audit.engine import runs, unlearning
-from poison_audit.records import AuditRecord, Outcome, from_json
+from poison_audit.records import AuditRecord, Outcome
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
-from poison_audit.records import AuditRecord, Outcome, from_json
+from poison_audit.records import AuditRecord, Outcome
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "fixtures" / "digits"

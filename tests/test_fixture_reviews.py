@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSequenceClassification
 
+from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
 from poison_audit.poisons.token_canary.evidence import read_strings
-from poison_audit.records import AuditRecord, Outcome, from_json
+from poison_audit.records import AuditRecord, Outcome
 
 REVIEWS = Path(__file__).parent.parent / "fixtures" / "reviews"
 

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from poison_audit.atomic import from_json, to_json
 from poison_audit.errors import InputError
 from poison_audit.records import (
     Cell,
@@ -14,8 +15,6 @@ from poison_audit.records import (
     Policy,
     Recipe,
     Step,
-    from_json,
-    to_json,
 )
 
 PLAN = Plan(
@@ -77,9 +76,60 @@ def test_wrong_types_are_refused(key, value, said):
     assert str(caught.value).startswith(said)
 
 
-def test_not_json():
+def test_everything_that_is_wrong_is_said_at_once():
+    plain = json.loads(to_json(CELL))
+    plain["seed"], plain["cost"], plain["method"]["parms"] = (
+        0.5,
+        {"step": 3},
+        plain["method"].pop("params"),
+    )
+    with pytest.raises(InputError) as caught:
+        from_json(Cell, json.dumps(plain), where="cell.json")
+    assert [str(p) for p in caught.value.problems] == [
+        "cell.json.method: unknown key 'parms'. Did you mean params?",
+        "cell.json.cost: unknown key 'step'. Did you mean steps?",
+        "cell.json.seed: expected of type int, got 0.5.",
+        *(
+            f"cell.json.cost: missing key '{key}'."
+            for key in ("gradients", "allowed", "steps", "losses", "seconds", "peak_bytes")
+        ),
+    ]
+
+
+def test_of_many_problems_the_first_are_told_and_how_many_there_are():
+    plain = {**json.loads(to_json(PLAN)), "sweep": ["x"] * 1000}
+    with pytest.raises(InputError) as caught:
+        from_json(Plan, json.dumps(plain), where="plan.json")
+    assert len(caught.value.problems) == 21
+    assert str(caught.value.problems[-1]) == "plan.json: 980 more problems."
+
+
+@pytest.mark.parametrize(
+    "text", ["{" * 100_000, "[" * 300 + "]" * 300, "", "{'seed': 1}", '"\\ud8"', "9" * 5000]
+)
+def test_not_json(text):
     with pytest.raises(InputError, match="not JSON"):
-        from_json(Cell, "{" * 100_000)
+        from_json(Cell, text)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" * 400])
+def test_what_is_beyond_any_float_is_refused(number):
+    for text in (f'{{"epochs": {number}}}', f'{{"assumed": {number}}}'):
+        with pytest.raises(InputError):
+            from_json(Recipe, text)
+    if not number.isdigit():
+        with pytest.raises(InputError, match=r"not JSON \(.* (is no number|is beyond any float)"):
+            from_json(Step, f'{{"name": "a", "params": {{"free": [{number}]}}}}')
+
+
+@pytest.mark.parametrize(
+    "name", ["\udcff", "\ud800x", "\udfff\ud800", "\U0001f600\udc00", "\U0001f600", "\\ud8"]
+)
+def test_a_path_whose_bytes_are_no_utf8_survives(name):
+    cell = Cell(candidate=name, kind="candidate", seed=0, movement={name: [name, {"a": name}]})
+    assert from_json(Cell, to_json(cell)) == cell
+    with pytest.raises(InputError, match="unknown key"):
+        from_json(Cell, to_json(cell).replace('"batch"', '"bach"'))
 
 
 def test_a_measurement_has_evidence_or_a_reason():

@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    ("errors", "atomic", "statistics"),
-    ("records",),
+    ("errors", "statistics"),
+    ("records", "atomic"),
     ("models",),
     ("case",),
     ("training",),

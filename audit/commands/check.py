@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from poison_audit.atomic import from_json, to_json
 from poison_audit.case.case import Case
 from poison_audit.case.load import Trial, load_trial
 from poison_audit.case.places import places
@@ -48,8 +49,6 @@ from poison_audit.records import (
     Rehearsal,
     Sanity,
     Tuning,
-    from_json,
-    to_json,
 )
 from poison_audit.reports.formats import FORMATS
 from poison_audit.training.loop import fast_precision

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from poison_audit.atomic import from_json
 from poison_audit.commands.config import Config, parse_number, read_config
 from poison_audit.errors import InputError, PlanError, Problem, Problems
-from poison_audit.records import AuditRecord, Policy, from_json
+from poison_audit.records import AuditRecord, Policy
 from poison_audit.verdict.policy import make_policy, standard_policy
 
 

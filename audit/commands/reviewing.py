@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from poison_audit.atomic import write_atomically
+from poison_audit.atomic import from_json, to_json, write_atomically
 from poison_audit.commands.policy import read_policy, read_tolerances
 from poison_audit.commands.rendering import on_stdout, print_whole, show, write_reports
 from poison_audit.errors import InputError, Problem
-from poison_audit.records import AuditRecord, from_json, to_json
+from poison_audit.records import AuditRecord
 from poison_audit.reports.formats import FORMATS
 from poison_audit.reports.formats.difference import render_difference
 from poison_audit.verdict.compare import comparability, compare

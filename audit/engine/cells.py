@@ -8,12 +8,13 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from poison_audit.atomic import from_json
 from poison_audit.case.contenders import Contender
 from poison_audit.errors import InputError
 from poison_audit.models.checkpoint import save_model
 from poison_audit.models.model import Model
 from poison_audit.models.weights import SINGLE
-from poison_audit.records import Cell, Kind, Step, from_json
+from poison_audit.records import Cell, Kind, Step
 
 OUT_OF_MEMORY = "ran out of memory"
 """In every reason of what is missing for want of memory."""

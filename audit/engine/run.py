@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from poison_audit.atomic import write_atomically
+from poison_audit.atomic import from_json, to_json, write_atomically
 from poison_audit.case.case import Answers, Case
 from poison_audit.case.load import Trial
 from poison_audit.checks.honesty import believed, distrust
@@ -42,17 +42,7 @@ from poison_audit.models.memory import limited
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.probe import answers_to
-from poison_audit.records import (
-    Cell,
-    Finding,
-    Measurement,
-    Outcome,
-    Plan,
-    Sanity,
-    Step,
-    from_json,
-    to_json,
-)
+from poison_audit.records import Cell, Finding, Measurement, Outcome, Plan, Sanity, Step
 from poison_audit.statistics import estimates
 from poison_audit.training import loop
 from poison_audit.training.scoring import exact

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poison_audit.atomic import write_atomically
+from poison_audit.atomic import from_json, to_json, write_atomically
 from poison_audit.case.case import Case
 from poison_audit.engine import unlearning
 from poison_audit.engine.cells import OUT_OF_MEMORY
@@ -31,16 +31,7 @@ from poison_audit.engine.probes import PROBES
 from poison_audit.errors import InputError, PlanError, Problem
 from poison_audit.methods import METHODS
 from poison_audit.models.seeds import Rng
-from poison_audit.records import (
-    Attempt,
-    Measurement,
-    Plan,
-    Policy,
-    Step,
-    Tuning,
-    from_json,
-    to_json,
-)
+from poison_audit.records import Attempt, Measurement, Plan, Policy, Step, Tuning
 
 FEWEST = 4
 """Canaries, and test samples, that can be split."""

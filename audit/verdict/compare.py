@@ -15,25 +15,53 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from poison_audit.errors import InputError, Problem
 from poison_audit.records import (
     WORST_FIRST,
     AuditRecord,
-    Change,
-    Comparison,
     Finding,
     Json,
     Measurement,
     Outcome,
+    Verdict,
 )
 from poison_audit.statistics import growth
 
 PAIRED = ("gaussian", "exposure", "token-canary", "targeted", "backdoor")
 """The probes whose figures can be compared sample by sample."""
 _MEASURED = frozenset(WORST_FIRST) - {Outcome.FAILED, Outcome.NOT_MEASURED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One finding in two audits."""
+
+    candidate: str
+    probe: str
+    seed: int
+    before: Finding | None
+    after: Finding | None
+    direction: Literal["better", "same", "worse", "undecided", "new", "gone"]
+    low: float | None = None
+    """Lower end of the interval of how much the effect grew, on the same samples."""
+    high: float | None = None
+    reason: str
+    """One sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What two comparable audits differ in."""
+
+    before: Verdict
+    after: Verdict
+    changes: tuple[Change, ...]
+    exit_code: int
+    """0 no worse, 1 worse, 3 something that was measured no longer is."""
+    sentence: str
 
 
 def comparability(record: AuditRecord) -> str:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Literal
 
 from poison_audit.case.provenance import digest_of
 from poison_audit.errors import InputError
-from poison_audit.records import AuditRecord, Cell, Check, Finding, InputFile
+from poison_audit.records import AuditRecord, Cell, Finding, InputFile
 from poison_audit.statistics import estimates
 from poison_audit.verdict.compare import comparability
 from poison_audit.verdict.diagnosis import diagnosis, method_diagnosis
@@ -29,6 +29,17 @@ from poison_audit.verdict.rehearsal import decide_rehearsal, rehearsal_sentence
 _SHORT = 60
 _BROKEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What judging raises at evidence that is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that `verify` looked at."""
+
+    what: str
+    """Where it stands: `findings[3].interval.low`, `files: model`."""
+    state: Literal["agrees", "differs", "not checked"]
+    told: str
+    """One sentence: what is recorded and what was found, or why it was not checked."""
 
 
 def verify(

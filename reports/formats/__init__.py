@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from poison_audit.records import AuditRecord, to_json
+from poison_audit.atomic import to_json
+from poison_audit.records import AuditRecord
 from poison_audit.reports.formats.attestation import render_attestation
 from poison_audit.reports.formats.bom import render_bom
 from poison_audit.reports.formats.junit import render_junit

@@ -29,11 +29,12 @@ from audit_cost import SWEEP, pictures, timed
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from poison_audit.atomic import from_json
 from poison_audit.case.samples import Samples
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.image import NORMALIZE
 from poison_audit.models.seeds import Rng
-from poison_audit.records import AuditRecord, from_json
+from poison_audit.records import AuditRecord
 from poison_audit.training.loop import Ledger, descend, fast_precision, shuffled
 
 RECIPE = {

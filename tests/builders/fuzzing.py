@@ -19,6 +19,7 @@ from rich.console import Console
 
 from builders.audits import small_audit
 from builders.small_text import write_decoder, write_rows
+from poison_audit.atomic import to_json
 from poison_audit.case.forget import read_forget
 from poison_audit.case.samples import Samples
 from poison_audit.case.tables import read_table
@@ -33,7 +34,6 @@ from poison_audit.poisons.backdoor.phrase import read_phrase
 from poison_audit.poisons.gaussian.evidence import Canaries, read_canaries, write_canaries
 from poison_audit.poisons.targeted.evidence import read_targets
 from poison_audit.poisons.token_canary.evidence import read_strings
-from poison_audit.records import to_json
 from poison_audit.reports.formats import FORMATS
 from poison_audit.reports.formats.terminal import render_terminal
 

@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 from torch.nn import functional as F
 
 from builders.small_case import make
+from poison_audit.atomic import from_json
 from poison_audit.case.case import Case
 from poison_audit.case.tables import read_table
 from poison_audit.cli import invoke
@@ -32,7 +33,7 @@ from poison_audit.models.factory import head_size
 from poison_audit.models.identify import _EmptyOnMeta, architectures
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.seeds import Rng
-from poison_audit.records import AuditRecord, Recipe, from_json
+from poison_audit.records import AuditRecord, Recipe
 from poison_audit.training.loop import Ledger, shuffled
 
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from builders.small_case import FLAGS, make
+from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
 from poison_audit.engine import run as engine
-from poison_audit.records import AuditRecord, Outcome, from_json
+from poison_audit.records import AuditRecord, Outcome
 
 ray = pytest.importorskip("ray")
 # Ray leaves sockets and files to the end of its processes.

@@ -13,6 +13,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from builders.small_case import make, read_rows, write_rows
+from poison_audit.atomic import to_json
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
 from poison_audit.commands.check import JUDGE
@@ -26,7 +27,7 @@ from poison_audit.models.checkpoint import load_like
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import unit_noise
 from poison_audit.poisons.gaussian.probe import gaussian
-from poison_audit.records import Outcome, Recipe, to_json
+from poison_audit.records import Outcome, Recipe
 from poison_audit.verdict.policy import make_policy
 
 rehearse = partial(rehearsal.rehearse, judge=JUDGE)

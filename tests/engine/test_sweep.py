@@ -10,10 +10,11 @@ import pytest
 
 from builders.layered import RNG, VECTORS, layered
 from builders.small_case import FLAGS, make
+from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
 from poison_audit.engine import unlearning
 from poison_audit.methods import UNLEARNING
-from poison_audit.records import AuditRecord, Cell, from_json
+from poison_audit.records import AuditRecord, Cell
 from poison_audit.training.loop import Ledger, Trail, descend, shuffled
 
 BUDGETS = (0.2, 0.4, 1.0)

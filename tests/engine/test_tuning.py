@@ -13,6 +13,7 @@ import torch
 from scipy.stats import binomtest
 
 from builders.small_case import FLAGS, make
+from poison_audit.atomic import from_json
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
 from poison_audit.cli import invoke
@@ -33,7 +34,6 @@ from poison_audit.records import (
     Policy,
     Recipe,
     Step,
-    from_json,
 )
 from poison_audit.verdict.judge import judge
 from poison_audit.verdict.policy import standard_policy

@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import cifar10
 
+from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
-from poison_audit.records import AuditRecord, Finding, from_json
+from poison_audit.records import AuditRecord, Finding
 
 DIGITS = Path(__file__).parents[2] / "fixtures/digits"
 PROBES = {

@@ -11,7 +11,8 @@ import pytest
 from builders.more_records import ALL as EVERY
 from builders.some_records import clean, inconclusive, residual
 from poison_audit import records
-from poison_audit.records import AuditRecord, Outcome, from_json, to_json
+from poison_audit.atomic import from_json, to_json
+from poison_audit.records import AuditRecord, Outcome
 from poison_audit.reports import formats
 
 SCHEMA = json.loads(Path(formats.__file__).with_name("report.schema.json").read_text("utf-8"))

@@ -9,7 +9,9 @@ from builders.audits import small_audit
 from builders.more_records import ALL, explained
 from builders.some_records import residual
 from builders.text_records import texts
-from poison_audit.records import AuditRecord, from_json, to_json
+from poison_audit.atomic import from_json, to_json
+from poison_audit.errors import InputError
+from poison_audit.records import AuditRecord
 from poison_audit.reports.view.sound import shallow, sound
 from poison_audit.reports.view.view import view
 
@@ -100,11 +102,15 @@ def test_odd_movements_stop_no_view(odd):
 
 
 def test_depth_is_bounded():
-    deep = "x"
-    for _ in range(400):
-        deep = [deep]
-    record = replace(residual(), environment={"a": deep}, subject={"b": {"c": deep}})
-    record = from_json(AuditRecord, to_json(record))
+    def nested(depth):
+        deep = "x"
+        for _ in range(depth):
+            deep = [deep]
+        return replace(residual(), environment={"a": deep}, subject={"b": {"c": deep}})
+
+    with pytest.raises(InputError, match="not JSON"):
+        from_json(AuditRecord, to_json(nested(400)))
+    record = from_json(AuditRecord, to_json(nested(150)))
     told = {term: text for group in view(record).facts for term, text in group.pairs}
     assert told["a"] == "..."
     assert shallow({"a": {"b": 1}}, 1) == {"a": "..."}

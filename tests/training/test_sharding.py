@@ -16,12 +16,13 @@ from torch.nn import functional as F
 from builders import small_text
 from builders.small_case import FLAGS
 from builders.small_case import make as make_pictures
+from poison_audit.atomic import from_json
 from poison_audit.case.samples import Samples
 from poison_audit.cli import invoke
 from poison_audit.errors import PlanError
 from poison_audit.models.model import Model, blocks_of
 from poison_audit.models.seeds import Rng
-from poison_audit.records import AuditRecord, from_json
+from poison_audit.records import AuditRecord
 from poison_audit.training import sharding
 from poison_audit.training.loop import Ledger, descend, shuffled
 

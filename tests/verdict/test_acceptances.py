@@ -212,7 +212,7 @@ def test_what_can_be_no_acceptance_is_refused(accepted, said):
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     from builders.audits import small_audit
-    from poison_audit.records import to_json
+    from poison_audit.atomic import to_json
 
     path = tmp_path_factory.mktemp("report") / "report.json"
     path.write_text(to_json(small_audit()), encoding="utf-8")

@@ -11,10 +11,11 @@ from rich.console import Console
 from scipy import stats
 
 from builders.audits import audits, plain, small_audit
+from poison_audit.atomic import to_json
 from poison_audit.cli import invoke
 from poison_audit.errors import InputError
 from poison_audit.models.seeds import Rng
-from poison_audit.records import Step, to_json
+from poison_audit.records import Step
 from poison_audit.reports.formats.difference import render_difference
 from poison_audit.verdict.compare import comparability, compare, differences
 from poison_audit.verdict.redecide import redecide

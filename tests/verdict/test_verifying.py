@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from builders.audits import audits, small_audit
 from builders.small_case import FLAGS, make
+from poison_audit.atomic import from_json, to_json
 from poison_audit.cli import invoke
 from poison_audit.errors import InputError
 from poison_audit.models.seeds import Rng
-from poison_audit.records import AuditRecord, from_json, to_json
+from poison_audit.records import AuditRecord
 from poison_audit.verdict.compare import comparability
 from poison_audit.verdict.verify import summary, verify, verify_exit_code
 
