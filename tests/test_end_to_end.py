@@ -150,7 +150,7 @@ def test_interrupted_cells_are_kept_and_the_same_command_resumes(case, monkeypat
 
 def test_cells_of_other_code_are_not_taken_for_this_one_s(case, monkeypatch, capsys):
     assert run("--methods", "none", "--out", "o") in (1, 3)
-    monkeypatch.setattr(runs, "code_digest", lambda: "another")
+    monkeypatch.setattr(runs, "code_digest", lambda *also: "another")
     assert run("--methods", "none", "--out", "o") == 2
     assert "another model, data set or plan" in capsys.readouterr().err
 

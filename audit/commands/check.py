@@ -38,6 +38,7 @@ from poison_audit.errors import AuditError, InputError, PlanError, Problem
 from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
 from poison_audit.models.beside import files_beside, weights_file, wrong_company
 from poison_audit.models.checkpoint import save_model
+from poison_audit.models.factory import user_code
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import (
@@ -103,7 +104,8 @@ def _audit(given: Mapping[str, Any]) -> int:
             )
         return 3  # nothing was judged, and a gate must not take that for a pass
     computing = f"{device.type} {fast_precision(device)}"
-    key = runs.fingerprint(plan, recipe, trial.subject, computing)
+    code = user_code() if sources.factory else None
+    key = runs.fingerprint(plan, recipe, trial.subject, computing, code)
     stamp = started.strftime("%Y%m%dT%H%M%SZ")
     with _opened(given["out"], key, started=stamp) as out:
         clear_reports(out)

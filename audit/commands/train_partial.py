@@ -16,6 +16,7 @@ import torch
 from poison_audit.atomic import written_whole
 from poison_audit.commands.train_job import Job, stated
 from poison_audit.engine import runs
+from poison_audit.models.factory import FACTORY, user_code
 from poison_audit.training.ledger import Snapshot, Watch
 
 EVERY = 30.0
@@ -31,7 +32,8 @@ def fingerprint(job: Job, *, weights: str) -> str:
     """
     told = {
         "version": version("poison-audit"),
-        "code": runs.code_digest(),
+        "code": runs.code_digest("commands/train*.py"),
+        "factory": user_code() if job.model.arch.startswith(FACTORY) else None,
         "torch": torch.__version__,
         "device": job.device.type,
         "data": job.data.digest(),

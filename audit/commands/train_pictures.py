@@ -22,7 +22,7 @@ from poison_audit.commands.train_tables import (
     wrong_labels,
 )
 from poison_audit.errors import InputError, Problem
-from poison_audit.models.factory import head_size, import_factory
+from poison_audit.models.factory import FACTORY, head_size, import_factory
 from poison_audit.models.identify import architecture
 from poison_audit.models.image import cifar_resnet_spec, image_classifier
 from poison_audit.models.model import Model
@@ -79,7 +79,7 @@ def _model(
         return None
     with torch.random.fork_rng(devices=[]):
         module = build()
-    name = f"factory:{factory}" if factory else str(arch)
+    name = f"{FACTORY}{factory}" if factory else str(arch)
     classes = head_size(module, factory) if factory else classes_of(train, where)
     found += wrong_labels(tables, classes)
     return image_classifier(

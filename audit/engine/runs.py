@@ -6,9 +6,10 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
@@ -20,17 +21,33 @@ from poison_audit.errors import InputError, Problem
 from poison_audit.records import Json, Plan, Recipe
 from poison_audit.training.sharding import processes
 
+MEASURING = (
+    "case/*", "checks/*", "engine/*", "hypotheses/*", "methods/*", "models/*", "poisons/*",
+    "statistics/estimates.py", "training/*", "records.py",
+)  # fmt: skip
+"""Of this package, what decides a measurement: any other default in it is another measurement."""
+NOT_MEASURING = (
+    "*/reading.py", "*/readings.py", "*/plant.py", "*/plant_*.py", "engine/caveats.py",
+    "engine/cluster.py", "engine/exhibits.py", "engine/forecast.py", "engine/plan.py",
+    "engine/runs.py",
+)  # fmt: skip
+"""What lies among it and does not: it judges, words, plants, or chooses what is measured."""
 
-def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device: str) -> str:
+
+def fingerprint(
+    plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device: str, factory: str | None
+) -> str:
     """Return the SHA-256 of everything that decides the measurements of an audit.
 
     Policy, gate, candidates on trial, methods and budgets are left out: they choose among
     measurements, and do not change one. References are not: probes compare with them.
-    `device` is its kind, and what its training steps multiply in.
+    `device` is its kind, and what its training steps multiply in. `factory` is the digest of the
+    user's own code (`models.factory.user_code`), None where the network is none of theirs.
     """
     told = {
         "version": version("poison-audit"),
         "code": code_digest(),
+        "factory": factory,
         "torch": torch.__version__,
         "device": device,
         "processes": processes(),
@@ -66,14 +83,25 @@ def fingerprint(plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def code_digest() -> str:
-    """Return the SHA-256 of this package's source: another default is another measurement."""
-    package = Path(__file__).parents[1]
+def code_digest(*also: str, package: Path | None = None) -> str:
+    """Return the SHA-256 of this package's source, as far as it measures.
+
+    Args:
+        also: patterns of further files, relative to the package.
+        package: its folder; by default where this file lies.
+    """
+    package = package or Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
-        digest.update(path.read_bytes())
+        name = path.relative_to(package).as_posix()
+        if _like(name, (*MEASURING, *also)) and not _like(name, NOT_MEASURING):
+            digest.update(f"{name}\0".encode())
+            digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _like(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from poison_audit.errors import InputError, Problem
 from poison_audit.models import hugging_face, language
-from poison_audit.models.factory import first_channels, head_size, import_factory
+from poison_audit.models.factory import FACTORY, first_channels, head_size, import_factory
 from poison_audit.models.identify import architecture, canonical, identify
 from poison_audit.models.image import image_classifier
 from poison_audit.models.model import Model
@@ -40,7 +40,6 @@ __all__ = [
     "save_model",
 ]
 
-_FACTORY = "factory:"
 _ASIDE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache",
           "pad_token_id", "problem_type", "architectures"}  # fmt: skip
 """What config.json may say otherwise of the same network."""
@@ -202,7 +201,7 @@ def peek(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
     weights = read_weights(path, allow_pickle=allow_pickle)
     stated = _stated_normalize(weights, where)
     names, _ = _candidates(weights)
-    names = [name for name in names if not name.startswith(_FACTORY)]
+    names = [name for name in names if not name.startswith(FACTORY)]
     if described := _described(weights, names):
         return {"arch": names, **_peek_language(weights.files[0].parent, *described)}
     network = _named(names[0], weights, where) if len(names) == 1 else None
@@ -289,15 +288,15 @@ def _from_factory(factory: str, tensors: Mapping[str, Tensor]) -> _Network:
         raise InputError(Problem(what, "--factory", fix))
     return _Network(
         build=build,
-        arch=f"{_FACTORY}{factory}",
+        arch=f"{FACTORY}{factory}",
         classes=head_size(module, factory),
         channels=first_channels(module),
     )
 
 
 def _named(name: str, weights: Weights, where: str) -> _Network:
-    if name.startswith(_FACTORY):
-        what = f"was saved from a factory ({name.removeprefix(_FACTORY)!r})"
+    if name.startswith(FACTORY):
+        what = f"was saved from a factory ({name.removeprefix(FACTORY)!r})"
         fix = "Name the factory by --factory: no file may choose code to run."
         raise InputError(Problem(what, where, fix))
     if name.startswith(hugging_face.PREFIX):
@@ -350,7 +349,7 @@ def _filled(module: nn.Module, arch: str, tensors: Mapping[str, Tensor], where: 
     if arch.startswith(hugging_face.PREFIX):
         return hugging_face.load_classifier(module, tensors, where=where)
     # A factory's names are the user's own, whatever they look like.
-    named = tensors if arch.startswith(_FACTORY) else canonical(tensors)
+    named = tensors if arch.startswith(FACTORY) else canonical(tensors)
     load_strict(module, named, where=where)
     return module
 

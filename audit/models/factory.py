@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -15,6 +18,8 @@ from torch.nn.parameter import is_lazy
 
 from poison_audit.errors import InputError, Problem, did_you_mean
 
+FACTORY = "factory:"
+"""What the name of an architecture begins with that a factory builds."""
 _WHERE = "--factory"
 _FIX = "Give package.module:function, which takes no arguments and returns a torch.nn.Module."
 
@@ -54,6 +59,31 @@ def import_factory(name: str) -> Callable[[], nn.Module]:
         return _checked(function(), name)
 
     return build
+
+
+def user_code() -> str:
+    """Return the SHA-256 of all code in use that is the user's: not Python's, installed or ours.
+
+    A factory's module is among it, and all that was imported by it, or since; what it reads
+    otherwise is not.
+    """
+    digest = hashlib.sha256()
+    for name, module in sorted(sys.modules.items()):
+        if (file := _own_file(name, module)) is not None:
+            digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _own_file(name: str, module: object) -> Path | None:
+    # Asked of its dictionary: to ask some modules for an attribute makes them import more.
+    told = vars(module).get("__file__") if isinstance(module, ModuleType) else None
+    if not isinstance(told, str) or name.partition(".")[0] in ("poison_audit", "__main__"):
+        return None
+    file = Path(told).absolute()
+    installed = {"site-packages", "dist-packages"} & set(file.parts)
+    if installed or file.is_relative_to(sysconfig.get_path("stdlib")) or not file.is_file():
+        return None
+    return file
 
 
 def head_size(module: nn.Module, name: str) -> int:

@@ -1,0 +1,165 @@
+"""What a stored cell is found by: the code that measured it, the user's own code among it."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from builders.small_case import FLAGS, make
+from poison_audit.cli import invoke
+from poison_audit.engine.runs import MEASURING, NOT_MEASURING, code_digest
+from poison_audit.models.factory import user_code
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def package(tmp_path):
+    shutil.copytree(ROOT / "audit", tmp_path / "audit")
+    return tmp_path / "audit"
+
+
+def test_only_code_counts_and_not_where_it_lies(package):
+    (package / "engine" / "README.md").write_text("a word")
+    assert code_digest(package=package) == code_digest()
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["cli.py", "commands/check.py", "verdict/decide.py", "poisons/backdoor/reading.py",
+     "poisons/gaussian/plant.py", "poisons/readings.py", "engine/caveats.py", "errors.py"],
+)  # fmt: skip
+def test_a_changed_word_keeps_the_cells(package, file):
+    with (package / file).open("a", encoding="utf-8") as stream:
+        stream.write("# a word\n")
+    assert code_digest(package=package) == code_digest()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("methods/ssd.py", "alpha: float = 10.0", "alpha: float = 11.0"),
+        ("poisons/gaussian/exposure.py", "draws: int = 32", "draws: int = 64"),
+        ("checks/honesty.py", "LEAST_AGREEMENT = 0.5", "LEAST_AGREEMENT = 0.4"),
+    ],
+)
+def test_another_default_is_another_measurement(package, file, old, new):
+    text = (package / file).read_text("utf-8")
+    assert text.count(old) == 1
+    (package / file).write_text(text.replace(old, new), encoding="utf-8")
+    assert code_digest(package=package) != code_digest()
+
+
+def test_a_renamed_file_and_what_is_asked_for_beside_count(package):
+    with (package / "commands" / "train_steps.py").open("a", encoding="utf-8") as stream:
+        stream.write("# a word\n")
+    training = "commands/train*.py"
+    assert code_digest(training, package=package) != code_digest(training)
+    (package / "methods" / "gd.py").rename(package / "methods" / "dg.py")
+    assert code_digest(package=package) != code_digest()
+
+
+def imported_by(*names: str) -> set[str]:
+    """Return the files of the package that these modules import, and those import, and so on."""
+    found: set[str] = set()
+    todo = list(names)
+    while todo:
+        base = ROOT / "audit" / Path(*todo.pop().split(".")[1:])
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            own = path.relative_to(ROOT / "audit").as_posix() if path.is_file() else ""
+            if own in ("", "__init__.py") or own in found:
+                continue
+            found.add(own)
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("poison_a"):
+                    todo += [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
+    return found
+
+
+def test_all_that_measuring_imports_is_covered():
+    measuring = ("run", "tuning", "rehearsal", "unlearning", "probes")
+    found = imported_by(*(f"poison_audit.engine.{name}" for name in measuring))
+    assert {"models/model.py", "poisons/gaussian/probe.py", "training/loop.py"} <= found
+    left_out = {
+        name
+        for name in found
+        if not any(fnmatchcase(name, one) for one in MEASURING)
+        or any(fnmatchcase(name, one) for one in NOT_MEASURING)
+    }
+    # How errors are told, how files are written, and the form of a reading.
+    form = {"errors.py", "atomic.py", "statistics/__init__.py", "statistics/reading.py"}
+    assert left_out <= form
+
+
+FACTORY = """
+from nets_helper import SCALE
+from poison_audit.models.image import CifarResNet, cifar_resnet_spec
+
+class Net(CifarResNet):
+    def forward(self, x):
+        return super().forward(x * SCALE)
+
+def make():
+    import nets_later
+    return Net(cifar_resnet_spec("cifar-resnet:1:w4"), channels=1, classes=3)
+"""
+DIGEST = """
+from poison_audit.models.factory import import_factory, user_code
+import_factory("nets:make")()
+print(user_code())
+"""
+
+
+@pytest.fixture
+def nets(tmp_path):
+    (tmp_path / "nets.py").write_text(FACTORY)
+    (tmp_path / "nets_helper.py").write_text("SCALE = 0.5\n")
+    (tmp_path / "nets_later.py").write_text("")
+    (tmp_path / "unused.py").write_text("")
+    return tmp_path
+
+
+def digest_in(folder: Path) -> str:
+    command = [sys.executable, "-B", "-c", DIGEST]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_factory_s_module_and_all_that_it_imports_count(nets):
+    first = digest_in(nets)
+    (nets / "unused.py").write_text("X = 1\n")
+    assert digest_in(nets) == first
+    told = {first}
+    for name in ("nets.py", "nets_helper.py", "nets_later.py"):
+        with (nets / name).open("a") as stream:
+            stream.write("\nY = 1\n")
+        told.add(digest_in(nets))
+    assert len(told) == 4
+
+
+def test_python_s_own_code_and_what_is_installed_do_not_count(monkeypatch):
+    before = user_code()
+    for name in ("colorsys", "pytest", "poison_audit.errors", "__main__"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert user_code() == before
+
+
+def test_a_corrected_factory_is_not_judged_by_the_old_cells(nets, monkeypatch, capsys):
+    monkeypatch.chdir(make(nets))
+    monkeypatch.syspath_prepend(nets)
+    command = ["probe", "model.safetensors", "--forget", "forget.csv", *FLAGS, "--factory",
+               "nets:make", "--out", "o", "-q"]  # fmt: skip
+    assert invoke(command) in (1, 3)
+    cells = set(Path("o/cells").iterdir())
+    assert invoke(command) in (1, 3)
+    assert set(Path("o/cells").iterdir()) == cells  # the same code goes on with them
+    Path("nets_helper.py").write_text("SCALE = 1.0\n")
+    assert invoke(command) == 2
+    assert "another model, data set or plan" in capsys.readouterr().err
+    for name in ("nets", "nets_helper", "nets_later"):
+        monkeypatch.delitem(sys.modules, name)
