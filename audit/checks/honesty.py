@@ -40,7 +40,7 @@ LEAST_AGREEMENT = 0.5
 """Least correlation of gradients with differences, and of training mode with eval mode."""
 PASSES = 32
 """Passes in training mode that are averaged, where it answers at random."""
-KNOWN = ("torchvision", "transformers", "audit")
+KNOWN = ("torchvision", "transformers", "poison_audit")
 """Packages whose networks' training mode is known: dropout and batch statistics, and no more."""
 
 

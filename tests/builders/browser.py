@@ -1,6 +1,6 @@
 """A real browser for the tests of the page: Chromium, driven by Playwright, with the network shut.
 
-    python tests/browser.py REPORT.html FOLDER
+    python tests/builders/browser.py REPORT.html FOLDER
 
 writes screenshots at 390 and 1280 pixels, light and dark, and the PDF, to be looked at.
 """
@@ -21,7 +21,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+AXE = Path(__file__).parents[1] / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 
 
