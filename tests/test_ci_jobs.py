@@ -1,4 +1,4 @@
-"""The jobs and commands of the README, run as they stand there."""
+"""The CI jobs and the commands of the documents, run as they stand there."""
 
 import os
 import re
@@ -15,9 +15,12 @@ from poison_audit.cli import invoke
 from poison_audit.commands.config import read_config
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+REPORTS, VERDICT = (
+    (ROOT / room / "README.md").read_text(encoding="utf-8") for room in ("reports", "audit/verdict")
+)
 GITHUB, GITLAB = (
-    yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    yaml.safe_load((ROOT / "templates/ci" / name).read_text(encoding="utf-8"))
+    for name in ("github.yml", "gitlab.yml")
 )
 STEPS = GITHUB["jobs"]["audit"]["steps"]
 # The installation is what ran this test; without it the scripts are what a runner would run.
@@ -84,7 +87,7 @@ def test_the_gitlab_job_and_what_reads_its_report_again(folder):
         for name in entry["key"].get("files", []) if isinstance(entry["key"], dict) else []:
             assert (folder / name).exists()
     again = re.findall(
-        r"^    poison-audit ((?:render|verify|decide|diff) .*)$", README, re.MULTILINE
+        r"^    poison-audit ((?:render|verify|decide|diff) .*)$", REPORTS, re.MULTILINE
     )
     assert [line.split()[0] for line in again] == ["render", "verify", "decide", "diff"]
     shutil.copytree(folder / "audit", folder / "audit-1")
@@ -99,7 +102,7 @@ def test_the_gitlab_job_and_what_reads_its_report_again(folder):
     assert codes == [1, 0, 3, 0]
 
 
-def test_the_acceptance_of_the_readme_is_one(tmp_path):
-    (block,) = re.findall(r"```toml\n(\[\[accept\]\].*?)```", README, re.DOTALL)
+def test_the_acceptance_of_the_document_is_one(tmp_path):
+    (block,) = re.findall(r"```toml\n(\[\[accept\]\].*?)```", VERDICT, re.DOTALL)
     (tmp_path / "audit.toml").write_text(block, encoding="utf-8")
     assert read_config(tmp_path / "audit.toml").path == tmp_path / "audit.toml"

@@ -1,19 +1,41 @@
 """What the documents and the project say of the tree: it is so."""
 
+import ast
+import importlib
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import poison_audit
+from builders.tiny import samples_of
+from poison_audit.case.forget import read_forget
+from poison_audit.poisons.backdoor.evidence import read_trigger
+from poison_audit.poisons.backdoor.phrase import read_phrase
+from poison_audit.poisons.gaussian.evidence import read_canaries
+from poison_audit.poisons.targeted.evidence import read_targets
+from poison_audit.poisons.token_canary.evidence import read_strings
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     path.relative_to(ROOT)
-    for room in ("*.md", ".github/*.md", "audit/**/*.md", "reports/**/*.md", "tests/*/*.md")
+    for room in ("*.md", ".github/*.md", "audit/**/*.md", "reports/**/*.md", "tests/*/README.md")
     for path in ROOT.glob(room)
 )
+POISONS = (ROOT / "audit/poisons/README.md").read_text("utf-8")
+
+
+def _blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def _names(text: str) -> set[str]:
+    """Return how a text's headings are linked to, as GitHub makes it."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_version_is_that_of_the_project():
@@ -24,7 +46,75 @@ def test_the_version_is_that_of_the_project():
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_links_lead_somewhere(document):
     text = (ROOT / document).read_text("utf-8")
-    links = re.findall(r"\]\(([^)#]+)", text)
-    inside = [link for link in links if "://" not in link and not link.startswith("mailto:")]
-    missing = [link for link in inside if not (ROOT / document.parent / link).exists()]
+    missing = []
+    for file, heading in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", text):
+        path = ROOT / document.parent / file if file else ROOT / document
+        if "://" in file or (path.exists() and not heading):
+            continue
+        if not path.exists() or heading not in _names(path.read_text("utf-8")):
+            missing.append((file, heading))
     assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_files_that_are_named_exist(document):
+    text = (ROOT / document).read_text("utf-8")
+    named = re.findall(
+        r"(?<![\w./-])(?:audit|reports|templates|tests|fixtures)/[\w./-]+\.(?:py|md|json|yml|j2|csv)\b",
+        text,
+    )
+    missing = {name for name in named if "NAME" not in name and not (ROOT / name).exists()}
+    assert missing == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_what_is_imported_is_there(document):
+    for block in _blocks((ROOT / document).read_text("utf-8"), "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("poison_audit"):
+                module = importlib.import_module(node.module)
+                assert [a.name for a in node.names if not hasattr(module, a.name)] == []
+
+
+def test_the_commands_of_the_readme_are_whole_lines():
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    audit, tests = (line.strip() for line in lines if "python3 -m venv" in line)
+    assert audit.endswith(
+        "poison-audit check fixtures/digits/model.safetensors --forget fixtures/digits/forget.csv"
+    )
+    # .ci/run looks for it like this.
+    assert re.fullmatch(r"python3 -m venv .*pytest", tests)
+
+
+def test_the_examples_of_evidence_are_read(tmp_path):
+    canaries, strings, patch, phrase = (
+        _written(tmp_path, number, block) for number, block in enumerate(_blocks(POISONS, "json"))
+    )
+    assert read_canaries(canaries).shape == (1, 32, 32)
+    assert len(read_strings(strings).text("string-0000").split()) == 10
+    assert read_trigger(patch, shape=(1, 32, 32), classes=10).label == 3
+    assert read_phrase(phrase, classes=2, names=["negative", "positive"]).label == 1
+
+
+def test_the_examples_of_tables_are_read(tmp_path):
+    forget, targets = (
+        _written(tmp_path, number, block) for number, block in enumerate(_blocks(POISONS, "csv"))
+    )
+    train = samples_of(torch.zeros(4, 1, 32, 32), torch.tensor([7, 3, 7, 1]))
+    train = replace(train, ids=("canary-0000", "backdoor-0000", "targeted-0000", "bought-0042"))
+    read = read_forget(forget, train, where_train="train.npz")
+    assert read.attacks == ("gaussian", "backdoor", "targeted", "")
+    assert read.campaigns[3] == "vendor-b"
+    test = samples_of(torch.zeros(2, 1, 32, 32), torch.tensor([9, 9]))
+    test = replace(test, ids=("digit-0069", "digit-0325"))
+    assert read_targets(targets, test, where_test="test.npz").adversarial.tolist() == [7, 7]
+
+
+def _written(folder: Path, number: int, text: str) -> Path:
+    path = folder / f"{number}"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_picture_is_small():
+    assert (ROOT / "reports/page.png").stat().st_size <= 200_000

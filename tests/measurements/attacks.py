@@ -1,4 +1,4 @@
-"""Plant each attack, train, audit, and print the tables that stand in the README.
+"""Plant each attack, train, audit, and print the tables that stand in README.md here.
 
     python tests/measurements/attacks.py OUT [--cifar10 FOLDER] [--attack NAME ..]
 
@@ -143,7 +143,7 @@ def measure(setting: Setting, attack: str, out: Path) -> None:
 
 
 def table(path: Path, columns: Sequence[str]) -> str:
-    """Return the README's table of one audit."""
+    """Return README.md's table of one audit."""
     record = from_json(AuditRecord, path.read_text(encoding="utf-8"))
     lines = [f"| candidate | {' | '.join(columns)} | accuracy | verdict |"]
     lines.append("|---" * (len(columns) + 3) + "|")

@@ -1,4 +1,4 @@
-"""Train on real CIFAR-10 with canaries, audit, and print the table that stands in the README.
+"""Train on real CIFAR-10 with canaries, audit, and print the table that stands in README.md here.
 
     python tests/measurements/cifar10.py CIFAR10_FOLDER [OUT]
 

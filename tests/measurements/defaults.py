@@ -1,4 +1,4 @@
-"""Search the numbers that methods have by default, on data that no table of the README is about.
+"""Search the numbers that methods have by default, on data that no table of README.md is about.
 
     python tests/measurements/defaults.py OUT --cifar10 FOLDER [--trials 20] [--method NAME ..]
 
@@ -9,7 +9,7 @@ FOLDER holds cifar10-full.npz and load_cifar10.py. Three models with 200 Gaussia
     reviews  1,200 made-up reviews (fixtures/reviews_text.py), a tenth of them labelled otherwise
              than they read, 400 canaries, a GPT-2 of two layers, 25 epochs of AdamW
 
-None of their pictures and reviews, test samples included, stands in a table of the README. Every
+None of their pictures and reviews, test samples included, stands in a table of README.md. Every
 method is tried on all three with the same numbers (rates in multiples of the recipe's), first with
 its defaults, then with what Optuna's TPE proposes from the method's declared ranges. A trial's
 score is that of `check --tune`: residue or accuracy lost, whichever is worse, in tolerances; here
