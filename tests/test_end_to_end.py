@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from builders.small_case import FLAGS, make, read_rows, write_rows
 from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
-from poison_audit.engine import run as engine
+from poison_audit.commands import check
 from poison_audit.engine import runs, unlearning
 from poison_audit.records import AuditRecord, Outcome
 
@@ -370,7 +370,7 @@ def test_a_crash_is_never_a_verdict(case, monkeypatch, capsys):
     def crash(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(engine, "check_sanity", crash)
+    monkeypatch.setattr(check, "check_sanity", crash)
     assert run() == 4
     assert "ZeroDivisionError" in capsys.readouterr().err
 

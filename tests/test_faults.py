@@ -17,7 +17,7 @@ import pytest
 from builders.small_case import FLAGS, make
 from poison_audit import atomic as files
 from poison_audit.cli import invoke
-from poison_audit.engine import run as engine
+from poison_audit.commands import check
 from poison_audit.engine import runs
 from poison_audit.errors import InputError
 from poison_audit.models.seeds import Rng
@@ -114,7 +114,7 @@ def test_a_report_is_gone_while_its_audit_runs_again(case, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "run", stopped)
+    monkeypatch.setattr(check, "run", stopped)
     assert invoke(given) == 130
     assert not list((case / "o").glob("report.*"))
 

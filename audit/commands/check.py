@@ -22,18 +22,21 @@ from poison_audit.case.case import Case
 from poison_audit.case.load import Trial, load_trial
 from poison_audit.case.places import places
 from poison_audit.case.provenance import git_state, git_top, input_files
+from poison_audit.checks.sanity import check_sanity
 from poison_audit.commands.config import Config
 from poison_audit.commands.flags import check_output, device_named, read_flags
 from poison_audit.commands.progress import Reporter
 from poison_audit.commands.rendering import clear_reports, show, show_forecast, write_reports
-from poison_audit.engine import run as engine
 from poison_audit.engine import runs, unlearning
 from poison_audit.engine.caveats import caveats, halved
 from poison_audit.engine.exhibits import exhibits
 from poison_audit.engine.forecast import forecast
+from poison_audit.engine.jobs import jobs
 from poison_audit.engine.plan import check_plan
 from poison_audit.engine.rehearsal import Judge, check_size, rehearse
+from poison_audit.engine.run import Performer, run
 from poison_audit.engine.tuning import chosen, halves, load_optuna, tune
+from poison_audit.engine.why import explain
 from poison_audit.errors import AuditError, InputError, PlanError, Problem
 from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
 from poison_audit.models.beside import files_beside, weights_file, wrong_company
@@ -83,9 +86,9 @@ def _audit(given: Mapping[str, Any]) -> int:
     if given.get("shard"):
         check_shardable(trial.case.model.module)
     plan = _asked_of(plan, trial)
-    names = [job.candidate for job in engine.jobs(plan, trial)]
+    names = [job.candidate for job in jobs(plan, trial)]
     check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[*names, *REFERENCES])
-    case, sanity = engine.check_sanity(trial.case, alpha=plan.policy.alpha)
+    case, sanity = check_sanity(trial.case, alpha=plan.policy.alpha)
     trial = replace(trial, case=case)
     reporter.say(_introduction(trial, sanity))
     judged, tuned_on = trial, None
@@ -169,14 +172,14 @@ def _measured(
     """Return the cells, what was found about why, and the rehearsal, as far as they are asked."""
     pickles: bool = given["allow_pickle"]
     with _performing(given) as perform, reporter.cells() as report:
-        cells = worded(engine.run(
+        cells = worded(run(
             trial, plan, out, key=key, keep=given["keep"], allow_pickle=pickles, report=report,
             perform=perform,
         ))  # fmt: skip
     why: tuple[Finding, ...] = ()
     if plan.hypotheses:
         with reporter.stage("Asking why: how far, and in which direction, the poison moved it"):
-            why = engine.explain(trial, plan, out, key=key, allow_pickle=pickles)
+            why = explain(trial, plan, out, key=key, allow_pickle=pickles)
     if not given.get("rehearse"):
         return cells, why, None
     reporter.say("Rehearsal: the methods on a copy with canaries of its own.")
@@ -198,7 +201,7 @@ def _tuned(
     return tuple(found)
 
 
-def _performing(given: Mapping[str, Any]) -> AbstractContextManager[engine.Performer | None]:
+def _performing(given: Mapping[str, Any]) -> AbstractContextManager[Performer | None]:
     """Return what works on the cells: this process (None), or Ray."""
     if not given.get("ray"):
         return nullcontext()
@@ -229,14 +232,15 @@ def unlearn(given: Mapping[str, Any]) -> int:
     check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[])
     file = _unlearned_file(given["output"], trial.case.model)
     step = plan.methods[0]
-    model, cost, error = unlearning.unlearn(
+    done = unlearning.unlearn(
         trial.case,
         step,
         Rng(plan.seed).named(step.name, 0),
         budget=None if METHODS[step.name].reference else plan.budget,
     )
+    model, cost = done.model, done.cost
     if model is None:
-        raise AuditError(f"{error}. Nothing was written")
+        raise AuditError(f"{done.error}. Nothing was written")
     extra = {"poison_audit.method": step.name, "poison_audit.digest": model.digest()}
     file.parent.mkdir(exist_ok=True)
     save_model(model, file, extra=extra)

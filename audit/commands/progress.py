@@ -7,18 +7,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import rich.progress
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
-from poison_audit.engine import run as engine
-from poison_audit.engine.cells import Job
+from poison_audit.engine.jobs import Job
+from poison_audit.engine.run import Progress
 
 
 class Reporter:
@@ -46,9 +46,9 @@ class Reporter:
             yield
 
     @contextmanager
-    def cells(self) -> Iterator[Callable[[engine.Progress], None]]:
+    def cells(self) -> Iterator[Callable[[Progress], None]]:
         """Show the cells of an audit as they start and end."""
-        with Progress(
+        with rich.progress.Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:.1f}/{task.total}"),
@@ -62,7 +62,7 @@ class Reporter:
         ) as bar:
             task = bar.add_task("", total=None, visible=False)
 
-            def report(progress: engine.Progress) -> None:
+            def report(progress: Progress) -> None:
                 name = _named(progress.job)
                 done = progress.done + progress.share
                 bar.update(
@@ -80,7 +80,7 @@ def _named(job: Job) -> str:
     return f"{job.candidate} (seed {job.seed})" if job.seed else job.candidate
 
 
-def _told(progress: engine.Progress, name: str) -> str:
+def _told(progress: Progress, name: str) -> str:
     cell = progress.cell
     if cell is None:
         raise ValueError("a finished job has a cell")

@@ -5,34 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 
 from poison_audit.atomic import from_json
-from poison_audit.case.contenders import Contender
+from poison_audit.engine.jobs import Job
 from poison_audit.errors import InputError
 from poison_audit.models.checkpoint import save_model
 from poison_audit.models.model import Model
 from poison_audit.models.weights import SINGLE
-from poison_audit.records import Cell, Kind, Step
-
-OUT_OF_MEMORY = "ran out of memory"
-"""In every reason of what is missing for want of memory."""
-DIED = "died"
-"""In the reason of what is missing since whatever worked on it did not live to tell."""
+from poison_audit.records import Cell
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What one cell will be made of."""
+class Lack(StrEnum):
+    """Why something is missing that another try may bring, in the words of reports."""
 
-    candidate: str
-    kind: Kind
-    seed: int = 0
-    method: Step | None = None
-    budget: float | None = None
-    """Fraction of the original training; None: no bound, no method."""
-    contender: Contender | None = None
+    OUT_OF_MEMORY = "ran out of memory"
+    DIED = "died"
+    """Whatever worked on it did not live to tell."""
 
 
 def blank(job: Job) -> Cell:
@@ -44,14 +35,6 @@ def blank(job: Job) -> Cell:
         method=job.method,
         budget=job.budget,
     )
-
-
-def starved(cell: Cell) -> bool:
-    """Return whether anything of a cell is missing because memory gave out, or its worker died."""
-    told = [cell.error]
-    for seen in cell.measurements:
-        told += [seen.missing, seen.suspect]
-    return any(OUT_OF_MEMORY in why or DIED in why for why in told if why)
 
 
 def save_unlearned(model: Model, cell: Cell, path: Path) -> None:

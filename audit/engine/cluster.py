@@ -16,13 +16,12 @@ from typing import Any
 
 import torch
 
-from poison_audit.engine.cells import DIED, blank
+from poison_audit.engine.cells import Lack, blank
+from poison_audit.engine.measuring import Made
 from poison_audit.engine.run import Line, Performer, Tell, Work
 from poison_audit.errors import InputError, Problem
-from poison_audit.models.model import Model
-from poison_audit.records import Cell
 
-Done = list[tuple[int, Cell, Model | None]]
+Done = list[tuple[int, Made]]
 
 RETRIES = 3
 """How often a line is begun again whose worker died."""
@@ -44,9 +43,7 @@ def through_ray(address: str, *, gpus: float | None = None) -> Iterator[Performe
     if own:
         _start(ray, address)
 
-    def perform(
-        work: Work, lines: Sequence[Line], tell: Tell
-    ) -> Iterator[tuple[int, Cell, Model | None]]:
+    def perform(work: Work, lines: Sequence[Line], tell: Tell) -> Iterator[tuple[int, Made]]:
         cuda = work.case.model.device.type == "cuda"
         share = (1.0 if cuda else 0.0) if gpus is None else gpus
         remote = ray.remote(num_cpus=1, num_gpus=share, max_retries=RETRIES)(_on)
@@ -81,8 +78,11 @@ def _result(ray: Any, ready: Any, line: Line, work: Work) -> Done:
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     except ray.exceptions.RayError as error:
-        reason = f"its worker {DIED} {RETRIES + 1} times ({type(error).__name__})"
-        return [(place, replace(blank(job), error=reason), None) for place, job in line]
+        lack = Lack.DIED
+        reason = f"its worker {lack} {RETRIES + 1} times ({type(error).__name__})"
+        return [
+            (place, Made(cell=replace(blank(job), error=reason), lack=lack)) for place, job in line
+        ]
     return done
 
 

@@ -16,15 +16,16 @@ import torch
 
 from poison_audit.case.case import Case
 from poison_audit.case.load import Trial
-from poison_audit.engine import run as engine
 from poison_audit.engine import unlearning
+from poison_audit.engine.jobs import jobs
+from poison_audit.engine.measuring import load_references, probed
 from poison_audit.errors import DivergedError
 from poison_audit.hypotheses import ask
 from poison_audit.methods import METHODS, UNLEARNING, parameters
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Plan, Step
-from poison_audit.training.loop import Ledger, Trail
+from poison_audit.training.ledger import Ledger, Trail
 from poison_audit.training.scoring import exact
 
 FEW, MORE = 4, 12
@@ -63,7 +64,7 @@ def forecast(trial: Trial, plan: Plan, *, allow_pickle: bool = False) -> Forecas
         plan: what would be run.
         allow_pickle: whether contenders may be pickles.
     """
-    references = engine.load_references(trial, allow_pickle=allow_pickle)
+    references = load_references(trial, allow_pickle=allow_pickle)
     case = unlearning.found_part(trial.case, plan)
     rng = Rng(plan.seed).named("forecast")
     unlearning.begin_peak(case.model.device)
@@ -76,9 +77,9 @@ def forecast(trial: Trial, plan: Plan, *, allow_pickle: bool = False) -> Forecas
         once = [_method(case, step, alone, rng.named(step.name)) for step in plan.methods
                 if step.name in UNLEARNING]  # fmt: skip
         parts.append(Part(name=f"tuning, {plan.tune} trials each", seconds=plan.tune * sum(once)))
-    cells = len(engine.jobs(plan, trial))
+    cells = len(jobs(plan, trial))
     clock = Clock(case.model.device)
-    engine.probed(trial.case.model, trial.case, plan, Rng(plan.seed))
+    probed(trial.case.model, trial.case, plan, Rng(plan.seed))
     many = f"{cells} models" if cells > 1 else "1 model"
     parts.append(Part(name=f"probes of {many}", seconds=cells * clock.read()))
     for step in plan.hypotheses:

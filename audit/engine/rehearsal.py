@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from poison_audit.case.load import Trial
-from poison_audit.engine import run as engine
+from poison_audit.checks.sanity import check_sanity
 from poison_audit.engine.probes import PROBES, probe_parameters
 from poison_audit.engine.rehearsal_copy import FORGIVEN, Copy, store_copy, stored_copy, train_copy
 from poison_audit.engine.rehearsal_planting import (
@@ -34,6 +34,7 @@ from poison_audit.engine.rehearsal_planting import (
     sample,
     spread_of,
 )
+from poison_audit.engine.run import Progress, run
 from poison_audit.methods import UNLEARNING
 from poison_audit.models.seeds import Rng
 from poison_audit.records import CandidateVerdict, Cell, Finding, Outcome, Plan, Rehearsal, Step
@@ -64,7 +65,7 @@ def rehearse(
     judge: Judge,
     sigma: float | None = None,
     epochs: int | None = None,
-    report: Callable[[engine.Progress], None] = lambda _: None,
+    report: Callable[[Progress], None] = lambda _: None,
 ) -> Rehearsal:
     """Poison a copy, run the methods of the plan on it, and say which of them would have helped.
 
@@ -154,14 +155,14 @@ def _perform(
     *,
     key: str,
     judge: Judge,
-    report: Callable[[engine.Progress], None],
+    report: Callable[[Progress], None],
 ) -> tuple[tuple[Cell, ...], tuple[Finding, ...], tuple[CandidateVerdict, ...], str | None]:
     """Probe the copy, and run the methods if its poison is found.
 
     Returns:
         Cells, findings, candidates, and why the methods were not run (None: they were).
     """
-    case, sanity = engine.check_sanity(stage.case, alpha=plan.policy.alpha)
+    case, sanity = check_sanity(stage.case, alpha=plan.policy.alpha)
     stage = replace(stage, case=case)
     useless = copy.broken
     if useless is None and not sanity.works:
@@ -170,13 +171,13 @@ def _perform(
         return (), (), _untried(plan, useless), useless
     relabelled = _labelling(report, judge.name)
     alone = replace(plan, methods=())
-    cells = _named(judge.name, engine.run(stage, alone, folder, key=key, report=relabelled))
+    cells = _named(judge.name, run(stage, alone, folder, key=key, report=relabelled))
     told: dict[str, Any] = {"planted": len(case.forget), "held": copy.held}
     findings, candidates = judge.decide(alone, cells, **told)
     if not any(_is_effect(finding) for finding in findings):
         useless = "no effect of the canaries was found in it"
         return cells, findings, (*candidates, *_untried(plan, useless)), useless
-    cells = _named(judge.name, engine.run(stage, plan, folder, key=key, report=relabelled))
+    cells = _named(judge.name, run(stage, plan, folder, key=key, report=relabelled))
     return cells, *judge.decide(plan, cells, **told), None
 
 
@@ -201,10 +202,8 @@ def _untried(plan: Plan, why: str) -> tuple[CandidateVerdict, ...]:
     )
 
 
-def _labelling(
-    report: Callable[[engine.Progress], None], copy: str
-) -> Callable[[engine.Progress], None]:
-    def labelled(progress: engine.Progress) -> None:
+def _labelling(report: Callable[[Progress], None], copy: str) -> Callable[[Progress], None]:
+    def labelled(progress: Progress) -> None:
         job = progress.job
         name = copy if job.kind == "deployed" else f"rehearsal of {job.candidate}"
         report(replace(progress, job=replace(job, candidate=name)))

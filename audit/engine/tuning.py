@@ -26,7 +26,7 @@ from torch import Tensor
 from poison_audit.atomic import from_json, to_json, write_atomically
 from poison_audit.case.case import Case
 from poison_audit.engine import unlearning
-from poison_audit.engine.cells import OUT_OF_MEMORY
+from poison_audit.engine.cells import Lack
 from poison_audit.engine.probes import PROBES
 from poison_audit.errors import InputError, PlanError, Problem
 from poison_audit.methods import METHODS
@@ -117,36 +117,42 @@ def tune(
         if number < len(kept) and kept[number].params == params:
             attempts.append(kept[number])
         else:
-            attempts.append(attempt(case, replace(step, params=params), plan))
+            made, lack = attempt(case, replace(step, params=params), plan)
+            attempts.append(made)
             so_far = Tuning(method=step.name, attempts=tuple(attempts), chosen=best(attempts))
-            if OUT_OF_MEMORY not in (attempts[-1].error or ""):
+            if lack is None:
                 write_atomically(path, to_json(so_far))
         tell(attempts[-1].score)
         report(len(attempts))
     return Tuning(method=step.name, attempts=tuple(attempts), chosen=best(attempts))
 
 
-def attempt(case: Case, step: Step, plan: Plan) -> Attempt:
-    """Run a method once, and score it on the samples of `case`."""
+def attempt(case: Case, step: Step, plan: Plan) -> tuple[Attempt, Lack | None]:
+    """Run a method once, and score it on the samples of `case`.
+
+    Returns:
+        The trial, and why it has no figures where another try may bring some.
+    """
     rng = Rng(plan.seed)
-    model, cost, error = unlearning.unlearn(
+    done = unlearning.unlearn(
         unlearning.found_part(case, plan), step, rng.named(step.name, 0), budget=plan.budget
     )
     spent: dict[str, Any] = {
-        "params": step.params, "gradients": cost.gradients, "seconds": cost.seconds,
+        "params": step.params, "gradients": done.cost.gradients, "seconds": done.cost.seconds,
     }  # fmt: skip
-    if model is None:
-        return Attempt(**spent, error=error)
+    if done.model is None:
+        return Attempt(**spent, error=done.error), done.lack
     given = {probe.name: probe.params for probe in plan.probes}
     canaries = "token-canary" if case.canaries is None else "gaussian"
     try:
         residue, utility = (
-            PROBES[name](model, case, rng.named("probe", name), **given.get(name, {}))
+            PROBES[name](done.model, case, rng.named("probe", name), **given.get(name, {}))
             for name in (canaries, "utility")
         )
     except torch.OutOfMemoryError:
-        return Attempt(**spent, error=f"{step.name} {OUT_OF_MEMORY} on {model.device}")
-    return Attempt(**spent, **_scored(residue, utility, plan.policy))
+        lack = Lack.OUT_OF_MEMORY
+        return Attempt(**spent, error=f"{step.name} {lack} on {done.model.device}"), lack
+    return Attempt(**spent, **_scored(residue, utility, plan.policy)), None
 
 
 def _scored(residue: Measurement, utility: Measurement, policy: Policy) -> dict[str, Any]:

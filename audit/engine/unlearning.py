@@ -6,18 +6,18 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from poison_audit.case.case import Case
-from poison_audit.engine.cells import OUT_OF_MEMORY
+from poison_audit.engine.cells import Lack
 from poison_audit.errors import DivergedError
 from poison_audit.methods import METHODS
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Cost, Plan, Step
-from poison_audit.training import loop
+from poison_audit.training.ledger import Ledger, Trail
 
 
 def found_part(case: Case, plan: Plan) -> Case:
@@ -40,15 +40,27 @@ def found_size(plan: Plan, total: int) -> int:
     return max(1, round(plan.found * total))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlearned:
+    """What a method came to."""
+
+    model: Model | None
+    cost: Cost
+    error: str | None = None
+    """Why there is no model."""
+    lack: Lack | None = None
+    """The reason where another try may bring one."""
+
+
 def unlearn(
     case: Case,
     step: Step,
     rng: Rng,
     *,
     budget: float | None,
-    trail: loop.Trail | None = None,
+    trail: Trail | None = None,
     tell: Callable[[float], object] = lambda share: None,
-) -> tuple[Model | None, Cost, str | None]:
+) -> Unlearned:
     """Run one method under its budget; a method that diverges or runs out of memory gives no model.
 
     Args:
@@ -58,26 +70,22 @@ def unlearn(
         budget: fraction of the original training's gradient evaluations; None: no bound.
         trail: where the same under a smaller budget ended; it is left where this run ends.
         tell: called with the share of the budget that is spent, as it grows.
-
-    Returns:
-        The unlearned model or None, what it cost, and why there is none.
     """
     allowed = None if budget is None else allowance(case, budget)
     whole = allowed or (case.recipe.epochs or 1) * len(case.retain)
-    ledger = loop.Ledger(
-        allowed=allowed, trail=trail, tell=lambda spent: tell(min(1.0, spent / whole))
-    )
+    ledger = Ledger(allowed=allowed, trail=trail, tell=lambda spent: tell(min(1.0, spent / whole)))
     device = case.model.device
     begin_peak(device)
     start = time.perf_counter()
     model: Model | None = None
-    error: str | None = None
+    error, lack = None, None
     try:
         model = METHODS[step.name].run(case.model, case, rng, ledger=ledger, **step.params)
     except DivergedError as reason:
         error = f"{step.name} diverged: {reason}"
     except torch.OutOfMemoryError:
-        error = f"{step.name} {OUT_OF_MEMORY} on {device}"
+        lack = Lack.OUT_OF_MEMORY
+        error = f"{step.name} {lack} on {device}"
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     curve = tuple(loss for loss in ledger.curve() if torch.isfinite(torch.tensor(loss)))
@@ -91,7 +99,7 @@ def unlearn(
         peak_bytes=peak_bytes(device),
         offloaded=ledger.offloaded,
     )
-    return model, cost, error
+    return Unlearned(model=model, cost=cost, error=error, lack=lack)
 
 
 def allowance(case: Case, budget: float) -> float:

@@ -27,8 +27,9 @@ import torch
 from poison_audit.case.case import Case, PlantedCanaries
 from poison_audit.case.load import Trial
 from poison_audit.case.samples import Samples
-from poison_audit.engine import run as engine
+from poison_audit.checks.sanity import check_sanity
 from poison_audit.engine.probes import PROBES, probe_parameters
+from poison_audit.engine.run import run
 from poison_audit.methods import UNLEARNING, parameters
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.seeds import Rng
@@ -88,7 +89,7 @@ def trial(
         trigger=Trigger(pixels=torch.rand(3, 4, 4, generator=draws), top=0, left=0, label=0),
         attacks=("gaussian",) * canaries,
     )  # fmt: skip
-    case, _ = engine.check_sanity(case, alpha=0.05)
+    case, _ = check_sanity(case, alpha=0.05)
     return Trial(case=case, contenders=(), subject={}, limits=(), files=())
 
 
@@ -101,7 +102,7 @@ def seconds(subject: Trial, methods: tuple[str, ...]) -> float:
     )
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        cells = engine.run(subject, plan, Path(folder), key="")
+        cells = run(subject, plan, Path(folder), key="")
         spent = time.perf_counter() - start
     if wrong := [cell.error for cell in cells if cell.error]:
         raise SystemExit(f"{wrong[0]}")

@@ -28,9 +28,9 @@ from poison_audit.case.sources import Sources
 from poison_audit.cli import invoke
 from poison_audit.commands import train_partial as partial
 from poison_audit.commands.config import Config, read_config
-from poison_audit.engine import run as engine
 from poison_audit.engine import unlearning
 from poison_audit.engine.plan import make_plan
+from poison_audit.engine.run import run as run_cells
 from poison_audit.errors import InputError
 from poison_audit.methods.retrain import retrain
 from poison_audit.models.checkpoint import load_model
@@ -483,7 +483,7 @@ def test_what_is_kept_reads_as_a_model(case):
     plan = make_plan(Config(), methods=("gd", "retrain"), settings={}, tolerances={}, alpha=None,
                      gate=None, budgets=[0.5], seed=0, seeds=2, exit_zero=False)  # fmt: skip
     plan = replace(plan, probes=())
-    cells = engine.run(trial, plan, case / "o", key="k", keep=True)
+    cells = run_cells(trial, plan, case / "o", key="k", keep=True)
     names = ("gd", "gd-1", "retrained", "retrained-1")
     assert sorted(p.name for p in (case / "o/models").iterdir()) == sorted(names)
     for name, cell in zip(names, cells[1:], strict=True):

@@ -14,7 +14,7 @@ import pytest
 from builders.small_case import FLAGS, make
 from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
-from poison_audit.engine import run as engine
+from poison_audit.engine.run import Work
 from poison_audit.records import AuditRecord, Outcome
 
 ray = pytest.importorskip("ray")
@@ -70,21 +70,19 @@ def bare(record: AuditRecord) -> AuditRecord:
     return replace(record, cells=tuple(cells), environment={})
 
 
-def fragile(folder: Path, **deaths: int) -> type[engine.Work]:
+def fragile(folder: Path, **deaths: int) -> type[Work]:
     """Return work whose workers are killed: those of a method, so many times."""
     folder.mkdir()
     for name, times in deaths.items():
         (folder / name).write_text(str(times))
 
-    work = engine.Work
-
-    class Fragile(work):
+    class Fragile(Work):
         def on(self, line, tell=lambda place, share: None):
             fate = folder / line[0][1].method.name if line[0][1].method else folder / "none"
             if fate.exists() and (left := int(fate.read_text())) > 0:
                 fate.write_text(str(left - 1))
                 os.kill(os.getpid(), signal.SIGKILL)
-            return work.on(self, line, tell)
+            return Work.on(self, line, tell)
 
     return Fragile
 
@@ -113,14 +111,14 @@ def test_what_is_finished_is_not_done_again_and_kept_models_come_back(case, caps
 
 def test_a_worker_that_dies_is_replaced(case, tmp_path, monkeypatch):
     alone = run("alone")
-    monkeypatch.setattr(engine, "Work", fragile(tmp_path / "fate", gd=1, ssd=2))
+    monkeypatch.setattr("poison_audit.engine.run.Work", fragile(tmp_path / "fate", gd=1, ssd=2))
     assert bare(run("spread", "--ray", "local")) == bare(alone)
     assert (tmp_path / "fate/ssd").read_text() == "0"
 
 
 def test_what_no_worker_survives_is_missing_and_tried_again(case, tmp_path, monkeypatch):
-    alone, whole = run("alone"), engine.Work
-    monkeypatch.setattr(engine, "Work", fragile(tmp_path / "fate", ssd=100))
+    alone = run("alone")
+    monkeypatch.setattr("poison_audit.engine.run.Work", fragile(tmp_path / "fate", ssd=100))
     record = run("spread", "--ray", "local")
     lost = [cell for cell in record.cells if cell.error]
     assert {cell.candidate for cell in lost} == {"ssd", "ssd@0.2"}
@@ -128,7 +126,7 @@ def test_what_no_worker_survives_is_missing_and_tried_again(case, tmp_path, monk
     assert all("its worker died 4 times" in cell.error for cell in lost)
     failed = {f.candidate for f in record.findings if f.outcome is Outcome.FAILED}
     assert failed == {"ssd", "ssd@0.2"}
-    monkeypatch.setattr(engine, "Work", whole)
+    monkeypatch.setattr("poison_audit.engine.run.Work", Work)
     assert bare(run("spread", "--ray", "local")) == bare(alone)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from poison_audit.case.case import Case
 from poison_audit.case.samples import Samples
 from poison_audit.cli import invoke
 from poison_audit.engine.unlearning import found_part
+from poison_audit.errors import DivergedError
+from poison_audit.methods import METHODS
 from poison_audit.models.image import image_classifier
 from poison_audit.records import AuditRecord, Outcome, Plan, Recipe
 from poison_audit.verdict.policy import standard_policy
@@ -78,6 +81,22 @@ def test_a_sweep_is_the_same_as_audits_at_each_budget(case):
         assert swept.measurements == alone.measurements
         assert swept.cost.allowed == alone.cost.allowed
     assert cell(record, "retrained").cost.allowed is None
+
+
+@pytest.mark.parametrize(
+    ("failure", "stored"),
+    [(DivergedError("its units died and ran out of memory"), 1), (torch.OutOfMemoryError(), 0)],
+)
+def test_what_another_try_may_bring_is_told_by_its_kind_and_not_by_words(
+    case, monkeypatch, failure, stored
+):
+    def fail(*_, **__):
+        raise failure
+
+    monkeypatch.setitem(METHODS, "gd", replace(METHODS["gd"], run=fail))
+    assert run("--methods", "gd", "--out", "o") in (1, 3)
+    assert "ran out of memory" in cell(record_in("o"), "gd").error
+    assert len(list(Path("o/cells").glob("gd-*"))) == stored
 
 
 def test_movement_is_that_of_the_weights_on_disk(case):

@@ -80,12 +80,12 @@ def test_what_is_wrong_is_said_before(case, capsys):
 def test_a_method_makes_as_many_evaluations_as_it_says(case, name, budget):
     subject = trial().case
     step = Step(name=name, params=parameters(name))
-    _, cost, error = unlearn(subject, step, Rng(0), budget=budget)
-    assert error is None
+    done = unlearn(subject, step, Rng(0), budget=budget)
+    assert done.error is None
     said = METHODS[name].spends(allowance(subject, budget), subject, step.params)
     largest = 20 * 2 * 4 / 3  # a step of two batches, a teacher's pass included
-    assert cost.gradients <= said + largest
-    assert said <= cost.gradients + largest
+    assert done.cost.gradients <= said + largest
+    assert said <= done.cost.gradients + largest
 
 
 def test_a_forecast_counts_what_is_computed(case, monkeypatch):

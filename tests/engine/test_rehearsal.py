@@ -16,11 +16,11 @@ from builders.small_case import make, read_rows, write_rows
 from poison_audit.atomic import to_json
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
+from poison_audit.checks.sanity import check_sanity
 from poison_audit.commands.check import JUDGE
 from poison_audit.engine import rehearsal
 from poison_audit.engine import rehearsal_copy as copying
 from poison_audit.engine import rehearsal_planting as planting
-from poison_audit.engine import run as engine
 from poison_audit.engine.plan import make_plan
 from poison_audit.errors import DivergedError
 from poison_audit.models.checkpoint import load_like
@@ -51,7 +51,7 @@ def trial(tmp_path_factory):
     )
     found = load_trial(sources, recipe=RECIPE, device="cpu")
     assert found.case.canaries is None
-    return replace(found, case=engine.check_sanity(found.case, alpha=0.05)[0])
+    return replace(found, case=check_sanity(found.case, alpha=0.05)[0])
 
 
 def plan_of(*methods: str, tolerances=WIDE):

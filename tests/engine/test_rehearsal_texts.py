@@ -17,11 +17,11 @@ from builders import small_text
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
 from poison_audit.case.texts import read_texts
+from poison_audit.checks.sanity import check_sanity
 from poison_audit.cli import invoke
 from poison_audit.commands.check import JUDGE
 from poison_audit.engine import rehearsal
 from poison_audit.engine import rehearsal_planting as planting
-from poison_audit.engine import run as engine
 from poison_audit.engine.plan import make_plan
 from poison_audit.engine.rehearsal import check_size
 from poison_audit.errors import InputError
@@ -47,7 +47,7 @@ def trial_of(folder, model, forget):
         test=folder / "test.csv",
     )
     found = load_trial(sources, recipe=RECIPE, device="cpu")
-    return replace(found, case=engine.check_sanity(found.case, alpha=0.05)[0])
+    return replace(found, case=check_sanity(found.case, alpha=0.05)[0])
 
 
 @pytest.fixture(scope="module")

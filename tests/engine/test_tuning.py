@@ -16,8 +16,8 @@ from builders.small_case import FLAGS, make
 from poison_audit.atomic import from_json
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
+from poison_audit.checks.sanity import check_sanity
 from poison_audit.cli import invoke
-from poison_audit.engine import run as engine
 from poison_audit.engine import tuning, unlearning
 from poison_audit.engine.plan import MOST_TRIALS
 from poison_audit.engine.tuning import best, halves, tune
@@ -62,7 +62,7 @@ def loaded():
     )  # fmt: skip
     recipe = Recipe(epochs=5, batch_size=20, lr=0.1)
     trial = load_trial(sources, recipe=recipe, device="cpu")
-    return engine.check_sanity(trial.case, alpha=0.05)[0]
+    return check_sanity(trial.case, alpha=0.05)[0]
 
 
 def plan_of(name, trials=6):

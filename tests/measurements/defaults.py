@@ -47,8 +47,8 @@ from reviews_text import reviews
 from poison_audit.case.case import Case
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
+from poison_audit.checks.sanity import check_sanity
 from poison_audit.commands.config import make_recipe, read_config
-from poison_audit.engine import run as engine
 from poison_audit.engine import unlearning
 from poison_audit.engine.plan import make_plan
 from poison_audit.engine.probes import PROBES
@@ -142,7 +142,7 @@ def make(name: str, out: Path, seed: int, attack: str = "gaussian") -> Case:
         arch=ARCHES.get(name), allow_pickle=False,
     )  # fmt: skip
     trial = load_trial(sources, recipe=make_recipe(config, {}), device="cpu")
-    case, _ = engine.check_sanity(trial.case, alpha=0.05)
+    case, _ = check_sanity(trial.case, alpha=0.05)
     return case
 
 
@@ -160,7 +160,7 @@ def scored(cases: Mapping[str, Case], plan: Plan, name: str, numbers: Mapping[st
     seen: dict[str, Attempt] = {}
     for key, case in cases.items():
         step = Step(name=name, params=with_rates(case, name, numbers))
-        seen[key] = attempt(case, step, plan)
+        seen[key], _ = attempt(case, step, plan)
     scores = [one.score for one in seen.values()]
     told = {k: {"residue": a.residue, "lost": a.lost, "error": a.error} for k, a in seen.items()}
     mean = None if None in scores else sum(s for s in scores if s is not None) / len(scores)
@@ -170,7 +170,7 @@ def scored(cases: Mapping[str, Case], plan: Plan, name: str, numbers: Mapping[st
 def alive(case: Case, plan: Plan, name: str, numbers: Mapping[str, Any]) -> float:
     """Return how often a trigger causes its label after a method; 1 if the method failed."""
     step = Step(name=name, params=with_rates(case, name, numbers))
-    model, _, _ = unlearning.unlearn(case, step, Rng(0).named(name, 0), budget=plan.budget)
+    model = unlearning.unlearn(case, step, Rng(0).named(name, 0), budget=plan.budget).model
     if model is None:
         return 1.0
     seen = PROBES["backdoor"](model, case, Rng(0).named("backdoor"), inputs=400, draws=19)

@@ -296,7 +296,7 @@ def test_a_method_that_does_not_fit_has_failed(case):
 
 
 def test_a_model_that_does_not_fit_ends_in_words(case, capsys, monkeypatch):
-    monkeypatch.setattr("poison_audit.engine.run.check_sanity", _never)
+    monkeypatch.setattr("poison_audit.commands.check.check_sanity", _never)
     assert check("--out", "out") == 4
     told = capsys.readouterr().err
     assert "out of memory" in told

@@ -1,0 +1,143 @@
+"""Makes one cell: the candidate, how far it moved, and what every probe sees in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from poison_audit.case.case import Answers, Case
+from poison_audit.case.load import Trial
+from poison_audit.checks.honesty import believed, distrust
+from poison_audit.engine import unlearning
+from poison_audit.engine.cells import Lack, blank
+from poison_audit.engine.jobs import Job
+from poison_audit.engine.probes import PROBES
+from poison_audit.hypotheses.movement import movement
+from poison_audit.models.checkpoint import load_like
+from poison_audit.models.memory import limited
+from poison_audit.models.model import Model
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.backdoor.probe import answers_to
+from poison_audit.records import Cell, Measurement, Plan
+from poison_audit.training.ledger import Trail
+from poison_audit.training.loop import correct
+from poison_audit.training.scoring import exact
+
+
+def load_references(trial: Trial, *, allow_pickle: bool = False) -> list[Model]:
+    """Return the contenders that never saw the poison, in their order."""
+    return [
+        load_like(trial.case.model, contender.path, allow_pickle=allow_pickle)[0]
+        for contender in trial.contenders
+        if contender.kind == "reference"
+    ]
+
+
+def answers(trial: Trial, references: Sequence[Model]) -> tuple[Answers, ...]:
+    """Return what the references answer on the test samples, with and without the trigger."""
+    case = trial.case
+    found = []
+    names = [contender.name for contender in trial.contenders if contender.kind == "reference"]
+    for name, model in zip(names, references, strict=True):
+        with exact(model.module):
+            right = correct(model, case.test)
+        stamped = answers_to(case.trigger, model, case.test) if case.trigger else None
+        found.append(Answers(name=name, digest=model.digest(), correct=right, stamped=stamped))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A cell, and the model that was measured in it."""
+
+    cell: Cell
+    model: Model | None = None
+    """None where there is none, or nobody wants it."""
+    lack: Lack | None = None
+    """Why something of the cell is missing that another try may bring."""
+
+
+def measure(
+    job: Job,
+    case: Case,
+    plan: Plan,
+    references: Sequence[Model],
+    *,
+    trail: Trail | None,
+    tell: Callable[[float], object],
+    allow_pickle: bool,
+) -> Made:
+    """Make the candidate of a job, and ask every probe of it.
+
+    Args:
+        job: what to make.
+        case: with the answers of its references.
+        plan: which probes are asked.
+        references: models that never saw the poison: what a movement is measured against.
+        trail: where the same method under a smaller budget ended.
+        tell: called with the share of what the method may spend that is spent.
+        allow_pickle: whether a contender may be a pickle.
+    """
+    rng = Rng(plan.seed)
+    cell = blank(job)
+    if job.method is not None:
+        done = unlearning.unlearn(
+            unlearning.found_part(case, plan),
+            job.method,
+            rng.named(job.method.name, job.seed),
+            budget=job.budget,
+            trail=trail,
+            tell=tell,
+        )
+        cell = replace(cell, cost=done.cost, error=done.error)
+        if done.model is None:
+            return Made(cell=cell, lack=done.lack)
+        model = done.model
+    elif job.contender is not None:
+        model, _ = load_like(case.model, job.contender.path, allow_pickle=allow_pickle)
+    else:
+        model = case.model
+    if job.kind in ("method", "candidate"):
+        cell = replace(cell, movement=movement(model, case.model, references))
+    start = time.perf_counter()
+    with limited() as limit:
+        measurements, lack = probed(model, case, plan, rng)
+    seen = replace(
+        cell,
+        digest=model.digest(),
+        measurements=measurements,
+        batch=limit.size,
+        probe_seconds=time.perf_counter() - start,
+    )
+    return Made(cell=seen, model=model, lack=lack)
+
+
+def probed(
+    model: Model, case: Case, plan: Plan, rng: Rng
+) -> tuple[tuple[Measurement, ...], Lack | None]:
+    """Ask every probe of the plan of one model.
+
+    Returns:
+        What they saw, and why something is missing that another try may bring.
+    """
+    lack = None
+    try:
+        doubt = distrust(model, case.test, rng.named("honesty"))
+    except torch.OutOfMemoryError:
+        lack = Lack.OUT_OF_MEMORY
+        doubt = f"checking that it is a function of its input {lack} on {model.device}"
+    found = []
+    for step in plan.probes:
+        # The draws do not depend on the candidate: all are measured against the same noise.
+        draws = rng.named("probe", step.name)
+        try:
+            seen = PROBES[step.name](model, case, draws, **step.params)
+        except torch.OutOfMemoryError:
+            lack = Lack.OUT_OF_MEMORY
+            missing = f"{lack} on {model.device}, with one sample at a time as well"
+            seen = Measurement(probe=step.name, evidence=None, missing=missing)
+        found.append(believed(seen, doubt))
+    return tuple(found), lack
