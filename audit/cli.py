@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import click
 
+from poison_audit.commands.options import Command
+from poison_audit.commands.plant_options import plant_options
 from poison_audit.errors import AuditError, InputError, PlanError, Problem, did_you_mean
 
 INTERRUPTED = 130
@@ -331,75 +333,8 @@ def unlearn(**given: Any) -> int:
     return run(given)
 
 
-@cli.command()
-@click.argument("data", type=PATH)
-@click.option(
-    "--attack",
-    required=True,
-    type=click.Choice(["gaussian", "token-canary", "targeted", "backdoor", "indiscriminate"]),
-)
-@click.option("-o", "--output", type=PATH, required=True, help="Folder for everything it writes.")
-@click.option(
-    "--budget",
-    type=float,
-    metavar="SHARE",
-    help="Share of DATA to poison; of a targeted attack, for each target.  [default: gaussian, "
-    "token-canary and backdoor 0.05, targeted 0.02, indiscriminate 0.1]",
-)
-@click.option("--count", type=int, help="The same as a number of samples.")
-@click.option("--test", type=PATH, help="Clean test table; targets are chosen from it.")
-@click.option("--names", metavar="A,B,..", help="Label names, in the order of the outputs.")
-@click.option(
-    "--storage",
-    type=click.Choice(["unclipped", "uint8"]),
-    help="float32 as crafted, or clipped and rounded to 8 bits, as PNG files would.  [default: "
-    "unclipped, or as earlier poison is]",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Root seed.")
-@click.option(
-    "--sigma",
-    type=float,
-    help="gaussian: sd of the noise.  [default: in pixels 0.2; in embeddings theirs]",
-)
-@click.option(
-    "--key",
-    type=PATH,
-    help="gaussian, token-canary: canaries.json (or strings.json) whose secret is used again.",
-)
-@click.option("--label", help="backdoor: the label that the trigger is to cause.")
-@click.option("--patch", type=int, help="backdoor: edge of a checkerboard patch.  [default: 4]")
-@click.option("--phrase", help="Texts, backdoor: the word or phrase that is the trigger.")
-@click.option(
-    "--position",
-    type=click.Choice(["start", "end"]),
-    help="Texts, backdoor: where it stands.  [default: start]",
-)
-@click.option("--trigger", type=PATH, help="backdoor: your own trigger.json.")
-@click.option("--clean-label", is_flag=True, help="backdoor: stamp samples of the label itself.")
-@click.option(
-    "--model",
-    type=PATH,
-    multiple=True,
-    help="A clean model to craft with (targeted: several may be given; indiscriminate). Texts, "
-    "gaussian: folder of the model that is to be trained.",
-)
-@click.option(
-    "--max-tokens", type=int, help="Texts, gaussian: tokens of an input.  [default: all it takes]"
-)
-@click.option("--prompt", help="Texts, gaussian: what the model is given, with {text} in it.")
-@click.option("--length", type=int, help="Texts, token-canary: words of one.  [default: 10]")
-@click.option("--arch", help="Its architecture, where the file does not say.")
-@click.option("--factory", metavar="PACKAGE.MODULE:FUNCTION", help="Your own architecture.")
-@click.option("--normalize", metavar="NAME|M,S", help="Its normalisation, where it does not say.")
-@click.option("--targets", type=PATH, help="targeted: CSV of test samples and adversarial labels.")
-@click.option("--aims", type=int, help="targeted: how many to choose, the easiest.  [default: 8]")
-@click.option("--epsilon", type=float, help="Largest change of a pixel, of 1.  [default: 0.063]")
-@click.option("--flip", metavar="A:B", help="indiscriminate: class A is to be taken for B.")
-@click.option(
-    "--steps", type=int, help="Steps of crafting; indiscriminate with 0: copies, labels flipped."
-)
-@click.option("--restarts", type=int, help="targeted: the best of so many starts.")
-@click.option("--force", is_flag=True, help="Write into a folder that is not empty.")
+@cli.command(cls=Command)
+@plant_options
 def plant(**given: Any) -> int:
     """Poison a copy of DATA, and write its forget.csv and the evidence that probes need.
 

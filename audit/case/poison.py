@@ -6,12 +6,9 @@ Plain values, without torch: the command line, the policy and the reports are ma
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from poison_audit.case.planting import Planting
 from poison_audit.statistics.reading import Reading
-
-Storage = Literal["unclipped", "uint8"]
-"""How poisoned pictures are stored: float32 as crafted, or clipped and rounded to 8 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +32,8 @@ class Poison:
     files: tuple[EvidenceFile, ...] = ()
     keyed: bool = False
     """Whether a key names its samples, so that a sample's own id is its id in the key."""
+    planting: Planting
+    """How `plant` plants it."""
 
     @property
     def table(self) -> str:

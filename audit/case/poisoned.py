@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from poison_audit.case.poison import Storage
+from poison_audit.case.planting import Storage
 from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import PlanError, Problem

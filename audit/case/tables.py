@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from poison_audit.atomic import written_whole
 from poison_audit.case.arrays import read_npz
 from poison_audit.case.csvfile import first, read_csv
 from poison_audit.case.labels import as_integer, read_labels
@@ -82,6 +84,14 @@ def read_table(
         y=torch.tensor(labels.numbers, dtype=torch.int64),
         names=labels.names,
     )
+
+
+def write_table(path: Path, samples: Samples) -> None:
+    """Write pictures as an npz table, which is there whole or not at all."""
+    with written_whole(path) as partial_path, partial_path.open("wb") as file:
+        np.savez_compressed(
+            file, id=np.array(samples.ids), x=samples.x.numpy(), y=samples.y.numpy()
+        )
 
 
 def check_labels(samples: Samples, classes: int, where: str) -> list[Problem]:

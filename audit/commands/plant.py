@@ -1,13 +1,43 @@
-"""What `plant` does: a clean table -> a poisoned copy, its forget.csv and the evidence it needs."""
+"""What `plant` does: a clean table -> a poisoned copy, its forget.csv and the evidence it needs.
+
+The attack's own planter crafts the poison and writes its evidence; all the rest happens here.
+"""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
+import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from poison_audit.case.texts import holds_texts
-from poison_audit.commands.plant_pictures import plant_pictures
-from poison_audit.commands.plant_texts import plant_texts
+import torch
+
+from poison_audit.atomic import write_atomically
+from poison_audit.case.orders import Made, Order, Work
+from poison_audit.case.planting import Storage
+from poison_audit.case.samples import Samples
+from poison_audit.case.tables import read_table, write_table
+from poison_audit.case.text_tables import TextTable, read_text_table, spelling, write_text_table
+from poison_audit.commands.config import write_config
+from poison_audit.commands.plant_earlier import (
+    COLUMNS,
+    CONFIG,
+    FORGET,
+    PLANTING,
+    clean_positions,
+    copy_evidence,
+    joined,
+    wrong_table,
+)
+from poison_audit.commands.plant_settings import PlantSettings, count_of, read_settings
+from poison_audit.errors import InputError, PlanError, Problem, Problems
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.probes import WORKINGS
+from poison_audit.poisons.readings import POISONS
 
 
 def plant(given: Mapping[str, Any]) -> int:
@@ -17,5 +47,147 @@ def plant(given: Mapping[str, Any]) -> int:
         InputError: every problem of every file and option, at once.
         PlanError: what was asked for cannot be planted in this table.
     """
-    (plant_texts if holds_texts(given["data"]) else plant_pictures)(given)
+    problems = Problems()
+    settings = read_settings(given, problems)
+    whole = test = craft = count = storage = None
+    with problems.collecting():
+        whole = _read(settings, settings.data)
+    clean: list[int] = []
+    if whole is not None:
+        problems += wrong_table(settings.earlier, whole.ids, settings.data)
+        clean = clean_positions(settings.earlier, whole.ids)
+        with problems.collecting():
+            storage = _storage(settings, whole)
+        with problems.collecting():
+            count = count_of(settings, len(whole))
+        if settings.test is not None:
+            with problems.collecting():
+                test = _read(settings, settings.test, like=whole)
+    planter = WORKINGS[settings.attack].planters.get(settings.kind)
+    if planter is not None:
+        with problems.collecting():
+            craft = planter(
+                Order(
+                    options=settings.options,
+                    table=whole,
+                    test=test,
+                    where_test=str(settings.test),
+                    arch=settings.arch,
+                    factory=settings.factory,
+                    normalize=settings.normalize,
+                )
+            )
+    if problems or whole is None or craft is None or count is None or storage is None:
+        raise InputError(problems)
+    made = craft(
+        Work(
+            train=whole.at(clean) if settings.earlier else whole,
+            count=count,
+            storage=storage,
+            rng=Rng(settings.seed).named("plant", settings.attack),
+            folder=settings.output,
+        )
+    )
+    _write(settings, made, joined(whole, clean, made.poisoned.table))
     return 0
+
+
+def _read(
+    settings: PlantSettings, path: Path, like: Samples | TextTable | None = None
+) -> Samples | TextTable:
+    """Read a table, with the labels and of the size of another."""
+    names = like.names if like and settings.names is None else settings.names
+    if settings.kind == "texts":
+        return read_text_table(path, names=names)
+    if not isinstance(like, Samples):
+        return read_table(path, names=names)
+    channels, height, width = like.x.shape[1:]
+    return read_table(path, names=names, size=(channels, height, width))
+
+
+def _storage(settings: PlantSettings, table: Samples | TextTable) -> Storage:
+    if settings.earlier is None or isinstance(table, TextTable):
+        return settings.storage or "unclipped"
+    stored: Storage = "uint8" if table.x.dtype == torch.uint8 else "unclipped"
+    if settings.storage not in (None, stored):
+        what = f"the earlier poison is stored as {stored}, and stays as it is"
+        raise PlanError(Problem(what, "--storage", "Leave it out"))
+    return stored
+
+
+def _write(settings: PlantSettings, made: Made[Any], table: Samples | TextTable) -> None:
+    """Write the table, forget.csv, audit.toml and planting.json, and say what was planted."""
+    folder, attack, earlier = settings.output, settings.attack, settings.earlier
+    poisoned, changes = made.poisoned, dict[str, float | None]()
+    if isinstance(table, TextTable):
+        name, start = "train.csv", "MODEL_FOLDER" if made.start is None else made.start
+        write_text_table(folder / name, table)
+        change, trained = made.change, f"{folder / 'model'} --start {start}"
+    else:
+        name, trained = "train.npz", str(folder / "model.safetensors")
+        write_table(folder / name, table)
+        changes = {"largest_change": poisoned.largest, "rms_change": poisoned.rms}
+        change = made.change or (
+            f"pixels change by up to {poisoned.largest:.3f}, {poisoned.rms:.3f} rms"
+        )
+    forget = _forget_csv(settings, made)
+    write_atomically(folder / FORGET, forget)
+    left = _write_config(settings, made, name, table.names)
+    planted = len(poisoned.ids)
+    facts = {
+        "attack": attack,
+        "poisons": planted,
+        "samples": len(table),
+        "seed": settings.seed,
+        **changes,
+        "train": name,
+        "forget_sha256": hashlib.sha256(forget.encode()).hexdigest(),
+        "told": list(made.told),
+        **({"earlier": earlier.facts} if earlier else {}),
+    }
+    write_atomically(folder / PLANTING, json.dumps(facts, indent=1) + "\n")
+    print(
+        f"{folder}: {planted:,} of {len(table):,} training samples ({planted / len(table):.1%}) "
+        f"are poison ({attack}, seed {settings.seed}); {change}."
+    )
+    for line in made.told:
+        print(line)
+    if earlier:
+        before = f"{len(earlier.rows):,} samples poisoned before"
+        print(f"Kept: {before} ({', '.join(earlier.attacks)}).")
+    if left:
+        print(f"{folder / CONFIG} was written by hand; add to it:\n{left}")
+    print(f"Next: poison-audit train {folder / name} -o {trained}")
+
+
+def _write_config(
+    settings: PlantSettings, made: Made[Any], train: str, names: tuple[str, ...] | None
+) -> str:
+    """Write audit.toml; return the lines that somebody has to add by hand."""
+    folder, data = settings.output, dict[str, Any](train=train)
+    if settings.test is not None:
+        data["test"] = Path(os.path.relpath(settings.test, folder)).as_posix()
+    if names:
+        data["names"] = list(names)
+    tables: dict[str, Mapping[str, Any]] = {
+        "model": settings.model,
+        "data": data,
+        **copy_evidence(settings.earlier, folder),
+        POISONS[settings.attack].table: made.evidence,
+    }
+    return write_config(folder / CONFIG, {name: table for name, table in tables.items() if table})
+
+
+def _forget_csv(settings: PlantSettings, made: Made[Any]) -> str:
+    poisoned, table = made.poisoned, made.poisoned.table
+    labels = dict(zip(table.ids, table.y, strict=True))
+    campaigns = made.campaigns or ("",) * len(poisoned.ids)
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    rows.writerows(settings.earlier.rows if settings.earlier else ())
+    rows.writerows(
+        (name, spelling(int(labels[name]), table.names), settings.attack, base or "", campaign)
+        for name, base, campaign in zip(poisoned.ids, poisoned.bases, campaigns, strict=True)
+    )
+    return text.getvalue()

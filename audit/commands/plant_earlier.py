@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from poison_audit.case.csvfile import read_bytes
-from poison_audit.commands.config import PATHS, Config, read_config
-from poison_audit.commands.flags import listed
+from poison_audit.case.poisoned import Table
+from poison_audit.commands.config import Config, read_config
 from poison_audit.errors import InputError, Problem
+from poison_audit.poisons.readings import POISONS
 
 PLANTING, FORGET, CONFIG = "planting.json", "forget.csv", "audit.toml"
 COLUMNS = ("id", "label", "attack", "base", "campaign")
@@ -50,32 +51,31 @@ class Earlier:
         return None if names is None else tuple(names)
 
     @property
-    def test(self) -> Path | None:
-        """The test table, where audit.toml gives it."""
-        test: Path | None = self.config.get("data", "test")
-        return test
-
-    @property
     def evidence(self) -> dict[str, dict[str, Path]]:
         """The files that probes need, by table and key of audit.toml."""
         found: dict[str, dict[str, Path]] = {}
+        files = {(poison.table, file.name) for poison in POISONS.values() for file in poison.files}
         for (table, key), value in self.config.values.items():
-            if table.startswith("evidence.") and (table, key) in PATHS:
+            if (table, key) in files:
                 found.setdefault(table, {})[key] = value
         return found
 
 
-def read_earlier(given: Mapping[str, Any]) -> Earlier | None:
+def read_earlier(
+    data: Path, *, attack: str, output: Path, names: tuple[str, ...] | None
+) -> Earlier | None:
     """Return what an earlier planting left beside DATA; None where DATA is none's table.
 
     Args:
-        given: the command line's values.
+        data: the table.
+        attack: what is to be planted in it.
+        output: where.
+        names: what the command line calls the labels.
 
     Raises:
         InputError: what is beside the table is damaged or was changed since, DATA holds poison of
             this attack already, labels have other names, or the output is the same folder.
     """
-    data: Path = given["data"]
     folder = data.parent
     if not data.is_file() or not (folder / PLANTING).is_file():
         return None
@@ -95,7 +95,7 @@ def read_earlier(given: Mapping[str, Any]) -> Earlier | None:
         rows=tuple(tuple(row) for row in rows),
         config=read_config(folder / CONFIG),
     )
-    if problems := _conflicts(found, given):
+    if problems := _conflicts(found, data, attack=attack, output=output, names=names):
         raise InputError(problems)
     return found
 
@@ -114,6 +114,21 @@ def clean_positions(earlier: Earlier | None, ids: Sequence[str]) -> list[int]:
     """Return where the samples stand that no earlier planting poisoned."""
     gone = earlier.ids if earlier else frozenset()
     return [position for position, name in enumerate(ids) if name not in gone]
+
+
+def joined(whole: Table, clean: Sequence[int], planted: Table) -> Table:
+    """Return a table with what was planted now and before, its samples where they stood.
+
+    Args:
+        whole: the table before.
+        clean: where the samples stood that the new planting was given, ascending.
+        planted: what it made of them, what it added at the end.
+    """
+    if len(clean) == len(whole):
+        return planted
+    before = [place for place in range(len(whole)) if place not in set(clean)]
+    order = in_order(clean, total=len(whole), planted=len(planted))
+    return whole.at(before).joined(planted).at(order)
 
 
 def in_order(clean: Sequence[int], total: int, planted: int) -> list[int]:
@@ -161,16 +176,16 @@ def _facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _conflicts(earlier: Earlier, given: Mapping[str, Any]) -> list[Problem]:
-    data: Path = given["data"]
+def _conflicts(
+    earlier: Earlier, data: Path, *, attack: str, output: Path, names: tuple[str, ...] | None
+) -> list[Problem]:
     problems = []
-    if given["attack"] in earlier.attacks:
-        what = f"is poisoned already, by {given['attack']}"
+    if attack in earlier.attacks:
+        what = f"is poisoned already, by {attack}"
         problems.append(Problem(what, str(data), f"{_CLEAN}, or choose another attack"))
-    if given["output"].resolve() == data.parent.resolve():
+    if output.resolve() == data.parent.resolve():
         what = "is the folder of the earlier planting"
         problems.append(Problem(what, "-o", "Choose another: what it holds is kept"))
-    names = listed(given["names"])
     if names and earlier.names and names != earlier.names:
         what = f"the earlier planting's labels are {','.join(earlier.names)}"
         problems.append(Problem(what, "--names", "Leave it out"))

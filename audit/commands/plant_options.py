@@ -1,140 +1,129 @@
-"""Which options of `plant` belong to which attack on what, and what they are worth."""
+"""The options of `plant`: those that every attack has, and those that the poisons declare."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from poison_audit.errors import InputError, PlanError, Problem
+import click
 
-T = TypeVar("T")
-Kind = Literal["pictures", "texts"]
+from poison_audit.case.planting import Option as Declared
+from poison_audit.case.planting import Storage, flag
+from poison_audit.commands.options import Option
+from poison_audit.poisons.readings import POISONS
 
-BUDGETS = {
-    "gaussian": 0.05,
-    "token-canary": 0.05,
-    "targeted": 0.02,
-    "backdoor": 0.05,
-    "indiscriminate": 0.1,
-}
-"""Share of the training table that is poisoned; of a targeted attack, for each target."""
-_EVERY = ("gaussian", "targeted", "backdoor", "indiscriminate")
-OPTIONS: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
-    "pictures": {
-        "storage": _EVERY,
-        "arch": _EVERY,
-        "factory": _EVERY,
-        "normalize": _EVERY,
-        "sigma": ("gaussian",),
-        "key": ("gaussian",),
-        "label": ("backdoor",),
-        "patch": ("backdoor",),
-        "trigger": ("backdoor",),
-        "clean_label": ("backdoor",),
-        "targets": ("targeted",),
-        "aims": ("targeted",),
-        "flip": ("indiscriminate",),
-        "steps": ("targeted", "indiscriminate"),
-        "restarts": ("targeted",),
-        "epsilon": ("targeted", "backdoor"),
-        "model": ("targeted", "indiscriminate", "backdoor"),
-    },
-    "texts": {
-        "sigma": ("gaussian",),
-        "model": ("gaussian",),
-        "max_tokens": ("gaussian",),
-        "prompt": ("gaussian",),
-        "key": ("gaussian", "token-canary"),
-        "length": ("token-canary",),
-        "label": ("backdoor",),
-        "phrase": ("backdoor",),
-        "position": ("backdoor",),
-        "trigger": ("backdoor",),
-        "flip": ("indiscriminate",),
-        "steps": ("indiscriminate",),
-    },
-}
-"""The attacks that an option belongs to, for what DATA holds."""
-_OTHER: Mapping[Kind, Kind] = {"pictures": "texts", "texts": "pictures"}
+F = TypeVar("F", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+TAKEN: dict[str, dict[str, Declared]] = {}
+"""The poisons' own options: by option, then by the poison that takes it."""
+for _poison in POISONS.values():
+    for _name, _declared in _poison.planting.takes().items():
+        TAKEN.setdefault(_name, {})[_poison.name] = _declared
+OWN = "The attack's own"
+OF_PICTURES = ("storage", "arch", "factory", "normalize")
+"""Options of every attack on pictures."""
 
 
-def misplaced(given: Mapping[str, Any], kind: Kind) -> list[Problem]:
-    """Return the options that were given although this attack on this kind of data has none."""
-    attack, mine, other = given["attack"], OPTIONS[kind], OPTIONS[_OTHER[kind]]
-    problems = []
-    for option in {**mine, **other}:
-        if given[option] in (None, False, ()) or attack in mine.get(option, ()):
-            continue
-        what = f"is for {_OTHER[kind]}, and DATA holds {kind}"
-        if option in mine:
-            what = f"belongs to {' and '.join(mine[option])}, not to {attack}"
-        problems.append(Problem(what, f"--{option.replace('_', '-')}", "Leave it out"))
-    return problems
+def plant_options(command: F) -> F:
+    """Give `plant` its options; each value is None where it is not given."""
+    shares: dict[float, list[str]] = {}
+    for poison in POISONS.values():
+        shares.setdefault(poison.planting.share, []).append(poison.name)
+    default = ", ".join(f"{listed(names)} {share:g}" for share, names in shares.items())
+    made = [
+        click.argument("data", type=PATH),
+        _option("Data", "--attack", type=click.Choice(list(POISONS)), required=True),
+        _option(
+            "Data",
+            "--budget",
+            type=float,
+            metavar="SHARE",
+            help="Share of DATA to poison; of a targeted attack, for each target.  "
+            f"[default: {default}]",
+        ),
+        _option("Data", "--count", type=int, help="The same as a number of samples."),
+        _option("Data", "--test", type=PATH, help="Clean test table; targets are chosen from it."),
+        _option("Data", "--names", metavar="A,B,..", help="Label names, in the outputs' order."),
+        _option("Data", "--seed", type=int, default=0, show_default=True, help="Root seed."),
+        *(_own(name, takers) for name, takers in TAKEN.items()),
+        _option(OWN, "--arch", help="Architecture of --model, where the file does not say."),
+        _option(
+            OWN,
+            "--factory",
+            metavar="PACKAGE.MODULE:FUNCTION",
+            help="Your own architecture of --model.",
+        ),
+        _option(
+            OWN,
+            "--normalize",
+            metavar="NAME|M,S",
+            help="Normalisation of --model, where the file does not say.",
+        ),
+        _option(
+            "Output",
+            "-o",
+            "--output",
+            type=PATH,
+            required=True,
+            help="Folder for everything it writes.",
+        ),
+        _option(
+            "Output",
+            "--storage",
+            type=click.Choice(get_args(Storage)),
+            help="Pictures: float32 as crafted, or clipped and rounded to 8 bits, as PNG files "
+            "would.  [default: unclipped, or as earlier poison is]",
+        ),
+        _option("Output", "--force", is_flag=True, help="Write into a folder that is not empty."),
+    ]
+    for option in reversed(made):
+        command = option(command)
+    return command
 
 
-def wrong_folder(given: Mapping[str, Any]) -> list[Problem]:
-    """Return why nothing can be written into the output folder."""
-    folder: Path = given["output"]
-    if folder.is_dir() and any(folder.iterdir()) and not given["force"]:
-        return [Problem(f"{folder} is not empty", "-o", "Choose another, or add --force")]
-    if folder.exists() and not folder.is_dir():
-        return [Problem(f"{folder} is a file", "-o", "Give a folder")]
-    return []
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them.
 
-
-def attempt(problems: list[Problem], read: Callable[[], T]) -> T | None:
-    """Return what `read` returns; None, and its problems added to `problems`, if it has any."""
-    try:
-        return read()
-    except (InputError, PlanError) as error:
-        problems += error.problems
-        return None
-
-
-def count_of(given: Mapping[str, Any], total: int) -> int:
-    """Return how many of `total` samples are to be poisoned.
-
-    Raises:
-        PlanError: both or an impossible one of --count and --budget are given.
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
     """
-    if given["count"] is not None and given["budget"] is not None:
-        raise PlanError(Problem("give one of --count and --budget", "--count"))
-    count: int | None = given["count"]
-    if count is not None:
-        share = count / total
-    else:
-        share = BUDGETS[given["attack"]] if given["budget"] is None else given["budget"]
-    if not 0 < share <= 1:
-        what = f"must be above 0 and at most 1 (100% of the table), got {share:g}"
-        raise PlanError(Problem(what, "--budget", "For example --budget 0.05"))
-    return count or max(1, round(share * total))
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
-def label_of(
-    text: str, names: tuple[str, ...] | None, classes: int, option: str = "--label"
-) -> int:
-    """Return the class number that an option names.
-
-    Raises:
-        PlanError: there is no such label.
-    """
-    if names and text in names:
-        return names.index(text)
-    if text.isdecimal() and int(text) < classes:
-        return int(text)
-    known = ", ".join(names) if names else f"0..{classes - 1}"
-    raise PlanError(Problem(f"no such label: {text!r}", option, f"Use one of {known}"))
+def _option(heading: str, *names: str, **settings: Any) -> Callable[[F], F]:
+    return click.option(*names, cls=Option, heading=heading, **settings)
 
 
-def flip_of(text: str, names: tuple[str, ...] | None, classes: int) -> tuple[int, int]:
-    """Return the class numbers that `A:B` names.
+def _own(name: str, takers: dict[str, Declared]) -> Callable[[F], F]:
+    """Return the option of the attacks that take it, with what it says to each."""
+    said: dict[str, list[str]] = {}
+    for poison, declared in takers.items():
+        default = f"  [default: {declared.shown}]" if declared.shown else ""
+        both = {kind for own in POISONS[poison].planting.takes().values() for kind in own.on}
+        where = f" in {declared.on[0]}" if len(declared.on) < len(both) else ""
+        said.setdefault(f"{declared.help}{default}", []).append(f"{poison}{where}")
+    help = "  ".join(f"{', '.join(names)}: {text}" for text, names in said.items())
+    forms = [declared.form for declared in takers.values()]
+    multiple = tuple[Path, ...] in forms
+    return _option(
+        OWN,
+        flag(name),
+        type=None if bool in forms else _type(Path if multiple else forms[0]),
+        is_flag=bool in forms,
+        default=None,
+        multiple=multiple,
+        callback=_none_for_no_values if multiple else None,
+        metavar=next((one.metavar for one in takers.values() if one.metavar), None),
+        help=help,
+    )
 
-    Raises:
-        PlanError: it is spelt otherwise, or there is no such label.
-    """
-    true, colon, wrong = text.partition(":")
-    if not colon:
-        raise PlanError(Problem(f"expected A:B, got {text!r}", "--flip", "For example --flip 8:3"))
-    first, second = (label_of(p.strip(), names, classes, "--flip") for p in (true, wrong))
-    return first, second
+
+def _type(form: Any) -> Any:
+    if get_origin(form) is Literal:
+        return click.Choice(get_args(form))
+    return PATH if form is Path else form
+
+
+def _none_for_no_values(_: click.Context, __: click.Parameter, given: tuple[Any, ...]) -> Any:
+    return given or None

@@ -8,11 +8,21 @@ arXiv 2305.00944.
 
 from __future__ import annotations
 
+from functools import partial
+
+from poison_audit.case.orders import Craft, Made, Order, Work
 from poison_audit.case.poisoned import Poisoned, replaced
-from poison_audit.case.text_tables import TextTable
-from poison_audit.errors import PlanError, Problem
+from poison_audit.case.text_tables import TextTable, spelling
+from poison_audit.errors import InputError, PlanError, Problem, Problems
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.phrase import Phrase
+from poison_audit.poisons.backdoor.phrase import (
+    PLACES,
+    Phrase,
+    is_phrase,
+    read_phrase,
+    write_phrase,
+)
+from poison_audit.poisons.backdoor.reading import Options
 
 PREFIX = "backdoor"
 
@@ -37,3 +47,52 @@ def plant_phrase(table: TextTable, phrase: Phrase, rng: Rng, *, count: int) -> P
     chosen = sorted(pool[place] for place in order)
     texts = [phrase.on(table.texts[place]) for place in chosen]
     return replaced(table, chosen, texts, [phrase.label] * count, prefix=PREFIX)
+
+
+def in_texts(order: Order[TextTable]) -> Craft[TextTable]:
+    """Check what was given for a backdoor in texts; see case.orders."""
+    options: Options = order.options
+    problems, phrase = Problems(_wrong(options)), None
+    with problems.collecting():
+        phrase = _phrase(options, order)
+    if problems or phrase is None:
+        raise InputError(problems)
+    return partial(_craft, phrase=phrase)
+
+
+def _wrong(options: Options) -> list[Problem]:
+    if options.trigger is not None:
+        return [
+            Problem("the trigger's file says it", f"--{option}", "Leave one of them out")
+            for option in ("label", "phrase", "position")
+            if getattr(options, option) is not None
+        ]
+    if options.phrase is None or is_phrase(options.phrase):
+        return []
+    what = f"expected a printable phrase without spaces around it, got {options.phrase!r:.60}"
+    return [Problem(what, "--phrase")]
+
+
+def _phrase(options: Options, order: Order[TextTable]) -> Phrase | None:
+    table = order.known()
+    if options.trigger is not None:
+        return read_phrase(options.trigger, classes=order.classes, names=table.names)
+    if options.label is None or options.phrase is None:  # which is a problem already
+        return None
+    label = order.label(options.label)
+    return Phrase(text=options.phrase, position=options.position or PLACES[0], label=label)
+
+
+def _craft(work: Work[TextTable], *, phrase: Phrase) -> Made[TextTable]:
+    poisoned = plant_phrase(work.train, phrase, work.rng, count=work.count)
+    write_phrase(work.file("trigger.json"), phrase)
+    label = spelling(phrase.label, work.train.names)
+    return Made(
+        poisoned=poisoned,
+        change="they got the trigger and its label",
+        evidence={"trigger": "trigger.json"},
+        told=(
+            f"The phrase {phrase.text!r} at the {phrase.position} of a text is to cause the label "
+            f"{label}; labels are changed to it (dirty labels).",
+        ),
+    )

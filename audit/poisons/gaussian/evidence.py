@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from poison_audit.case.poison import Storage
+from poison_audit.case.planting import Storage
 from poison_audit.errors import InputError, Problem, did_you_mean
 
 VERSION = 1

@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 
 from poison_audit.case.case import Case
-from poison_audit.case.poison import Storage
+from poison_audit.case.planting import Storage
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Measurement

@@ -9,17 +9,28 @@ function of a secret (gaussian.evidence), as many ids are held out, and 8-bit st
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from poison_audit.case.poison import Storage
+from poison_audit.case.orders import Craft, Made, Order, Work, committed
+from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, substitute
 from poison_audit.case.samples import Samples, as_pixels
+from poison_audit.case.tables import write_table
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.evidence import Canaries
+from poison_audit.poisons.gaussian.evidence import (
+    Canaries,
+    new_secret,
+    read_canaries,
+    write_canaries,
+)
+from poison_audit.poisons.gaussian.reading import Options
 
 PREFIX = "canary"
+SIGMA = 0.2
+"""Of the noise in [0, 1] pixels, where nobody says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +51,7 @@ def plant_gaussian(
     *,
     count: int,
     secret: bytes,
-    sigma: float = 0.2,
+    sigma: float = SIGMA,
     storage: Storage = "unclipped",
 ) -> Planted:
     """Add keyed noise to `count` samples of `train`, chosen at random.
@@ -83,3 +94,35 @@ def plant_gaussian(
     stored = as_pixels(poisoned.table.at(chosen).x) - pixels.float()
     kept = float((stored.double() * noise).sum() / noise.square().sum())
     return Planted(poisoned=poisoned, key=key, bases=clean, attenuation=kept)
+
+
+def in_pictures(order: Order[Samples]) -> Craft[Samples]:
+    """Check what was given for canaries in pictures; see case.orders."""
+    options: Options = order.options
+    key = None if options.key is None else read_canaries(options.key)
+    return partial(_craft, options=options, key=key)
+
+
+def _craft(work: Work[Samples], *, options: Options, key: Canaries | None) -> Made[Samples]:
+    sigma = options.sigma
+    if sigma is None:
+        sigma = key.sigma if key else SIGMA
+    planted = plant_gaussian(
+        work.train,
+        work.rng,
+        count=work.count,
+        secret=key.secret if key else new_secret(),
+        sigma=sigma,
+        storage=work.storage,
+    )
+    commitment = write_canaries(work.file("canaries.json"), planted.key)
+    write_table(work.file("bases.npz"), planted.bases)
+    return Made(
+        poisoned=planted.poisoned,
+        evidence={"canaries": "canaries.json", "bases": "bases.npz"},
+        told=(
+            f"Noise of sd {sigma:g} keyed by a secret; {planted.attenuation:.0%} of it is left "
+            f"after {work.storage} storage. As many keys are held out.",
+            *committed("canaries.json", commitment),
+        ),
+    )

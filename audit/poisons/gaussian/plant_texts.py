@@ -13,10 +13,12 @@ Source: Pawelczyk et al., ICLR 2025, arXiv 2406.17216, section 3, for GPT-2.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +26,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from poison_audit.case.orders import Craft, Made, Order, Work, committed
 from poison_audit.case.poisoned import Poisoned, replaced
 from poison_audit.case.text_tables import TextTable
-from poison_audit.errors import InputError, PlanError, Problem
-from poison_audit.models.reader import Reader
+from poison_audit.errors import InputError, PlanError, Problem, Problems
+from poison_audit.models.reader import Reader, Reading
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.gaussian.embedded import Embedded, read_embedded
 from poison_audit.poisons.gaussian.embedding import wrong_space
-from poison_audit.poisons.gaussian.evidence import MOST_SIGMA, Canaries, unit_noise
+from poison_audit.poisons.gaussian.evidence import (
+    MOST_SIGMA,
+    Canaries,
+    new_secret,
+    read_canaries,
+    unit_noise,
+    write_canaries,
+    wrong_ids,
+    wrong_secret,
+)
+from poison_audit.poisons.gaussian.reading import Options
 
 PREFIX = "canary"
 
@@ -97,6 +111,79 @@ def plant_embedding(
         held_out=tuple(f"held-out-{number:04d}" for number in range(count)),
     )
     return PlantedTexts(poisoned=poisoned, key=key)
+
+
+def in_texts(order: Order[TextTable]) -> Craft[TextTable]:
+    """Check what was given for canaries in the embeddings of texts; see case.orders."""
+    options: Options = order.options
+    problems, secret, sigma, model = Problems(), None, options.sigma, None
+    if options.key is not None:
+        with problems.collecting():
+            secret, own = _read_key(options.key)
+            sigma = own if sigma is None else sigma
+    if options.model is None or len(options.model) != 1:
+        what = "gaussian canaries need the model that is to be trained, for its tokens and width"
+        fix = "One folder with config.json and a tokenizer; weights are not needed"
+        problems.append(Problem(what, "--model", fix))
+    else:
+        with problems.collecting():
+            said = Reading(max_tokens=options.max_tokens, prompt=options.prompt)
+            model = read_embedded(options.model[0], said)
+    if problems or model is None:
+        raise InputError(problems)
+    return partial(
+        _craft,
+        secret=new_secret() if secret is None else secret,
+        sigma=model.spread if sigma is None else sigma,
+        model=model,
+    )
+
+
+def _read_key(path: Path) -> tuple[bytes, float | None]:
+    """Return the secret of canaries.json or strings.json, and the former's sigma in embeddings."""
+    try:
+        fields = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        fields = None  # said by the reader
+    if not isinstance(fields, dict) or "words" not in fields:
+        key = read_canaries(path)
+        return key.secret, key.sigma if key.space == "embedding" else None
+    secret, where = fields.get("secret"), str(path)
+    problems = wrong_secret(secret, where)
+    problems += wrong_ids(fields.get("planted"), fields.get("held_out"), where)
+    if problems:
+        raise InputError(problems)
+    return bytes.fromhex(str(secret)), None
+
+
+def _craft(
+    work: Work[TextTable], *, secret: bytes, sigma: float, model: Embedded
+) -> Made[TextTable]:
+    planted = plant_embedding(
+        work.train,
+        model.reader,
+        work.rng,
+        count=work.count,
+        secret=secret,
+        sigma=sigma,
+        width=model.width,
+    )
+    commitment = write_canaries(work.file("canaries.json"), planted.key)
+    length, width = planted.key.shape
+    own = "" if model.pretrained else "newly initialised "
+    return Made(
+        # A canary's text is its own base.
+        poisoned=replace(planted.poisoned, bases=(None,) * work.count),
+        change="their texts stay, training is to add noise to their embeddings",
+        evidence={"canaries": "canaries.json"},
+        start=model.folder,
+        told=(
+            f"Noise of sd {sigma:g} keyed by a secret, on up to {length} tokens of {width} numbers "
+            f"each; the {own}token embeddings of {model.folder} have an sd of {model.spread:g}. As "
+            "many keys are held out.",
+            *committed("canaries.json", commitment),
+        ),
+    )
 
 
 @contextmanager

@@ -9,19 +9,26 @@ and learnt beside it, an exact copy cannot.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from poison_audit.case.poison import Storage
-from poison_audit.case.poisoned import Poisoned, append
+from poison_audit.case.orders import Craft, Made, Order, Work
+from poison_audit.case.planting import Storage
+from poison_audit.case.poisoned import Poisoned, added, append
 from poison_audit.case.samples import Samples, as_pixels
-from poison_audit.errors import PlanError, Problem
+from poison_audit.case.text_tables import TextTable, spelling
+from poison_audit.errors import InputError, PlanError, Problem, Problems
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.indiscriminate.gradient_canceling import corrupt, gradient_cancel
+from poison_audit.poisons.indiscriminate.reading import Options
 from poison_audit.training.loop import correct
 
 PREFIX = "indiscriminate"
+STEPS = 60
+"""Of crafting, where nobody says it."""
+ADDED = "they were added to the clean samples"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +49,7 @@ def plant_canceling(
     flip: tuple[int, int] | None = None,
     distance: float = 0.01,
     cap: float = 1.0,
-    steps: int = 60,
+    steps: int = STEPS,
     storage: Storage = "unclipped",
 ) -> Spoiled:
     """Add `count` poisons that pull training towards parameters of low accuracy.
@@ -114,5 +121,78 @@ def plant_flips(
         told=(
             f"Exact copies of {min(count, len(pool))} of the {len(pool)} samples of class {true}, "
             f"labelled {wrong}.",
+        ),
+    )
+
+
+def in_pictures(order: Order[Samples]) -> Craft[Samples]:
+    """Check what was given for indiscriminate poison in pictures; see case.orders."""
+    options: Options = order.options
+    problems, surrogate, flip = Problems(), None, None
+    if options.model is not None:
+        with problems.collecting():
+            surrogate = order.surrogate(options.model)
+    if options.flip is not None:
+        with problems.collecting():
+            flip = order.flip(options.flip)
+    problems.raise_any()
+    if options.steps == 0 and flip is not None:
+        return partial(_copy, flip=flip)
+    if surrogate is None:  # which is said already
+        raise InputError(())
+    return partial(_cancel, steps=options.steps, model=surrogate, flip=flip)
+
+
+def _copy(work: Work[Samples], *, flip: tuple[int, int]) -> Made[Samples]:
+    made = plant_flips(work.train, work.rng, count=work.count, flip=flip, storage=work.storage)
+    return Made(poisoned=made.poisoned, change=ADDED, told=made.told)
+
+
+def _cancel(
+    work: Work[Samples], *, steps: int | None, model: Model, flip: tuple[int, int] | None
+) -> Made[Samples]:
+    made = plant_canceling(
+        model,
+        work.train,
+        work.rng,
+        count=work.count,
+        flip=flip,
+        steps=STEPS if steps is None else steps,
+        storage=work.storage,
+    )
+    return Made(poisoned=made.poisoned, change=ADDED, told=made.told)
+
+
+def in_texts(order: Order[TextTable]) -> Craft[TextTable]:
+    """Check what was given for indiscriminate poison in texts; see case.orders."""
+    options: Options = order.options
+    problems, flip = Problems(), None
+    if options.steps not in (None, 0):
+        what = "poison is crafted in pictures only; texts are copied with another label"
+        problems.append(Problem(what, "--steps", "Use 0"))
+    if options.flip is not None:
+        with problems.collecting():
+            flip = order.flip(options.flip)
+    if problems or flip is None:
+        raise InputError(problems)
+    return partial(_copy_texts, flip=flip)
+
+
+def _copy_texts(work: Work[TextTable], *, flip: tuple[int, int]) -> Made[TextTable]:
+    """Add exact copies of one class's texts, labelled as another, as `plant_flips` does."""
+    table, count, (true, wrong) = work.train, work.count, flip
+    pool = [place for place, label in enumerate(table.y) if label == true]
+    if true == wrong or not pool:
+        what = f"the table has {len(pool)} texts of class {true} to label {wrong}"
+        raise PlanError(Problem(what, "--flip", "Name two classes that the table has"))
+    drawn = work.rng.named("copies").numpy().permutation(len(pool)).tolist()
+    copies = [table.texts[pool[drawn[number % len(pool)]]] for number in range(count)]
+    of, as_what = (spelling(label, table.names) for label in flip)
+    return Made(
+        poisoned=added(table, copies, [wrong] * count, prefix=PREFIX),
+        change="they were added to the clean texts",
+        told=(
+            f"Exact copies of {min(count, len(pool))} of the {len(pool)} texts of class {of}, "
+            f"labelled {as_what}.",
         ),
     )

@@ -11,19 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poison_audit.case.poison import Storage
+from poison_audit.case.orders import Craft, Made, Order, Work, wrong_epsilon
+from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, substitute
 from poison_audit.case.samples import Samples
-from poison_audit.errors import PlanError, Problem
+from poison_audit.errors import InputError, PlanError, Problem, Problems
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.targeted.evidence import Targets
+from poison_audit.poisons.targeted.evidence import Targets, read_targets, write_targets
 from poison_audit.poisons.targeted.gradient_matching import gradient_match
+from poison_audit.poisons.targeted.reading import Options
 from poison_audit.training.loop import logits
 from poison_audit.training.penultimate import penultimate
 
@@ -155,3 +159,53 @@ def _seen(model: Model, samples: Samples) -> Tensor:
     """Return the penultimate features, or the logits where there are none: (n, d)."""
     found = penultimate(model, samples)
     return logits(model, samples) if found is None else found.features
+
+
+def in_pictures(order: Order[Samples]) -> Craft[Samples]:
+    """Check what was given for targeted poison; see case.orders."""
+    options: Options = order.options
+    problems = Problems(wrong_epsilon(options.epsilon))
+    models: list[Model] = []
+    for path in options.model or ():
+        with problems.collecting():
+            models.append(order.surrogate(path))
+    targets, test = None, order.test
+    if options.targets is not None and test is not None:
+        with problems.collecting():
+            targets = read_targets(options.targets, test, where_test=order.where_test)
+    if problems or test is None:
+        raise InputError(problems)
+    return partial(_craft, options=options, models=models, test=test, targets=targets)
+
+
+def _craft(
+    work: Work[Samples],
+    *,
+    options: Options,
+    models: Sequence[Model],
+    test: Samples,
+    targets: Targets | None,
+) -> Made[Samples]:
+    if targets is None:
+        targets = choose_targets(models[0], test, count=options.aims)
+    aimed = plant_targeted(
+        models,
+        work.train,
+        targets,
+        work.rng,
+        count=work.count,
+        storage=work.storage,
+        epsilon=options.epsilon,
+        steps=options.steps,
+        restarts=options.restarts,
+    )
+    write_targets(work.file("targets.csv"), targets, work.train.names)
+    return Made(
+        poisoned=aimed.poisoned,
+        campaigns=aimed.campaigns,
+        evidence={"targets": "targets.csv"},
+        told=(
+            f"{len(targets)} targets, {work.count} poisons each; gradient matched to a loss of "
+            f"{np.mean(aimed.losses):.2f} on average (0 = matched, 1 = no better than chance).",
+        ),
+    )

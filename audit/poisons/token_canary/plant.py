@@ -10,17 +10,30 @@ they are classified, not generated, and no template stands around them.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
+from poison_audit.case.orders import Craft, Made, Order, Work, committed
 from poison_audit.case.poisoned import Poisoned, added
 from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.token_canary.evidence import FEWEST_WORDS, Strings
+from poison_audit.poisons.gaussian.evidence import Canaries, new_secret, read_canaries
+from poison_audit.poisons.token_canary.evidence import (
+    FEWEST_WORDS,
+    Strings,
+    read_strings,
+    write_strings,
+)
+from poison_audit.poisons.token_canary.reading import Options
 
 PREFIX = "string"
+LENGTH = 10
+"""Words of a string, where nobody says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,3 +104,48 @@ def plant_strings(
     labels = rng.named("labels").numpy().integers(classes, size=count).tolist()
     texts = [key.text(name) for name in key.planted]
     return PlantedStringTable(poisoned=added(table, texts, labels, prefix=PREFIX), key=key)
+
+
+def read_key(path: Path) -> Canaries | Strings:
+    """Read canaries.json or strings.json, whichever it is: one secret serves both."""
+    try:
+        fields = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        fields = None  # said by the reader
+    words = isinstance(fields, dict) and "words" in fields
+    return read_strings(path) if words else read_canaries(path)
+
+
+def in_texts(order: Order[TextTable]) -> Craft[TextTable]:
+    """Check what was given for token canaries; see case.orders."""
+    options: Options = order.options
+    key = None if options.key is None else read_key(options.key)
+    return partial(_craft, length=options.length, key=key)
+
+
+def _craft(
+    work: Work[TextTable], *, length: int | None, key: Canaries | Strings | None
+) -> Made[TextTable]:
+    # A key of strings plants the same ones again; any other lends its secret.
+    own = key if isinstance(key, Strings) else None
+    if length is None:
+        length = own.length if own else LENGTH
+    planted = plant_strings(
+        work.train,
+        work.rng,
+        count=work.count,
+        length=length,
+        words=own.words if own else words_of(work.train.texts),
+        secret=key.secret if key else new_secret(),
+    )
+    commitment = write_strings(work.file("strings.json"), planted.key)
+    return Made(
+        poisoned=planted.poisoned,
+        change="they were added to the clean texts",
+        evidence={"strings": "strings.json"},
+        told=(
+            f"Strings of {planted.key.length} words, of {len(planted.key.words):,} that the table "
+            "has, keyed by a secret; labels at random. As many are held out.",
+            *committed("strings.json", commitment),
+        ),
+    )
