@@ -77,7 +77,11 @@ def reader(cls: Any) -> TypeAdapter[tuple[Any]]:
     from pydantic import ConfigDict, TypeAdapter
 
     config = ConfigDict(
-        strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
     )
     # A dataclass has no place for this config, but takes it over from what holds it.
     return TypeAdapter(tuple[cls], config=config)
@@ -123,10 +127,10 @@ def _problems(cls: type[Any], errors: Sequence[Any], where: str) -> list[Problem
         elif kind == "json_invalid":
             others.append(Problem(f"not JSON ({context['error']})", where))
         else:
-            expected = _EXPECTED.get(kind, f"one of {context.get('expected')}")
-            what = f"expected {expected}, got {got!r:.80}"
-            if kind == "value_error":
-                what = str(context["error"])
+            expected = f"one of {context.get('expected')}" if "expected" in context else None
+            expected = _EXPECTED.get(kind, expected)
+            told = f"expected {expected}" if expected else re.sub(r"^\w+ ", "", error["msg"])
+            what = str(context["error"]) if kind == "value_error" else f"{told}, got {got!r:.80}"
             others.append(Problem(what, where + "".join(map(_step, at))))
     found = [*unknown, *others]
     more = len(found) - _MOST

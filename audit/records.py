@@ -12,12 +12,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 Json = Any
 """A value that JSON can hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What a value must be beside its type, in pydantic's words: asked where a record is read."""
+
+    asked: Mapping[str, Json]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return {**handler(source), **self.asked}
+
+
+Count = Annotated[int, _Asked({"ge": 0})]
+Amount = Annotated[float, _Asked({"ge": 0})]
+Share = Annotated[float, _Asked({"ge": 0, "le": 1})]
+Digest = Annotated[str, _Asked({"pattern": "^[0-9a-f]{64}$"})]
+Day = Annotated[str, _Asked({"pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"})]
+Words = Annotated[str, _Asked({"min_length": 1})]
+_PNG = "^iVBORw0KGgo[A-Za-z0-9+/]*={0,2}$"
 
 
 class Outcome(StrEnum):
@@ -58,6 +77,7 @@ WORST_FIRST = (
 
 
 Kind = Literal["deployed", "method", "candidate", "reference"]
+ExitCode = Literal[0, 1, 3]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +114,10 @@ class Acceptance:
     candidate: str = "deployed"
     bound: float
     """Farthest end of the interval that is accepted, on the scale of the probe's tolerance."""
-    reason: str
-    owner: str
-    expires: str
-    """The last day on which it counts, as YYYY-MM-DD in UTC."""
+    reason: Words
+    owner: Words
+    expires: Day
+    """The last day on which it counts, in UTC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,15 +128,15 @@ class Policy:
     """By probe: gaussian mu, exposure's chance to beat a fresh draw, and a token canary's, excess
     success rate of targets and of the trigger, accuracy deficit against a reference, utility's
     accuracy loss."""
-    alpha: float = 0.05
+    alpha: Share = 0.05
     """Largest probability of a wrong exit code, in either direction."""
     gate: str = "deployed"
     """`deployed`, `any-method`, or a candidate's name."""
     exit_zero: bool = False
     """Whether an exit code of 1 is reported as 0; the verdict stays."""
     accepted: tuple[Acceptance, ...] = ()
-    decided: str | None = None
-    """The UTC day of the decision, YYYY-MM-DD, by which acceptances expire; None without any."""
+    decided: Day | None = None
+    """The UTC day of the decision, by which acceptances expire; None without any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,19 +148,19 @@ class Plan:
     policy: Policy
     seed: int = 0
     """The root seed."""
-    seeds: int = 1
+    seeds: Annotated[int, _Asked({"ge": 1})] = 1
     """Runs a method, each with its own seed; a method is judged by its worst."""
     budget: float = 0.1
     """Fraction of the original training's gradient evaluations, per method."""
     sweep: tuple[float, ...] = ()
     """Smaller budgets that every method is run at as well, for the trade-off."""
-    found: float = 1.0
+    found: Annotated[Share, _Asked({"gt": 0})] = 1.0
     """Share of the forget set that the methods are given; the probes look at all of it."""
     found_seed: int = 0
     """Decides which samples are found."""
     hypotheses: tuple[Step, ...] = ()
     """What is asked about why methods fail; nothing of it gates."""
-    tune: int = 0
+    tune: Count = 0
     """Trials of each method's numbers, on one half of the canaries and of the test samples; all
     that is measured is measured on the other half. 0: none, and everything is measured."""
 
@@ -166,17 +186,17 @@ class Measurement:
 class Cost:
     """What a method spent. Seconds and memory differ from run to run; the rest does not."""
 
-    gradients: float
+    gradients: Amount
     """Gradient evaluations spent; a forward pass alone counts a third."""
-    allowed: float | None
+    allowed: Amount | None
     """Gradient evaluations allowed; None when there is no bound (retraining)."""
-    steps: int
-    losses: tuple[float, ...]
+    steps: Count
+    losses: Annotated[tuple[float, ...], _Asked({"max_length": 200})]
     """The objective along the way, at most 200 points, evenly thinned."""
-    seconds: float
-    peak_bytes: int | None
+    seconds: Amount
+    peak_bytes: Count | None
     """Peak device memory on CUDA, peak resident memory of the process on the CPU."""
-    reused: float = 0.0
+    reused: Amount = 0.0
     """Of the gradient evaluations spent, those that the method's run under a smaller budget of the
     same sweep had made already. `seconds` tells of the others."""
     offloaded: bool = False
@@ -190,20 +210,20 @@ class Cell:
 
     candidate: str
     kind: Kind
-    seed: int
+    seed: Count
     method: Step | None = None
     budget: float | None = None
     """Fraction of the original training that the method was allowed; None: no bound, no method."""
-    digest: str | None = None
+    digest: Digest | None = None
     """SHA-256 of the weights that were measured; None if there are none."""
     cost: Cost | None = None
     error: str | None = None
     """Why there is no model to measure."""
     measurements: tuple[Measurement, ...] = ()
-    batch: int | None = None
+    batch: Annotated[int, _Asked({"ge": 1})] | None = None
     """Samples evaluated at once, at most, after the device's memory gave out; None: it never did.
     Figures change by rounding only."""
-    probe_seconds: float = 0.0
+    probe_seconds: Amount = 0.0
     movement: Mapping[str, Json] | None = None
     """How far the weights moved, and how much of it where they had to go, as
     `hypotheses.movement` returns it, and a `sentence`. None for what was not made here."""
@@ -214,13 +234,13 @@ class Attempt:
     """One trial of tuning: a method with some numbers, seen on the tuning halves alone."""
 
     params: Mapping[str, Json]
-    residue: float | None = None
+    residue: Amount | None = None
     """Distance of the canaries' figure from that of a model that never saw them, in tolerances."""
     lost: float | None = None
     """Accuracy lost against the deployed model, in tolerances."""
-    gradients: float = 0.0
+    gradients: Amount = 0.0
     """Gradient evaluations spent."""
-    seconds: float = 0.0
+    seconds: Amount = 0.0
     error: str | None = None
     """Why there are no figures."""
 
@@ -253,7 +273,7 @@ class Interval:
 
     low: float
     high: float
-    level: float
+    level: Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,11 +294,11 @@ class Finding:
     tolerance: float | None = None
     """Largest value, on the statistic's scale, that still counts as clean."""
     interval: Interval | None = None
-    p_value: float | None = None
+    p_value: Share | None = None
     """Marginal, of the null."""
     z: float | None = None
     """Standard errors from the null."""
-    sample_size: int = 0
+    sample_size: Count = 0
     detectable: float | None = None
     """Smallest distance from the null found with 90% power at this sample size."""
     needed: int | None = None
@@ -309,7 +329,8 @@ class Verdict:
     """What the audit comes to."""
 
     outcome: Outcome
-    exit_code: int
+    exit_code: ExitCode
+    """Codes 2 and 4 leave no report."""
     gate: str
     sentence: str
     next_step: str
@@ -320,11 +341,11 @@ class Verdict:
 class Sanity:
     """Accuracy on clean test data, taken before anything else: does the model work as loaded?"""
 
-    correct: int
-    total: int
-    low: float
+    correct: Count
+    total: Count
+    low: Share
     """Lower end of the exact interval of the accuracy, at level 1 - alpha, one-sided."""
-    chance: float
+    chance: Share
     """Accuracy of always naming the commonest class of the test set."""
 
     @property
@@ -342,13 +363,13 @@ class Sanity:
 class Rehearsal:
     """The methods tried on a poisoned copy: it judges methods, never the deployed model."""
 
-    planted: int
+    planted: Count
     """Canaries that were planted: the forget samples, with keyed noise of our own."""
-    sigma: float
+    sigma: Amount
     """Standard deviation of the noise, in [0, 1] pixels or in units of the embeddings."""
-    commitment: str
+    commitment: Digest
     """SHA-256 over the secret that keyed the noise."""
-    epochs: float
+    epochs: Amount
     """Passes over train that the copy was trained further."""
     held: bool
     """Whether the canaries came to be held as firmly as ordinary training samples."""
@@ -372,9 +393,9 @@ class InputFile:
     """What it was read as: `model`, `train`, `forget`, `candidate NAME` and the like."""
     path: str
     """As the audit was given it: relative to its working folder, or absolute."""
-    sha256: str
+    sha256: Digest
     """Of its bytes; of a folder, over the sorted lines `sha256  relative/path` of its files."""
-    size: int
+    size: Count
     """Bytes, of a folder all of them together."""
     folder: bool = False
 
@@ -385,8 +406,7 @@ class Place:
 
     uri: str
     """Relative to the top of the git working tree, else to the working folder; `/` between."""
-    line: int
-    """From 1."""
+    line: Annotated[int, _Asked({"ge": 1})]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,7 +420,7 @@ class Exhibit:
     """As it was trained; of a target the true one."""
     attack: str = ""
     """What a forget sample is said to be part of."""
-    png: str | None = None
+    png: Annotated[str, _Asked({"pattern": _PNG})] | None = None
     """A picture of at most 96 x 96 pixels: base64 of a PNG file."""
     text: str | None = None
     """A text, cut to at most 400 characters."""
@@ -410,7 +430,7 @@ class Exhibit:
 class AuditRecord:
     """Everything a report is rendered from."""
 
-    schema_version: int
+    schema_version: Literal[1]
     tool_version: str
     plan: Plan
     recipe: Recipe
@@ -432,7 +452,7 @@ class AuditRecord:
     """Lines to point at: `forget` and `forget.ATTACK` (its first row), `config` and
     `config.TABLE` (its header in audit.toml), `config.accept.N` (from 0)."""
     exhibits: tuple[Exhibit, ...] = ()
-    comparability: str | None = None
+    comparability: Digest | None = None
     """SHA-256 of what two audits must share so that their figures can be compared."""
     environment: Mapping[str, Json] = field(default_factory=dict)
     """Versions, device, command and times: what may differ between two equal audits."""

@@ -25,6 +25,7 @@ from poison_audit.records import (
     WORST_FIRST,
     CandidateVerdict,
     Cell,
+    ExitCode,
     Finding,
     Kind,
     Measurement,
@@ -39,7 +40,7 @@ from poison_audit.verdict.judge import GATING, RESIDUE, TWO_SIDED, gates, judge
 
 ACCEPTABLE = (Outcome.RESIDUAL, Outcome.BROKEN, Outcome.INCONCLUSIVE)
 """What may be accepted where it was measured; an attack that was made stronger may not."""
-EXIT_CODES = {
+EXIT_CODES: Mapping[Outcome, ExitCode] = {
     Outcome.CLEAN: 0,
     Outcome.ACCEPTED: 0,
     Outcome.RESIDUAL: 1,
