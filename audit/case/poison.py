@@ -32,8 +32,8 @@ class Poison:
     files: tuple[EvidenceFile, ...] = ()
     keyed: bool = False
     """Whether a key names its samples, so that a sample's own id is its id in the key."""
-    planting: Planting
-    """How `plant` plants it."""
+    planting: Planting | None = None
+    """How `plant` plants it; None: it does not."""
 
     @property
     def table(self) -> str:

@@ -96,7 +96,7 @@ def _read(
     settings: PlantSettings, path: Path, like: Samples | TextTable | None = None
 ) -> Samples | TextTable:
     """Read a table, with the labels and of the size of another."""
-    names = like.names if like and settings.names is None else settings.names
+    names = like.names if like is not None and settings.names is None else settings.names
     if settings.kind == "texts":
         return read_text_table(path, names=names)
     if not isinstance(like, Samples):
@@ -180,14 +180,14 @@ def _write_config(
 
 def _forget_csv(settings: PlantSettings, made: Made[Any]) -> str:
     poisoned, table = made.poisoned, made.poisoned.table
-    labels = dict(zip(table.ids, table.y, strict=True))
+    where = {name: place for place, name in enumerate(table.ids)}
     campaigns = made.campaigns or ("",) * len(poisoned.ids)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
     rows.writerows(settings.earlier.rows if settings.earlier else ())
     rows.writerows(
-        (name, spelling(int(labels[name]), table.names), settings.attack, base or "", campaign)
-        for name, base, campaign in zip(poisoned.ids, poisoned.bases, campaigns, strict=True)
+        (name, spelling(int(table.y[where[name]]), table.names), settings.attack, base or "", aim)
+        for name, base, aim in zip(poisoned.ids, poisoned.bases, campaigns, strict=True)
     )
     return text.getvalue()

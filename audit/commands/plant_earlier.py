@@ -126,7 +126,8 @@ def joined(whole: Table, clean: Sequence[int], planted: Table) -> Table:
     """
     if len(clean) == len(whole):
         return planted
-    before = [place for place in range(len(whole)) if place not in set(clean)]
+    here = set(clean)
+    before = [place for place in range(len(whole)) if place not in here]
     order = in_order(clean, total=len(whole), planted=len(planted))
     return whole.at(before).joined(planted).at(order)
 

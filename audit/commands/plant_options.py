@@ -15,25 +15,34 @@ from poison_audit.poisons.readings import POISONS
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
-TAKEN: dict[str, dict[str, Declared]] = {}
-"""The poisons' own options: by option, then by the poison that takes it."""
-for _poison in POISONS.values():
-    for _name, _declared in _poison.planting.takes().items():
-        TAKEN.setdefault(_name, {})[_poison.name] = _declared
+PLANTINGS = {name: one.planting for name, one in POISONS.items() if one.planting is not None}
+"""Of the poisons that are planted, by name."""
 OWN = "The attack's own"
 OF_PICTURES = ("storage", "arch", "factory", "normalize")
 """Options of every attack on pictures."""
 
 
+def _taken() -> dict[str, dict[str, Declared]]:
+    found: dict[str, dict[str, Declared]] = {}
+    for poison, planting in PLANTINGS.items():
+        for name, declared in planting.takes().items():
+            found.setdefault(name, {})[poison] = declared
+    return found
+
+
+TAKEN = _taken()
+"""The poisons' own options: by option, then by the poison that takes it."""
+
+
 def plant_options(command: F) -> F:
     """Give `plant` its options; each value is None where it is not given."""
     shares: dict[float, list[str]] = {}
-    for poison in POISONS.values():
-        shares.setdefault(poison.planting.share, []).append(poison.name)
-    default = ", ".join(f"{listed(names)} {share:g}" for share, names in shares.items())
+    for poison, planting in PLANTINGS.items():
+        shares.setdefault(planting.share, []).append(poison)
+    default = ", ".join(f"{in_words(names)} {share:g}" for share, names in shares.items())
     made = [
         click.argument("data", type=PATH),
-        _option("Data", "--attack", type=click.Choice(list(POISONS)), required=True),
+        _option("Data", "--attack", type=click.Choice(list(PLANTINGS)), required=True),
         _option(
             "Data",
             "--budget",
@@ -82,10 +91,10 @@ def plant_options(command: F) -> F:
     return command
 
 
-def listed(names: Sequence[str]) -> str:
+def in_words(names: Sequence[str]) -> str:
     """Return names as a sentence has them.
 
-    >>> listed(["a", "b", "c"])
+    >>> in_words(["a", "b", "c"])
     'a, b and c'
     """
     return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
@@ -100,7 +109,7 @@ def _own(name: str, takers: dict[str, Declared]) -> Callable[[F], F]:
     said: dict[str, list[str]] = {}
     for poison, declared in takers.items():
         default = f"  [default: {declared.shown}]" if declared.shown else ""
-        both = {kind for own in POISONS[poison].planting.takes().values() for kind in own.on}
+        both = {kind for own in PLANTINGS[poison].takes().values() for kind in own.on}
         where = f" in {declared.on[0]}" if len(declared.on) < len(both) else ""
         said.setdefault(f"{declared.help}{default}", []).append(f"{poison}{where}")
     help = "  ".join(f"{', '.join(names)}: {text}" for text, names in said.items())

@@ -11,9 +11,8 @@ from poison_audit.case.planting import Kind, Storage, flag
 from poison_audit.case.texts import holds_texts
 from poison_audit.commands.config import Config
 from poison_audit.commands.plant_earlier import Earlier, read_earlier
-from poison_audit.commands.plant_options import OF_PICTURES, TAKEN
+from poison_audit.commands.plant_options import OF_PICTURES, PLANTINGS, TAKEN
 from poison_audit.errors import PlanError, Problem, Problems
-from poison_audit.poisons.readings import POISONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +64,7 @@ def read_settings(given: Mapping[str, Any], problems: Problems) -> PlantSettings
         if any(one.of_model and kind in one.on for one in takers.values())
         if (value := own.get(name, config.get("model", name))) is not None
     }
-    planting = POISONS[attack].planting
+    planting = PLANTINGS[attack]
     said = {name: value for name, value in model.items() if name in planting.takes()}
     settings = PlantSettings(
         data=data,
@@ -101,7 +100,7 @@ def count_of(settings: PlantSettings, total: int) -> int:
     if count is not None:
         share = count / total
     elif share is None:
-        share = POISONS[settings.attack].planting.share
+        share = PLANTINGS[settings.attack].share
     if not 0 < share <= 1:
         what = f"must be above 0 and at most 1 (100% of the table), got {share:g}"
         raise PlanError(Problem(what, "--budget", "For example --budget 0.05"))
@@ -111,7 +110,7 @@ def count_of(settings: PlantSettings, total: int) -> int:
 def _misplaced(given: Mapping[str, Any], attack: str, kind: Kind) -> list[Problem]:
     """Return the options that were given although this attack on this kind of data has none."""
     other = "pictures" if kind == "texts" else "texts"
-    planted_here = [name for name, one in POISONS.items() if kind not in one.planting.refuses]
+    planted_here = [name for name, planting in PLANTINGS.items() if kind not in planting.refuses]
     homes = {
         name: [poison for poison, one in takers.items() if kind in one.on]
         for name, takers in TAKEN.items()
@@ -149,7 +148,7 @@ def _wrong_folder(folder: Path, *, force: bool) -> list[Problem]:
 def _own(given: Mapping[str, Any], attack: str, kind: Kind, problems: Problems) -> dict[str, Any]:
     """Return what is given of the attack's own options."""
     found = {}
-    for name, declared in POISONS[attack].planting.takes().items():
+    for name, declared in PLANTINGS[attack].takes().items():
         value = given[name]
         if value is None or kind not in declared.on:
             continue
@@ -163,7 +162,7 @@ def _own(given: Mapping[str, Any], attack: str, kind: Kind, problems: Problems) 
 
 def _missing(settings: PlantSettings) -> list[Problem]:
     """Return what the attack cannot be planted without."""
-    planting, options = POISONS[settings.attack].planting, settings.options
+    planting, options = PLANTINGS[settings.attack], settings.options
     if settings.kind in planting.refuses:
         return [planting.refuses[settings.kind]]
     return [

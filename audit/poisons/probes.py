@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from poison_audit.case.orders import Planter
@@ -30,7 +30,7 @@ class Workings:
 
     probes: Mapping[str, Callable[..., Measurement]]
     """By the name of the reading: (model, case, rng, *, params) -> Measurement."""
-    planters: Mapping[Kind, Planter[Any]]
+    planters: Mapping[Kind, Planter[Any]] = field(default_factory=dict)
     """By what DATA holds; see case.orders."""
 
 

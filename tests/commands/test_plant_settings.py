@@ -15,9 +15,9 @@ from builders import small_text
 from builders.small_case import pictures
 from poison_audit.case.planting import KINDS
 from poison_audit.cli import cli, invoke
+from poison_audit.commands.plant_options import PLANTINGS
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.probes import WORKINGS
-from poison_audit.poisons.readings import POISONS
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +111,14 @@ def test_an_earlier_planting_says_only_what_the_command_line_does_not(here, caps
         assert written["model"] == expected
 
 
-@pytest.mark.parametrize("poison", POISONS.values(), ids=lambda poison: poison.name)
+@pytest.mark.parametrize("poison", WORKINGS)
 def test_a_poison_is_planted_in_everything_that_it_does_not_refuse(poison):
-    assert {*WORKINGS[poison.name].planters, *poison.planting.refuses} == set(KINDS)
-    assert not {*WORKINGS[poison.name].planters} & {*poison.planting.refuses}
-    assert dataclasses.is_dataclass(poison.planting.options)
-    for need in poison.planting.needs:
-        assert need.option == "test" or need.option in poison.planting.takes()
+    planters, planting = WORKINGS[poison].planters, PLANTINGS[poison]
+    assert {*planters, *planting.refuses} == set(KINDS)
+    assert not {*planters} & {*planting.refuses}
+    assert dataclasses.is_dataclass(planting.options)
+    for need in planting.needs:
+        assert need.option == "test" or need.option in planting.takes()
 
 
 def test_help_lists_each_option_once_under_its_heading(capsys):
@@ -129,12 +130,12 @@ def test_help_lists_each_option_once_under_its_heading(capsys):
     places = [told.index(f"\n{heading}:\n") for heading in ("Data", "The attack's own", "Output")]
     assert places == sorted(places)
     own = told[places[1] : places[2]]
-    for poison in POISONS.values():
-        for name in poison.planting.takes():
+    for planting in PLANTINGS.values():
+        for name in planting.takes():
             assert own.count(f"\n  --{name.replace('_', '-')}") == 1
     assert " ".join(own.split()).count("[default: 0.063]") == 1
     # Nothing is there to be mistaken for what somebody gave.
-    own_names = {name for poison in POISONS.values() for name in poison.planting.takes()}
+    own_names = {name for planting in PLANTINGS.values() for name in planting.takes()}
     shown = click.Context(command, info_name="plant")
     given = command.make_context("plant", ["x.npz", "--attack", "gaussian", "-o", "p"], shown)
     assert {given.params[name] for name in own_names} == {None}
