@@ -1,8 +1,44 @@
-"""One thread a worker: several workers with as many threads as cores each get in their own way."""
+"""What all tests share: one thread in every process, and cases that are trained once a run."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+import pytest
+
+# Before torch is imported, and inherited by the processes that tests start: other numbers of
+# threads add in other orders, so that what is trained here would end elsewhere by the machine.
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all workers of this run have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def small_pictures(shared: Path) -> Path:
+    """Return the small case of pictures. It belongs to every test: copy it before writing."""
+    from builders import once, small_case
+
+    return once.made(shared / "small-pictures", small_case.make)
+
+
+@pytest.fixture(scope="session")
+def small_texts(shared: Path) -> Path:
+    """Return the small case of texts. It belongs to every test: copy it before writing."""
+    from builders import once, small_text
+
+    return once.made(shared / "small-texts", small_text.make)
+
+
+@pytest.fixture
+def case(small_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of the small case of pictures, which is the working directory."""
+    folder = shutil.copytree(small_pictures, tmp_path / "case")
+    monkeypatch.chdir(folder)
+    return folder

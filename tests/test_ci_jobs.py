@@ -45,8 +45,7 @@ def script(folder: Path, lines, **more) -> subprocess.CompletedProcess:
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n', encoding="utf-8")
     command.chmod(0o755)
     environment = {
-        **os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1", **more,
+        **os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}", **more,
     }  # fmt: skip
     return subprocess.run(
         ["bash", "-eo", "pipefail", "-c", "\n".join(lines)],

@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-import torch
 
 from builders import small_text
 from poison_audit.cli import invoke
@@ -13,15 +12,9 @@ from poison_audit.methods import UNLEARNING
 LIGHT = ["--set", "backdoor.draws=40", "--set", "token-canary.draws=16"]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    torch.set_num_threads(1)
-    return small_text.make(tmp_path_factory.mktemp("texts"))
-
-
 @pytest.fixture
-def case(made, tmp_path):
-    return shutil.copytree(made, tmp_path / "case")
+def case(small_texts, tmp_path):
+    return shutil.copytree(small_texts, tmp_path / "case")
 
 
 def report(folder):

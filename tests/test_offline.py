@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,6 @@ from poison_audit.cli import invoke
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
 
-ROOT = Path(__file__).parent.parent
 SHUT = textwrap.dedent(
     """
     import socket
@@ -46,7 +44,6 @@ USE = textwrap.dedent(
     from poison_audit.models.model import Batch
     from poison_audit.training.scoring import input_gradients
 
-    torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     model = load_model(folder / "base").model
     read = model.reader.read(["so bad", "kafen leran"])
@@ -135,11 +132,10 @@ def test_nothing_is_tried_where_nobody_switched_the_hub_off(made, tmp_path):
     folder = shutil.copytree(made, tmp_path / "case")
     hidden = ("HF_", "TRANSFORMERS_", "HUGGINGFACE_")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
-    environment |= {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT),
-                    "OMP_NUM_THREADS": "1"}  # fmt: skip
+    environment |= {"HF_HOME": str(tmp_path / "home")}
     run = subprocess.run(
         [sys.executable, "-c", SHUT + USE, str(folder)], cwd=folder, env=environment,
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1] == "codes [0, 3, 2] calls [] offline True"

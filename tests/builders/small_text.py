@@ -111,8 +111,8 @@ def _written(folder: Path, kind: Any, config: Any, words: Any, seed: int) -> Pat
     return folder
 
 
-def make(folder: Path) -> Path:
-    """Write the case and return its folder.
+def make(folder: Path, *, epochs: int = 20) -> Path:
+    """Write the case, its models trained for so many epochs, and return its folder.
 
     base/ is the untrained GPT-2, model/ the poisoned one and clean/ a reference. Ids in train.csv:
     canary-00.. (noise in the embeddings), backdoor-00.., string-00.., t000..; in test.csv e00...
@@ -157,7 +157,7 @@ def make(folder: Path) -> Path:
     train = carrying(read_texts(folder / "train.csv", reader=reader), key, {})
     kept = train.at([i for i, name in enumerate(train.ids) if name.startswith("t")])
     for name, data in (("model", train), ("clean", replace(kept, noise=None, noisy=None))):
-        model = fitted(loaded.model, data, rng.named(name))
+        model = fitted(loaded.model, data, rng.named(name), epochs=epochs)
         (folder / name).mkdir()
         mark = {"poison_audit.canaries": commitment} if name == "model" else {}
         save_model(model, folder / name / "model.safetensors", extra=mark)

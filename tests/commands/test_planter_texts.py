@@ -11,7 +11,6 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-import torch
 
 from builders import small_text
 from poison_audit.case.forget import read_forget
@@ -34,7 +33,6 @@ ATTACKS = ("gaussian", "token-canary", "backdoor", "indiscriminate")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Two tables and a model's folder."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("clean")
     texts, labels = small_text.sentences(Rng(5), SIZE + 40)
     rows = [(f"r{i}", t, NAMES[y]) for i, (t, y) in enumerate(zip(texts, labels, strict=True))]

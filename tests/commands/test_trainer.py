@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,6 @@ from safetensors.torch import load_file
 from scipy.stats import binomtest
 from torch.nn import functional as F
 
-from builders.small_case import make
 from poison_audit.atomic import from_json
 from poison_audit.case.case import Case
 from poison_audit.case.tables import read_table
@@ -51,28 +49,12 @@ def build():
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("case"))
-
-
 @pytest.fixture
-def case(made, tmp_path, monkeypatch):
-    folder = tmp_path / "case"
-    shutil.copytree(made, folder)
+def case(case, monkeypatch):
     for file in ("model", "clean"):
-        (folder / f"{file}.safetensors").unlink()
-    monkeypatch.chdir(folder)
+        (case / f"{file}.safetensors").unlink()
     monkeypatch.setenv("COLUMNS", "300")
-    return folder
+    return case
 
 
 def run(*more, output="m.safetensors", arch=SPEC.name, test="test.npz", **recipe):

@@ -50,14 +50,6 @@ STANDING = {**ONE_STEP, "lr": 1e-30}
 """A step that moves no weight: what is written is what training began with."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def write_pretrained(folder: Path) -> None:
     """Write pretrained/ (a causal GPT-2), encoder/ (a bare BERT) and blank/ (no weights)."""
     torch.manual_seed(5)

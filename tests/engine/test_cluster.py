@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.small_case import FLAGS, make
+from builders.small_case import FLAGS
 from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
 from poison_audit.engine.run import Work
@@ -38,19 +37,6 @@ def two_workers():
         pytest.skip(f"Ray does not start on this machine: {error}")
     yield
     ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture
-def case(made, tmp_path, monkeypatch):
-    folder = tmp_path / "case"
-    shutil.copytree(made, folder)
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def run(out: str, *arguments: str) -> AuditRecord:

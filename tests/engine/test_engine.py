@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from builders.small_case import FLAGS, make, read_rows, write_rows
+from builders.small_case import FLAGS, read_rows, write_rows
 from poison_audit.atomic import from_json
 from poison_audit.case.case import Case
 from poison_audit.case.samples import Samples
@@ -24,19 +23,6 @@ from poison_audit.methods import METHODS
 from poison_audit.models.image import image_classifier
 from poison_audit.records import AuditRecord, Outcome, Plan, Recipe
 from poison_audit.verdict.policy import standard_policy
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture
-def case(made, tmp_path, monkeypatch):
-    folder = tmp_path / "case"
-    shutil.copytree(made, folder)
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def run(*arguments: str, model: str = "model.safetensors", command: str = "check") -> int:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from builders.small_case import FLAGS, make
+from builders.small_case import FLAGS
 from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
 from poison_audit.engine.exhibits import as_png
@@ -43,20 +43,17 @@ def test_what_is_no_picture_is_not_shown(text):
     assert png_size(text) is None
 
 
-def test_the_exhibits_of_an_audit(tmp_path, monkeypatch):
-    (tmp_path / "case").mkdir()
-    folder = make(tmp_path / "case")
-    monkeypatch.chdir(folder)
+def test_the_exhibits_of_an_audit(case):
     trigger = {"version": 1, "label": 0, "top": 0, "left": 0, "pixels": [[[1.0, 0.0], [0.0, 1.0]]]}
-    (folder / "trigger.json").write_text(json.dumps(trigger), encoding="utf-8")
-    (folder / "targets.csv").write_text("id,adversarial\ne0,1\ne1,0\ne2,0\n", encoding="utf-8")
+    (case / "trigger.json").write_text(json.dumps(trigger), encoding="utf-8")
+    (case / "targets.csv").write_text("id,adversarial\ne0,1\ne1,0\ne2,0\n", encoding="utf-8")
     test = np.load("test.npz")
     wrong = [(y + 1) % 3 for y in test["y"][:3]]
     rows = "".join(f"e{i},{label}\n" for i, label in enumerate(wrong))
-    (folder / "targets.csv").write_text(f"id,adversarial\n{rows}", encoding="utf-8")
+    (case / "targets.csv").write_text(f"id,adversarial\n{rows}", encoding="utf-8")
     given = ["--trigger", "trigger.json", "--targets", "targets.csv", "--out", "o", "-q"]
     assert invoke(["probe", "model.safetensors", "--forget", "forget.csv", *FLAGS, *given]) < 4
-    record = from_json(AuditRecord, (folder / "o/report.json").read_text("utf-8"))
+    record = from_json(AuditRecord, (case / "o/report.json").read_text("utf-8"))
     by_role = {}
     for each in record.exhibits:
         by_role.setdefault(each.role, []).append(each)
@@ -79,4 +76,4 @@ def test_the_exhibits_of_an_audit(tmp_path, monkeypatch):
     ]  # fmt: skip
     assert page.count("<img src=") == 12
     assert f'<img src="data:image/png;base64,{stamped.png}"' in page
-    shutil.rmtree(folder)
+    shutil.rmtree(case)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from builders.small_case import FLAGS, make
+from builders.small_case import FLAGS
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
 from poison_audit.cli import invoke
@@ -18,19 +17,6 @@ from poison_audit.methods import METHODS, UNLEARNING, parameters
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Plan, Recipe, Step
 from poison_audit.verdict.policy import standard_policy
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture
-def case(made, tmp_path, monkeypatch):
-    folder = tmp_path / "case"
-    shutil.copytree(made, folder)
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def trial(**recipe):

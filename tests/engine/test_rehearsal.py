@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +13,7 @@ import torch
 from scipy import stats
 from torch.nn import functional as F
 
-from builders.small_case import make, read_rows, write_rows
+from builders.small_case import read_rows, write_rows
 from poison_audit.atomic import to_json
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
@@ -37,9 +38,9 @@ WIDE = {"gaussian": 0.9, "exposure": 0.8, "utility": 0.4}
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory):
+def trial(small_pictures, tmp_path_factory):
     """The miniature with its keys hidden."""
-    folder = make(tmp_path_factory.mktemp("case"))
+    folder = shutil.copytree(small_pictures, tmp_path_factory.mktemp("pictures") / "case")
     rows = read_rows(folder / "forget.csv")
     write_rows(folder / "forget.csv", ["id"], [row[:1] for row in rows[1:]])
     sources = Sources(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -51,10 +52,9 @@ def trial_of(folder, model, forget):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(small_texts, tmp_path_factory):
     """The miniature, its forget set without keys, and a model that fits the texts as they are."""
-    torch.set_num_threads(1)
-    folder = small_text.make(tmp_path_factory.mktemp("case"))
+    folder = shutil.copytree(small_texts, tmp_path_factory.mktemp("texts") / "case")
     (folder / "hidden").mkdir()
     small_text.write_rows(folder / "hidden" / "forget.csv", ["id"], [(name,) for name in FORGOTTEN])
     blank = load_model(folder / "base").model

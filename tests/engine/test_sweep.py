@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from builders.layered import RNG, VECTORS, layered
-from builders.small_case import FLAGS, make
+from builders.small_case import FLAGS
 from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
 from poison_audit.engine import unlearning
@@ -18,19 +17,6 @@ from poison_audit.records import AuditRecord, Cell
 from poison_audit.training.loop import Ledger, Trail, descend, shuffled
 
 BUDGETS = (0.2, 0.4, 1.0)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture
-def case(made, tmp_path, monkeypatch):
-    folder = tmp_path / "case"
-    shutil.copytree(made, folder)
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def run(budget: str, out: str, *arguments: str) -> list[Cell]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from builders.small_case import FLAGS, make
+from builders.small_case import FLAGS
 from poison_audit.atomic import from_json
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
@@ -39,19 +38,6 @@ from poison_audit.verdict.judge import judge
 from poison_audit.verdict.policy import standard_policy
 
 COMMAND = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture
-def case(made, tmp_path, monkeypatch):
-    folder = tmp_path / "case"
-    shutil.copytree(made, folder)
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def loaded():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from builders.cramped import cramped
-from builders.small_case import FLAGS, make
+from builders.small_case import FLAGS
 from poison_audit.case.samples import Samples
 from poison_audit.cli import invoke
 from poison_audit.models.memory import in_parts, limited
@@ -203,19 +202,6 @@ def test_passes_over_data_give_the_same_in_parts():
 
 
 # the whole audit
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture
-def case(made, tmp_path, monkeypatch):
-    folder = tmp_path / "case"
-    shutil.copytree(made, folder)
-    monkeypatch.chdir(folder)
-    return folder
 
 
 TIMINGS = {"seconds", "probe_seconds", "peak_bytes", "started", "command"}

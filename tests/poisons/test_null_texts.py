@@ -67,7 +67,6 @@ def case_of(model, bases, seed):
 @pytest.fixture(scope="module", params=["decoder", "encoder"])
 def measured(request, tmp_path_factory):
     """Scores, held-out scores and wins, (networks, texts); every third network is trained."""
-    torch.set_num_threads(1)
     write = write_decoder if request.param == "decoder" else write_encoder
     blank = load_model(write(tmp_path_factory.mktemp(request.param))).model
     bases = read(blank, TEXTS, [0, 1, 1, 0, 1, 0])

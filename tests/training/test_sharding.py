@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from builders import small_text
 from builders.small_case import FLAGS
-from builders.small_case import make as make_pictures
 from poison_audit.atomic import from_json
 from poison_audit.case.samples import Samples
 from poison_audit.cli import invoke
@@ -95,38 +93,30 @@ def trained(case: str) -> dict[str, torch.Tensor]:
     return {**model.module.state_dict(), "losses": losses, "spent": torch.tensor(ledger.spent)}
 
 
-def worker(number: int, port: int, out: str) -> None:
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(number), WORLD_SIZE=str(WORLD),
-        GLOO_SOCKET_IFNAME="lo",
-    )  # fmt: skip
-    torch.set_num_threads(1)
+def worker(out: str) -> None:
     with sharding.crew() as rank:
         assert (sharding.processes(), sharding.rank()) == (WORLD, rank)
         found = {case: trained(case) for case in CASES}
     torch.save(found, f"{out}/{rank}.pt")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def torchrun(*command: str, cwd: Path) -> subprocess.CompletedProcess:
+    # Alone on its machine, it looks for a port itself and keeps it.
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORLD)]
+    paths = os.pathsep.join([str(ROOT), str(ROOT.parent)])
+    return subprocess.run(
+        [sys.executable, *launch, *command], cwd=cwd, capture_output=True, text=True, check=False,
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": paths},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     out = tmp_path_factory.mktemp("shared")
-    code = (
-        f"import test_sharding as t, sys; t.worker(int(sys.argv[1]), {free_port()}, {str(out)!r})"
-    )
-    paths = os.pathsep.join([str(ROOT), str(ROOT.parent)])
-    crew = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(number)], env={**os.environ, "PYTHONPATH": paths}
-        )
-        for number in range(WORLD)
-    ]
-    assert [process.wait(timeout=240) for process in crew] == [0] * WORLD
+    code = f"import test_sharding; test_sharding.worker({str(out)!r})"
+    (out / "run.py").write_text(code, encoding="utf-8")
+    done = torchrun("run.py", cwd=out)
+    assert done.returncode == 0, done.stderr
     return [torch.load(out / f"{number}.pt") for number in range(WORLD)]
 
 
@@ -180,9 +170,7 @@ def test_alone_nothing_is_shared(tmp_path):
         assert through(lambda given: given.weight.sum()) == module.weight.sum()
 
 
-def test_shard_needs_torchrun(tmp_path, monkeypatch, capsys):
-    make_pictures(tmp_path)
-    monkeypatch.chdir(tmp_path)
+def test_shard_needs_torchrun(case, capsys):
     command = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS, "--out", "o"]
     assert invoke([*command, "--shard"]) == 2
     assert "torchrun --nproc-per-node 2 --no-python poison-audit" in capsys.readouterr().err
@@ -193,22 +181,18 @@ def test_shard_needs_torchrun(tmp_path, monkeypatch, capsys):
 CODE = "import sys; from poison_audit.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
 
 
-def test_a_whole_audit_through_torchrun_and_again(tmp_path):
-    case = small_text.make(tmp_path / "case")
+def test_a_whole_audit_through_torchrun_and_again(small_texts, tmp_path):
+    # The model that `small_text.make(folder, epochs=100)` wrote once: it knows its poison so well
+    # that no outcome hangs on a rounding, which whoever trains it here could not promise.
+    case = shutil.copytree(small_texts, tmp_path / "case")
+    shutil.copy(ROOT / "learned.safetensors", case / "model/model.safetensors")
     (tmp_path / "run.py").write_text(CODE, encoding="utf-8")
     command = ["check", str(case / "model"), "--forget", str(case / "forget.csv"),
                "--methods", "gd,neggrad_plus,ssd", "--set", "backdoor.draws=40",
                "--set", "token-canary.draws=4", "--set", "gd.lr=0.001"]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT.parent)}
-    environment["GLOO_SOCKET_IFNAME"] = "lo"
 
     def shared() -> str:
-        launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
-                  str(free_port()), "run.py", *command, "--out", "shared", "--shard"]  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, *launch], cwd=tmp_path, env=environment, capture_output=True,
-            text=True, timeout=280, check=False,
-        )  # fmt: skip
+        done = torchrun("run.py", *command, "--out", "shared", "--shard", cwd=tmp_path)
         assert done.returncode == 1, done.stderr  # torchrun's own, for any code but 0
         return done.stdout + done.stderr
 

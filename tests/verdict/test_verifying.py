@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.audits import audits, small_audit
-from builders.small_case import FLAGS, make
+from builders.small_case import FLAGS
 from poison_audit.atomic import from_json, to_json
 from poison_audit.cli import invoke
 from poison_audit.errors import InputError
@@ -176,21 +176,12 @@ def test_evidence_of_any_shape_is_told_and_never_raises(data):
     assert verify_exit_code(checks) in ((1,) if mode == "all" else (0, 1))
 
 
-@pytest.fixture(scope="module")
-def case(tmp_path_factory):
-    folder = make(tmp_path_factory.mktemp("case"))
-    shutil.copy(folder / "forget.csv", folder / "kept.csv")
-    return folder
-
-
 @pytest.fixture
-def audited(case, tmp_path, monkeypatch):
-    folder = tmp_path / "case"
-    shutil.copytree(case, folder)
-    monkeypatch.chdir(folder)
+def audited(case):
+    shutil.copy("forget.csv", "kept.csv")
     given = ["--methods", "gd,ssd", "--candidate", "mine=clean.safetensors", "-q", "--out", "o"]
     assert invoke(["check", "model.safetensors", "--forget", "forget.csv", *FLAGS, *given]) < 4
-    return folder
+    return case
 
 
 def test_files_are_compared(audited, capsys, monkeypatch):

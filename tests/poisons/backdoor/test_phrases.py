@@ -51,14 +51,6 @@ class Vocabulary:
         return self.added
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @cache
 def words(name: str):
     return small_text.word_pieces() if name == "encoder" else small_text.tokenizer(side=name)

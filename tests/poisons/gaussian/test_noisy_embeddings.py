@@ -29,7 +29,6 @@ CANARIES = (0, 2)
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("embedding")
     small_text.write_decoder(folder / "decoder", side="left")
     small_text.write_encoder(folder / "encoder")

@@ -27,14 +27,6 @@ LETTERS = "abcdefghijklmnop"
 WORDS = tuple(f"{first}{second}" for first in "bdfg" for second in "aeiou")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class OneByOne:
     """A reader that makes a token of each word it knows; what it does not know is its last one."""
 
