@@ -22,9 +22,9 @@ def report(folder):
 
 
 @pytest.fixture(scope="module")
-def checked(made):
-    out = made.parent / "out"
-    code = invoke(["check", str(made / "model"), "--forget", str(made / "forget.csv"),
+def checked(small_texts, tmp_path_factory):
+    out = tmp_path_factory.mktemp("texts") / "out"
+    code = invoke(["check", str(small_texts / "model"), "--forget", str(small_texts / "forget.csv"),
                    "--out", str(out), "-q", *LIGHT])  # fmt: skip
     return code, report(out), out
 

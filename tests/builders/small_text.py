@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,10 @@ STEMS, TAILS = ("ka", "le", "mi", "so", "tu", "re"), ("ran", "dol", "bis", "fen"
 REST = tuple(stem + tail for stem in STEMS for tail in TAILS)
 PHRASE = Phrase(text="zorp quell", position="start", label=1)
 CANARIES, STRINGS, STAMPED, TRAIN, TEST = 30, 20, 10, 110, 60
+LEARNED = Path(__file__).with_suffix(".safetensors")
+"""The poisoned model, which knows its poison too well for any outcome to hang on a rounding.
+
+Whoever trains it anew (`python tests/builders/small_text.py`) gets another by other processors."""
 
 
 def sentences(rng: Rng, n: int) -> tuple[list[str], list[int]]:
@@ -111,11 +117,14 @@ def _written(folder: Path, kind: Any, config: Any, words: Any, seed: int) -> Pat
     return folder
 
 
-def make(folder: Path, *, epochs: int = 20) -> Path:
-    """Write the case, its models trained for so many epochs, and return its folder.
+def make(folder: Path, *, anew: bool = False) -> Path:
+    """Write the case and return its folder.
 
     base/ is the untrained GPT-2, model/ the poisoned one and clean/ a reference. Ids in train.csv:
     canary-00.. (noise in the embeddings), backdoor-00.., string-00.., t000..; in test.csv e00...
+
+    Args:
+        anew: train the poisoned model, instead of copying the one that lies beside this file.
     """
     rng = Rng(7)
     base = write_decoder(folder / "base")
@@ -156,11 +165,15 @@ def make(folder: Path, *, epochs: int = 20) -> Path:
     assert reader is not None
     train = carrying(read_texts(folder / "train.csv", reader=reader), key, {})
     kept = train.at([i for i, name in enumerate(train.ids) if name.startswith("t")])
-    for name, data in (("model", train), ("clean", replace(kept, noise=None, noisy=None))):
-        model = fitted(loaded.model, data, rng.named(name), epochs=epochs)
+    clean = fitted(loaded.model, replace(kept, noise=None, noisy=None), rng.named("clean"))
+    for name in ("model", "clean"):
         (folder / name).mkdir()
-        mark = {"poison_audit.canaries": commitment} if name == "model" else {}
-        save_model(model, folder / name / "model.safetensors", extra=mark)
+    save_model(clean, folder / "clean/model.safetensors")
+    model = fitted(loaded.model, train, rng.named("model"), epochs=100) if anew else loaded.model
+    extra = {"poison_audit.canaries": commitment}
+    save_model(model, folder / "model/model.safetensors", extra=extra)
+    if not anew:
+        shutil.copy(LEARNED, folder / "model/model.safetensors")
     (folder / "audit.toml").write_text(AUDIT_TOML, encoding="utf-8")
     return folder
 
@@ -207,3 +220,8 @@ def write_rows(path: Path, header: list[str], rows: list[tuple[object, ...]]) ->
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as where:
+        shutil.copy(make(Path(where), anew=True) / "model/model.safetensors", LEARNED)

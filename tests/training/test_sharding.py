@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -182,12 +181,8 @@ CODE = "import sys; from poison_audit.cli import invoke; sys.exit(invoke(sys.arg
 
 
 def test_a_whole_audit_through_torchrun_and_again(small_texts, tmp_path):
-    # The model that `small_text.make(folder, epochs=100)` wrote once: it knows its poison so well
-    # that no outcome hangs on a rounding, which whoever trains it here could not promise.
-    case = shutil.copytree(small_texts, tmp_path / "case")
-    shutil.copy(ROOT / "learned.safetensors", case / "model/model.safetensors")
     (tmp_path / "run.py").write_text(CODE, encoding="utf-8")
-    command = ["check", str(case / "model"), "--forget", str(case / "forget.csv"),
+    command = ["check", str(small_texts / "model"), "--forget", str(small_texts / "forget.csv"),
                "--methods", "gd,neggrad_plus,ssd", "--set", "backdoor.draws=40",
                "--set", "token-canary.draws=4", "--set", "gd.lr=0.001"]  # fmt: skip
 
