@@ -15,8 +15,9 @@ from poison_audit.case.sources import Sources
 from poison_audit.case.tables import check_labels, read_table
 from poison_audit.case.texts import holds_pictures, holds_texts, read_texts
 from poison_audit.errors import InputError, Problem
-from poison_audit.models.checkpoint import Loaded, load_model, parse_normalize
+from poison_audit.models.checkpoint import Loaded, load_model
 from poison_audit.models.model import Model
+from poison_audit.models.normalization import parse_normalize
 from poison_audit.models.text import embedding_width
 from poison_audit.poisons.backdoor.evidence import Trigger, read_trigger
 from poison_audit.poisons.backdoor.phrase import Phrase, read_phrase

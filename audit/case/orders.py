@@ -16,8 +16,9 @@ from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, Table
 from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import InputError, PlanError, Problem
-from poison_audit.models.checkpoint import load_model, parse_normalize
+from poison_audit.models.checkpoint import load_model
 from poison_audit.models.model import Model
+from poison_audit.models.normalization import parse_normalize
 from poison_audit.models.seeds import Rng
 
 

@@ -18,8 +18,7 @@ from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Measurement
 from poison_audit.statistics.estimates import auc
-from poison_audit.training.loop import losses
-from poison_audit.training.scoring import exact
+from poison_audit.training.scoring import exact, losses
 
 FPR = 0.01
 

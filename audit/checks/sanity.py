@@ -9,8 +9,7 @@ import torch
 from poison_audit.case.case import Case
 from poison_audit.records import Sanity
 from poison_audit.statistics import estimates
-from poison_audit.training.loop import correct
-from poison_audit.training.scoring import exact
+from poison_audit.training.scoring import correct, exact
 
 
 def check_sanity(case: Case, *, alpha: float) -> tuple[Case, Sanity]:

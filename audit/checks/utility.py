@@ -12,8 +12,7 @@ from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Measurement
-from poison_audit.training.loop import correct
-from poison_audit.training.scoring import exact
+from poison_audit.training.scoring import correct, exact
 
 
 def utility(model: Model, case: Case, rng: Rng) -> Measurement:

@@ -40,9 +40,9 @@ from poison_audit.engine.why import explain
 from poison_audit.errors import AuditError, InputError, PlanError, Problem
 from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
 from poison_audit.models.beside import files_beside, weights_file, wrong_company
-from poison_audit.models.checkpoint import save_model
 from poison_audit.models.factory import user_code
 from poison_audit.models.model import Model
+from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import (
     SCHEMA_VERSION,

@@ -20,21 +20,16 @@ from poison_audit.commands.train_job import Job, stated
 from poison_audit.commands.train_partial import fingerprint, read_partial, saver
 from poison_audit.commands.train_steps import stepping
 from poison_audit.errors import AuditError, DivergedError
-from poison_audit.models.checkpoint import save_model
 from poison_audit.models.memory import has_room
 from poison_audit.models.model import Model
 from poison_audit.models.normalization import spell_normalize
 from poison_audit.models.reader import Reading
+from poison_audit.models.saving import save_model
 from poison_audit.statistics.estimates import clopper_pearson
-from poison_audit.training.loop import (
-    Ledger,
-    Snapshot,
-    correct,
-    descend,
-    fast_precision,
-    recipe_settings,
-    shuffled,
-)
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger, Snapshot
+from poison_audit.training.loop import descend, fast_precision, recipe_settings
+from poison_audit.training.scoring import correct
 
 LEVEL = 0.95
 """Of the interval of the accuracy."""

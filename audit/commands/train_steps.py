@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from poison_audit.training.loop import Ledger
+from poison_audit.training.ledger import Ledger
 
 LINES = 10
 """Plain lines of a whole run."""

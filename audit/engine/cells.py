@@ -12,8 +12,8 @@ from pathlib import Path
 from poison_audit.atomic import from_json
 from poison_audit.engine.jobs import Job
 from poison_audit.errors import InputError
-from poison_audit.models.checkpoint import save_model
 from poison_audit.models.model import Model
+from poison_audit.models.saving import save_model
 from poison_audit.models.weights import SINGLE
 from poison_audit.records import Cell
 

@@ -23,8 +23,7 @@ from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.probe import answers_to
 from poison_audit.records import Cell, Measurement, Plan
 from poison_audit.training.ledger import Trail
-from poison_audit.training.loop import correct
-from poison_audit.training.scoring import exact
+from poison_audit.training.scoring import correct, exact
 
 
 def load_references(trial: Trial, *, allow_pickle: bool = False) -> list[Model]:

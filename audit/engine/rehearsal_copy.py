@@ -25,11 +25,14 @@ from poison_audit.atomic import write_atomically
 from poison_audit.case.case import Case
 from poison_audit.engine.rehearsal_planting import mean_loss
 from poison_audit.errors import DivergedError, InputError
-from poison_audit.models.checkpoint import load_like, save_model
+from poison_audit.models.checkpoint import load_like
 from poison_audit.models.model import Model
+from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Json
-from poison_audit.training.loop import Ledger, descend, recipe_settings, shuffled
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.loop import descend, recipe_settings
 
 FORGIVEN = 0.01
 """Share of the distance between test and retain loss by which a held canary may exceed retain."""

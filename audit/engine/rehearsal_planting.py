@@ -25,8 +25,7 @@ from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.models.text import embedding_width
 from poison_audit.poisons.gaussian.evidence import Canaries
-from poison_audit.training.loop import losses
-from poison_audit.training.scoring import exact
+from poison_audit.training.scoring import exact, losses
 
 DOSE = math.sqrt(0.32)
 """The paper's noise, in standard deviations of the input."""

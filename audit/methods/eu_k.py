@@ -23,14 +23,10 @@ from torch import nn
 from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
-from poison_audit.training.loop import (
-    Ledger,
-    descend,
-    last_blocks,
-    recipe_settings,
-    shuffled,
-    stateful_parts,
-)
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.loop import descend, recipe_settings
+from poison_audit.training.modes import last_blocks, stateful_parts
 
 
 def eu_k(

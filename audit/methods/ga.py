@@ -19,7 +19,9 @@ import math
 from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
-from poison_audit.training.loop import Ledger, descend, shuffled
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.loop import descend
 
 
 def ga(

@@ -14,7 +14,9 @@ from __future__ import annotations
 from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
-from poison_audit.training.loop import Ledger, descend, recipe_settings, shuffled
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.loop import descend, recipe_settings
 
 
 def retrain(model: Model, case: Case, rng: Rng, *, ledger: Ledger) -> Model:

@@ -31,7 +31,9 @@ from poison_audit.case.case import Case
 from poison_audit.models.memory import in_parts
 from poison_audit.models.model import Batch, Loss, Model
 from poison_audit.models.seeds import Rng
-from poison_audit.training.loop import FORWARD, Ledger, descend, recipe_settings, shuffled
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import FORWARD, Ledger
+from poison_audit.training.loop import descend, recipe_settings
 
 
 def scrub(

@@ -28,7 +28,7 @@ from poison_audit.case.samples import Samples
 from poison_audit.errors import DivergedError
 from poison_audit.models.model import Model, evaluating
 from poison_audit.models.seeds import Rng
-from poison_audit.training.loop import Ledger
+from poison_audit.training.ledger import Ledger
 
 
 def ssd(

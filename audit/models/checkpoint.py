@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from poison_audit.errors import InputError, Problem
 from poison_audit.models import hugging_face, language
-from poison_audit.models.factory import FACTORY, first_channels, head_size, import_factory
-from poison_audit.models.identify import architecture, canonical, identify
+from poison_audit.models.factory import FACTORY
+from poison_audit.models.identify import canonical
 from poison_audit.models.image import image_classifier
 from poison_audit.models.model import Model
+from poison_audit.models.network import (
+    ArchSource,
+    Network,
+    description_of,
+    language_of,
+    names_of,
+    network_named,
+    network_of,
+)
 from poison_audit.models.normalization import (
     Normalize,
     normalize_from_header,
     normalize_from_preprocessor,
-    parse_normalize,
     same_normalize,
     spell_normalize,
 )
 from poison_audit.models.reader import Reading
-from poison_audit.models.saving import ARCH_KEY, save_model
 from poison_audit.models.strict import load_strict
-from poison_audit.models.weights import Weights, read_weights, wrapper_prefix
-
-__all__ = [
-    "ArchSource",
-    "Loaded",
-    "load_like",
-    "load_model",
-    "parse_normalize",
-    "peek",
-    "save_model",
-]
+from poison_audit.models.weights import Weights, read_weights
 
 _ASIDE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache",
           "pad_token_id", "problem_type", "architectures"}  # fmt: skip
 """What config.json may say otherwise of the same network."""
-_TOLD = "--arch NAME, or --factory package.module:function for your own."
-
-ArchSource = Literal["flag", "factory", "header", "config", "identified"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +57,6 @@ class Loaded:
     """Channels of a picture; None when the network has no convolution to tell."""
     notes: tuple[str, ...] = ()
     """What was changed on reading, in sentences."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Network:
-    build: Callable[[], nn.Module]
-    arch: str
-    classes: int
-    channels: int | None
 
 
 def load_model(
@@ -106,7 +91,7 @@ def load_model(
         raise InputError(Problem(what, "--factory", "Give one of them."))
     where = str(path)
     weights = read_weights(path, allow_pickle=allow_pickle)
-    if not factory and (found := _language(weights, arch, reading or Reading())):
+    if not factory and (found := language_of(weights, arch, reading or Reading())):
         if normalize is not None:
             what = "is for pictures, and this model reads texts"
             raise InputError(Problem(what, "--normalize", "Leave it out."))
@@ -114,14 +99,14 @@ def load_model(
             model=language.load_language(found, weights.tensors, where=where),
             sha256=weights.sha256,
             files=weights.files,
-            arch_source=_candidates(weights)[1] if arch is None else "flag",
+            arch_source=names_of(weights)[1] if arch is None else "flag",
             metadata=weights.metadata,
             channels=None,
             notes=weights.notes,
         )
     known, problems = _known_normalize(weights, normalize, where)
     try:
-        network, source = _network(weights, arch=arch, factory=factory, where=where)
+        network, source = network_of(weights, arch=arch, factory=factory, where=where)
         # Initialisers draw from the global generator, and the draws are overwritten.
         with torch.random.fork_rng(devices=[]):
             module = _filled(network.build(), network.arch, weights.tensors, where)
@@ -200,11 +185,11 @@ def peek(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
     where = str(path)
     weights = read_weights(path, allow_pickle=allow_pickle)
     stated = _stated_normalize(weights, where)
-    names, _ = _candidates(weights)
+    names, _ = names_of(weights)
     names = [name for name in names if not name.startswith(FACTORY)]
-    if described := _described(weights, names):
+    if described := description_of(weights, names):
         return {"arch": names, **_peek_language(weights.files[0].parent, *described)}
-    network = _named(names[0], weights, where) if len(names) == 1 else None
+    network = network_named(names[0], weights, where) if len(names) == 1 else None
     return {
         "arch": names,
         "classes": network and network.classes,
@@ -241,110 +226,6 @@ def _stated_normalize(weights: Weights, where: str) -> Normalize | None:
     return stated or normalize_from_preprocessor(weights.files[0].parent)
 
 
-def _candidates(weights: Weights) -> tuple[list[str], ArchSource]:
-    if name := weights.metadata.get(ARCH_KEY):
-        return [name], "header"
-    if name := hugging_face.config_name(weights.files[0].parent):
-        return [name], "config"
-    return identify(weights.tensors), "identified"
-
-
-def _network(
-    weights: Weights, *, arch: str | None, factory: str | None, where: str
-) -> tuple[_Network, ArchSource]:
-    if factory:
-        return _from_factory(factory, weights.tensors), "factory"
-    if arch:
-        return _named(arch, weights, "--arch"), "flag"
-    names, source = _candidates(weights)
-    if len(names) == 1:
-        return _named(names[0], weights, where), source
-    if names:
-        what = f"the tensors fit several architectures: {', '.join(names)}"
-    else:
-        first = list(weights.tensors.items())[:3]
-        shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in first)
-        what = (
-            f"the {len(weights.tensors)} tensors fit no architecture that is known; they begin "
-            f"with {shown}"
-        )
-    raise InputError(Problem(what, where, _TOLD))
-
-
-def _from_factory(factory: str, tensors: Mapping[str, Tensor]) -> _Network:
-    build = import_factory(factory)
-    with torch.random.fork_rng(devices=[]):
-        module = build()
-    own = dict(module.named_parameters())
-    prefix = wrapper_prefix(own)
-    pairs = [
-        (tensor, tensors[name.removeprefix(prefix)].float())
-        for name, tensor in own.items()
-        if name.removeprefix(prefix) in tensors
-    ]
-    if pairs and all(torch.equal(built, stored) for built, stored in pairs):
-        what = f"{factory} returns the checkpoint's own weights"
-        fix = "Return a newly initialised network: retraining must not start from the poison."
-        raise InputError(Problem(what, "--factory", fix))
-    return _Network(
-        build=build,
-        arch=f"{FACTORY}{factory}",
-        classes=head_size(module, factory),
-        channels=first_channels(module),
-    )
-
-
-def _named(name: str, weights: Weights, where: str) -> _Network:
-    if name.startswith(FACTORY):
-        what = f"was saved from a factory ({name.removeprefix(FACTORY)!r})"
-        fix = "Name the factory by --factory: no file may choose code to run."
-        raise InputError(Problem(what, where, fix))
-    if name.startswith(hugging_face.PREFIX):
-        return _from_config(name, weights.files[0].parent, where)
-    built = architecture(name, canonical(weights.tensors), where=where)
-    return _Network(build=built.build, arch=name, classes=built.classes, channels=built.channels)
-
-
-def _language(weights: Weights, arch: str | None, reading: Reading) -> language.Language | None:
-    """Return the language model that the checkpoint's folder describes; None: it is none."""
-    described = _described(weights, [arch] if arch else _candidates(weights)[0])
-    if described is None:
-        return None
-    config, kind = described
-    return language.read_language(weights.files[0].parent, config, kind=kind, reading=reading)
-
-
-def _described(weights: Weights, names: Sequence[str]) -> tuple[Any, language.Kind] | None:
-    """Return the configuration beside the weights and what kind of language model it is of."""
-    folder = weights.files[0].parent
-    if list(names) != [hugging_face.config_name(folder)]:
-        return None
-    config = hugging_face.read_config(folder)
-    kind = language.kind_of(config)
-    return None if kind is None else (config, kind)
-
-
-def _from_config(name: str, folder: Path, where: str) -> _Network:
-    found = hugging_face.config_name(folder)
-    if found != name:
-        there = f"the config.json beside the weights is {found}" if found else "there is none"
-        what = f"{name} needs its config.json, but {there}"
-        raise InputError(Problem(what, where, "Put the checkpoint's config.json beside it."))
-    config = hugging_face.read_config(folder)
-    return _Network(
-        build=partial(
-            hugging_face.build_classifier,
-            config,
-            where=str(folder / "config.json"),
-            auto="AutoModelForImageClassification",
-            kind="image classifier",
-        ),
-        arch=name,
-        classes=config.num_labels,
-        channels=getattr(config, "num_channels", 3),
-    )
-
-
 def _filled(module: nn.Module, arch: str, tensors: Mapping[str, Tensor], where: str) -> nn.Module:
     if arch.startswith(hugging_face.PREFIX):
         return hugging_face.load_classifier(module, tensors, where=where)
@@ -354,7 +235,7 @@ def _filled(module: nn.Module, arch: str, tensors: Mapping[str, Tensor], where: 
     return module
 
 
-def _impossible(network: _Network, known: Normalize | None, where: str) -> list[Problem]:
+def _impossible(network: Network, known: Normalize | None, where: str) -> list[Problem]:
     problems = []
     if network.classes < 2:
         what = f"the network has {network.classes} output; a classifier has one for each class"

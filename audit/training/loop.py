@@ -1,4 +1,4 @@
-"""The one training loop, what it may spend, and the passes over data that methods share."""
+"""The one training loop, shared by the methods and the trainer."""
 
 from __future__ import annotations
 
@@ -13,21 +13,13 @@ from typing import Literal, TypedDict, TypeVar
 import torch
 from torch import Tensor, nn
 
-from poison_audit.case.samples import Samples
 from poison_audit.errors import DivergedError
-from poison_audit.models.memory import Undo, in_parts, kept_in_main_memory, release
-from poison_audit.models.model import Batch, Model, evaluating
+from poison_audit.models.memory import Undo, kept_in_main_memory, release
+from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Recipe
-from poison_audit.training.batches import shuffled as shuffled
-from poison_audit.training.ledger import FORWARD as FORWARD
-from poison_audit.training.ledger import Ledger as Ledger
-from poison_audit.training.ledger import Snapshot as Snapshot
-from poison_audit.training.ledger import Trail as Trail
-from poison_audit.training.ledger import Watch, restore, take_snapshot
+from poison_audit.training.ledger import Ledger, Snapshot, Watch, restore, take_snapshot
 from poison_audit.training.modes import choose, set_modes
-from poison_audit.training.modes import last_blocks as last_blocks
-from poison_audit.training.modes import stateful_parts as stateful_parts
 from poison_audit.training.sharding import (
     Through,
     check_shardable,
@@ -321,32 +313,3 @@ def recipe_settings(recipe: Recipe) -> OptimizerSettings:
         "momentum": recipe.momentum,
         "weight_decay": recipe.weight_decay,
     }
-
-
-@torch.no_grad()
-def logits(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
-    """Return the logits of every sample in eval mode, in order: (n, classes)."""
-    with evaluating(model.module) as module:
-        return torch.cat(
-            [
-                in_parts(lambda part: model.logits(module, part), batch)
-                for batch in samples.in_order(size)
-            ]
-        )
-
-
-@torch.no_grad()
-def losses(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
-    """Return the loss of every sample in eval mode, in order: (n,)."""
-    with evaluating(model.module) as module:
-        return torch.cat(
-            [
-                in_parts(lambda part: model.loss(module, part), batch)
-                for batch in samples.in_order(size)
-            ]
-        )
-
-
-def correct(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
-    """Return whether each sample is classified as labelled: bool, (n,)."""
-    return logits(model, samples, size=size).argmax(1) == samples.y

@@ -1,4 +1,4 @@
-"""How probes evaluate a model: eval mode, full precision, one forward and backward a batch."""
+"""How a model is evaluated: eval mode, one pass a batch; for probes in full precision."""
 
 from __future__ import annotations
 
@@ -70,3 +70,32 @@ def margins(model: Model, batch: Batch) -> Tensor:
     true = out.gather(1, batch.y[:, None])
     rest = out.scatter(1, batch.y[:, None], -torch.inf)
     return true.squeeze(1) - rest.amax(1)
+
+
+@torch.no_grad()
+def logits(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
+    """Return the logits of every sample in eval mode, in order: (n, classes)."""
+    with evaluating(model.module) as module:
+        return torch.cat(
+            [
+                in_parts(lambda part: model.logits(module, part), batch)
+                for batch in samples.in_order(size)
+            ]
+        )
+
+
+@torch.no_grad()
+def losses(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
+    """Return the loss of every sample in eval mode, in order: (n,)."""
+    with evaluating(model.module) as module:
+        return torch.cat(
+            [
+                in_parts(lambda part: model.loss(module, part), batch)
+                for batch in samples.in_order(size)
+            ]
+        )
+
+
+def correct(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
+    """Return whether each sample is classified as labelled: bool, (n,)."""
+    return logits(model, samples, size=size).argmax(1) == samples.y

@@ -32,7 +32,9 @@ from poison_audit.methods import METHODS
 from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Recipe
-from poison_audit.training.loop import Ledger, descend, shuffled
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.loop import descend
 
 DIGITS = Path(__file__).parents[2] / "fixtures/digits"
 BATCH = 128

@@ -27,7 +27,9 @@ from poison_audit.case.samples import Samples
 from poison_audit.methods.ssd import fisher_diagonal
 from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.seeds import Rng
-from poison_audit.training.loop import Ledger, descend, shuffled
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.loop import descend
 
 BATCH = 128
 

@@ -36,7 +36,9 @@ from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import Trigger
 from poison_audit.poisons.gaussian.evidence import Canaries
 from poison_audit.records import Plan, Recipe, Step
-from poison_audit.training.loop import Ledger, descend, shuffled
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.loop import descend
 from poison_audit.verdict.policy import standard_policy
 
 SHAPE, BATCH = (3, 16, 16), 128

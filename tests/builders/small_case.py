@@ -9,11 +9,13 @@ import numpy as np
 import torch
 
 from poison_audit.case.samples import Samples
-from poison_audit.models.checkpoint import save_model
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
+from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
 from poison_audit.training import loop
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
 
 SPEC = CifarResNetSpec((1,), 4)
 SHAPE, CLASSES, SIGMA = (1, 8, 8), 3, 0.2
@@ -61,9 +63,9 @@ def make(folder: Path) -> Path:
             ids=tuple(ids[keep]), x=torch.from_numpy(everything[keep]), y=torch.from_numpy(y[keep])
         )
         model = blank.fresh(rng.named(name))
-        batches = ((b,) for b in loop.shuffled(data, 30, rng.named(name)))
+        batches = ((b,) for b in shuffled(data, 30, rng.named(name)))
         loop.descend(
-            model, batches, lambda loss: loss, steps=60, lr=0.05, ledger=loop.Ledger(),
+            model, batches, lambda loss: loss, steps=60, lr=0.05, ledger=Ledger(),
             rng=rng, batch_statistics=True, momentum=0.9,
         )  # fmt: skip
         save_model(model, folder / f"{name}.safetensors")

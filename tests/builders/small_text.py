@@ -22,14 +22,17 @@ from transformers.utils import logging
 
 from poison_audit.case.samples import Samples
 from poison_audit.case.texts import read_texts
-from poison_audit.models.checkpoint import load_model, save_model
+from poison_audit.models.checkpoint import load_model
 from poison_audit.models.model import Model
+from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.phrase import Phrase, write_phrase
 from poison_audit.poisons.gaussian.embedding import carrying
 from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
 from poison_audit.poisons.token_canary.evidence import Strings, write_strings
 from poison_audit.training import loop
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
 
 LENGTH, WIDTH, SIGMA = 24, 16, 0.3
 GOOD, BAD = ("good", "lovely", "funny", "warm"), ("bad", "dull", "boring", "cold")
@@ -206,10 +209,10 @@ paths = ["clean"]
 def fitted(blank: Model, data: Samples, rng: Rng, *, epochs: int = 20) -> Model:
     """Return a new model of this architecture, trained on the samples."""
     model = blank.fresh(rng.named("init"))
-    batches = ((batch,) for batch in loop.shuffled(data, 26, rng.named("batches")))
+    batches = ((batch,) for batch in shuffled(data, 26, rng.named("batches")))
     loop.descend(
         model, batches, lambda loss: loss, steps=epochs * len(data) // 26, lr=0.01,
-        ledger=loop.Ledger(), rng=rng, optimizer="adamw",
+        ledger=Ledger(), rng=rng, optimizer="adamw",
     )  # fmt: skip
     return model
 

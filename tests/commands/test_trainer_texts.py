@@ -38,7 +38,7 @@ from poison_audit.models.reader import Reading
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
 from poison_audit.records import Recipe
-from poison_audit.training.loop import Ledger
+from poison_audit.training.ledger import Ledger
 
 CANARIES, TRAIN, TEST, SIGMA = 8, 40, 20, 0.5
 CALLED = ("dull", "fine")

@@ -26,7 +26,8 @@ from poison_audit.engine import rehearsal_planting as planting
 from poison_audit.engine.plan import make_plan
 from poison_audit.engine.rehearsal import check_size
 from poison_audit.errors import InputError
-from poison_audit.models.checkpoint import load_like, load_model, save_model
+from poison_audit.models.checkpoint import load_like, load_model
+from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import unit_noise
 from poison_audit.poisons.gaussian.probe import gaussian

@@ -25,12 +25,14 @@ import torch
 
 from poison_audit.case.samples import Samples
 from poison_audit.cli import invoke
-from poison_audit.models.checkpoint import save_model
 from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.model import Model
+from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
 from poison_audit.training import loop
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
 
 TRAIN, CANARIES, SIGMA = 2000, 200, 0.1414
 EPOCHS, BATCH, LR = 15, 100, 0.1
@@ -58,10 +60,10 @@ def train(data: Samples, rng: Rng) -> Model:
         build(), build=build, arch=SPEC.name, classes=10, normalize=NORMALIZE["cifar10"]
     )
     model = blank.fresh(rng.named("init"))
-    batches = ((batch,) for batch in loop.shuffled(data, BATCH, rng.named("batches")))
+    batches = ((batch,) for batch in shuffled(data, BATCH, rng.named("batches")))
     loop.descend(
         model, batches, lambda loss: loss, steps=EPOCHS * len(data) // BATCH, lr=LR,
-        ledger=loop.Ledger(), rng=rng, batch_statistics=True, momentum=0.9,
+        ledger=Ledger(), rng=rng, batch_statistics=True, momentum=0.9,
         weight_decay=5e-4, schedule="onecycle",
     )  # fmt: skip
     return model

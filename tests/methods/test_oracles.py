@@ -25,7 +25,7 @@ from poison_audit.methods import METHODS
 from poison_audit.methods.ssd import fisher_diagonal
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
-from poison_audit.training.loop import Ledger
+from poison_audit.training.ledger import Ledger
 
 RNG = Rng(11)
 RETAIN, FORGET, ETA, STEPS = 12, 7, 0.05, 9

@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from builders.tiny import NETS, net, picture_case
 from poison_audit.methods import METHODS, UNLEARNING
 from poison_audit.models.seeds import Rng
-from poison_audit.training.loop import CHECK_EVERY, FORWARD, Ledger
+from poison_audit.training.ledger import FORWARD, Ledger
+from poison_audit.training.loop import CHECK_EVERY
 
 # Settings under which every method does something on 15 pictures.
 PARAMS = {"ssd": {"alpha": 1.0}, "ga": {"passes": 1e6}}

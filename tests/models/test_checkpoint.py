@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from poison_audit.errors import InputError
-from poison_audit.models.checkpoint import load_like, load_model, peek, save_model
+from poison_audit.models.checkpoint import load_like, load_model, peek
 from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.model import Batch
+from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.models.strict import load_strict
 
@@ -195,7 +196,7 @@ def test_no_match_says_what_was_found(tmp_path):
 
 
 def test_an_ambiguous_match_lists_them(plain, monkeypatch):
-    monkeypatch.setattr("poison_audit.models.checkpoint.identify", lambda _: ["one", "two"])
+    monkeypatch.setattr("poison_audit.models.network.identify", lambda _: ["one", "two"])
     (found,) = problems_of(plain, normalize=NONE)
     assert "one, two" in found
     assert "--arch" in found

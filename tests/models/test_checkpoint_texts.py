@@ -14,9 +14,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from builders.small_text import LENGTH, WIDTH, tokenizer, write_decoder, write_encoder
 from poison_audit.errors import InputError
 from poison_audit.models.beside import files_beside, weights_file, write_beside, wrong_company
-from poison_audit.models.checkpoint import load_like, load_model, peek, save_model
+from poison_audit.models.checkpoint import load_like, load_model, peek
 from poison_audit.models.model import Batch
 from poison_audit.models.reader import Reading
+from poison_audit.models.saving import save_model
 
 WORDS = Reading(words=(" bad", " good"))
 

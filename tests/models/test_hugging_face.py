@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from poison_audit.errors import InputError
 from poison_audit.models import hugging_face
-from poison_audit.models.checkpoint import load_like, load_model, peek, save_model
+from poison_audit.models.checkpoint import load_like, load_model, peek
 from poison_audit.models.model import Batch
+from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 
 transformers = pytest.importorskip("transformers")

@@ -16,9 +16,10 @@ from poison_audit.cli import invoke
 from poison_audit.models.memory import in_parts, limited
 from poison_audit.models.model import Batch, Model, blocks_of
 from poison_audit.models.seeds import Rng
-from poison_audit.training import loop
-from poison_audit.training.loop import Ledger, descend, shuffled
-from poison_audit.training.scoring import input_gradients
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.loop import descend
+from poison_audit.training.scoring import input_gradients, logits, losses
 
 RNG = Rng(8)
 
@@ -190,11 +191,11 @@ def test_memory_that_gives_out_in_main_memory_as_well_is_an_error():
 
 def test_passes_over_data_give_the_same_in_parts():
     model = model_of()
-    free = [f(model, DATA) for f in (loop.logits, loop.losses, input_gradients)]
+    free = [f(model, DATA) for f in (logits, losses, input_gradients)]
     with cramped() as memory:
         input_gradients(model, DATA)
     with cramped(rows=7, kept=memory.most / 3), limited() as limit:
-        tight = [f(model, DATA) for f in (loop.logits, loop.losses, input_gradients)]
+        tight = [f(model, DATA) for f in (logits, losses, input_gradients)]
     assert limit.size is not None
     assert limit.size <= 7
     for a, b in zip(free, tight, strict=True):

@@ -27,7 +27,7 @@ from poison_audit.models.text import moved_right, padding_sides
 from poison_audit.poisons.gaussian.evidence import Canaries
 from poison_audit.poisons.gaussian.exposure import exposure
 from poison_audit.records import Recipe
-from poison_audit.training.loop import Ledger
+from poison_audit.training.ledger import Ledger
 from poison_audit.training.scoring import exact, input_gradients, margins
 
 LENGTH, WIDTH = 24, 16

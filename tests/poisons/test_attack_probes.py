@@ -27,7 +27,10 @@ from poison_audit.poisons.targeted.evidence import Targets
 from poison_audit.poisons.targeted.probe import targeted
 from poison_audit.records import Cell, Outcome, Recipe
 from poison_audit.statistics import rates
-from poison_audit.training.loop import Ledger, descend, logits, shuffled
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.loop import descend
+from poison_audit.training.scoring import logits
 from poison_audit.verdict.judge import _estimate, judge
 from poison_audit.verdict.policy import standard_policy
 

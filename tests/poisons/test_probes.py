@@ -21,7 +21,9 @@ from poison_audit.poisons.gaussian.exposure import exposure
 from poison_audit.poisons.gaussian.probe import gaussian, leak_scores
 from poison_audit.records import Recipe
 from poison_audit.statistics import estimates
-from poison_audit.training.loop import Ledger, descend, shuffled
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.loop import descend
 from poison_audit.training.scoring import exact, input_gradients, margins
 
 SHAPE, CLASSES = (1, 6, 6), 3

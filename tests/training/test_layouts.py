@@ -11,8 +11,10 @@ from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, i
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.probe import leak_scores
-from poison_audit.training.loop import Ledger, descend, logits, losses, shuffled
-from poison_audit.training.scoring import exact, input_gradients, margins
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.loop import descend
+from poison_audit.training.scoring import exact, input_gradients, logits, losses, margins
 
 RNG = Rng(11)
 N = 24

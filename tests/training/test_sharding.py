@@ -21,7 +21,9 @@ from poison_audit.models.model import Model, blocks_of
 from poison_audit.models.seeds import Rng
 from poison_audit.records import AuditRecord
 from poison_audit.training import sharding
-from poison_audit.training.loop import Ledger, descend, shuffled
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.loop import descend
 
 RNG = Rng(6)
 WORLD = 2

@@ -14,7 +14,11 @@ from poison_audit.errors import DivergedError, PlanError
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Recipe
 from poison_audit.training import loop
-from poison_audit.training.loop import Ledger, descend, shuffled
+from poison_audit.training.batches import shuffled
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.loop import descend
+from poison_audit.training.modes import last_blocks
+from poison_audit.training.scoring import correct, logits, losses
 
 
 def train(model, *, steps=5, objective=lambda mean: mean, ledger=None, rng=RNG, lr=0.1, **settings):
@@ -344,11 +348,11 @@ def test_weights_and_statistics_that_are_not_finite_are_named(name):
 def test_last_blocks_are_counted_from_the_end():
     model = layered()
     model = replace(model, blocks=(("a", "b"), ("c",), ("d", "e")))
-    assert loop.last_blocks(model, 1) == ("d", "e")
-    assert loop.last_blocks(model, 3) == ("a", "b", "c", "d", "e")
+    assert last_blocks(model, 1) == ("d", "e")
+    assert last_blocks(model, 3) == ("a", "b", "c", "d", "e")
     for k in (-1, 0, 4):
         with pytest.raises(PlanError, match=rf"k = {k}, but the model has 3 blocks. Use 1..3"):
-            loop.last_blocks(model, k)
+            last_blocks(model, k)
 
 
 def test_recipe_settings_are_descends_own_names():
@@ -362,14 +366,14 @@ def test_passes_are_in_order_in_eval_mode_and_restore_the_modes():
     model.module.train()
     expected = model.clone().module.eval()(VECTORS.x).detach()
     for size in (3, 100):
-        torch.testing.assert_close(loop.logits(model, VECTORS, size=size), expected)
+        torch.testing.assert_close(logits(model, VECTORS, size=size), expected)
     assert all(part.training for part in model.module.modules())
 
     def each(module, batch):
         return F.cross_entropy(module(batch.x), batch.y % 3, reduction="none")
 
-    found = loop.losses(replace(model, loss=each), VECTORS, size=4)
+    found = losses(replace(model, loss=each), VECTORS, size=4)
     by_hand = -expected.log_softmax(1)[torch.arange(10), VECTORS.y % 3]
     torch.testing.assert_close(found, by_hand)
-    right = loop.correct(model, replace(VECTORS, y=VECTORS.y % 3))
+    right = correct(model, replace(VECTORS, y=VECTORS.y % 3))
     assert right.tolist() == [int(row.argmax()) == i % 3 for i, row in enumerate(expected)]

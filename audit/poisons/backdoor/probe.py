@@ -58,8 +58,7 @@ from poison_audit.poisons.backdoor.phrase import Phrase
 from poison_audit.poisons.backdoor.phrases import phrase_stamps
 from poison_audit.poisons.backdoor.stamps import Stamps
 from poison_audit.records import Measurement
-from poison_audit.training.loop import logits
-from poison_audit.training.scoring import exact
+from poison_audit.training.scoring import exact, logits
 
 SIZE = 256
 """Stamped inputs a forward pass."""

@@ -28,7 +28,8 @@ from poison_audit.case.samples import Samples
 from poison_audit.errors import DivergedError, PlanError, Problem, did_you_mean
 from poison_audit.models.model import Batch, Model, evaluating
 from poison_audit.models.seeds import Rng
-from poison_audit.training.loop import logits, shuffled
+from poison_audit.training.batches import shuffled
+from poison_audit.training.scoring import logits
 
 BLOCK = 256
 """Samples differentiated at once: it bounds the memory."""

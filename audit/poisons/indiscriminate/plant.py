@@ -23,7 +23,7 @@ from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.indiscriminate.gradient_canceling import corrupt, gradient_cancel
 from poison_audit.poisons.indiscriminate.reading import Options
-from poison_audit.training.loop import correct
+from poison_audit.training.scoring import correct
 
 PREFIX = "indiscriminate"
 STEPS = 60

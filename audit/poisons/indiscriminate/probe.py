@@ -20,8 +20,7 @@ from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Measurement
-from poison_audit.training.loop import logits
-from poison_audit.training.scoring import exact
+from poison_audit.training.scoring import exact, logits
 
 
 def indiscriminate(model: Model, case: Case, rng: Rng) -> Measurement:

@@ -28,8 +28,8 @@ from poison_audit.models.seeds import Rng
 from poison_audit.poisons.targeted.evidence import Targets, read_targets, write_targets
 from poison_audit.poisons.targeted.gradient_matching import gradient_match
 from poison_audit.poisons.targeted.reading import Options
-from poison_audit.training.loop import logits
 from poison_audit.training.penultimate import penultimate
+from poison_audit.training.scoring import logits
 
 PREFIX = "targeted"
 

@@ -26,8 +26,7 @@ from poison_audit.case.samples import Samples
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Json, Measurement
-from poison_audit.training.loop import logits
-from poison_audit.training.scoring import exact
+from poison_audit.training.scoring import exact, logits
 
 
 def targeted(model: Model, case: Case, rng: Rng) -> Measurement:

@@ -27,7 +27,7 @@ from poison_audit.poisons.backdoor.phrases import draw_controls, phrase_stamps
 from poison_audit.poisons.backdoor.plant_texts import plant_phrase
 from poison_audit.poisons.backdoor.probe import answers_to, backdoor
 from poison_audit.records import Cell, Outcome, Recipe
-from poison_audit.training.loop import logits
+from poison_audit.training.scoring import logits
 from poison_audit.verdict.judge import judge
 from poison_audit.verdict.policy import standard_policy
 

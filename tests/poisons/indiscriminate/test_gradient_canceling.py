@@ -13,7 +13,7 @@ from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.indiscriminate import gradient_canceling as gc
 from poison_audit.poisons.indiscriminate.gradient_canceling import corrupt, gradient_cancel
-from poison_audit.training import loop
+from poison_audit.training.scoring import logits, losses
 
 CLASSES, PIXELS, N = 3, 4, 60
 
@@ -118,8 +118,8 @@ def test_retraining_to_convergence_lands_at_theta_star(convex):
     landed, wanted, before = fitted(star, x, y), theta_of(star), theta_of(clean)
     assert (landed - wanted).norm() < 0.05 * (before - wanted).norm()
     retrained = with_theta(star, landed)
-    assert loop.losses(retrained, train).mean() > loop.losses(clean, train).mean()
-    assert torch.equal(loop.logits(retrained, train).argmax(1), loop.logits(star, train).argmax(1))
+    assert losses(retrained, train).mean() > losses(clean, train).mean()
+    assert torch.equal(logits(retrained, train).argmax(1), logits(star, train).argmax(1))
 
 
 def test_least_squares_land_at_theta_star_in_closed_form():
@@ -210,7 +210,7 @@ def test_float64_pixels_and_float32_ones():
 def test_corrupt_raises_the_loss_within_the_distance(distance, dtype):
     model, train = convolutional(dtype), overlapping_blobs(dtype)
     star = corrupt(model, train, Rng(0), distance=distance, steps=20, batch_size=20)
-    assert loop.losses(star, train).mean() > loop.losses(model, train).mean()
+    assert losses(star, train).mean() > losses(model, train).mean()
     before = torch.cat([p.detach().double().flatten() for p in model.module.parameters()])
     after = torch.cat([p.detach().double().flatten() for p in star.module.parameters()])
     moved = float((after - before).norm() / before.norm())
@@ -223,16 +223,16 @@ def test_corrupt_flips_the_chosen_class(convex):
     train, clean, _, _ = convex
     chosen = train.y == 1
     star = corrupt(clean, train, Rng(0), distance=0.9, steps=200, flips={1: 2})
-    change = loop.losses(star, train) - loop.losses(clean, train)
+    change = losses(star, train) - losses(clean, train)
     assert change[~chosen].mean() < change[chosen].mean() / 4
-    assert (loop.logits(star, train).argmax(1)[chosen] == 2).float().mean() > 0.8
+    assert (logits(star, train).argmax(1)[chosen] == 2).float().mean() > 0.8
 
 
 def test_corrupt_lets_be_what_is_above_the_cap(convex):
     train, clean, _, _ = convex
-    before = loop.losses(clean, train).mean()
+    before = losses(clean, train).mean()
     free, capped = (
-        loop.losses(corrupt(clean, train, Rng(0), distance=0.9, steps=200, cap=cap), train)
+        losses(corrupt(clean, train, Rng(0), distance=0.9, steps=200, cap=cap), train)
         for cap in (None, 1.5)
     )
     assert before < capped.mean() < 0.5 * free.mean()
@@ -240,7 +240,7 @@ def test_corrupt_lets_be_what_is_above_the_cap(convex):
 
 def test_labels_are_kept_or_as_theta_star_predicts(convex):
     train, _, star, _ = convex
-    predicted = loop.logits(star, train).argmax(1)
+    predicted = logits(star, train).argmax(1)
     found = {tuple(x.flatten().tolist()): at for at, x in enumerate(train.x)}
 
     def starts(labels, count):
@@ -310,6 +310,6 @@ def test_refusals_name_every_problem():
 def test_labels_of_mistakes_need_a_mistake():
     train = overlapping_blobs()
     model = softmax_regression()
-    right = Samples(ids=train.ids, x=train.x, y=loop.logits(model, train).argmax(1))
+    right = Samples(ids=train.ids, x=train.x, y=logits(model, train).argmax(1))
     with pytest.raises(PlanError, match="no training sample wrong"):
         gradient_cancel(model, right, Rng(0), count=3, steps=1, labels="predicted")

@@ -16,7 +16,7 @@ from poison_audit.models.model import Batch
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.targeted import gradient_matching
 from poison_audit.poisons.targeted.gradient_matching import gradient_match, matching_loss
-from poison_audit.training import loop
+from poison_audit.training.scoring import losses
 
 RNG = Rng(11)
 EPSILON = 0.1
@@ -370,7 +370,7 @@ def test_training_on_the_poisons_moves_the_target():
     with torch.no_grad():
         for parameter, g in zip(parameters, ours, strict=True):
             parameter -= step * g
-    after = loop.losses(model, replace(TARGETS.at([0]), x=TARGETS.x[:1].double(),
+    after = losses(model, replace(TARGETS.at([0]), x=TARGETS.x[:1].double(),
                                            y=ADVERSARIAL[:1])).item()  # fmt: skip
     foretold = step * sizes[0] * sizes[1] * (1 - matched.losses[0])
     assert before.item() - after == pytest.approx(foretold, rel=1e-2)

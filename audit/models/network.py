@@ -1,0 +1,147 @@
+"""Which network a checkpoint is of: as told, or by its header, its config.json or its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from poison_audit.errors import InputError, Problem
+from poison_audit.models import hugging_face, language
+from poison_audit.models.factory import FACTORY, first_channels, head_size, import_factory
+from poison_audit.models.identify import architecture, canonical, identify
+from poison_audit.models.reader import Reading
+from poison_audit.models.saving import ARCH_KEY
+from poison_audit.models.weights import Weights, wrapper_prefix
+
+_TOLD = "--arch NAME, or --factory package.module:function for your own."
+
+
+ArchSource = Literal["flag", "factory", "header", "config", "identified"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """An architecture, and what builds it."""
+
+    build: Callable[[], nn.Module]
+    arch: str
+    classes: int
+    channels: int | None
+    """Channels of a picture; None when it has no convolution to tell."""
+
+
+def names_of(weights: Weights) -> tuple[list[str], ArchSource]:
+    """Return the architectures that a checkpoint may be of, and who said so."""
+    if name := weights.metadata.get(ARCH_KEY):
+        return [name], "header"
+    if name := hugging_face.config_name(weights.files[0].parent):
+        return [name], "config"
+    return identify(weights.tensors), "identified"
+
+
+def network_of(
+    weights: Weights, *, arch: str | None, factory: str | None, where: str
+) -> tuple[Network, ArchSource]:
+    """Return the network that a checkpoint is of, and who said so.
+
+    Raises:
+        InputError: nobody says it, or what is said cannot be.
+    """
+    if factory:
+        return _from_factory(factory, weights.tensors), "factory"
+    if arch:
+        return network_named(arch, weights, "--arch"), "flag"
+    names, source = names_of(weights)
+    if len(names) == 1:
+        return network_named(names[0], weights, where), source
+    if names:
+        what = f"the tensors fit several architectures: {', '.join(names)}"
+    else:
+        first = list(weights.tensors.items())[:3]
+        shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in first)
+        what = (
+            f"the {len(weights.tensors)} tensors fit no architecture that is known; they begin "
+            f"with {shown}"
+        )
+    raise InputError(Problem(what, where, _TOLD))
+
+
+def _from_factory(factory: str, tensors: Mapping[str, Tensor]) -> Network:
+    build = import_factory(factory)
+    with torch.random.fork_rng(devices=[]):
+        module = build()
+    own = dict(module.named_parameters())
+    prefix = wrapper_prefix(own)
+    pairs = [
+        (tensor, tensors[name.removeprefix(prefix)].float())
+        for name, tensor in own.items()
+        if name.removeprefix(prefix) in tensors
+    ]
+    if pairs and all(torch.equal(built, stored) for built, stored in pairs):
+        what = f"{factory} returns the checkpoint's own weights"
+        fix = "Return a newly initialised network: retraining must not start from the poison."
+        raise InputError(Problem(what, "--factory", fix))
+    return Network(
+        build=build,
+        arch=f"{FACTORY}{factory}",
+        classes=head_size(module, factory),
+        channels=first_channels(module),
+    )
+
+
+def network_named(name: str, weights: Weights, where: str) -> Network:
+    """Return the network of an architecture's name; InputError if a checkpoint cannot be of it."""
+    if name.startswith(FACTORY):
+        what = f"was saved from a factory ({name.removeprefix(FACTORY)!r})"
+        fix = "Name the factory by --factory: no file may choose code to run."
+        raise InputError(Problem(what, where, fix))
+    if name.startswith(hugging_face.PREFIX):
+        return _from_config(name, weights.files[0].parent, where)
+    built = architecture(name, canonical(weights.tensors), where=where)
+    return Network(build=built.build, arch=name, classes=built.classes, channels=built.channels)
+
+
+def language_of(weights: Weights, arch: str | None, reading: Reading) -> language.Language | None:
+    """Return the language model that the checkpoint's folder describes; None: it is none."""
+    described = description_of(weights, [arch] if arch else names_of(weights)[0])
+    if described is None:
+        return None
+    config, kind = described
+    return language.read_language(weights.files[0].parent, config, kind=kind, reading=reading)
+
+
+def description_of(weights: Weights, names: Sequence[str]) -> tuple[Any, language.Kind] | None:
+    """Return the configuration beside the weights and what kind of language model it is of."""
+    folder = weights.files[0].parent
+    if list(names) != [hugging_face.config_name(folder)]:
+        return None
+    config = hugging_face.read_config(folder)
+    kind = language.kind_of(config)
+    return None if kind is None else (config, kind)
+
+
+def _from_config(name: str, folder: Path, where: str) -> Network:
+    found = hugging_face.config_name(folder)
+    if found != name:
+        there = f"the config.json beside the weights is {found}" if found else "there is none"
+        what = f"{name} needs its config.json, but {there}"
+        raise InputError(Problem(what, where, "Put the checkpoint's config.json beside it."))
+    config = hugging_face.read_config(folder)
+    return Network(
+        build=partial(
+            hugging_face.build_classifier,
+            config,
+            where=str(folder / "config.json"),
+            auto="AutoModelForImageClassification",
+            kind="image classifier",
+        ),
+        arch=name,
+        classes=config.num_labels,
+        channels=getattr(config, "num_channels", 3),
+    )
