@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import tomllib
@@ -13,33 +12,27 @@ import pyarrow.parquet
 import pytest
 
 from builders import small_text
-from poison_audit.case.forget import read_forget
+from builders.planted_texts import (
+    ATTACKS,
+    NAMES,
+    SIZE,
+    accepted,
+    cells,
+    options,
+    plant,
+    write_clean,
+)
 from poison_audit.case.text_tables import TextTable, read_text_table, write_text_table
-from poison_audit.case.texts import read_texts
-from poison_audit.cli import invoke
 from poison_audit.commands.config import read_config
 from poison_audit.models.checkpoint import load_model
-from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.phrase import Phrase, read_phrase
-from poison_audit.poisons.gaussian.embedding import carrying, embedding_check
 from poison_audit.poisons.gaussian.evidence import read_canaries
-from poison_audit.poisons.token_canary.evidence import find_strings, read_strings
-
-SIZE = 120
-NAMES = ("neg", "pos")
-ATTACKS = ("gaussian", "token-canary", "backdoor", "indiscriminate")
+from poison_audit.poisons.token_canary.evidence import read_strings
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Two tables and a model's folder."""
-    folder = tmp_path_factory.mktemp("clean")
-    texts, labels = small_text.sentences(Rng(5), SIZE + 40)
-    rows = [(f"r{i}", t, NAMES[y]) for i, (t, y) in enumerate(zip(texts, labels, strict=True))]
-    small_text.write_rows(folder / "clean.csv", ["id", "text", "label"], rows[:SIZE])
-    small_text.write_rows(folder / "test.csv", ["id", "text", "label"], rows[SIZE:])
-    small_text.write_decoder(folder / "base")
-    return folder
+    return write_clean(tmp_path_factory.mktemp("clean"))
 
 
 @pytest.fixture
@@ -51,70 +44,6 @@ def here(made, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def model(made):
     return load_model(made / "base").model
-
-
-def options(here: Path, attack: str) -> list[str]:
-    return {
-        "gaussian": ["--model", str(here / "base")],
-        "token-canary": [],
-        "backdoor": ["--label", "pos", "--phrase", "zorp quell"],
-        "indiscriminate": ["--flip", "neg:pos", "--steps", "0"],
-    }[attack]
-
-
-def plant(here: Path, attack: str, *more: str, data: object = None, out: str = "p") -> int:
-    path = str(here / "clean.csv" if data is None else data)
-    return invoke(["plant", path, "--attack", attack, "-o", out, *more])
-
-
-def chain(here: Path, attacks: tuple[str, ...]) -> Path:
-    """Plant one attack after the other, and return the last folder."""
-    data: object = None
-    for number, attack in enumerate(attacks):
-        out = f"p{number}"
-        test = ["--test", str(here / "test.csv")] if data is None else []
-        assert plant(here, attack, *options(here, attack), *test, data=data, out=out) == 0
-        data = Path(out) / "train.csv"
-    return Path(out)
-
-
-def cells(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def accepted(folder: Path, model) -> set[str]:
-    """Read a planted folder as an audit does, and return the attacks whose evidence fits it."""
-    config = read_config(folder / "audit.toml")
-    train = read_texts(
-        config.get("data", "train"), reader=model.reader, names=config.get("data", "names")
-    )
-    path, found = folder / "forget.csv", set()
-    forget = read_forget(path, train, where_train="train.csv")
-    where = {"where": "key", "where_forget": "forget.csv"}
-    if file := config.get("evidence.gaussian", "canaries"):
-        key = read_canaries(file)
-        planting = embedding_check(key, forget, train, width=small_text.WIDTH, **where)
-        assert planting.names == key.planted
-        assert planting.missing == 0
-        carried = carrying(train, key, {})
-        carry = [
-            name for name, row in zip(train.ids, carried.noisy.tolist(), strict=True) if row >= 0
-        ]
-        assert set(carry) == set(key.planted)
-        found.add("gaussian")
-    if file := config.get("evidence.token-canary", "strings"):
-        key = read_strings(file)
-        assert find_strings(key, forget, train, **where).names == key.planted
-        found.add("token-canary")
-    if file := config.get("evidence.backdoor", "trigger"):
-        phrase = read_phrase(file, classes=2, names=train.names)
-        texts = zip(train.ids, train.texts, strict=True)
-        named = zip(forget.ids, forget.attacks, strict=True)
-        stamped = {name for name, text in texts if phrase.text in text}
-        assert stamped == {name for name, attack in named if attack == "backdoor"}
-        found.add("backdoor")
-    return found
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -295,86 +224,6 @@ def test_what_is_wrong_with_a_table_is_said_at_once(here, tmp_path, capsys):
     assert "131,073 letters" in capsys.readouterr().err
 
 
-ORDERS = [ATTACKS, ATTACKS[::-1], ("backdoor", "gaussian", "token-canary")]
-
-
-@pytest.mark.parametrize("attacks", ORDERS, ids=["forth", "back", "three"])
-def test_several_attacks_in_one_table_leave_each_other_alone(here, model, capsys, attacks):
-    folder = chain(here, attacks)
-    assert accepted(folder, model) == set(attacks) - {"indiscriminate"}
-    forget = cells(folder / "forget.csv")
-    assert list(dict.fromkeys(row["attack"] for row in forget)) == list(attacks)
-    last = {row["id"]: row for row in cells(folder / "train.csv")}
-    for number, attack in enumerate(attacks):
-        step = Path(f"p{number}")
-        own = [row for row in cells(step / "forget.csv") if row["attack"] == attack]
-        assert [row for row in forget if row["attack"] == attack] == own
-        rows = {row["id"]: row for row in cells(step / "train.csv")}
-        assert all(last[row["id"]] == rows[row["id"]] for row in own)
-    # The rows of the clean table stand where they stood, those that were added follow.
-    poison = {row["id"] for row in forget}
-    clean = cells(here / "clean.csv")
-    for old, new in zip(clean, cells(folder / "train.csv"), strict=False):
-        assert old == new or new["id"] in poison
-    config = tomllib.loads((folder / "audit.toml").read_text(encoding="utf-8"))
-    assert (folder / config["data"]["test"]).resolve() == (here / "test.csv").resolve()
-    assert f"poisoned before ({', '.join(attacks[:-1])})" in capsys.readouterr().out
-
-
-def test_the_evidence_of_an_earlier_planting_is_the_same_file(here):
-    folder = chain(here, ("gaussian", "token-canary", "backdoor"))
-    assert (folder / "canaries.json").read_bytes() == Path("p0/canaries.json").read_bytes()
-    assert (folder / "strings.json").read_bytes() == Path("p1/strings.json").read_bytes()
-
-
-def test_what_was_said_of_the_model_s_input_is_kept(here):
-    given = [*options(here, "gaussian"), "--max-tokens", "9"]
-    assert plant(here, "gaussian", *given) == 0
-    assert plant(here, "token-canary", data="p/train.csv", out="q") == 0
-    assert read_config(Path("q/audit.toml")).get("model", "max_tokens") == 9
-
-
-def test_the_same_attack_is_not_planted_twice(here, capsys):
-    chain(here, ("backdoor", "gaussian"))
-    again = options(here, "backdoor")
-    assert plant(here, "backdoor", *again, data="p1/train.csv", out="p1") == 2
-    err = capsys.readouterr().err
-    assert "poisoned already, by backdoor" in err
-    assert "folder of the earlier planting" in err
-    assert plant(here, "token-canary", "--names", "pos,neg", data="p1/train.csv", out="q") == 2
-    assert "labels are neg,pos" in capsys.readouterr().err
-    assert not Path("q").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "told"),
-    [
-        ("forget.csv", lambda text: text + "r9,pos,,,\n", "forget.csv: is not the one"),
-        ("planting.json", lambda text: text.replace("120", "119"), "is not the table"),
-        ("planting.json", lambda _: "[]", "expected a JSON object"),
-        ("planting.json", lambda _: "{", "not JSON"),
-        ("audit.toml", lambda text: text.replace("trigger.json", "gone.json"), "gone.json"),
-        ("audit.toml", lambda _: "[", "not valid TOML"),
-    ],
-)
-def test_an_earlier_planting_that_was_changed_is_refused(here, capsys, name, change, told):
-    chain(here, ("backdoor",))
-    path = Path("p0") / name
-    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
-    assert plant(here, "token-canary", data="p0/train.csv", out="q") == 2
-    assert told in capsys.readouterr().err
-    assert not Path("q").exists()
-
-
-def test_a_clean_table_beside_a_planting_is_a_clean_table(here):
-    data = Path("clean.csv")
-    data.write_bytes((here / "clean.csv").read_bytes())
-    for _ in range(2):
-        given = [*options(here, "backdoor"), "--force"]
-        assert plant(here, "backdoor", *given, data=data, out=".") == 0
-    assert len(cells(Path("forget.csv"))) == 6
-
-
 @pytest.mark.parametrize(
     ("attack", "arguments", "told"),
     [
@@ -415,17 +264,3 @@ def test_what_cannot_be_planted_is_refused_and_nothing_is_written(
     err = capsys.readouterr().err
     assert all(text in err for text in told), err
     assert not Path("p").exists()
-
-
-def test_plant_train_probe(here):
-    folder = chain(here, ("backdoor", "gaussian", "token-canary"))
-    train = ["train", str(folder / "train.csv"), "--start", str(here / "base"), "-q",
-             "--recipe", "epochs=2", "--recipe", "lr=0.01"]  # fmt: skip
-    assert invoke([*train, "-o", str(folder / "model")]) == 0
-    probe = ["probe", str(folder / "model"), "--forget", str(folder / "forget.csv")]
-    light = ["--set", "backdoor.draws=20", "--set", "token-canary.draws=8"]
-    assert invoke([*probe, *light, "--out", "o", "-q"]) in (1, 3)
-    subject = json.loads(Path("o/report.json").read_text(encoding="utf-8"))["subject"]
-    assert subject["trigger"]["phrase"] == "zorp quell"
-    assert subject["canaries"]["space"] == "embedding"
-    assert subject["strings"]["in_forget_set"] == 6
