@@ -13,6 +13,7 @@ import torch
 import poison_audit
 from builders.tiny import samples_of
 from poison_audit.case.forget import read_forget
+from poison_audit.poisons import readings
 from poison_audit.poisons.backdoor.evidence import read_trigger
 from poison_audit.poisons.backdoor.phrase import read_phrase
 from poison_audit.poisons.gaussian.evidence import read_canaries
@@ -102,7 +103,7 @@ def test_the_examples_of_tables_are_read(tmp_path):
     )
     train = samples_of(torch.zeros(4, 1, 32, 32), torch.tensor([7, 3, 7, 1]))
     train = replace(train, ids=("canary-0000", "backdoor-0000", "targeted-0000", "bought-0042"))
-    read = read_forget(forget, train, where_train="train.npz")
+    read = read_forget(forget, train, where_train="train.npz", poisons=readings.POISONS)
     assert read.attacks == ("gaussian", "backdoor", "targeted", "")
     assert read.campaigns[3] == "vendor-b"
     test = samples_of(torch.zeros(2, 1, 32, 32), torch.tensor([9, 9]))

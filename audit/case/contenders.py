@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poison_audit.case.sources import Sources
-from poison_audit.errors import InputError, Problem
+from poison_audit.errors import Problem, Problems
 from poison_audit.models.checkpoint import Loaded, load_like
 from poison_audit.records import Kind
 
@@ -22,9 +22,9 @@ class Contender:
 
 
 def read_contenders(
-    sources: Sources, loaded: Loaded | None, found: list[Problem]
+    sources: Sources, loaded: Loaded | None, problems: Problems
 ) -> tuple[Contender, ...]:
-    """Check that every reference and candidate can be read, adding problems to `found`."""
+    """Check that every reference and candidate can be read, adding to `problems`."""
     kinds: list[tuple[str, Kind, Path]] = []
     for path in sources.references:
         kinds.append((_unused(path.stem, {name for name, _, _ in kinds}), "reference", path))
@@ -35,16 +35,16 @@ def read_contenders(
     for name, kind, path in kinds:
         if loaded is None:
             continue
-        try:
+        model = None
+        with problems.collecting():
             model, sha256 = load_like(loaded.model, path, allow_pickle=sources.allow_pickle)
-        except InputError as error:
-            found.extend(error.problems)
+        if model is None:
             continue
         # A reference may be the model on trial: somebody audits the reference.
         if kind == "candidate" and model.digest() == deployed:
             what = f"is bit for bit the deployed model, {sources.model}: it was not unlearned"
             fix = "Give the checkpoint that was, or leave it out"
-            found.append(Problem(what, f"--candidate {name}={path}", fix))
+            problems.append(Problem(what, f"--candidate {name}={path}", fix))
             continue
         contenders.append(Contender(name=name, kind=kind, path=path, sha256=sha256))
     return tuple(contenders)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,11 @@ from torch import Tensor
 
 from poison_audit.case.csvfile import CsvFile, first, read_csv
 from poison_audit.case.labels import as_integer
+from poison_audit.case.poison import Poison
 from poison_audit.case.rows import find_samples, repeated
 from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.errors import InputError, Problem, did_you_mean
 
-ATTACKS = ("gaussian", "token-canary", "targeted", "backdoor", "indiscriminate")
-"""What a row's `attack` may say; empty = unknown."""
-KEYED = ("gaussian", "token-canary")
-"""Those whose samples a key names; without a `canary` a sample's own id is its id in the key."""
 COLUMNS = (
     "id",
     "path",
@@ -46,11 +43,13 @@ class ForgetSet:
     ids: tuple[str, ...]
     """Its id in the training table."""
     attacks: tuple[str, ...]
-    """One of `ATTACKS`, or empty = unknown."""
+    """The name of a poison, or empty = unknown."""
     campaigns: tuple[str, ...]
     """Empty = none named."""
     canaries: tuple[str | None, ...]
-    """The id whose keyed noise it carries; None: it is no canary."""
+    """Its id in a key; None: no key names it."""
+    keys: tuple[str, ...]
+    """The poison whose key that is."""
     bases: tuple[str | None, ...]
     """The id of the clean sample it was made from, where named."""
     rows: tuple[int, ...]
@@ -74,16 +73,21 @@ class Split:
     """In the order of forget.csv."""
 
 
-def read_forget(path: Path, train: Samples, *, where_train: str) -> ForgetSet:
+def read_forget(
+    path: Path, train: Samples, *, where_train: str, poisons: Mapping[str, Poison]
+) -> ForgetSet:
     """Read which samples of `train` are to be forgotten.
 
     A row names its sample by `id`, else by `path` (an id of a table without ids), `text` or `index`
-    (the position from 0): the first of these columns that is there is used in every row.
+    (the position from 0): the first of these columns that is there is used in every row. A row of
+    an attack whose samples a key names may leave out `canary`: the sample's own id is its id in the
+    key. A `canary` of another attack, or of none, is an id in the key of the first of those.
 
     Args:
         path: forget.csv.
         train: the training table.
         where_train: what messages call the training table.
+        poisons: what a row's `attack` may name.
 
     Raises:
         InputError: with everything that is wrong with the file.
@@ -93,19 +97,17 @@ def read_forget(path: Path, train: Samples, *, where_train: str) -> ForgetSet:
     positions = [position for position in found if isinstance(position, int)]
     problems = first([p for p in found if isinstance(p, Problem)], table.where)
     attacks = [row.get("attack", "") for row in table.rows]
-    problems += first(_unknown_attacks(attacks, table.places()), table.where)
+    problems += first(_unknown_attacks(attacks, table.places(), poisons), table.where)
     problems += repeated("sample", [p if isinstance(p, int) else None for p in found], table)
     for check in (_wrong_label, _wrong_content):
         problems += first(_each(check, table, found, train, where_train), table.where)
+    with_key = [name for name, poison in poisons.items() if poison.keyed]
+    keys = [attack if attack in with_key else with_key[0] for attack in attacks]
     canaries = [
-        row.get("canary") or (_id(train, position) if attack in KEYED else None)
+        row.get("canary") or (_id(train, position) if attack in with_key else None)
         for row, attack, position in zip(table.rows, attacks, found, strict=True)
     ]
-    # Noise and strings have keys of their own.
-    keyed = [
-        name and (attack == "token-canary", name)
-        for name, attack in zip(canaries, attacks, strict=True)
-    ]
+    keyed = [name and (key, name) for name, key in zip(canaries, keys, strict=True)]
     problems += repeated("canary", keyed, table)
     if problems:
         raise InputError(problems)
@@ -115,6 +117,7 @@ def read_forget(path: Path, train: Samples, *, where_train: str) -> ForgetSet:
         attacks=tuple(attacks),
         campaigns=tuple(row.get("campaign", "") for row in table.rows),
         canaries=tuple(canaries),
+        keys=tuple(keys),
         bases=tuple(row.get("base") or None for row in table.rows),
         rows=table.numbers,
         digest=table.digest,
@@ -165,11 +168,13 @@ def _id(train: Samples, position: int | Problem) -> str | None:
     return train.ids[position] if isinstance(position, int) else None
 
 
-def _unknown_attacks(attacks: Sequence[str], places: Sequence[str]) -> list[Problem]:
+def _unknown_attacks(
+    attacks: Sequence[str], places: Sequence[str], known: Collection[str]
+) -> list[Problem]:
     return [
-        Problem(f"unknown attack {attack!r}", place, did_you_mean(attack, ATTACKS))
+        Problem(f"unknown attack {attack!r}", place, did_you_mean(attack, known))
         for attack, place in zip(attacks, places, strict=True)
-        if attack and attack not in ATTACKS
+        if attack and attack not in known
     ]
 
 

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from poison_audit.case.case import Case, PlantedCanaries
+from poison_audit.case.case import Case
 from poison_audit.case.contenders import Contender, read_contenders
-from poison_audit.case.files import misfits, read_files, read_planted_strings, read_planting
-from poison_audit.case.forget import ForgetSet, split
+from poison_audit.case.evidence import Evidence, Reader
+from poison_audit.case.files import misfits, read_files
+from poison_audit.case.forget import split
+from poison_audit.case.poison import Poison
 from poison_audit.case.sources import Sources, missing
 from poison_audit.case.subject import files_read, limits, subject
-from poison_audit.errors import InputError
 from poison_audit.models.memory import has_room
-from poison_audit.poisons.backdoor.evidence import Trigger
-from poison_audit.poisons.backdoor.phrase import Phrase
-from poison_audit.poisons.gaussian.embedding import carrying, noise_rows
-from poison_audit.poisons.gaussian.evidence import Canaries
-from poison_audit.poisons.gaussian.planting import Planting
 from poison_audit.records import Json, Recipe
 
 __all__ = ["Contender", "Sources", "Trial", "load_trial"]
@@ -42,78 +36,53 @@ class Trial:
     """What was read: (role, path)."""
 
 
-def load_trial(sources: Sources, *, recipe: Recipe, device: torch.device | str) -> Trial:
+def load_trial(
+    sources: Sources,
+    *,
+    recipe: Recipe,
+    device: torch.device | str,
+    poisons: Mapping[str, Poison],
+    readers: Mapping[str, Reader],
+) -> Trial:
     """Read and check everything on trial.
+
+    Args:
+        sources: where it lies.
+        recipe: how the model was trained.
+        device: where the case is to lie.
+        poisons: those there are.
+        readers: of their evidence, in the order in which it is read and told.
 
     Raises:
         InputError: every problem of every file, at once.
     """
-    found = missing(sources)
-    files = read_files(sources, found)
-    found += misfits(sources, files, recipe)
-    planting = read_planting(sources, files, found)
-    strings = read_planted_strings(sources, files, found)
-    contenders = read_contenders(sources, files.loaded, found)
-    if found:
-        raise InputError(found)
+    problems = missing(sources)
+    files = read_files(sources, poisons, problems)
+    problems += misfits(files, recipe)
+    brought: dict[str, Evidence] = {}
+    for name, read in readers.items():
+        brought[name] = evidence = read(files, device, problems)
+        files = files if evidence.train is None else replace(files, train=evidence.train)
+    contenders = read_contenders(sources, files.loaded, problems)
+    problems.raise_any()
     loaded, train, test, forget = files.loaded, files.train, files.test, files.forget
     if loaded is None or train is None or test is None or forget is None:
         raise RuntimeError("a part of the case is missing, but no problem was reported")
-    if files.key is not None and train.texts is not None:
-        train = carrying(train, files.key, dict(zip(forget.ids, _carried(forget), strict=True)))
-        files = replace(files, train=train)
     parts = split(train, forget)
-    module = loaded.model.module.to(device).eval()
-    planted = None
-    if files.key is not None and planting is not None:
-        planted = _planted(files.key, planting, device)
     case = Case(
-        model=replace(loaded.model, module=module),
+        model=replace(loaded.model, module=loaded.model.module.to(device).eval()),
         retain=parts.retain.to(device, streamed=not has_room(parts.retain.x, device)),
         forget=parts.forget.to(device),
         test=test.to(device, streamed=not has_room(test.x, device)),
         recipe=recipe,
-        canaries=planted,
-        targets=files.targets and files.targets.to(device),
-        trigger=_on(files.trigger, device),
-        strings=strings,
+        evidence={name: e.planted for name, e in brought.items() if e.planted is not None},
         attacks=forget.attacks,
     )
+    told = [file.name for name in brought for file in poisons[name].files]
     return Trial(
         case=case,
         contenders=contenders,
-        subject=subject(sources, files, case, planting, strings, contenders),
-        limits=limits(case, planting, files),
-        files=files_read(sources, files, contenders),
-    )
-
-
-def _carried(forget: ForgetSet) -> list[str]:
-    """Return each forget sample's id in the key of the noise; of those without, one of no key."""
-    return [
-        canary if canary is not None and attack != "token-canary" else ""
-        for canary, attack in zip(forget.canaries, forget.attacks, strict=True)
-    ]
-
-
-def _on(trigger: Trigger | Phrase | None, device: torch.device | str) -> Trigger | Phrase | None:
-    return trigger.to(device) if isinstance(trigger, Trigger) else trigger
-
-
-def _planted(key: Canaries, planting: Planting, device: torch.device | str) -> PlantedCanaries:
-    held_out = key.held_out[: len(planting.names)]
-    bases = planting.bases
-
-    def noise(names: Sequence[str]) -> Tensor:
-        if bases.mask is None:
-            return torch.from_numpy(key.noise(names).astype(np.float32)).to(device)
-        # No longer than the longest text: the rest has no gradient.
-        return noise_rows(key, names, length=bases.mask.shape[1]).to(device)
-
-    return PlantedCanaries(
-        key=key,
-        names=planting.names,
-        bases=bases.to(device),
-        noise=noise(planting.names),
-        held_out_noise=noise(held_out),
+        subject=subject(files, case, list(brought.values()), contenders),
+        limits=limits(files, list(brought.values())),
+        files=files_read(files, told, contenders),
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from poison_audit.errors import Problem
+from poison_audit.errors import Problem, Problems
 from poison_audit.models.reader import Reading
 
 
@@ -32,7 +32,7 @@ class Sources:
     allow_pickle: bool = False
 
 
-def missing(sources: Sources) -> list[Problem]:
+def missing(sources: Sources) -> Problems:
     """Return what every trial needs and nobody gave."""
     wanted = {
         "forget": ("the forget set is not given", "--forget forget.csv"),
@@ -45,8 +45,8 @@ def missing(sources: Sources) -> list[Problem]:
             '--test TABLE, or test = "TABLE" under [data] in audit.toml',
         ),
     }
-    return [
+    return Problems(
         Problem(what, fix=f"Give it by {fix}")
         for name, (what, fix) in wanted.items()
         if getattr(sources, name) is None
-    ]
+    )

@@ -44,6 +44,8 @@ from poison_audit.models.factory import user_code
 from poison_audit.models.model import Model
 from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.probes import READERS
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import (
     SCHEMA_VERSION,
     AuditRecord,
@@ -80,7 +82,7 @@ def _audit(given: Mapping[str, Any]) -> int:
     device = device_named(given["device"])
     reporter = Reporter(quiet=given["quiet"])
     with reporter.stage("Reading the model, the tables and the keys"):
-        trial = load_trial(sources, recipe=recipe, device=device)
+        trial = load_trial(sources, recipe=recipe, device=device, poisons=POISONS, readers=READERS)
     if given.get("rehearse"):
         check_size(trial.case)
     if given.get("shard"):
@@ -139,7 +141,7 @@ def _audit(given: Mapping[str, Any]) -> int:
             limits=(*trial.limits, *caveats(plan, trial, cells), *halved(tunings, judged.case)),
             files=input_files([*trial.files, *_config_file(config)]),
             places=places(sources.forget, config.path, top=git_top(Path.cwd()) or Path.cwd()),
-            exhibits=exhibits(trial),
+            exhibits=exhibits(trial.case),
             environment=_environment(device, config, started, time.perf_counter() - clock),
         )
         record = replace(record, comparability=comparability(record))
@@ -228,7 +230,7 @@ def unlearn(given: Mapping[str, Any]) -> int:
     if len(plan.methods) != 1:
         raise PlanError(Problem("give one method", "--method"))
     device = device_named(given["device"])
-    trial = load_trial(sources, recipe=recipe, device=device)
+    trial = load_trial(sources, recipe=recipe, device=device, poisons=POISONS, readers=READERS)
     check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[])
     file = _unlearned_file(given["output"], trial.case.model)
     step = plan.methods[0]

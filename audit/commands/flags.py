@@ -18,6 +18,7 @@ from poison_audit.engine.plan import STANDARD, make_plan
 from poison_audit.errors import InputError, PlanError, Problem, Problems
 from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
 from poison_audit.models.reader import Reading
+from poison_audit.poisons.probes import READERS
 from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Plan, Recipe
 from poison_audit.verdict.policy import standard_policy
@@ -99,7 +100,7 @@ def read_flags(given: Mapping[str, Any]) -> tuple[Config, Sources, Recipe, Plan]
     if problems or plan is None:
         # The files are looked at all the same, so that one run names everything that is wrong.
         try:
-            load_trial(sources, recipe=recipe, device="cpu")
+            load_trial(sources, recipe=recipe, device="cpu", poisons=POISONS, readers=READERS)
         except InputError as error:
             problems += error.problems
         raise InputError(problems)

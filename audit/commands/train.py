@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from poison_audit.case.files import CANARIES_KEY
 from poison_audit.commands.config import read_config, write_config
 from poison_audit.commands.progress import Reporter
 from poison_audit.commands.train_inputs import read_job
@@ -25,6 +24,7 @@ from poison_audit.models.model import Model
 from poison_audit.models.normalization import spell_normalize
 from poison_audit.models.reader import Reading
 from poison_audit.models.saving import save_model
+from poison_audit.poisons.gaussian.embedding import CANARIES_KEY
 from poison_audit.statistics.estimates import clopper_pearson
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger, Snapshot

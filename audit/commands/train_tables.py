@@ -16,6 +16,7 @@ from poison_audit.commands.train_job import Texts
 from poison_audit.errors import InputError, Problem
 from poison_audit.models.model import Model
 from poison_audit.models.normalization import Normalize
+from poison_audit.poisons.readings import POISONS
 
 T = TypeVar("T")
 
@@ -71,7 +72,9 @@ def read_tables(
         like = {"names": names or train.names}
         if train.texts is None:
             like["size"] = tuple(train.x.shape[1:])
-        forget = attempt(found, read_forget, given["without"], train, where_train=str(path))
+        forget = attempt(
+            found, read_forget, given["without"], train, where_train=str(path), poisons=POISONS
+        )
     test = attempt(found, read, test_path, **like)
     if train is not None and test is not None:
         found += overlap(train, test, a_name=str(path), b_name=str(test_path))

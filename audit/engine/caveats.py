@@ -8,6 +8,7 @@ import torch
 
 from poison_audit.case.case import Case
 from poison_audit.case.load import Trial
+from poison_audit.engine.tuning import SAMPLES, keyed
 from poison_audit.engine.unlearning import found_size
 from poison_audit.methods import METHODS
 from poison_audit.records import Cell, Plan, Tuning
@@ -56,12 +57,9 @@ def halved(tunings: Sequence[Tuning], judged: Case) -> list[str]:
     """Say what tuning looked at, what it cost, and what is judged."""
     if not tunings:
         return []
-    counts = {
-        "canaries": len(judged.canaries.names) if judged.canaries else 0,
-        "token canaries": len(judged.strings.names) if judged.strings else 0,
-        "test samples": len(judged.test),
-    }
-    left = " and ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    counts = [(SAMPLES[name], len(part)) for name, part in keyed(judged).items()]
+    counts.append(("test samples", len(judged.test)))
+    left = " and ".join(f"{count:,} {name}" for name, count in counts)
     attempts = [attempt for tuning in tunings for attempt in tuning.attempts]
     spent = sum(attempt.gradients for attempt in attempts)
     return [

@@ -20,7 +20,7 @@ from poison_audit.models.checkpoint import load_like
 from poison_audit.models.memory import limited
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.probe import answers_to
+from poison_audit.poisons.probes import ASKED
 from poison_audit.records import Cell, Measurement, Plan
 from poison_audit.training.ledger import Trail
 from poison_audit.training.scoring import correct, exact
@@ -36,15 +36,15 @@ def load_references(trial: Trial, *, allow_pickle: bool = False) -> list[Model]:
 
 
 def answers(trial: Trial, references: Sequence[Model]) -> tuple[Answers, ...]:
-    """Return what the references answer on the test samples, with and without the trigger."""
+    """Return what the references answer on the test samples, and what else probes ask them."""
     case = trial.case
     found = []
     names = [contender.name for contender in trial.contenders if contender.kind == "reference"]
     for name, model in zip(names, references, strict=True):
         with exact(model.module):
             right = correct(model, case.test)
-        stamped = answers_to(case.trigger, model, case.test) if case.trigger else None
-        found.append(Answers(name=name, digest=model.digest(), correct=right, stamped=stamped))
+        asked = {poison: ask(case, model) for poison, ask in ASKED.items()}
+        found.append(Answers(name=name, digest=model.digest(), correct=right, asked=asked))
     return tuple(found)
 
 

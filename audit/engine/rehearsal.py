@@ -37,6 +37,7 @@ from poison_audit.engine.rehearsal_planting import (
 from poison_audit.engine.run import Progress, run
 from poison_audit.methods import UNLEARNING
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.gaussian.reading import POISON
 from poison_audit.records import CandidateVerdict, Cell, Finding, Outcome, Plan, Rehearsal, Step
 
 __all__ = ["Judge", "check_size", "rehearse"]
@@ -184,7 +185,7 @@ def _perform(
 def _is_effect(finding: Finding) -> bool:
     """Say whether the canaries were found, on the side of a model that trained on them."""
     return (
-        finding.probe in ("gaussian", "exposure")
+        finding.probe in [reading.name for reading in POISON.readings]
         and finding.outcome is Outcome.RESIDUAL
         and finding.statistic is not None
         and finding.null is not None

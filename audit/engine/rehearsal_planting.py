@@ -14,17 +14,18 @@ import hashlib
 import math
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from poison_audit.case.case import Case, PlantedCanaries
+from poison_audit.case.case import Case
 from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.errors import InputError, Problem
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.models.text import embedding_width
-from poison_audit.poisons.gaussian.evidence import Canaries
+from poison_audit.poisons.gaussian.evidence import Canaries, noise_rows
+from poison_audit.poisons.gaussian.reading import POISON
+from poison_audit.poisons.gaussian.trial import PlantedCanaries
 from poison_audit.training.scoring import exact, losses
 
 DOSE = math.sqrt(0.32)
@@ -45,7 +46,7 @@ def bare(case: Case) -> Case:
         forget=_bare(case.forget),
         test=case.test,
         recipe=case.recipe,
-        attacks=("gaussian",) * len(case.forget),
+        attacks=(POISON.name,) * len(case.forget),
     )
 
 
@@ -129,10 +130,6 @@ def _planted(case: Case, secret: bytes, sigma: float) -> PlantedCanaries:
         held_out=held_out,
         commitment=commitment(secret),
     )
-    noise, control = (
-        torch.stack([torch.from_numpy(key.noise([name])[0].astype(np.float32)) for name in ids])
-        for ids in (names, held_out)
-    )
     bases = forget
     if forget.mask is not None:  # what is beyond the longest of them has no noise
         bases = replace(forget, x=forget.x[:, : shape[0]], mask=forget.mask[:, : shape[0]])
@@ -141,8 +138,8 @@ def _planted(case: Case, secret: bytes, sigma: float) -> PlantedCanaries:
         key=key,
         names=names,
         bases=bases,
-        noise=noise.to(device),
-        held_out_noise=control.to(device),
+        noise=noise_rows(key, names).to(device),
+        held_out_noise=noise_rows(key, held_out).to(device),
     )
 
 
@@ -160,7 +157,10 @@ def poisoned(case: Case, secret: bytes, sigma: float) -> Case:
     if retain.mask is not None:  # parts of one table share its noise; none of these carries it
         retain = replace(retain, noise=canaries.noise, noisy=torch.full((len(retain),), -1))
     return replace(
-        case, retain=retain, forget=_noisy(case.forget, canaries.noise), canaries=canaries
+        case,
+        retain=retain,
+        forget=_noisy(case.forget, canaries.noise),
+        evidence={POISON.name: canaries},
     )
 
 

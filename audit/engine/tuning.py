@@ -25,20 +25,35 @@ from torch import Tensor
 
 from poison_audit.atomic import from_json, to_json, write_atomically
 from poison_audit.case.case import Case
+from poison_audit.checks.readings import UTILITY
 from poison_audit.engine import unlearning
 from poison_audit.engine.cells import Lack
 from poison_audit.engine.probes import PROBES
 from poison_audit.errors import InputError, PlanError, Problem
 from poison_audit.methods import METHODS
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Attempt, Measurement, Plan, Policy, Step, Tuning
 
 FEWEST = 4
 """Canaries, and test samples, that can be split."""
 
 
+# What the samples of each key are called.
+SAMPLES = {"gaussian": "canaries", "token-canary": "token canaries"}
+
+
+def keyed(case: Case) -> dict[str, Any]:
+    """Return what a case knows of samples that a key names, by poison."""
+    return {
+        name: case.evidence[name]
+        for name, poison in POISONS.items()
+        if poison.keyed and name in case.evidence
+    }
+
+
 def halves(case: Case, rng: Rng) -> tuple[Case, Case]:
-    """Split the canaries, the token canaries and the test samples of a case at random.
+    """Split the samples that a key names, and the test samples of a case, at random.
 
     Returns:
         (for tuning, for judging); the second halves are the larger by one where numbers are odd.
@@ -46,7 +61,7 @@ def halves(case: Case, rng: Rng) -> tuple[Case, Case]:
     Raises:
         PlanError: there are too few of them, or no canaries at all.
     """
-    if case.canaries is None and case.strings is None:
+    if not (planted := keyed(case)):
         what = "needs canaries (--canaries, or --strings) to choose by"
         raise PlanError(Problem(what, "--tune", "Leave it out, or set parameters by --set"))
     tuning, judging = _split(len(case.test), rng.named("test"), "test samples")
@@ -58,27 +73,13 @@ def halves(case: Case, rng: Rng) -> tuple[Case, Case]:
         )
         for part in (tuning, judging)
     ]
-    if (planted := case.canaries) is not None:
-        split = _split(len(planted.names), rng.named("canaries"), "canaries")
+    for name, evidence in planted.items():
+        poison = POISONS[name]
+        called, what = poison.files[0].name, SAMPLES[name]
+        split = _split(len(evidence), rng.named(called), what)
         for at, part in enumerate(split):
-            here = part.to(planted.noise.device)
-            chosen = replace(
-                planted,
-                names=tuple(planted.names[i] for i in part.tolist()),
-                bases=planted.bases.at(part),
-                noise=planted.noise[here],
-                held_out_noise=planted.held_out_noise[here],
-            )
-            parts[at] = replace(parts[at], canaries=chosen)
-    if (strings := case.strings) is not None:
-        split = _split(len(strings.names), rng.named("strings"), "token canaries")
-        for at, part in enumerate(split):
-            own = replace(
-                strings,
-                names=tuple(strings.names[i] for i in part.tolist()),
-                labels=tuple(strings.labels[i] for i in part.tolist()),
-            )
-            parts[at] = replace(parts[at], strings=own)
+            own = {**parts[at].evidence, name: evidence.at(part)}
+            parts[at] = replace(parts[at], evidence=own)
     return parts[0], parts[1]
 
 
@@ -143,11 +144,11 @@ def attempt(case: Case, step: Step, plan: Plan) -> tuple[Attempt, Lack | None]:
     if done.model is None:
         return Attempt(**spent, error=done.error), done.lack
     given = {probe.name: probe.params for probe in plan.probes}
-    canaries = "token-canary" if case.canaries is None else "gaussian"
+    readings = (POISONS[next(iter(keyed(case)))].readings[0], UTILITY)
     try:
         residue, utility = (
-            PROBES[name](done.model, case, rng.named("probe", name), **given.get(name, {}))
-            for name in (canaries, "utility")
+            PROBES[r.name](done.model, case, rng.named("probe", r.name), **given.get(r.name, {}))
+            for r in readings
         )
     except torch.OutOfMemoryError:
         lack = Lack.OUT_OF_MEMORY

@@ -6,22 +6,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from poison_audit.case.case import Case
+from poison_audit.case.evidence import Reader
 from poison_audit.case.orders import Planter
 from poison_audit.case.planting import Kind
+from poison_audit.models.model import Model
 from poison_audit.poisons.backdoor import plant as backdoor_pictures
 from poison_audit.poisons.backdoor import plant_texts as backdoor_texts
-from poison_audit.poisons.backdoor.probe import backdoor
+from poison_audit.poisons.backdoor.probe import backdoor, trigger_answers
+from poison_audit.poisons.backdoor.trial import backdoor_evidence, trigger_exhibits
 from poison_audit.poisons.gaussian import plant as gaussian_pictures
 from poison_audit.poisons.gaussian import plant_texts as gaussian_texts
 from poison_audit.poisons.gaussian.exposure import exposure
 from poison_audit.poisons.gaussian.probe import gaussian
+from poison_audit.poisons.gaussian.trial import gaussian_evidence
 from poison_audit.poisons.indiscriminate import plant as indiscriminate_planting
 from poison_audit.poisons.indiscriminate.probe import indiscriminate
+from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted import plant as targeted_planting
 from poison_audit.poisons.targeted.probe import targeted
+from poison_audit.poisons.targeted.trial import target_exhibits, targeted_evidence
 from poison_audit.poisons.token_canary import plant as token_canary_planting
 from poison_audit.poisons.token_canary.probe import token_canary
-from poison_audit.records import Measurement
+from poison_audit.poisons.token_canary.trial import token_canary_evidence
+from poison_audit.records import Exhibit, Measurement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,23 +40,37 @@ class Workings:
     """By the name of the reading: (model, case, rng, *, params) -> Measurement."""
     planters: Mapping[Kind, Planter[Any]] = field(default_factory=dict)
     """By what DATA holds; see case.orders."""
+    reader: Reader | None = None
+    """Of its evidence; what it gives as `planted` of a keyed poison has a length and `at`."""
+    ask: Callable[[Case, Model], Any] | None = None
+    """What its probe wants to know of a reference, for `Answers.asked`."""
+    exhibits: Callable[[Case], list[Exhibit]] = lambda case: []
+    """What there is to look at, forget samples aside."""
 
 
 WORKINGS: dict[str, Workings] = {
     "gaussian": Workings(
         probes={"gaussian": gaussian, "exposure": exposure},
+        reader=gaussian_evidence,
         planters={"pictures": gaussian_pictures.in_pictures, "texts": gaussian_texts.in_texts},
     ),
-    "token-canary": Workings(
-        probes={"token-canary": token_canary},
-        planters={"texts": token_canary_planting.in_texts},
-    ),
     "targeted": Workings(
-        probes={"targeted": targeted}, planters={"pictures": targeted_planting.in_pictures}
+        probes={"targeted": targeted},
+        reader=targeted_evidence,
+        exhibits=target_exhibits,
+        planters={"pictures": targeted_planting.in_pictures},
     ),
     "backdoor": Workings(
         probes={"backdoor": backdoor},
+        reader=backdoor_evidence,
+        ask=trigger_answers,
+        exhibits=trigger_exhibits,
         planters={"pictures": backdoor_pictures.in_pictures, "texts": backdoor_texts.in_texts},
+    ),
+    "token-canary": Workings(
+        probes={"token-canary": token_canary},
+        reader=token_canary_evidence,
+        planters={"texts": token_canary_planting.in_texts},
     ),
     "indiscriminate": Workings(
         probes={"indiscriminate": indiscriminate},
@@ -58,8 +80,18 @@ WORKINGS: dict[str, Workings] = {
         },
     ),
 }
+"""By poison, in the order in which their evidence is read and told."""
+READERS: dict[str, Reader] = {
+    name: works.reader for name, works in WORKINGS.items() if works.reader is not None
+}
+"""By poison."""
+ASKED: dict[str, Callable[[Case, Model], Any]] = {
+    name: works.ask for name, works in WORKINGS.items() if works.ask is not None
+}
 """By poison."""
 PROBES: dict[str, Callable[..., Measurement]] = {
-    name: probe for works in WORKINGS.values() for name, probe in works.probes.items()
+    reading.name: WORKINGS[poison.name].probes[reading.name]
+    for poison in POISONS.values()
+    for reading in poison.readings
 }
 """By the name of the reading."""

@@ -31,6 +31,8 @@ from poison_audit.hypotheses.shift import shift
 from poison_audit.methods import METHODS
 from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.probes import READERS
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Recipe
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
@@ -48,7 +50,7 @@ def digits() -> Case:
         evidence={"canaries": DIGITS / "canaries.json", "bases": DIGITS / "bases.npz"},
     )  # fmt: skip
     recipe = make_recipe(read_config(DIGITS / "audit.toml"), {})
-    return load_trial(sources, recipe=recipe, device="cpu").case
+    return load_trial(sources, recipe=recipe, device="cpu", poisons=POISONS, readers=READERS).case
 
 
 def seconds() -> None:

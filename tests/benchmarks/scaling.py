@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from poison_audit.case.case import Case, PlantedCanaries
+from poison_audit.case.case import Case
 from poison_audit.case.load import Trial
 from poison_audit.case.samples import Samples
 from poison_audit.checks.sanity import check_sanity
@@ -35,6 +35,7 @@ from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classi
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import Trigger
 from poison_audit.poisons.gaussian.evidence import Canaries
+from poison_audit.poisons.gaussian.trial import PlantedCanaries
 from poison_audit.records import Plan, Recipe, Step
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
@@ -84,11 +85,12 @@ def trial(
     )
     forget = Samples(ids=names, x=bases.batch().x + noise, y=bases.y)
     retain = pictures("retain", samples - canaries)
+    trigger = Trigger(pixels=torch.rand(3, 4, 4, generator=draws), top=0, left=0, label=0)
     case = Case(
         model=model, retain=Samples(ids=retain.ids, x=retain.batch().x, y=retain.y),
         forget=forget, test=pictures("test", samples // 4),
-        recipe=Recipe(epochs=10, lr=0.01, batch_size=BATCH, momentum=0.9), canaries=planted,
-        trigger=Trigger(pixels=torch.rand(3, 4, 4, generator=draws), top=0, left=0, label=0),
+        recipe=Recipe(epochs=10, lr=0.01, batch_size=BATCH, momentum=0.9),
+        evidence={"gaussian": planted, "backdoor": trigger},
         attacks=("gaussian",) * canaries,
     )  # fmt: skip
     case, _ = check_sanity(case, alpha=0.05)

@@ -33,6 +33,7 @@ from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import read_trigger
 from poison_audit.poisons.backdoor.phrase import read_phrase
 from poison_audit.poisons.gaussian.evidence import Canaries, read_canaries, write_canaries
+from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted.evidence import read_targets
 from poison_audit.poisons.token_canary.evidence import read_strings
 from poison_audit.reports.formats import FORMATS
@@ -152,7 +153,8 @@ def _lists(add, place) -> None:
     rows = [("s0", 0, "gaussian", "s0", "s3", ""), ("s1", 1, "backdoor", "", "", "")]
     write_rows(here / "forget.csv", ["id", "label", "attack", "canary", "base", "sha256"], rows)
     add("forget.csv", "forget.csv",
-        lambda f: read_forget(f / "forget.csv", table, where_train="train"), here)  # fmt: skip
+        lambda f: read_forget(
+            f / "forget.csv", table, where_train="train", poisons=POISONS), here)  # fmt: skip
     here = place("targets")
     write_rows(here / "targets.csv", ["id", "adversarial"], [("s0", 1), ("s1", 2)])
     add("targets.csv", "targets.csv",

@@ -14,6 +14,7 @@ from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.phrase import read_phrase
 from poison_audit.poisons.gaussian.embedding import carrying, embedding_check
 from poison_audit.poisons.gaussian.evidence import read_canaries
+from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.token_canary.evidence import find_strings, read_strings
 
 SIZE = 120
@@ -68,7 +69,7 @@ def accepted(folder: Path, model) -> set[str]:
         config.get("data", "train"), reader=model.reader, names=config.get("data", "names")
     )
     path, found = folder / "forget.csv", set()
-    forget = read_forget(path, train, where_train="train.csv")
+    forget = read_forget(path, train, where_train="train.csv", poisons=POISONS)
     where = {"where": "key", "where_forget": "forget.csv"}
     if file := config.get("evidence.gaussian", "canaries"):
         key = read_canaries(file)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from poison_audit.case.forget import content_digest, overlap, read_forget, split
 from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError
+from poison_audit.poisons.readings import POISONS
 
 IDS = ("a", "b", "dir/c.png", "d", "e")
 
@@ -23,7 +24,7 @@ def train(x=None):
 def read(tmp_path, text):
     path = tmp_path / "forget.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_forget(path, train(), where_train="train.csv")
+    return read_forget(path, train(), where_train="train.csv", poisons=POISONS)
 
 
 def problems(tmp_path, text):
@@ -77,7 +78,10 @@ def test_half_is_not_most(tmp_path):
     four = train().at([0, 1, 2, 3])
     for rows, most in (("a\nb\n", False), ("a\nb\nd\n", True)):
         (tmp_path / "forget.csv").write_text("id\n" + rows)
-        assert read_forget(tmp_path / "forget.csv", four, where_train="t").most is most
+        assert (
+            read_forget(tmp_path / "forget.csv", four, where_train="t", poisons=POISONS).most
+            is most
+        )
 
 
 def test_every_problem_at_once(tmp_path):
@@ -148,7 +152,7 @@ def test_a_wrong_file(tmp_path, text, said):
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(InputError, match="cannot be read \\(No such file"):
-        read_forget(tmp_path / "forget.csv", train(), where_train="train.csv")
+        read_forget(tmp_path / "forget.csv", train(), where_train="train.csv", poisons=POISONS)
 
 
 def test_many_like_problems_are_counted(tmp_path):

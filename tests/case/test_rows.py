@@ -10,6 +10,7 @@ from poison_audit.case.forget import read_forget
 from poison_audit.case.rows import find_samples, repeated
 from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError, Problem
+from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted.evidence import read_targets
 
 TEXTS = ("a film", "another, with a comma", "twice", "twice", 'it said "no"\nand ended')
@@ -98,7 +99,7 @@ def test_values_that_come_again(tmp_path):
 
 def test_forget_sets_and_targets_by_text(tmp_path):
     path = write(tmp_path, "text,label\na film,0\n")
-    assert read_forget(path, samples(), where_train="train").positions == (0,)
+    assert read_forget(path, samples(), where_train="train", poisons=POISONS).positions == (0,)
     path = write(tmp_path, "text,adversarial\na film,1\n")
     assert read_targets(path, samples(), where_test="test").samples.ids == ("u",)
 
@@ -106,7 +107,9 @@ def test_forget_sets_and_targets_by_text(tmp_path):
 def test_an_ambiguous_text_is_refused_in_both(tmp_path):
     more = "2 samples of train have the text 'twice'. Name it by id or index."
     with pytest.raises(InputError, match=more):
-        read_forget(write(tmp_path, "text\ntwice\n"), samples(), where_train="train")
+        read_forget(
+            write(tmp_path, "text\ntwice\n"), samples(), where_train="train", poisons=POISONS
+        )
     path = write(tmp_path, "text,adversarial\ntwice,1\n")
     with pytest.raises(InputError, match=more.replace("train", "test")):
         read_targets(path, samples(), where_test="test")

@@ -11,9 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from builders.loading import loaded
 from builders.small_text import LENGTH, SIGMA, WIDTH, sentences, write_decoder, write_rows
-from poison_audit.case.files import CANARIES_KEY, DATA_KEY
-from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
 from poison_audit.case.texts import read_texts
 from poison_audit.cli import invoke
@@ -23,7 +22,7 @@ from poison_audit.models.image import CifarResNet, CifarResNetSpec
 from poison_audit.models.reader import Reading
 from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.embedding import carrying
+from poison_audit.poisons.gaussian.embedding import CANARIES_KEY, DATA_KEY, carrying
 from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
 from poison_audit.poisons.token_canary.evidence import Strings, write_strings
 from poison_audit.records import Recipe
@@ -79,7 +78,7 @@ def sources(folder, **more):
 
 
 def load(folder, recipe=RECIPE, **more):
-    return load_trial(sources(folder, **more), recipe=recipe, device="cpu")
+    return loaded(sources(folder, **more), recipe)
 
 
 def refused(folder, recipe=RECIPE, **more):
@@ -106,15 +105,15 @@ def test_a_case_of_texts(case):
     assert (len(found.retain), len(found.forget), len(found.test)) == (13, 7, 10)
     assert found.model.device.type == "cpu"
     assert found.attacks == ("gaussian",) * 6 + ("",)
-    assert found.canaries.names == PLANTED
-    bases = found.canaries.bases
+    assert found.evidence["gaussian"].names == PLANTED
+    bases = found.evidence["gaussian"].bases
     assert bases.texts == found.forget.texts[:6]
     longest = int(bases.mask.sum(1).max())
     assert bases.x.shape == (6, longest)
     # The noise of the canaries and of the controls, as far as the longest canary goes.
-    assert found.canaries.noise.dtype == torch.float32
-    for drawn, names in ((found.canaries.noise, PLANTED), (found.canaries.held_out_noise,
-                         KEY.held_out)):  # fmt: skip
+    assert found.evidence["gaussian"].noise.dtype == torch.float32
+    canaries = found.evidence["gaussian"]
+    for drawn, names in ((canaries.noise, PLANTED), (canaries.held_out_noise, KEY.held_out)):
         assert np.array_equal(drawn, KEY.noise(names)[:, :longest].astype(np.float32))
 
 
@@ -126,7 +125,7 @@ def test_methods_see_the_noise_and_probes_the_clean_bases(case):
         assert np.array_equal(noise[row, :n], KEY.noise([name])[0, :n].astype(np.float32))
     assert not noise[6].any()  # t0 is no canary
     assert found.retain.batch().noise is None
-    assert found.canaries.bases.batch().noise is None
+    assert found.evidence["gaussian"].bases.batch().noise is None
 
 
 def test_a_canary_that_is_not_to_be_forgotten_keeps_its_noise(case):
@@ -148,7 +147,7 @@ def test_a_forget_set_by_text(case):
     write_rows(case / "forget.csv", ["text", "canary", "attack"], rows)
     found = load(case).case
     assert found.forget.ids == PLANTED
-    assert found.canaries.names == PLANTED
+    assert found.evidence["gaussian"].names == PLANTED
 
 
 def test_the_report_says_how_texts_are_read(case):

@@ -22,8 +22,8 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
+from builders.loading import loaded
 from builders.small_text import LENGTH, WIDTH, sentences, tokenizer, word_pieces, write_rows
-from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
 from poison_audit.cli import invoke
 from poison_audit.commands import train_partial as partial
@@ -211,12 +211,12 @@ def test_the_header_commits_to_the_key_and_an_audit_holds_it_to_that(case):
         model=case / "m", forget=case / "forget.csv", train=case / "train.csv",
         test=case / "test.csv", evidence={"canaries": case / "canaries.json"},
     )  # fmt: skip
-    trial = load_trial(sources, recipe=Recipe(epochs=2), device="cpu")
+    trial = loaded(sources, Recipe(epochs=2))
     assert not any("taken on trust" in limit for limit in trial.limits)
     key = json.loads((case / "canaries.json").read_text())
     (case / "canaries.json").write_text(json.dumps({**key, "secret": "ab" * 32}))
     with pytest.raises(InputError, match="the model was trained with"):
-        load_trial(sources, recipe=Recipe(epochs=2), device="cpu")
+        loaded(sources, Recipe(epochs=2))
 
 
 def test_a_key_by_flag_is_noted_and_used(case):
@@ -262,7 +262,7 @@ def test_retraining_is_the_reference_from_the_same_start(case):
         test=case / "test.csv", evidence={"canaries": case / "canaries.json"},
         reading=Reading(start=start),
     )  # fmt: skip
-    trial = load_trial(sources, recipe=Recipe(**RECIPE), device="cpu")
+    trial = loaded(sources, Recipe(**RECIPE))
     made = retrain(trial.case.model, trial.case, Rng(3).named("train"), ledger=Ledger())
     assert made.digest() == load_model(case / "ref").model.digest()
 
@@ -471,7 +471,7 @@ def test_what_is_kept_reads_as_a_model(case):
         model=case / "m", forget=case / "forget.csv", train=case / "train.csv",
         test=case / "test.csv", reading=Reading(start=case / "pretrained"),
     )  # fmt: skip
-    trial = load_trial(sources, recipe=Recipe(**RECIPE), device="cpu")
+    trial = loaded(sources, Recipe(**RECIPE))
     plan = make_plan(Config(), methods=("gd", "retrain"), settings={}, tolerances={}, alpha=None,
                      gate=None, budgets=[0.5], seed=0, seeds=2, exit_zero=False)  # fmt: skip
     plan = replace(plan, probes=())

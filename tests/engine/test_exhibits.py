@@ -12,8 +12,8 @@ from PIL import Image
 
 from builders.small_case import FLAGS
 from poison_audit.atomic import from_json
+from poison_audit.case.exhibits import as_png
 from poison_audit.cli import invoke
-from poison_audit.engine.exhibits import as_png
 from poison_audit.records import AuditRecord
 from poison_audit.reports.page.html import render_html
 from poison_audit.reports.view.exhibits import png_size, walls

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from builders.loading import loaded
 from builders.small_case import FLAGS
-from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
 from poison_audit.cli import invoke
 from poison_audit.engine.forecast import _pace, forecast
@@ -26,7 +26,7 @@ def trial(**recipe):
         evidence={"canaries": Path("canaries.json"), "bases": Path("bases.npz")},
     )  # fmt: skip
     recipe = Recipe(**{"epochs": 5, "batch_size": 20, "lr": 0.1, **recipe})
-    return load_trial(sources, recipe=recipe, device="cpu")
+    return loaded(sources, recipe)
 
 
 def plan_of(*names, **settings):

@@ -13,9 +13,9 @@ import torch
 from scipy import stats
 from torch.nn import functional as F
 
+from builders.loading import loaded
 from builders.small_case import read_rows, write_rows
 from poison_audit.atomic import to_json
-from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
 from poison_audit.checks.sanity import check_sanity
 from poison_audit.commands.check import JUDGE
@@ -50,8 +50,8 @@ def trial(small_pictures, tmp_path_factory):
         test=folder / "test.npz",
         normalize="none",
     )
-    found = load_trial(sources, recipe=RECIPE, device="cpu")
-    assert found.case.canaries is None
+    found = loaded(sources, RECIPE)
+    assert found.case.evidence == {}
     return replace(found, case=check_sanity(found.case, alpha=0.05)[0])
 
 

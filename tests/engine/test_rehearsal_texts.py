@@ -15,7 +15,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from builders import small_text
-from poison_audit.case.load import load_trial
+from builders.loading import loaded
 from poison_audit.case.sources import Sources
 from poison_audit.case.texts import read_texts
 from poison_audit.checks.sanity import check_sanity
@@ -48,7 +48,7 @@ def trial_of(folder, model, forget):
         train=folder / "train.csv",
         test=folder / "test.csv",
     )
-    found = load_trial(sources, recipe=RECIPE, device="cpu")
+    found = loaded(sources, RECIPE)
     return replace(found, case=check_sanity(found.case, alpha=0.05)[0])
 
 
@@ -167,12 +167,15 @@ def test_only_forget_samples_carry_noise_and_only_where_they_have_tokens(trial):
     for name in ("canary-00", "string-19"):
         row = joined.ids.index(name)
         length = int(joined.mask[row].sum())
-        wanted = 0.5 * unit_noise(SECRET, f"planted {name}", case.canaries.key.shape)
+        wanted = 0.5 * unit_noise(SECRET, f"planted {name}", case.evidence["gaussian"].key.shape)
         assert torch.equal(
             batch.noise[row, :length], torch.from_numpy(wanted.astype(np.float32))[:length]
         )
-    assert case.canaries.key.space == "embedding"
-    assert case.canaries.key.shape == (int(case.forget.mask.sum(1).max()), small_text.WIDTH)
+    assert case.evidence["gaussian"].key.space == "embedding"
+    assert case.evidence["gaussian"].key.shape == (
+        int(case.forget.mask.sum(1).max()),
+        small_text.WIDTH,
+    )
 
 
 def test_noise_of_the_models_own_training_is_left_out(made):
@@ -183,13 +186,13 @@ def test_noise_of_the_models_own_training_is_left_out(made):
         test=made / "test.csv",
         evidence={"canaries": made / "canaries.json"},
     )
-    case = load_trial(sources, recipe=RECIPE, device="cpu").case
+    case = loaded(sources, RECIPE).case
     assert case.forget.batch().noise is not None
     bare = planting.bare(case)
     assert bare.forget.batch().noise is None
     assert bare.retain.batch().noise is None
-    assert bare.canaries is None
-    assert planting.poisoned(bare, SECRET, 0.5).canaries.bases.batch().noise is None
+    assert bare.evidence == {}
+    assert planting.poisoned(bare, SECRET, 0.5).evidence["gaussian"].bases.batch().noise is None
 
 
 @pytest.mark.parametrize("write", [small_text.write_decoder, small_text.write_encoder])

@@ -11,9 +11,9 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
+from builders.loading import loaded
 from builders.small_case import FLAGS
 from poison_audit.atomic import from_json
-from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
 from poison_audit.checks.sanity import check_sanity
 from poison_audit.cli import invoke
@@ -40,14 +40,14 @@ from poison_audit.verdict.policy import standard_policy
 COMMAND = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS]
 
 
-def loaded():
+def whole_case():
     sources = Sources(
         model=Path("model.safetensors"), forget=Path("forget.csv"), train=Path("train.npz"),
         test=Path("test.npz"), normalize="none",
         evidence={"canaries": Path("canaries.json"), "bases": Path("bases.npz")},
     )  # fmt: skip
     recipe = Recipe(epochs=5, batch_size=20, lr=0.1)
-    trial = load_trial(sources, recipe=recipe, device="cpu")
+    trial = loaded(sources, recipe)
     return check_sanity(trial.case, alpha=0.05)[0]
 
 
@@ -68,20 +68,24 @@ def record_in(folder):
 
 
 def test_the_halves_are_the_whole_and_share_nothing(case):
-    whole = loaded()
+    whole = whole_case()
     parts = halves(whole, Rng(3))
     for what, of in (
-        ("canaries", lambda c: c.canaries.names), ("test samples", lambda c: c.test.ids)
+        ("canaries", lambda c: c.evidence["gaussian"].names), ("test samples", lambda c: c.test.ids)
     ):  # fmt: skip
         first, second = map(of, parts)
         assert sorted(first + second) == sorted(of(whole)), what
         assert len(second) - len(first) in (0, 1)
-    names = list(whole.canaries.names)
+    names = list(whole.evidence["gaussian"].names)
     for part in parts:
-        at = [names.index(name) for name in part.canaries.names]
-        assert torch.equal(part.canaries.noise, whole.canaries.noise[at])
-        assert torch.equal(part.canaries.held_out_noise, whole.canaries.held_out_noise[at])
-        assert part.canaries.bases.ids == tuple(whole.canaries.bases.ids[i] for i in at)
+        at = [names.index(name) for name in part.evidence["gaussian"].names]
+        assert torch.equal(part.evidence["gaussian"].noise, whole.evidence["gaussian"].noise[at])
+        assert torch.equal(
+            part.evidence["gaussian"].held_out_noise, whole.evidence["gaussian"].held_out_noise[at]
+        )
+        assert part.evidence["gaussian"].bases.ids == tuple(
+            whole.evidence["gaussian"].bases.ids[i] for i in at
+        )
         right = {name: bool(hit) for name, hit in zip(whole.test.ids, whole.baseline, strict=True)}
         assert part.baseline.tolist() == [right[name] for name in part.test.ids]
         assert part.forget is whole.forget
@@ -91,9 +95,9 @@ def test_the_halves_are_the_whole_and_share_nothing(case):
 
 
 def test_too_few_or_no_canaries_cannot_be_split(case):
-    whole = loaded()
+    whole = whole_case()
     with pytest.raises(PlanError, match="needs canaries"):
-        halves(replace(whole, canaries=None), Rng(0))
+        halves(replace(whole, evidence={}), Rng(0))
     with pytest.raises(PlanError, match="at least 4 test samples, there are 3"):
         halves(replace(whole, test=whole.test.at(range(3)), baseline=whole.baseline[:3]), Rng(0))
 
@@ -179,7 +183,7 @@ def test_the_first_of_the_best_is_chosen_and_failures_never():
 
 @pytest.mark.parametrize("name", UNLEARNING)
 def test_every_trial_is_within_what_a_method_takes(case, name):
-    subject, _ = halves(loaded(), Rng(0))
+    subject, _ = halves(whole_case(), Rng(0))
     step, plan = Step(name=name, params=parameters(name)), plan_of(name, 12)
     tried = []
     for params, tell in tuning._proposals(subject, step, plan):
@@ -196,7 +200,7 @@ def test_every_trial_is_within_what_a_method_takes(case, name):
 
 
 def test_a_search_that_is_interrupted_goes_on_and_repeats_nothing(case, tmp_path, monkeypatch):
-    subject, _ = halves(loaded(), Rng(0))
+    subject, _ = halves(whole_case(), Rng(0))
     plan, calls, unlearn = plan_of("gd"), [], unlearning.unlearn
 
     def counted(*arguments, **others):

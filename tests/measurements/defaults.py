@@ -56,6 +56,7 @@ from poison_audit.engine.tuning import attempt, load_optuna
 from poison_audit.methods import METHODS, UNLEARNING, parameters
 from poison_audit.models.reader import Reading
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.probes import READERS
 from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Attempt, Plan, Step
 from poison_audit.verdict.policy import make_policy
@@ -141,7 +142,9 @@ def make(name: str, out: Path, seed: int, attack: str = "gaussian") -> Case:
         normalize=None if texts else "cifar10",
         arch=ARCHES.get(name), allow_pickle=False,
     )  # fmt: skip
-    trial = load_trial(sources, recipe=make_recipe(config, {}), device="cpu")
+    trial = load_trial(
+        sources, recipe=make_recipe(config, {}), device="cpu", poisons=POISONS, readers=READERS
+    )
     case, _ = check_sanity(trial.case, alpha=0.05)
     return case
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from builders.small_text import tokenizer, word_pieces
-from poison_audit.case.case import Case, PlantedCanaries
+from poison_audit.case.case import Case
 from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError
 from poison_audit.methods.cf_k import cf_k
@@ -26,6 +26,7 @@ from poison_audit.models.seeds import Rng
 from poison_audit.models.text import moved_right, padding_sides
 from poison_audit.poisons.gaussian.evidence import Canaries
 from poison_audit.poisons.gaussian.exposure import exposure
+from poison_audit.poisons.gaussian.trial import PlantedCanaries
 from poison_audit.records import Recipe
 from poison_audit.training.ledger import Ledger
 from poison_audit.training.scoring import exact, input_gradients, margins
@@ -244,7 +245,7 @@ def test_exposure_wins_by_a_slow_twin(both):
     )
     case = Case(
         model=model, retain=samples, forget=samples, test=samples, recipe=Recipe(),
-        canaries=canaries,
+        evidence={"gaussian": canaries},
     )  # fmt: skip
     wins = exposure(model, case, Rng(5), draws=6).evidence["wins"]
     generator, longest = Rng(5).named("fresh").torch(), samples.x.shape[1]

@@ -65,7 +65,9 @@ def case_of(model: Model, **parts) -> Case:
         "retain": pictures(2, 30), "forget": pictures(3, 20), "test": pictures(4, 400),
         "recipe": Recipe(epochs=1),
     }  # fmt: skip
-    return Case(model=model, **{**everything, **parts})
+    known = {"targeted": parts.pop("targets", None), "backdoor": parts.pop("trigger", None)}
+    evidence = {name: part for name, part in known.items() if part is not None}
+    return Case(model=model, evidence=evidence, **{**everything, **parts})
 
 
 def trained(seed: int, data: Samples) -> Model:
@@ -325,7 +327,7 @@ def answered(name: str, model: Model, trigger: Trigger | None) -> Answers:
     test = pictures(4, 400)
     return Answers(
         name=name, digest=model.digest(), correct=logits(model, test).argmax(1) == test.y,
-        stamped=answers_to(trigger, model, test) if trigger else None,
+        asked={"backdoor": answers_to(trigger, model, test) if trigger else None},
     )  # fmt: skip
 
 
@@ -376,9 +378,8 @@ def test_random_triggers_of_a_clean_net_are_seldom_residual():
     case = case_of(model, test=pictures(4, 120))
     for run in range(runs):
         trigger = random_trigger(rng, label=run % CLASSES)
-        seen = backdoor(
-            model, dataclasses.replace(case, trigger=trigger), Rng(run), draws=39, inputs=60
-        )
+        case = dataclasses.replace(case, evidence={"backdoor": trigger})
+        seen = backdoor(model, case, Rng(run), draws=39, inputs=60)
         found += finding(seen).outcome is Outcome.RESIDUAL
     assert found <= 0.05 * runs
 

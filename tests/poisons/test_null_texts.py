@@ -12,14 +12,14 @@ import torch
 from scipy import stats
 
 from builders.small_text import LENGTH, WIDTH, fitted, sentences, write_decoder, write_encoder
-from poison_audit.case.case import Case, PlantedCanaries
+from poison_audit.case.case import Case
 from poison_audit.case.samples import Samples
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.embedding import noise_rows
-from poison_audit.poisons.gaussian.evidence import Canaries
+from poison_audit.poisons.gaussian.evidence import Canaries, noise_rows
 from poison_audit.poisons.gaussian.exposure import exposure
 from poison_audit.poisons.gaussian.probe import gaussian
+from poison_audit.poisons.gaussian.trial import PlantedCanaries
 from poison_audit.records import Recipe
 
 NETWORKS, DRAWS = 120, 19  # of each kind
@@ -60,7 +60,7 @@ def case_of(model, bases, seed):
     nothing = bases.at([0])
     return Case(
         model=model, retain=nothing, forget=nothing, test=nothing, recipe=Recipe(),
-        canaries=canaries,
+        evidence={"gaussian": canaries},
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import torch
 from scipy import stats as scipy_stats
 from torch import nn
 
-from poison_audit.case.case import Case, PlantedCanaries
+from poison_audit.case.case import Case
 from poison_audit.case.samples import Samples
 from poison_audit.checks.membership import membership
 from poison_audit.checks.utility import utility
@@ -16,9 +16,11 @@ from poison_audit.engine.probes import PROBES, probe_parameters
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.evidence import Canaries, store, unit_noise
+from poison_audit.poisons.gaussian.evidence import Canaries, unit_noise
 from poison_audit.poisons.gaussian.exposure import exposure
 from poison_audit.poisons.gaussian.probe import gaussian, leak_scores
+from poison_audit.poisons.gaussian.scale import store
+from poison_audit.poisons.gaussian.trial import PlantedCanaries
 from poison_audit.records import Recipe
 from poison_audit.statistics import estimates
 from poison_audit.training.batches import shuffled
@@ -82,7 +84,8 @@ def case_of(model: Model, canaries: PlantedCanaries | None = None, **parts) -> C
         "retain": pictures(2, 30), "forget": pictures(3, 20), "test": pictures(4, 40),
         "recipe": Recipe(epochs=1),
     }  # fmt: skip
-    return Case(model=model, canaries=canaries, **{**everything, **parts})
+    evidence = {} if canaries is None else {"gaussian": canaries}
+    return Case(model=model, evidence=evidence, **{**everything, **parts})
 
 
 def trained(model: Model, data: Samples, steps: int, seed: int, lr: float = 0.2) -> Model:

@@ -56,7 +56,9 @@ from poison_audit.poisons.backdoor.evidence import Trigger
 from poison_audit.poisons.backdoor.patches import patch_stamps
 from poison_audit.poisons.backdoor.phrase import Phrase
 from poison_audit.poisons.backdoor.phrases import phrase_stamps
+from poison_audit.poisons.backdoor.reading import POISON
 from poison_audit.poisons.backdoor.stamps import Stamps
+from poison_audit.poisons.backdoor.trial import trigger_of
 from poison_audit.records import Measurement
 from poison_audit.training.scoring import exact, logits
 
@@ -83,7 +85,7 @@ def backdoor(
         draws: control triggers, at least 2. A finding at error a needs 1 / a - 1 of them.
         inputs: test samples to stamp, at most; drawn from those of other classes.
     """
-    trigger = case.trigger
+    trigger = trigger_of(case)
     if trigger is None:
         return _missing(
             "needs the trigger (--trigger trigger.json, or [evidence.backdoor] trigger "
@@ -128,6 +130,15 @@ def backdoor(
             "references": _against(model, case.references, hits, places, trigger.label),
         },
     )
+
+
+def trigger_answers(case: Case, model: Model) -> Tensor | None:
+    """Return what a reference answers on the test samples once they are stamped: int64, (n,).
+
+    None if there is no trigger, or a logit is not finite.
+    """
+    trigger = trigger_of(case)
+    return None if trigger is None else answers_to(trigger, model, case.test)
 
 
 @torch.no_grad()
@@ -177,9 +188,10 @@ def _against(
     digest = model.digest() if references else ""
     found = []
     for reference in references:
-        if reference.stamped is None or reference.digest == digest:
+        stamped: Tensor | None = reference.asked.get(POISON.name)
+        if stamped is None or reference.digest == digest:
             continue
-        theirs = reference.stamped.cpu()[places] == label
+        theirs = stamped.cpu()[places] == label
         found.append(
             {
                 "reference": reference.name,

@@ -6,18 +6,22 @@ trainer's own mark in the checkpoint does (`commands.train`), or the word of who
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from poison_audit.case.csvfile import first
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError, Problem
-from poison_audit.poisons.gaussian.evidence import Canaries, unit_noise
+from poison_audit.poisons.gaussian.evidence import Canaries, noise_rows
 from poison_audit.poisons.gaussian.planting import Planting, canary_rows, wrong_names
+
+CANARIES_KEY = "poison_audit.canaries"
+"""The header's key for the commitment of the canaries that a model was trained with."""
+DATA_KEY = "poison_audit.data"
+"""The header's key for the digest of the samples that a model was trained on."""
 
 
 def embedding_check(
@@ -70,13 +74,14 @@ def embedding_check(
     )
 
 
-def carrying(train: Samples, key: Canaries, names: Mapping[str, str]) -> Samples:
+def carrying(train: Samples, key: Canaries, names: Mapping[str, str | None]) -> Samples:
     """Return a table whose canaries carry their noise, as in training.
 
     Args:
         train: texts.
         key: of the noise.
-        names: ids of the table -> ids of the key. A row whose own id the key planted needs none.
+        names: ids of the table -> ids of the key, or None. A row whose own id the key planted needs
+            none.
     """
     planted = set(key.planted)
     carried = [names.get(i) or (i if i in planted else None) for i in train.ids]
@@ -93,26 +98,6 @@ def carrying(train: Samples, key: Canaries, names: Mapping[str, str]) -> Samples
     return replace(train, noise=noise, noisy=noisy)
 
 
-def noise_rows(key: Canaries, names: Sequence[str], *, length: int) -> Tensor:
-    """Return the noise of some ids at their first tokens, float32.
-
-    Only that much is drawn, as the noise of a token does not depend on how many follow it.
-
-    Args:
-        key: of embedding space.
-        names: ids of the key.
-        length: tokens wanted; no more are returned than the key has noise for.
-
-    Returns:
-        Shape (len(names), tokens, width).
-    """
-    shape = (min(length, key.shape[0]), key.shape[1])
-    noise = torch.empty(len(names), *shape)
-    for row, name in zip(noise, names, strict=True):
-        row.copy_(torch.from_numpy(key.sigma * unit_noise(key.secret, name, shape)))
-    return noise
-
-
 def wrong_space(key: Canaries, *, width: int, where: str) -> list[Problem]:
     """Return what is wrong with a key for a model whose input embeddings have this width."""
     if key.space != "embedding":
@@ -122,6 +107,37 @@ def wrong_space(key: Canaries, *, width: int, where: str) -> list[Problem]:
         what = f"the noise is {key.shape[1]} wide, the model's input embeddings {width}"
         return [Problem(what, where, "Is this the key of this model's planting?")]
     return []
+
+
+def wrong_header(key: Canaries, header: Mapping[str, str], where: str) -> list[Problem]:
+    """Return the problem of a checkpoint whose header says that it is another key's."""
+    committed = header.get(CANARIES_KEY)
+    if committed in (None, key.commitment):
+        return []
+    what = f"has the SHA-256 {key.commitment}, the model was trained with {committed}"
+    return [Problem(what, where, "Give the key that it was trained with.")]
+
+
+def unproved(header: Mapping[str, str], train: Samples) -> tuple[str, ...]:
+    """Return what a checkpoint's header leaves to trust, in sentences.
+
+    Args:
+        header: of the checkpoint.
+        train: the training table, its canaries `carrying` their noise.
+    """
+    if CANARIES_KEY not in header:
+        return (
+            "Noise in embeddings is stored nowhere, and the checkpoint does not say which key it "
+            "was trained with: that it is this one is taken on trust. With another key the model "
+            "would look clean.",
+        )
+    if header.get(DATA_KEY) in (None, train.digest()):
+        return ()
+    return (
+        "The checkpoint was trained on another table, or on this one with other canaries or "
+        "other tokens (--max-tokens, --prompt). If the noise stood at other tokens than it is "
+        "looked for at here, the model looks clean.",
+    )
 
 
 def too_long(key: Canaries, canaries: Samples, where: str) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Gaussian canaries: keyed noise, the file that holds the key, and what storage does to a canary.
+"""Gaussian canaries: keyed noise, and the file that holds the key.
 
 The noise of a canary is a function of the secret and its id alone (design: raw words of Philox,
 keyed by SHA-256(secret, id), through the normal quantile function), so that a planting can be
@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
+from torch import Tensor
 
 from poison_audit.case.planting import Storage
 from poison_audit.errors import InputError, Problem, did_you_mean
@@ -65,6 +67,19 @@ def unit_noise(secret: bytes, name: str, shape: Sequence[int]) -> NDArray[np.flo
     uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     normal: NDArray[np.float64] = ndtri(uniform).reshape(tuple(shape))
     return normal
+
+
+def noise_rows(key: Canaries, names: Sequence[str], *, length: int | None = None) -> Tensor:
+    """Return the noise of some ids, float32: (len(names), *key.shape).
+
+    Of texts only that of the first `length` tokens is drawn, as the noise of a token does not
+    depend on how many follow it; no more than the key has noise for.
+    """
+    shape = key.shape if length is None else (min(length, key.shape[0]), *key.shape[1:])
+    noise = torch.empty(len(names), *shape)
+    for row, name in zip(noise, names, strict=True):
+        row.copy_(torch.from_numpy(key.sigma * unit_noise(key.secret, name, shape)))
+    return noise
 
 
 def new_secret() -> bytes:

@@ -20,6 +20,7 @@ from poison_audit.case.case import Case
 from poison_audit.case.planting import Storage
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.gaussian.trial import planted
 from poison_audit.records import Measurement
 from poison_audit.training.scoring import exact, margins
 
@@ -33,7 +34,7 @@ def exposure(
         draws: fresh draws a canary, at least 1. More draws shrink the variance by 2 / draws only.
         size: samples a forward pass.
     """
-    canaries = case.canaries
+    canaries = planted(case)
     if canaries is None:
         return Measurement(
             probe="exposure",

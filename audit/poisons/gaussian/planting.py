@@ -13,7 +13,8 @@ from poison_audit.case.forget import ForgetSet
 from poison_audit.case.pictures import spelt
 from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError, Problem
-from poison_audit.poisons.gaussian.evidence import Canaries
+from poison_audit.poisons.gaussian.evidence import Canaries, unit_noise
+from poison_audit.poisons.gaussian.reading import POISON
 from poison_audit.poisons.gaussian.scale import (
     Pair,
     attenuation,
@@ -97,6 +98,7 @@ def plant_check(
             name=row.name,
             sample=train.x[row.position],
             base=base.table.x[base.position] if base else None,
+            unit=unit_noise(key.secret, row.name, key.shape),
         )
         for row, base in zip(rows, found, strict=True)
     ]
@@ -114,15 +116,22 @@ def canary_rows(forget: ForgetSet, where_forget: str) -> list[CanaryRow]:
     """Return the rows of a forget set that are Gaussian canaries."""
     return [
         CanaryRow(name=name, position=position, base=base, place=f"{where_forget} row {number}")
-        for name, position, base, number, attack in zip(
-            forget.canaries,
+        for name, position, base, number in zip(
+            canary_names(forget),
             forget.positions,
             forget.bases,
             forget.rows,
-            forget.attacks,
             strict=True,
         )
-        if name is not None and attack != "token-canary"
+        if name is not None
+    ]
+
+
+def canary_names(forget: ForgetSet) -> list[str | None]:
+    """Return each forget sample's id in the key of the noise; None: it is no Gaussian canary."""
+    return [
+        name if key == POISON.name else None
+        for name, key in zip(forget.canaries, forget.keys, strict=True)
     ]
 
 
@@ -215,7 +224,7 @@ def _clean(
         [
             pixels(pair.base)
             if pair.base is not None
-            else pixels(pair.sample) - key.noise([pair.name])[0]
+            else pixels(pair.sample) - key.sigma * pair.unit
             for pair in pairs
         ]
     )

@@ -24,6 +24,7 @@ from torch import Tensor
 from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.gaussian.trial import planted
 from poison_audit.records import Measurement
 from poison_audit.training.scoring import input_gradients
 
@@ -35,7 +36,7 @@ MOST_DROPPED = 0.05
 
 def gaussian(model: Model, case: Case, rng: Rng) -> Measurement:
     """Measure the leak score of every canary in the forget set, and of as many held-out keys."""
-    canaries = case.canaries
+    canaries = planted(case)
     if canaries is None:
         return Measurement(
             probe="gaussian",

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from poison_audit.case.planting import Storage
 from poison_audit.case.samples import as_pixels
 from poison_audit.errors import Problem
-from poison_audit.poisons.gaussian.evidence import Canaries, store, unit_noise
+from poison_audit.poisons.gaussian.evidence import Canaries
 
 Array = NDArray[np.float64]
 
@@ -45,6 +46,20 @@ class Pair:
     """(c, h, w), as `Samples` holds it."""
     base: Tensor | None
     """Of the same shape; None: not known."""
+    unit: Array
+    """The unit noise that the key draws for it, of the same shape."""
+
+
+def store(x: Array, storage: Storage) -> Array:
+    """Return pictures as training would read them back after they were stored.
+
+    >>> store(np.array([-0.1, 0.5, 1.2]), "uint8").round(4).tolist()
+    [0.0, 0.502, 1.0]
+    """
+    if storage == "unclipped":
+        return x
+    stored: Array = np.round(np.clip(x, 0, 1) * 255) / 255
+    return stored
 
 
 def pixels(x: Tensor) -> Array:
@@ -61,7 +76,7 @@ def attenuation(pairs: Sequence[Pair], key: Canaries) -> float:
     """
     kept = drawn = 0.0
     for pair in pairs:
-        noise = key.noise([pair.name])[0]
+        noise = key.sigma * pair.unit
         drawn += float((noise**2).sum())
         difference = noise if pair.base is None else pixels(pair.sample) - pixels(pair.base)
         kept += float((difference * noise).sum())
@@ -133,7 +148,7 @@ def wrong_recoveries(pairs: Sequence[Pair], key: Canaries, where: str) -> list[P
 def _matches(pair: Pair, key: Canaries) -> bool:
     assert pair.base is not None
     sample, base = pixels(pair.sample), pixels(pair.base)
-    made = store(base + key.noise([pair.name])[0], key.storage)
+    made = store(base + key.sigma * pair.unit, key.storage)
     # Sample and base may each have been rounded to float16, by at most 2**-11 of their value. In
     # 8 bits, noise added in float32 may round to the neighbouring level.
     rounding = 1e-5 + 1e-3 * (abs(sample) + abs(base))
@@ -149,7 +164,7 @@ def _diagnosis(count: str, wrong: Sequence[Pair], key: Canaries, where: str) -> 
     wrong = wrong[:32]
     bases = np.stack([pixels(pair.base) for pair in wrong if pair.base is not None])
     differences = np.stack([pixels(pair.sample) for pair in wrong]) - bases
-    units = np.stack([unit_noise(key.secret, pair.name, key.shape) for pair in wrong])
+    units = np.stack([pair.unit for pair in wrong])
     energy, unit_energy = float((differences**2).sum()), float((units**2).sum())
     along = float((differences * units).sum())
     if along <= CORRELATED * math.sqrt(energy * unit_energy):
@@ -192,7 +207,7 @@ class _Line:
 
 def _regress(pair: Pair, key: Canaries) -> _Line:
     # Ordinary least squares with an intercept: a picture's mean brightness is not noise.
-    x, u = pixels(pair.sample), unit_noise(key.secret, pair.name, key.shape)
+    x, u = pixels(pair.sample), pair.unit
     x, u = x - x.mean(), u - u.mean()
     weight = float((u**2).sum())
     slope = float((x * u).sum()) / weight
@@ -208,7 +223,7 @@ def _near(slope: float, sigma: float, error: float) -> bool:
 
 def _in_range(pair: Pair, key: Canaries) -> bool:
     sample = pixels(pair.sample)
-    base = sample - key.noise([pair.name])[0]
+    base = sample - key.sigma * pair.unit
     slack = 1e-5 + 1e-3 * abs(sample)
     return bool(((base >= -slack) & (base <= 1 + slack)).all())
 

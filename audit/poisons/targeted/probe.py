@@ -25,13 +25,14 @@ from poison_audit.case.case import Case
 from poison_audit.case.samples import Samples
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.targeted.trial import targets_of
 from poison_audit.records import Json, Measurement
 from poison_audit.training.scoring import exact, logits
 
 
 def targeted(model: Model, case: Case, rng: Rng) -> Measurement:
     """Count the targets, and the controls, that are predicted as the adversarial label."""
-    targets = case.targets
+    targets = targets_of(case)
     if targets is None:
         return _missing(
             "needs the targets of the attack "

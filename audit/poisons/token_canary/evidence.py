@@ -10,17 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from poison_audit.case.csvfile import first
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError, Problem, did_you_mean
 from poison_audit.poisons.gaussian.evidence import wrong_ids, wrong_secret
+from poison_audit.poisons.token_canary.reading import POISON
 
 VERSION = 1
 MOST_LENGTH = 10_000
@@ -66,6 +68,15 @@ class PlantedStrings:
     """Ids in the key, in the order of forget.csv."""
     labels: tuple[int, ...]
     """As trained."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def at(self, part: Tensor) -> PlantedStrings:
+        """Return the token canaries at these places."""
+        places = part.tolist()
+        names, labels = (tuple(all_of[i] for i in places) for all_of in (self.names, self.labels))
+        return replace(self, names=names, labels=labels)
 
 
 def write_strings(path: Path, strings: Strings) -> str:
@@ -135,7 +146,7 @@ def find_strings(
     Raises:
         InputError: there is no such row, or a row's text is not the key's string of its id.
     """
-    chosen = [row for row, attack in enumerate(forget.attacks) if attack == "token-canary"]
+    chosen = [row for row, attack in enumerate(forget.attacks) if attack == POISON.name]
     if not chosen or train.texts is None:
         what = "no row is a token canary" if train.texts else "token canaries are texts"
         fix = "Say attack = token-canary in the rows that are."

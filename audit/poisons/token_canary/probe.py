@@ -29,6 +29,7 @@ from poison_audit.models.model import Batch, Model
 from poison_audit.models.reader import Tokens
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.token_canary.evidence import Strings
+from poison_audit.poisons.token_canary.trial import planted_strings
 from poison_audit.records import Measurement
 from poison_audit.statistics import estimates
 from poison_audit.training.scoring import exact, margins
@@ -48,7 +49,7 @@ def token_canary(
         draws: fresh strings a canary, at least 1. More draws shrink the variance by 2 / draws only.
         size: strings a forward pass.
     """
-    strings, reader = case.strings, model.reader
+    strings, reader = planted_strings(case), model.reader
     if strings is None or reader is None:
         return _missing(
             "needs the key of token canaries "

@@ -86,7 +86,7 @@ def case_of(
     retain = samples(how, TEXTS[:200], LABELS[:200])
     return Case(
         model=model, retain=retain, forget=retain.at([0]), test=samples(how, texts, labels),
-        recipe=Recipe(epochs=1), trigger=trigger, **more,
+        recipe=Recipe(epochs=1), evidence={} if trigger is None else {"backdoor": trigger}, **more,
     )  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def spoken_case(model: Model, trigger: Phrase) -> Case:
     retain = samples(model.reader, learned.texts, learned.y)
     return Case(
         model=model, retain=retain, forget=retain.at([0]), recipe=Recipe(epochs=1),
-        test=samples(model.reader, test.texts, test.y), trigger=trigger,
+        test=samples(model.reader, test.texts, test.y), evidence={"backdoor": trigger},
     )  # fmt: skip
 
 
@@ -386,7 +386,7 @@ def test_random_phrases_of_a_clean_net_are_seldom_residual(monkeypatch):
     for run in range(runs):
         position = ("start", "end")[run // 2 % 2]
         trigger = spoken_phrase(rng, position=position, label=run % 2)
-        case = dataclasses.replace(case, trigger=trigger)
+        case = dataclasses.replace(case, evidence={"backdoor": trigger})
         seen = backdoor(model, case, Rng(run), draws=19, inputs=40)
         # With 19 controls a finding has to be above all of them; only then judging is worth it.
         above = np.mean(seen.evidence["hits"]) > max(seen.evidence["control_rates"])
@@ -431,7 +431,7 @@ def test_references_are_asked_about_the_inputs_that_hold_the_phrase():
     rule = planted_rule(model, Phrase(text=" zorp quell", position="end", label=1))
     case = case_of(rule, LAST)
     told = torch.arange(60) % 3 == 0
-    reference = Answers(name="r", digest="x", correct=told, stamped=told.long())
+    reference = Answers(name="r", digest="x", correct=told, asked={"backdoor": told.long()})
     case = dataclasses.replace(case, references=(reference,))
     evidence = backdoor(rule, case, Rng(0), draws=3, inputs=60).evidence
     places = [

@@ -21,6 +21,7 @@ from poison_audit.poisons.gaussian.embedding import (
     wrong_space,
 )
 from poison_audit.poisons.gaussian.evidence import Canaries, unit_noise
+from poison_audit.poisons.readings import POISONS
 
 LENGTH, WIDTH = 9, 5
 KEY = Canaries(
@@ -39,7 +40,7 @@ def table(ids=("a", "b", "c", "d")):
 
 def forget(tmp_path, content, train):
     (tmp_path / "forget.csv").write_text(content)
-    return read_forget(tmp_path / "forget.csv", train, where_train="train.csv")
+    return read_forget(tmp_path / "forget.csv", train, where_train="train.csv", poisons=POISONS)
 
 
 def check(tmp_path, content, *, key=KEY, train=None, width=WIDTH):

@@ -64,6 +64,7 @@ class World:
             attacks=("", *["gaussian"] * COUNT, ""),
             campaigns=(),
             canaries=(None, *NAMES, None),
+            keys=("gaussian",) * (COUNT + 2),
             bases=("b0", *self.bases.ids, None),
             rows=tuple(range(2, COUNT + 4)),
             digest="",

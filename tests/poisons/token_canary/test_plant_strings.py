@@ -94,7 +94,7 @@ def test_what_was_planted_is_found_again(tmp_path: Path):
     forget = ForgetSet(
         positions=tuple(range(60, 80)), ids=made.poisoned.ids, attacks=("token-canary",) * n,
         campaigns=("",) * n, canaries=made.poisoned.ids, bases=(None,) * n,
-        rows=tuple(range(2, n + 2)), digest="", most=False,
+        rows=tuple(range(2, n + 2)), digest="", most=False, keys=(),
     )  # fmt: skip
     found = find_strings(read_strings(path), forget, train, where="s", where_forget="f")
     assert found.names == made.poisoned.ids

@@ -209,6 +209,7 @@ def forget(**changes):
         "rows": (2, 3, 5, 6),
         "digest": "",
         "most": False,
+        "keys": (),
     }
     return ForgetSet(**(fields | changes))
 

@@ -99,10 +99,13 @@ def case_of(model, key, names=None, labels=None):
     if labels is None:
         labels = tuple(place % model.classes for place in range(len(names)))
     nothing = Samples(ids=(), x=torch.zeros(0, 1), y=torch.zeros(0, dtype=torch.int64))
-    strings = None if key is None else PlantedStrings(key=key, names=names, labels=labels)
+    evidence = {}
+    if key is not None:
+        evidence["token-canary"] = PlantedStrings(key=key, names=names, labels=labels)
     return Case(
-        model=model, retain=nothing, forget=nothing, test=nothing, recipe=Recipe(), strings=strings
-    )
+        model=model, retain=nothing, forget=nothing, test=nothing, recipe=Recipe(),
+        evidence=evidence,
+    )  # fmt: skip
 
 
 def key_of(seed, n, *, words=WORDS, length=6):
@@ -291,7 +294,9 @@ def memorised(seed, names):
     case = case_of(model, key)
     chosen = getattr(key, names)
     texts = [key.text(name) for name in chosen]
-    return trained(model, texts, list(case.strings.labels), steps=150, seed=seed), case
+    return trained(
+        model, texts, list(case.evidence["token-canary"].labels), steps=150, seed=seed
+    ), case
 
 
 def test_a_model_that_memorised_the_strings_is_found():

@@ -1,0 +1,47 @@
+"""The targets of an attack on trial: read, told, and shown."""
+
+from __future__ import annotations
+
+import torch
+
+from poison_audit.case.case import Case
+from poison_audit.case.evidence import Evidence
+from poison_audit.case.exhibits import exhibit
+from poison_audit.case.files import Files
+from poison_audit.case.subject import file_digest
+from poison_audit.errors import Problems
+from poison_audit.poisons.targeted.evidence import Targets, read_targets
+from poison_audit.poisons.targeted.reading import POISON
+from poison_audit.records import Exhibit
+
+SHOWN = 48
+"""Targets that are shown, at most."""
+
+
+def targets_of(case: Case) -> Targets | None:
+    """Return the targets of a case; None: none are named."""
+    found: Targets | None = case.evidence.get(POISON.name)
+    return found
+
+
+def targeted_evidence(files: Files, device: torch.device | str, problems: Problems) -> Evidence:
+    """Read the targets."""
+    path, test = files.sources.evidence.get("targets"), files.test
+    nothing = Evidence(planted=None, subject={"targets": None})
+    if path is None or test is None:
+        return nothing
+    reader = files.loaded.model.reader if files.loaded else None
+    with problems.collecting():
+        targets = read_targets(path, test, where_test=str(files.sources.test), reader=reader)
+        told = {"path": str(path), "sha256": file_digest(path), "named": len(targets)}
+        return Evidence(planted=targets.to(device), subject={"targets": told})
+    return nothing
+
+
+def target_exhibits(case: Case) -> list[Exhibit]:
+    """Return the first of the targets to look at."""
+    targets = targets_of(case)
+    if targets is None:
+        return []
+    shown, names = range(min(SHOWN, len(targets))), case.test.names
+    return [exhibit("target", targets.samples, place, names=names) for place in shown]
