@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from poison_audit.errors import InputError, Problem, did_you_mean
 
@@ -49,8 +49,20 @@ def to_json(record: Any) -> str:
     return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
-def from_json(cls: type[T], text: str, *, where: str = "report.json") -> T:
-    """Read a record back: no key may be unknown, missing or mistyped, no number beyond any float.
+def from_json(
+    cls: type[T],
+    text: str,
+    *,
+    where: str = "report.json",
+    extra: Literal["forbid", "ignore"] = "forbid",
+) -> T:
+    """Read a record back: no key may be missing or mistyped, and no number beyond any float.
+
+    Args:
+        cls: a dataclass.
+        text: JSON.
+        where: what is read, for problems.
+        extra: what to do with keys that the record has no field for.
 
     Raises:
         InputError: everything that is wrong, each with its place.
@@ -63,7 +75,7 @@ def from_json(cls: type[T], text: str, *, where: str = "report.json") -> T:
         aside = _moved(plain, 0xD800, _ASIDE) if "\\ud" in text.lower() else None
     except (ValueError, RecursionError) as error:
         raise InputError(Problem(f"not JSON ({error})", where)) from error
-    read: Any = reader(typing.cast(Any, cls))
+    read: Any = reader(typing.cast(Any, cls), extra)
     try:
         (record,) = read.validate_json(f"[{json.dumps(aside) if aside else text}]")
     except ValidationError as error:
@@ -72,13 +84,13 @@ def from_json(cls: type[T], text: str, *, where: str = "report.json") -> T:
 
 
 @cache
-def reader(cls: Any) -> TypeAdapter[tuple[Any]]:
+def reader(cls: Any, extra: Literal["forbid", "ignore"] = "forbid") -> TypeAdapter[tuple[Any]]:
     """Return pydantic's reader of a list of one such record."""
     from pydantic import ConfigDict, TypeAdapter
 
     config = ConfigDict(
         strict=True,
-        extra="forbid",
+        extra=extra,
         allow_inf_nan=False,
         use_attribute_docstrings=True,
         json_schema_serialization_defaults_required=True,
@@ -100,7 +112,7 @@ def _finite(text: str) -> float:
 
 def _moved(value: Any, first: int, by: int) -> Any:
     """Return a value whose strings hold the 2048 characters from `first` so much further on."""
-    if isinstance(value, str):
+    if type(value) is str:  # an enum's member stays one
         place = re.compile(f"[{chr(first)}-{chr(first + 2047)}]")
         return place.sub(lambda match: chr(ord(match[0]) + by), value)
     if isinstance(value, list | tuple):

@@ -21,7 +21,7 @@ Json = Any
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
+class Asked:
     """What a value must be beside its type, in pydantic's words: asked where a record is read."""
 
     asked: Mapping[str, Json]
@@ -30,12 +30,12 @@ class _Asked:
         return {**handler(source), **self.asked}
 
 
-Count = Annotated[int, _Asked({"ge": 0})]
-Amount = Annotated[float, _Asked({"ge": 0})]
-Share = Annotated[float, _Asked({"ge": 0, "le": 1})]
-Digest = Annotated[str, _Asked({"pattern": "^[0-9a-f]{64}$"})]
-Day = Annotated[str, _Asked({"pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"})]
-Words = Annotated[str, _Asked({"min_length": 1})]
+Count = Annotated[int, Asked({"ge": 0})]
+Amount = Annotated[float, Asked({"ge": 0})]
+Share = Annotated[float, Asked({"ge": 0, "le": 1})]
+Digest = Annotated[str, Asked({"pattern": "^[0-9a-f]{64}$"})]
+Day = Annotated[str, Asked({"pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"})]
+Words = Annotated[str, Asked({"min_length": 1})]
 _PNG = "^iVBORw0KGgo[A-Za-z0-9+/]*={0,2}$"
 
 
@@ -148,13 +148,13 @@ class Plan:
     policy: Policy
     seed: int = 0
     """The root seed."""
-    seeds: Annotated[int, _Asked({"ge": 1})] = 1
+    seeds: Annotated[int, Asked({"ge": 1})] = 1
     """Runs a method, each with its own seed; a method is judged by its worst."""
     budget: float = 0.1
     """Fraction of the original training's gradient evaluations, per method."""
     sweep: tuple[float, ...] = ()
     """Smaller budgets that every method is run at as well, for the trade-off."""
-    found: Annotated[Share, _Asked({"gt": 0})] = 1.0
+    found: Annotated[Share, Asked({"gt": 0})] = 1.0
     """Share of the forget set that the methods are given; the probes look at all of it."""
     found_seed: int = 0
     """Decides which samples are found."""
@@ -191,7 +191,7 @@ class Cost:
     allowed: Amount | None
     """Gradient evaluations allowed; None when there is no bound (retraining)."""
     steps: Count
-    losses: Annotated[tuple[float, ...], _Asked({"max_length": 200})]
+    losses: Annotated[tuple[float, ...], Asked({"max_length": 200})]
     """The objective along the way, at most 200 points, evenly thinned."""
     seconds: Amount
     peak_bytes: Count | None
@@ -220,7 +220,7 @@ class Cell:
     error: str | None = None
     """Why there is no model to measure."""
     measurements: tuple[Measurement, ...] = ()
-    batch: Annotated[int, _Asked({"ge": 1})] | None = None
+    batch: Annotated[int, Asked({"ge": 1})] | None = None
     """Samples evaluated at once, at most, after the device's memory gave out; None: it never did.
     Figures change by rounding only."""
     probe_seconds: Amount = 0.0
@@ -406,7 +406,7 @@ class Place:
 
     uri: str
     """Relative to the top of the git working tree, else to the working folder; `/` between."""
-    line: Annotated[int, _Asked({"ge": 1})]
+    line: Annotated[int, Asked({"ge": 1})]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,7 +420,7 @@ class Exhibit:
     """As it was trained; of a target the true one."""
     attack: str = ""
     """What a forget sample is said to be part of."""
-    png: Annotated[str, _Asked({"pattern": _PNG})] | None = None
+    png: Annotated[str, Asked({"pattern": _PNG})] | None = None
     """A picture of at most 96 x 96 pixels: base64 of a PNG file."""
     text: str | None = None
     """A text, cut to at most 400 characters."""

@@ -128,6 +128,8 @@ def test_what_is_beyond_any_float_is_refused(number):
 def test_a_path_whose_bytes_are_no_utf8_survives(name):
     cell = Cell(candidate=name, kind="candidate", seed=0, movement={name: [name, {"a": name}]})
     assert from_json(Cell, to_json(cell)) == cell
+    found = Finding(probe=name, candidate="a", seed=0, outcome=Outcome.INFO, reason=name)
+    assert from_json(Finding, to_json(found)).outcome is Outcome.INFO
     with pytest.raises(InputError, match="unknown key"):
         from_json(Cell, to_json(cell).replace('"batch"', '"bach"'))
 

@@ -18,6 +18,7 @@ from poison_audit.reports.formats import FORMATS
 from poison_audit.reports.formats.difference import render_difference
 from poison_audit.verdict.compare import comparability, compare
 from poison_audit.verdict.evidence import wrong_evidence
+from poison_audit.verdict.forms import wrong_forms
 from poison_audit.verdict.redecide import redecide
 from poison_audit.verdict.verify import summary, verify, verify_exit_code
 
@@ -26,8 +27,8 @@ def read_report(path: Path) -> tuple[AuditRecord, str]:
     """Read a report.json, or that of a run directory; return the record and the text's SHA-256.
 
     Raises:
-        InputError: there is none, it is not one, or its measurements have not the form that probes
-            give them.
+        InputError: there is none, it is not one, or what it holds has not the form that this tool
+            gives it: whatever is read here can be judged, compared and rendered in every format.
     """
     file = path / FORMATS["json"].file if path.is_dir() else path
     try:
@@ -36,7 +37,7 @@ def read_report(path: Path) -> tuple[AuditRecord, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(Problem(f"cannot be read ({error})", str(file))) from error
     record = from_json(AuditRecord, text, where=str(file))
-    if problems := wrong_evidence(record):
+    if problems := [*wrong_evidence(record), *wrong_forms(record)]:
         raise InputError([replace(each, where=f"{file}: {each.where}") for each in problems[:20]])
     return record, hashlib.sha256(raw).hexdigest()
 
