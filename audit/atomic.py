@@ -179,7 +179,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         # A machine that dies may otherwise be left with the new name and none of the content.
         with partial.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

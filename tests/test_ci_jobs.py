@@ -91,7 +91,7 @@ def test_the_gitlab_job_and_what_reads_its_report_again(folder):
     assert [line.split()[0] for line in again] == ["render", "verify", "decide", "diff"]
     shutil.copytree(folder / "audit", folder / "audit-1")
     shutil.copytree(folder / "audit", folder / "audit-2")
-    here = os.getcwd()
+    here = Path.cwd()
     os.chdir(folder)
     try:
         codes = [invoke(shlex.split(line)) for line in again]

@@ -61,6 +61,7 @@ def test_a_clean_model_passes_and_a_wide_enough_tolerance_decides(case):
     assert run(*WIDE, "--methods", "none", model="clean.safetensors") == 0
 
 
+@pytest.mark.slow
 def test_an_audit_repeats_itself_but_for_times(case):
     def plain(folder: str) -> dict:
         assert run("--out", folder, "--methods", "ngd,scrub,eu_k", "--seeds", "2") in (0, 1, 3)
@@ -111,6 +112,7 @@ def test_a_method_that_diverges_becomes_failed_and_the_audit_goes_on(case):
     assert any("diverged" in (cell.error or "") for cell in record.cells)
 
 
+@pytest.mark.slow
 def test_interrupted_cells_are_kept_and_the_same_command_resumes(case, monkeypatch, capsys):
     ran: list[str] = []
     unlearn = unlearning.unlearn
@@ -160,6 +162,7 @@ def test_unlearn_writes_a_checkpoint_that_can_be_judged(case, capsys):
     assert digests["fixed"] == digests["scrub"]
 
 
+@pytest.mark.slow
 def test_a_repair_that_changed_nothing_is_called_out(case):
     shutil.copy(case / "model.safetensors", case / "copy.safetensors")
     run("--reference", "copy.safetensors", "--methods", "ssd", "--out", "o")
@@ -169,6 +172,7 @@ def test_a_repair_that_changed_nothing_is_called_out(case):
     assert any("the ratio is at most 3." in limit for limit in limits)
 
 
+@pytest.mark.slow
 def test_keep_saves_each_unlearned_model(case):
     run("--methods", "gd,ssd", "--keep", "--out", "o")
     assert sorted(p.name for p in (case / "o/models").iterdir()) == [

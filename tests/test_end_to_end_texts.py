@@ -29,6 +29,7 @@ def checked(small_texts, tmp_path_factory):
     return code, report(out), out
 
 
+@pytest.mark.slow
 def test_every_method_runs_on_texts_and_the_deployed_model_is_found(checked):
     code, told, out = checked
     assert code == 1
@@ -41,6 +42,7 @@ def test_every_method_runs_on_texts_and_the_deployed_model_is_found(checked):
     assert (out / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_what_is_read_of_texts_stands_in_the_report(checked):
     _, told, _ = checked
     subject = told["subject"]
@@ -54,6 +56,7 @@ def test_what_is_read_of_texts_stands_in_the_report(checked):
     assert not any("taken on trust" in limit for limit in told["limits"])
 
 
+@pytest.mark.slow
 def test_both_hypotheses_are_asked_of_a_decoder_s_head(checked):
     _, told, _ = checked
     assert told["diagnosis"] is not None
@@ -75,6 +78,7 @@ def test_another_key_than_the_one_trained_with_is_refused(case, capsys):
     assert "Give the key that it was trained with" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_unlearned_model_is_audited_from_what_unlearn_wrote(case, tmp_path, capsys):
     fixed = tmp_path / "fixed" / "model.safetensors"
     assert invoke(["unlearn", str(case / "model"), "--forget", str(case / "forget.csv"),

@@ -73,12 +73,14 @@ def test_an_audit_that_is_killed_ends_as_if_it_had_not_been(case):
     assert not [name for name in names if name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_the_same_plan_gives_the_same_report(case):
     codes = [invoke([*COMMAND, "-q", "--out", out]) for out in ("a", "b")]
     assert codes[0] == codes[1]
     assert report(case / "a") == report(case / "b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", '{"candidate": 1}', "\x00" * 100, "\xff"])
 def test_a_damaged_cell_is_measured_again(case, content, capsys):
     invoke([*COMMAND, "--out", "o"])
@@ -93,6 +95,7 @@ def test_a_damaged_cell_is_measured_again(case, content, capsys):
     assert report(case / "o") == expected
 
 
+@pytest.mark.slow
 def test_a_report_is_gone_while_its_audit_runs_again(case, monkeypatch):
     given = [*COMMAND, "-q", "--out", "o", "--format", "json"]
     invoke(given)
@@ -161,6 +164,7 @@ class Full:
         return self.replace(source, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("room", "code"),
     [(1, errno.EROFS), (4, errno.EDQUOT), (9, errno.ENOSPC)],
@@ -198,6 +202,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_real_disk_that_is_full(case, small_disk, capsys):
     filler = small_disk / "filler"
     filler.write_bytes(bytes(220 * 1024))

@@ -127,6 +127,7 @@ def test_nothing_is_tried_in_this_process(made, tmp_path, monkeypatch, calls):
     assert calls == []
 
 
+@pytest.mark.slow
 def test_nothing_is_tried_where_nobody_switched_the_hub_off(made, tmp_path):
     """In a process of its own, with a home and a cache that are empty."""
     folder = shutil.copytree(made, tmp_path / "case")

@@ -49,7 +49,7 @@ def write_beside(folder: Path, contents: Mapping[str, bytes]) -> None:
             continue
         try:
             partial.write_bytes(content)
-            os.replace(partial, file)
+            partial.replace(file)
         finally:
             partial.unlink(missing_ok=True)
 

@@ -115,7 +115,7 @@ def weights(path="m/model.safetensors"):
 
 
 def rows_of(path):
-    with open(path, newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -18,7 +18,7 @@ from poison_audit.records import AuditRecord, Outcome
 
 ray = pytest.importorskip("ray")
 # Ray leaves sockets and files to the end of its processes.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 COMMAND = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS, "--methods",
            "gd,ssd,neggrad_plus", "--seeds", "2", "--budget", "0.2,0.4"]  # fmt: skip
@@ -27,7 +27,7 @@ COMMAND = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS, "--me
 @pytest.fixture(scope="module", autouse=True)
 def two_workers():
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     try:
         ray.init(
             num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",

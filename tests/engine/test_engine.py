@@ -51,6 +51,7 @@ def parameters(path: str) -> np.ndarray:
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_is_the_same_as_audits_at_each_budget(case):
     run("--methods", "gd,retrain", "--budget", "0.1,0.5,0.2", "--out", "o")
     record = record_in("o")
@@ -124,6 +125,7 @@ def test_hypotheses_explain_and_change_neither_verdict_nor_exit_code(case):
     assert bare.verdict.sentence == record.verdict.sentence
 
 
+@pytest.mark.slow
 def test_hypotheses_are_kept_with_the_cells_and_repeat_themselves(case):
     run("--methods", "gd", "--out", "one")
     before = {p.name: p.read_bytes() for p in Path("one/cells").iterdir()}
@@ -138,6 +140,7 @@ def test_hypotheses_are_kept_with_the_cells_and_repeat_themselves(case):
     assert one == two
 
 
+@pytest.mark.slow
 def test_a_probe_and_a_check_share_a_run_directory(case):
     assert run("--out", "o", command="probe") in (1, 3)
     probed = {p.name for p in Path("o/cells").iterdir()}
@@ -149,6 +152,7 @@ def test_a_probe_and_a_check_share_a_run_directory(case):
     assert shift.details["subsets"] == 12
 
 
+@pytest.mark.slow
 def test_what_ssd_can_select_follows_from_what_was_found(case):
     # 90 training samples: of 30 forgotten the ratio is at most 3, of 3 found at most 30.
     run("--methods", "ssd", "--out", "whole")
@@ -177,6 +181,7 @@ def test_a_reference_is_another_audit(case, capsys):
     assert "o: holds an audit of another model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_methods_are_given_the_found_part_and_probes_all_of_it(case):
     run("--methods", "gd,ga,retrain", "--found", "0.4", "--out", "part", "--keep")
     run("--methods", "gd,ga,retrain", "--out", "whole", "--keep")
@@ -272,6 +277,7 @@ def test_wrong_targets_and_triggers_are_named_at_once(case, capsys):
     assert "2 problems" in told
 
 
+@pytest.mark.slow
 def test_a_rehearsal_judges_methods_and_never_the_model(case, capsys):
     rows = [[row[0]] for row in read_rows(Path("forget.csv"))[1:]]
     write_rows(Path("forget.csv"), ["id"], rows)

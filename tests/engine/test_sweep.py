@@ -34,6 +34,7 @@ def bare(cell: Cell) -> Cell:
     return replace(cell, candidate="", cost=cost, probe_seconds=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_every_method_is_at_every_budget_what_it_is_alone(case, schedule):
     recipe = ("--recipe", f"schedule={schedule}", "--recipe", "augment=flip",
@@ -59,6 +60,7 @@ def test_every_method_is_at_every_budget_what_it_is_alone(case, schedule):
         assert at["scrub", 1.0, seed].reused == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_without_the_smaller_run(case, monkeypatch):
     whole = run("0.2,0.4,1.0", "whole", "--methods", "gd")
     unlearn = unlearning.unlearn

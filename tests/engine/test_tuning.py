@@ -227,6 +227,7 @@ def test_a_search_that_is_interrupted_goes_on_and_repeats_nothing(case, tmp_path
 # The whole
 
 
+@pytest.mark.slow
 def test_a_tuned_audit_measures_the_other_half_with_the_numbers_found(case, capsys):
     assert invoke([*COMMAND, "--methods", "gd,ssd", "--tune", "5", "--out", "o"]) in (1, 3)
     record = record_in("o")

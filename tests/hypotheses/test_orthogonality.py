@@ -51,6 +51,7 @@ def test_needed_shifts_live_in_the_free_dimensions():
     assert int((values > 1e-6 * values[0]).sum()) == 8
 
 
+@pytest.mark.slow
 def test_a_random_clean_forget_set_gives_uniform_p_values():
     # R = 9: (rank - uniform) / 10 of ten exchangeable values is uniform, exactly
     shares, cosines = [], []

@@ -36,6 +36,7 @@ def test_the_curve_is_scikit_learns():
     assert found.details["poison_l2"][0] == pytest.approx(np.sqrt((step**2).sum()), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_random_clean_forget_set_gives_uniform_p_values():
     # R = 9: (rank - uniform) / 10 of ten exchangeable values is uniform, exactly
     p_values = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -214,8 +215,7 @@ def check(*arguments: str) -> int:
 
 
 def report(folder: str) -> dict:
-    with open(f"{folder}/report.json", encoding="utf-8") as file:
-        return json.load(file)
+    return json.loads(Path(folder, "report.json").read_text(encoding="utf-8"))
 
 
 def differences(a, b, where=""):
@@ -236,6 +236,7 @@ def differences(a, b, where=""):
 METHODS = ["--methods", "gd,ngd,ga,eu_k,cf_k,scrub,neggrad_plus,ssd,retrain"]
 
 
+@pytest.mark.slow
 def test_an_audit_with_too_little_memory_comes_to_the_same_and_says_so(case, capsys):
     with cramped() as free:
         expected = check(*METHODS, "--out", "free")
@@ -271,6 +272,7 @@ def test_what_does_not_fit_at_all_never_passes_and_is_tried_again(case, capsys):
     assert not any("ran out" in f["reason"] for f in report("out")["findings"])
 
 
+@pytest.mark.slow
 def test_a_method_that_does_not_fit_has_failed(case):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

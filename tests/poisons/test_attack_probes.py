@@ -160,6 +160,7 @@ def test_targets_without_controls_are_not_measured():
     assert "class 0, 1, 2" in targeted(clean(), case, Rng(0)).missing
 
 
+@pytest.mark.slow
 def test_random_targets_of_a_clean_net_are_seldom_residual():
     model, test = clean(), pictures(4, 400)
     rng, runs, found = Rng(20).numpy(), 300, 0
@@ -286,6 +287,7 @@ def stopped_early(draws, n: int) -> dict[str, object]:
     return Table(draws.random((150, n)) < rates[:, None]).seen()
 
 
+@pytest.mark.slow
 def test_the_p_value_of_a_search_that_ends_early_is_valid_and_its_mean_unbiased(monkeypatch):
     monkeypatch.setattr(rates, "_smallest", lambda passes: 0)
     draws, found, values, ended = np.random.default_rng(5), [], [], 0
@@ -303,6 +305,7 @@ def test_the_p_value_of_a_search_that_ends_early_is_valid_and_its_mean_unbiased(
     assert abs(np.mean(values)) < 4 * np.std(values) / len(values) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", ["one leads", "any rates", "two lead"])
 def test_two_looks_do_not_find_more_than_one(spread, monkeypatch):
     monkeypatch.setattr(rates, "_smallest", lambda passes: 0)  # slow, and not asked for here
@@ -373,6 +376,7 @@ def test_inputs_and_controls_are_the_same_for_every_candidate():
     assert first["hits"] != again["hits"]
 
 
+@pytest.mark.slow
 def test_random_triggers_of_a_clean_net_are_seldom_residual():
     model, rng, runs, found = clean(), Rng(30).numpy(), 300, 0
     case = case_of(model, test=pictures(4, 120))

@@ -71,6 +71,9 @@ CHOSEN = (
     "residual", "clean", "inconclusive", "unusable", "attacked", "rehearsed", "texts", "hostile",
 )  # fmt: skip
 RECORDS = {**{name: EVERY[name] for name in CHOSEN}, "hostile everywhere": hostile}
+NAMES = [
+    name if name.startswith("h") else pytest.param(name, marks=pytest.mark.slow) for name in RECORDS
+]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def pages(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_said_fetched_or_cut_off(started, pages, name, width):
     with chromium.opened(started, pages[name], width=width) as seen:
@@ -104,7 +107,7 @@ def test_nothing_is_said_fetched_or_cut_off(started, pages, name, width):
 
 
 @needs_axe
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_axe_finds_nothing(started, pages, name, dark):
     for width in (390, 1280) if name in ("residual", "hostile everywhere") else (1280,):
@@ -112,7 +115,7 @@ def test_axe_finds_nothing(started, pages, name, dark):
             assert chromium.violations(seen.page) == []
 
 
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_it_prints_on_a4(started, pages, name, tmp_path):
     with chromium.opened(started, pages[name], width=1280) as seen:
         seen.page.emulate_media(media="print")

@@ -121,6 +121,7 @@ def found(tmp_path_factory):
     return [torch.load(out / f"{number}.pt") for number in range(WORLD)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if case != "noise"])
 def test_two_processes_make_the_steps_of_one(found, case):
     alone = trained(case)
@@ -134,6 +135,7 @@ def test_two_processes_make_the_steps_of_one(found, case):
             assert torch.equal(found[0][case][name], start[name])
 
 
+@pytest.mark.slow
 def test_noise_is_of_the_stated_size_and_each_process_draws_its_own(found):
     quiet = {"noise": dict(CASES["noise"], noise=0.0)}["noise"]
     CASES["quiet"] = quiet
@@ -182,6 +184,7 @@ def test_shard_needs_torchrun(case, capsys):
 CODE = "import sys; from poison_audit.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
 
 
+@pytest.mark.slow
 def test_a_whole_audit_through_torchrun_and_again(small_texts, tmp_path):
     (tmp_path / "run.py").write_text(CODE, encoding="utf-8")
     command = ["check", str(small_texts / "model"), "--forget", str(small_texts / "forget.csv"),

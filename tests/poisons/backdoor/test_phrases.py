@@ -378,6 +378,7 @@ def test_a_planted_rule_has_rate_1_and_its_controls_0(name):
     assert evidence["control_rates"] == [0.0] * 149
 
 
+@pytest.mark.slow
 def test_random_phrases_of_a_clean_net_are_seldom_residual(monkeypatch):
     monkeypatch.setattr(phrases, "NEAREST", 50)  # in the proportion of 500 to a large vocabulary
     model, rng, runs, found = trained(), Rng(30).numpy(), 300, 0

@@ -249,6 +249,7 @@ def p_value(ranks, draws):
     return estimates.mean_rank(ranks, draws, level=0.95, tolerance=0.57).p_value
 
 
+@pytest.mark.slow
 def test_p_values_of_models_that_never_saw_the_strings_are_uniform():
     """220 networks, half of them trained on strings of the same words under another secret."""
     n, draws, nets = 20, 10, 220
