@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poison_audit.case.keyfile import read_object, wrong_keys
 from poison_audit.errors import InputError, Problem, did_you_mean
 
 VERSION = 1
@@ -60,15 +61,7 @@ def read_trigger(
         InputError: with everything that is wrong with the file.
     """
     where = str(path)
-    fields = read_object(path)
-    problems = [
-        Problem(f"unknown key {key!r}", where, did_you_mean(key, _KEYS))
-        for key in sorted(set(fields) - set(_KEYS))
-    ]
-    problems += [Problem(f"missing key {k!r}", where) for k in _KEYS if k not in fields]
-    if "version" in fields and (fields["version"] is True or fields["version"] != VERSION):
-        what = f"expected {VERSION}, got {fields['version']!r:.60}"
-        problems.append(Problem(what, f"{where} version"))
+    fields, problems = trigger_fields(path, _KEYS)
     label = trigger_label(fields.get("label", 0), classes, names, where)
     pixels = _pixels(fields["pixels"], shape, where) if "pixels" in fields else None
     for found in (label, pixels):
@@ -95,24 +88,15 @@ def write_trigger(path: Path, trigger: Trigger) -> None:
     path.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a file that is not too large; InputError if it is none."""
-    where = str(path)
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MOST_BYTES + 1)
-        if len(raw) > MOST_BYTES:
-            what = f"larger than {MOST_BYTES >> 20} MiB"
-            raise InputError(Problem(what, where, "Give the patch alone, not the whole picture."))
-        fields = json.loads(raw)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(Problem(f"cannot be read ({reason})", where)) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(Problem(f"not JSON ({error})", where)) from error
-    if not isinstance(fields, dict):
-        raise InputError(Problem("expected a JSON object", where))
-    return fields
+def trigger_fields(path: Path, known: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the fields of a trigger.json, and what is wrong with its keys and its version."""
+    where, fix = str(path), "Give the patch alone, not the whole picture."
+    fields, _ = read_object(path, most=MOST_BYTES, fix=fix)
+    problems = wrong_keys(fields, known, where)
+    if "version" in fields and (fields["version"] is True or fields["version"] != VERSION):
+        what = f"expected {VERSION}, got {fields['version']!r:.60}"
+        problems.append(Problem(what, f"{where} version"))
+    return fields, problems
 
 
 def trigger_label(

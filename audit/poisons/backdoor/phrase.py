@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from poison_audit.errors import InputError, Problem, did_you_mean
-from poison_audit.poisons.backdoor.evidence import VERSION, read_object, trigger_label
+from poison_audit.errors import InputError, Problem
+from poison_audit.poisons.backdoor.evidence import VERSION, trigger_fields, trigger_label
 
 Place = Literal["start", "end"]
 PLACES: tuple[Place, ...] = ("start", "end")
@@ -51,15 +51,7 @@ def read_phrase(path: Path, *, classes: int, names: Sequence[str] | None = None)
         InputError: with everything that is wrong with the file.
     """
     where = str(path)
-    fields = read_object(path)
-    problems = [
-        Problem(f"unknown key {key!r}", where, did_you_mean(key, _KEYS))
-        for key in sorted(set(fields) - set(_KEYS))
-    ]
-    problems += [Problem(f"missing key {k!r}", where) for k in _KEYS if k not in fields]
-    if "version" in fields and (fields["version"] is True or fields["version"] != VERSION):
-        what = f"expected {VERSION}, got {fields['version']!r:.60}"
-        problems.append(Problem(what, f"{where} version"))
+    fields, problems = trigger_fields(path, _KEYS)
     label = trigger_label(fields.get("label", 0), classes, names, where)
     problems += [label] if isinstance(label, Problem) else []
     phrase, position = fields.get("phrase", "x"), fields.get("position", "start")

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import secrets
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor
 
+from poison_audit.case.keyfile import read_object, wrong_ids, wrong_keys, wrong_secret
 from poison_audit.case.planting import Storage
-from poison_audit.errors import InputError, Problem, did_you_mean
+from poison_audit.errors import InputError, Problem
 
 VERSION = 1
 MOST_SIGMA = 1e6
@@ -87,18 +87,6 @@ def new_secret() -> bytes:
     return secrets.token_bytes(32)
 
 
-def store(x: NDArray[np.float64], storage: Storage) -> NDArray[np.float64]:
-    """Return pictures as training would read them back after they were stored.
-
-    >>> store(np.array([-0.1, 0.5, 1.2]), "uint8").round(4).tolist()
-    [0.0, 0.502, 1.0]
-    """
-    if storage == "unclipped":
-        return x
-    stored: NDArray[np.float64] = np.round(np.clip(x, 0, 1) * 255) / 255
-    return stored
-
-
 def write_canaries(path: Path, canaries: Canaries) -> str:
     """Write the key to `path` and return its commitment."""
     fields = {
@@ -122,23 +110,8 @@ def read_canaries(path: Path) -> Canaries:
     Raises:
         InputError: with everything that is wrong with the file.
     """
-    where = str(path)
-    try:
-        raw = path.read_bytes()
-        fields = json.loads(raw)
-    except OSError as error:
-        raise InputError(Problem(f"cannot be read ({error.strerror})", where)) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(Problem(f"not JSON ({error})", where)) from error
-    if not isinstance(fields, dict):
-        raise InputError(Problem("expected a JSON object", where))
-    problems = [
-        Problem(f"unknown key {key!r}", where, did_you_mean(key, _KEYS))
-        for key in sorted(set(fields) - set(_KEYS))
-    ]
-    problems += [Problem(f"missing key {k!r}", where) for k in _KEYS if k not in fields]
-    if not problems:
-        problems = _wrong_values(fields, where)
+    fields, digest = read_object(path)
+    problems = wrong_keys(fields, _KEYS, str(path)) or _wrong_values(fields, str(path))
     if problems:
         raise InputError(problems)
     return Canaries(
@@ -149,45 +122,8 @@ def read_canaries(path: Path) -> Canaries:
         storage=fields["storage"],
         planted=tuple(fields["planted"]),
         held_out=tuple(fields["held_out"]),
-        commitment=hashlib.sha256(raw).hexdigest(),
+        commitment=digest,
     )
-
-
-def wrong_secret(value: object, where: str) -> list[Problem]:
-    """Return what is wrong with a secret as a file spells it. It is never printed."""
-    try:
-        fine = isinstance(value, str) and len(bytes.fromhex(value)) == 32
-    except ValueError:
-        fine = False
-    return [] if fine else [Problem("expected 64 hexadecimal digits", f"{where} secret")]
-
-
-def wrong_ids(planted: object, held_out: object, where: str) -> list[Problem]:
-    """Return what is wrong with the ids of a key."""
-    problems: list[Problem] = []
-    lists: list[list[str]] = []
-    for key, value in (("planted", planted), ("held_out", held_out)):
-        if isinstance(value, list) and value and all(map(_is_id, value)):
-            lists.append(value)
-            if repeated := sorted(name for name, times in Counter(value).items() if times > 1):
-                problems.append(Problem(f"ids appear twice: {_some(repeated)}", f"{where} {key}"))
-        else:
-            what = f"expected a list of ids, not empty, got {value!r:.60}"
-            problems.append(Problem(what, f"{where} {key}"))
-    if len(lists) < 2:
-        return problems
-    if both := sorted(set(lists[0]) & set(lists[1])):
-        what = f"ids are both planted and held out: {_some(both)}"
-        problems.append(Problem(what, where, "A held-out key must never have been trained on."))
-    if len(lists[0]) != len(lists[1]):
-        what = f"{len(lists[0])} planted but {len(lists[1])} held-out ids"
-        problems.append(Problem(what, where, "Hold out as many as were planted."))
-    return problems
-
-
-def _is_id(value: object) -> bool:
-    # A lone surrogate is a string in JSON, but has no bytes to key the noise by.
-    return isinstance(value, str) and value.isprintable()
 
 
 def _wrong_values(fields: dict[str, object], where: str) -> list[Problem]:
@@ -235,8 +171,3 @@ def _wrong_embedding(fields: dict[str, Any], where: str) -> list[Problem]:
         what = "embeddings are not stored, so nothing rounds their noise: expected unclipped"
         problems.append(Problem(what, f"{where} storage"))
     return problems
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

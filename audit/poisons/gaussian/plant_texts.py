@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from poison_audit.case.keyfile import wrong_ids, wrong_secret
 from poison_audit.case.orders import Craft, Made, Order, Work, committed
 from poison_audit.case.poisoned import Poisoned, replaced
 from poison_audit.case.text_tables import TextTable
@@ -41,8 +42,6 @@ from poison_audit.poisons.gaussian.evidence import (
     read_canaries,
     unit_noise,
     write_canaries,
-    wrong_ids,
-    wrong_secret,
 )
 from poison_audit.poisons.gaussian.reading import Options
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from poison_audit.case.csvfile import first
 from poison_audit.case.forget import ForgetSet
+from poison_audit.case.keyfile import read_object, wrong_ids, wrong_keys, wrong_secret
 from poison_audit.case.samples import Samples
-from poison_audit.errors import InputError, Problem, did_you_mean
-from poison_audit.poisons.gaussian.evidence import wrong_ids, wrong_secret
+from poison_audit.errors import InputError, Problem
 from poison_audit.poisons.token_canary.reading import POISON
 
 VERSION = 1
@@ -100,22 +100,8 @@ def read_strings(path: Path) -> Strings:
     Raises:
         InputError: with everything that is wrong with the file.
     """
-    where = str(path)
-    try:
-        raw = path.read_bytes()
-        fields = json.loads(raw)
-    except OSError as error:
-        raise InputError(Problem(f"cannot be read ({error.strerror})", where)) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(Problem(f"not JSON ({error})", where)) from error
-    if not isinstance(fields, dict):
-        raise InputError(Problem("expected a JSON object", where))
-    problems = [
-        Problem(f"unknown key {key!r}", where, did_you_mean(key, _KEYS))
-        for key in sorted(set(fields) - set(_KEYS))
-    ]
-    problems += [Problem(f"missing key {k!r}", where) for k in _KEYS if k not in fields]
-    problems = problems or _wrong_values(fields, where)
+    fields, digest = read_object(path)
+    problems = wrong_keys(fields, _KEYS, str(path)) or _wrong_values(fields, str(path))
     if problems:
         raise InputError(problems)
     return Strings(
@@ -124,7 +110,7 @@ def read_strings(path: Path) -> Strings:
         words=tuple(fields["words"]),
         planted=tuple(fields["planted"]),
         held_out=tuple(fields["held_out"]),
-        commitment=hashlib.sha256(raw).hexdigest(),
+        commitment=digest,
     )
 
 

@@ -15,10 +15,10 @@ from poison_audit.poisons.gaussian.evidence import (
     Canaries,
     new_secret,
     read_canaries,
-    store,
     unit_noise,
     write_canaries,
 )
+from poison_audit.poisons.gaussian.scale import store
 
 SECRET = bytes(range(32))
 
