@@ -6,6 +6,7 @@ Plain values, without torch: the command line, the policy and the reports are ma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from poison_audit.case.planting import Planting
 from poison_audit.statistics.reading import Reading
@@ -19,6 +20,12 @@ class EvidenceFile:
     """`canaries`: the flag is `--canaries`, the key in the poison's table `canaries`."""
     help: str
     """What it is, as `--help` says it."""
+    file: str = ""
+    """Its usual name, by which `init` finds it; without a suffix it is a table."""
+    of: Literal["", "pictures"] = ""
+    """What it says something of; empty: of pictures and of texts."""
+    asked: bool = False
+    """Whether `init` asks for it where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What `check`, `probe` and `unlearn` do: flags -> config -> plan -> trial -> cells -> record."""
+"""What `check` and `probe` do: settings -> plan -> trial -> cells -> record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
@@ -19,12 +19,14 @@ import torch
 
 from poison_audit.atomic import from_json, to_json
 from poison_audit.case.case import Case
-from poison_audit.case.load import Trial, load_trial
+from poison_audit.case.load import Trial
 from poison_audit.case.places import places
 from poison_audit.case.provenance import git_state, git_top, input_files
 from poison_audit.checks.sanity import check_sanity
+from poison_audit.commands.arguments import CheckSettings
 from poison_audit.commands.config import Config
-from poison_audit.commands.flags import check_output, device_named, read_flags
+from poison_audit.commands.inputs import device_named, read_inputs
+from poison_audit.commands.own_settings import Running
 from poison_audit.commands.progress import Reporter
 from poison_audit.commands.rendering import clear_reports, show, show_forecast, write_reports
 from poison_audit.engine import runs, unlearning
@@ -37,15 +39,9 @@ from poison_audit.engine.rehearsal import Judge, check_size, rehearse
 from poison_audit.engine.run import Performer, run
 from poison_audit.engine.tuning import chosen, halves, load_optuna, tune
 from poison_audit.engine.why import explain
-from poison_audit.errors import AuditError, InputError, PlanError, Problem
-from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
-from poison_audit.models.beside import files_beside, weights_file, wrong_company
+from poison_audit.methods import REFERENCES, UNLEARNING
 from poison_audit.models.factory import user_code
-from poison_audit.models.model import Model
-from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.probes import READERS
-from poison_audit.poisons.readings import POISONS
 from poison_audit.records import (
     SCHEMA_VERSION,
     AuditRecord,
@@ -68,24 +64,26 @@ from poison_audit.verdict.rehearsal import NAME, PROBED, decide_rehearsal, rehea
 JUDGE = Judge(name=NAME, probes=PROBED, decide=decide_rehearsal, sentence=rehearsal_sentence)
 
 
-def audit(given: Mapping[str, Any]) -> int:
-    """Run an audit from the command line's values; return its exit code."""
-    if not given.get("shard"):
-        return _audit(given)
+def audit(settings: CheckSettings) -> int:
+    """Run an audit; return its exit code."""
+    if not settings.running.shard:
+        return _audit(settings, quiet=settings.output.quiet)
     with crew() as number:
-        return _audit({**given, "quiet": given["quiet"] or number > 0})
+        return _audit(settings, quiet=settings.output.quiet or number > 0)
 
 
-def _audit(given: Mapping[str, Any]) -> int:
+def _audit(settings: CheckSettings, *, quiet: bool) -> int:
+    here = Path.cwd()
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    config, sources, recipe, plan = read_flags(given)
-    device = device_named(given["device"])
-    reporter = Reporter(quiet=given["quiet"])
+    inputs = read_inputs(settings)
+    recipe, plan, running = settings.recipe, inputs.plan, settings.running
+    device = device_named(settings.subject.device)
+    reporter = Reporter(quiet=quiet)
     with reporter.stage("Reading the model, the tables and the keys"):
-        trial = load_trial(sources, recipe=recipe, device=device, poisons=POISONS, readers=READERS)
-    if given.get("rehearse"):
+        trial = inputs.load(device)
+    if running.rehearse:
         check_size(trial.case)
-    if given.get("shard"):
+    if running.shard:
         check_shardable(trial.case.model.module)
     plan = _asked_of(plan, trial)
     names = [job.candidate for job in jobs(plan, trial)]
@@ -98,28 +96,28 @@ def _audit(given: Mapping[str, Any]) -> int:
         load_optuna()
         tuned_on, rest = halves(case, Rng(plan.seed).named("halves"))
         judged = replace(trial, case=rest)
-    if given.get("dry_run"):
+    if settings.output.dry_run:
         with reporter.stage("Doing every part in miniature"):
-            told = forecast(judged, plan, allow_pickle=given["allow_pickle"])
+            told = forecast(judged, plan, allow_pickle=settings.subject.allow_pickle)
         if rank() == 0:
             show_forecast(
                 [(part.name, part.seconds) for part in told.parts],
                 peak=told.peak_bytes,
-                left_out=["the rehearsal"] if given.get("rehearse") else [],
+                left_out=["the rehearsal"] if running.rehearse else [],
             )
         return 3  # nothing was judged, and a gate must not take that for a pass
     computing = f"{device.type} {fast_precision(device)}"
-    code = user_code() if sources.factory else None
+    code = user_code() if inputs.sources.factory else None
     key = runs.fingerprint(plan, recipe, trial.subject, computing, code)
     stamp = started.strftime("%Y%m%dT%H%M%SZ")
-    with _opened(given["out"], key, started=stamp) as out:
+    with _opened(settings.output.out, key, started=stamp) as out:
         clear_reports(out)
         tunings: tuple[Tuning, ...] = ()
         if tuned_on is not None and sanity.works:
             tunings = _tuned(tuned_on, plan, out, key=key, reporter=reporter)
             plan = chosen(plan, tunings)
         cells, why, rehearsal = (
-            _measured(given, judged, plan, out, key=key, reporter=reporter)
+            _measured(settings, judged, plan, out, key=key, reporter=reporter)
             if sanity.works
             else ((), (), None)
         )
@@ -139,15 +137,15 @@ def _audit(given: Mapping[str, Any]) -> int:
             rehearsal=rehearsal,
             tuning=tunings,
             limits=(*trial.limits, *caveats(plan, trial, cells), *halved(tunings, judged.case)),
-            files=input_files([*trial.files, *_config_file(config)]),
-            places=places(sources.forget, config.path, top=git_top(Path.cwd()) or Path.cwd()),
+            files=input_files([*trial.files, *_config_file(settings.config)]),
+            places=places(inputs.sources.forget, settings.config.path, top=git_top(here) or here),
             exhibits=exhibits(trial.case),
-            environment=_environment(device, config, started, time.perf_counter() - clock),
+            environment=_environment(device, settings.config, started, time.perf_counter() - clock),
         )
         record = replace(record, comparability=comparability(record))
         # What is rendered is what was stored: whoever reads report.json sees the same.
         record = from_json(AuditRecord, to_json(record))
-        formats = write_reports(record, out, formats=given["formats"])
+        formats = write_reports(record, out, formats=settings.output.formats)
     if rank() == 0:
         reporter.say(f"Report: {', '.join(str(out / FORMATS[name].file) for name in formats)}")
         show(record)
@@ -169,25 +167,26 @@ def _opened(out: Path | None, key: str, *, started: str) -> Iterator[Path]:
 
 
 def _measured(
-    given: Mapping[str, Any], trial: Trial, plan: Plan, out: Path, *, key: str, reporter: Reporter
+    settings: CheckSettings, trial: Trial, plan: Plan, out: Path, *, key: str, reporter: Reporter
 ) -> tuple[tuple[Cell, ...], tuple[Finding, ...], Rehearsal | None]:
     """Return the cells, what was found about why, and the rehearsal, as far as they are asked."""
-    pickles: bool = given["allow_pickle"]
-    with _performing(given) as perform, reporter.cells() as report:
+    running, pickles = settings.running, settings.subject.allow_pickle
+    with _performing(running) as perform, reporter.cells() as report:
         cells = worded(run(
-            trial, plan, out, key=key, keep=given["keep"], allow_pickle=pickles, report=report,
+            trial, plan, out, key=key, keep=running.keep, allow_pickle=pickles, report=report,
             perform=perform,
         ))  # fmt: skip
     why: tuple[Finding, ...] = ()
     if plan.hypotheses:
         with reporter.stage("Asking why: how far, and in which direction, the poison moved it"):
             why = explain(trial, plan, out, key=key, allow_pickle=pickles)
-    if not given.get("rehearse"):
+    if not running.rehearse:
         return cells, why, None
     reporter.say("Rehearsal: the methods on a copy with canaries of its own.")
     with reporter.cells() as report:
-        sigma = given["rehearse_sigma"]
-        told = rehearse(trial, plan, out, key=key, judge=JUDGE, sigma=sigma, report=report)
+        told = rehearse(
+            trial, plan, out, key=key, judge=JUDGE, sigma=running.rehearse_sigma, report=report
+        )
     return cells, why, replace(told, cells=worded(told.cells))
 
 
@@ -203,13 +202,13 @@ def _tuned(
     return tuple(found)
 
 
-def _performing(given: Mapping[str, Any]) -> AbstractContextManager[Performer | None]:
+def _performing(running: Running) -> AbstractContextManager[Performer | None]:
     """Return what works on the cells: this process (None), or Ray."""
-    if not given.get("ray"):
+    if running.ray is None:
         return nullcontext()
     from poison_audit.engine.cluster import through_ray
 
-    return through_ray(given["ray"], gpus=given["ray_gpus"])
+    return through_ray(running.ray, gpus=running.ray_gpus)
 
 
 def _config_file(config: Config) -> list[tuple[str, Path]]:
@@ -221,47 +220,6 @@ def _asked_of(plan: Plan, trial: Trial) -> Plan:
     texts = trial.case.model.reader is not None
     probes = tuple(s for s in plan.probes if texts or not READINGS[s.name].texts_only)
     return replace(plan, probes=probes)
-
-
-def unlearn(given: Mapping[str, Any]) -> int:
-    """Unlearn by one method and write the model; return the exit code."""
-    wanted = {**given, "methods": given["method"], "seeds": None}
-    _, sources, recipe, plan = read_flags(wanted)
-    if len(plan.methods) != 1:
-        raise PlanError(Problem("give one method", "--method"))
-    device = device_named(given["device"])
-    trial = load_trial(sources, recipe=recipe, device=device, poisons=POISONS, readers=READERS)
-    check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[])
-    file = _unlearned_file(given["output"], trial.case.model)
-    step = plan.methods[0]
-    done = unlearning.unlearn(
-        trial.case,
-        step,
-        Rng(plan.seed).named(step.name, 0),
-        budget=None if METHODS[step.name].reference else plan.budget,
-    )
-    model, cost = done.model, done.cost
-    if model is None:
-        raise AuditError(f"{done.error}. Nothing was written")
-    extra = {"poison_audit.method": step.name, "poison_audit.digest": model.digest()}
-    file.parent.mkdir(exist_ok=True)
-    save_model(model, file, extra=extra)
-    allowed = "no bound" if cost.allowed is None else f"{cost.allowed:,.0f} allowed"
-    print(
-        f"{given['output']}: {step.name}, {cost.gradients:,.0f} gradient evaluations ({allowed}), "
-        f"{cost.seconds:.1f} s. Not judged: run `poison-audit probe` on it."
-    )
-    return 0
-
-
-def _unlearned_file(output: Path, model: Model) -> Path:
-    """Return where the weights go, once nothing stands in the way of anything that is written."""
-    texts = model.reader is not None
-    file = weights_file(output, texts=texts)
-    check_output(output, folder=file != output)
-    if problems := wrong_company(file, files_beside(model)):
-        raise InputError(problems)
-    return file
 
 
 def _introduction(trial: Trial, sanity: Sanity) -> str:

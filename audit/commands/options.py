@@ -1,10 +1,17 @@
-"""Options under headings: how `--help` of a command with many of them is put in order."""
+"""click's options, made from what `settings.py` declares, and `--help` in groups. No torch."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import click
+
+from poison_audit.commands.fields import SWITCH, Field, fields_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+HEADINGS = ("Model", "Data", "Evidence", "Policy", "Methods", "", "Output")
+"""Of `--help`, in their order; a command's own stand where the empty one is."""
 
 
 class Option(click.Option):
@@ -20,12 +27,73 @@ class Command(click.Command):
     """A command whose `--help` puts every option under its heading."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, each under the heading that it names, in the order of first use."""
+        """Write the options, each under the heading that it names."""
         found: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
                 found.setdefault(getattr(parameter, "heading", "Other"), []).append(record)
-        for heading, records in found.items():
+        own = HEADINGS.index("")
+        for heading in sorted(found, key=lambda name: HEADINGS.index(name) if name in HEADINGS
+                              else len(HEADINGS) if name == "Other" else own):  # fmt: skip
             with formatter.section(heading):
-                formatter.write_dl(records)
+                formatter.write_dl(found[heading])
+
+
+def options(*parts: type | Mapping[str, Field]) -> Callable[[F], F]:
+    """Return a decorator that adds an option, or an argument, for each declared field.
+
+    Args:
+        parts: dataclasses of `said` fields, or such fields by name.
+    """
+    declared: dict[str, Field] = {}
+    for part in parts:
+        declared |= fields_of(part) if isinstance(part, type) else part
+
+    def add(command: F) -> F:
+        for name, each in reversed(declared.items()):
+            command = _parameter(name, each)(command)
+        return command
+
+    return add
+
+
+def _parameter(name: str, declared: Field) -> Callable[[F], F]:
+    if not declared.flag:
+        required = not declared.optional
+        return click.argument(name, required=required, callback=_reading(declared))
+    names = [part for part in (declared.short, declared.flag, name) if part]
+    told = f"{declared.help}  [default: {declared.told}]" if declared.told else declared.help
+    heading = declared.group.capitalize()
+    if declared.kind is SWITCH:
+        return click.option(*names, cls=Option, heading=heading, is_flag=True, help=told)
+    return click.option(
+        *names,
+        cls=Option,
+        heading=heading,
+        metavar=declared.metavar or declared.kind.metavar,
+        multiple=declared.several,
+        required=declared.needed,
+        callback=_reading(declared),
+        help=told,
+    )
+
+
+def _reading(declared: Field) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return click's callback: None alone stands for what was not given."""
+
+    def one(text: str) -> Any:
+        try:
+            return declared.kind.parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    def read(_: click.Context, __: click.Parameter, given: Any) -> Any:
+        if given is None or not declared.several:
+            return None if given is None else one(given)
+        values = [one(text) for text in given]
+        if declared.kind.joined:
+            values = list(dict.fromkeys(name for names in values for name in names))
+        return tuple(values) or None
+
+    return read

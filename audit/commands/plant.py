@@ -132,7 +132,7 @@ def _write(settings: PlantSettings, made: Made[Any], table: Samples | TextTable)
         )
     forget = _forget_csv(settings, made)
     write_atomically(folder / FORGET, forget)
-    left = _write_config(settings, made, name, table.names)
+    _write_config(settings, made, name, table.names)
     planted = len(poisoned.ids)
     facts = {
         "attack": attack,
@@ -155,15 +155,12 @@ def _write(settings: PlantSettings, made: Made[Any], table: Samples | TextTable)
     if earlier:
         before = f"{len(earlier.rows):,} samples poisoned before"
         print(f"Kept: {before} ({', '.join(earlier.attacks)}).")
-    if left:
-        print(f"{folder / CONFIG} was written by hand; add to it:\n{left}")
     print(f"Next: poison-audit train {folder / name} -o {trained}")
 
 
 def _write_config(
     settings: PlantSettings, made: Made[Any], train: str, names: tuple[str, ...] | None
-) -> str:
-    """Write audit.toml; return the lines that somebody has to add by hand."""
+) -> None:
     folder, data = settings.output, dict[str, Any](train=train)
     if settings.test is not None:
         data["test"] = Path(os.path.relpath(settings.test, folder)).as_posix()
@@ -175,7 +172,7 @@ def _write_config(
         **copy_evidence(settings.earlier, folder),
         POISONS[settings.attack].table: made.evidence,
     }
-    return write_config(folder / CONFIG, {name: table for name, table in tables.items() if table})
+    write_config(folder / CONFIG, {name: table for name, table in tables.items() if table})
 
 
 def _forget_csv(settings: PlantSettings, made: Made[Any]) -> str:

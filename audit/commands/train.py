@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from poison_audit.commands.arguments import TrainSettings
 from poison_audit.commands.config import read_config, write_config
 from poison_audit.commands.progress import Reporter
+from poison_audit.commands.settings import EVIDENCE
 from poison_audit.commands.train_inputs import read_job
 from poison_audit.commands.train_job import Job, stated
 from poison_audit.commands.train_partial import fingerprint, read_partial, saver
@@ -35,22 +37,23 @@ LEVEL = 0.95
 """Of the interval of the accuracy."""
 
 
-def train(given: Mapping[str, Any]) -> int:
-    """Train a model from the command line's values and write it; return the exit code.
+def train(settings: TrainSettings) -> int:
+    """Train a model and write it; return the exit code.
 
     Raises:
         InputError: everything that is wrong with the flags and the files.
         DivergedError: the loss stopped being finite; nothing is written.
     """
     clock = time.perf_counter()
-    reporter = Reporter(quiet=given["quiet"])
+    quiet = settings.training.quiet
+    reporter = Reporter(quiet=quiet)
     with reporter.stage("Reading the tables"):
-        job = read_job(given)
+        job = read_job(settings)
     for sentence in job.texts.told if job.texts else ():
         reporter.say(sentence)
     partial = job.output.with_name(f"{job.output.name}.partial")
     try:
-        model, loss = _trained(job, partial, reporter, quiet=given["quiet"])
+        model, loss = _trained(job, partial, reporter, quiet=quiet)
     except DivergedError as error:
         partial.unlink(missing_ok=True)
         fix = f"Try a lower lr (it was {job.recipe.lr:g})"
@@ -126,7 +129,7 @@ def _header(job: Job, right: int | None) -> dict[str, str]:
 
 
 def _tell_config(job: Job, reporter: Reporter) -> None:
-    """Write what was done into the audit.toml beside the output, or say what to add to it."""
+    """Write what was done into the audit.toml beside the output."""
     path = job.output.parent / "audit.toml"
     before = read_config(path) if path.is_file() else None
     tables: dict[str, dict[str, Any]]
@@ -142,9 +145,7 @@ def _tell_config(job: Job, reporter: Reporter) -> None:
             reporter.say(f"{path} [training] said otherwise before: {', '.join(replaced)}.")
         if job.texts and not job.texts.reading.start and before and before.get("model", "start"):
             reporter.say(f"{path} [model] start: this model began with new weights. Take it out.")
-    missing = write_config(path, tables)
-    if missing:
-        reporter.say(f"{path} was written by hand and is left alone. It should say:\n\n{missing}")
+    write_config(path, tables)
 
 
 def _done(job: Job, path: Path) -> dict[str, dict[str, Any]]:
@@ -165,7 +166,7 @@ def _done(job: Job, path: Path) -> dict[str, dict[str, Any]]:
         tables["model"] |= _read_again(job.texts.reading, path)
         if job.noisy and job.texts.key_path:
             canaries = _relative(job.texts.key_path, path)
-            tables["evidence.gaussian"] = {"canaries": canaries}
+            tables[EVIDENCE["canaries"].table] = {"canaries": canaries}
     return tables
 
 

@@ -2,54 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from poison_audit.case.forget import split
 from poison_audit.case.samples import Samples
 from poison_audit.case.texts import holds_texts
-from poison_audit.commands.config import Config, make_recipe, read_config
-from poison_audit.commands.flags import check_output, device_named
+from poison_audit.commands.arguments import TrainSettings
+from poison_audit.commands.inputs import check_output, device_named
 from poison_audit.commands.train_job import Job
 from poison_audit.commands.train_pictures import pictures
-from poison_audit.commands.train_tables import Subject, Tables, attempt
+from poison_audit.commands.train_tables import Subject, Tables
 from poison_audit.commands.train_texts import texts
-from poison_audit.errors import InputError, PlanError, Problem
+from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.beside import files_beside, weights_file, wrong_company
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Recipe
 
 
-def read_job(given: Mapping[str, Any]) -> Job:
+def read_job(settings: TrainSettings) -> Job:
     """Read and check everything that a training run needs.
 
     Raises:
         InputError: every problem of every flag and file, at once.
     """
-    found: list[Problem] = []
-    of_texts = given["start"] is not None or holds_texts(given["data"])
-    output = given["output"]
+    found, training, recipe = Problems(), settings.training, settings.recipe
+    of_texts = "start" in settings.given or holds_texts(training.data)
+    output = training.output
     file = weights_file(output, texts=of_texts)
-    _check_new(output, found, folder=file != output, force=given["force"])
-    config = _read_config(given, found)
-    recipe = _recipe(config, given, found, of_texts=of_texts)
-    device = attempt(found, device_named, given["device"])
-    subject = (texts if of_texts else pictures)(config, given, found)
+    with found.collecting():
+        _check_new(output, folder=file != output, force=training.force)
+    found += [*settings.problems, *_wrong_recipe(settings, of_texts=of_texts)]
+    device = None
+    with found.collecting():
+        device = device_named(training.device)
+    subject = (texts if of_texts else pictures)(settings, found)
     tables, model = subject.tables, subject.model
     data = _trained_on(tables)
     if data is not None and len(data) == 0:
-        found.append(Problem("every training sample is to be left out", str(given["without"])))
+        found.append(Problem("every training sample is to be left out", str(training.without)))
     found += _wrong_folder(file, subject)
     if not found and model is not None and data is not None:
-        found += _unfit(model, data, recipe, str(tables.train_path))
+        found += _unfit(model, data, recipe, str(training.data))
     if found or model is None or data is None or device is None:
         raise InputError(found)
-    seed = given["seed"] if given["seed"] is not None else config.get("plan", "seed", 0)
     size = min(recipe.batch_size, len(data))
     return Job(
         model=replace(model, module=model.module.to(device)),
@@ -61,10 +60,10 @@ def read_job(given: Mapping[str, Any]) -> Job:
         forget=tables.forget,
         recipe=recipe,
         steps=max(1, round((recipe.epochs or 0) * len(data) / size)),
-        rng=Rng(seed).named("train"),
+        rng=Rng(training.seed).named("train"),
         device=device,
-        train_path=tables.train_path,
-        test_path=tables.test_path,
+        train_path=training.data,
+        test_path=training.test,
         names=tables.names,
         output=output,
         file=file,
@@ -82,16 +81,12 @@ def _trained_on(tables: Tables) -> Samples | None:
     return data
 
 
-def _check_new(output: Path, found: list[Problem], *, folder: bool, force: bool) -> None:
-    try:
-        check_output(output, folder=folder)
-    except InputError as error:
-        found += error.problems
-        return
+def _check_new(output: Path, *, folder: bool, force: bool) -> None:
+    check_output(output, folder=folder)
     if folder and output.name in ("", ".."):
-        found.append(Problem("is no folder of the model's own", str(output), "Name another."))
-    elif output.exists() and not force and not (folder and not any(output.iterdir())):
-        found.append(Problem("is there already", str(output), "Overwrite it by --force"))
+        raise InputError(Problem("is no folder of the model's own", str(output), "Name another."))
+    if output.exists() and not force and not (folder and not any(output.iterdir())):
+        raise InputError(Problem("is there already", str(output), "Overwrite it by --force"))
 
 
 def _wrong_folder(file: Path, subject: Subject) -> list[Problem]:
@@ -105,33 +100,15 @@ def _wrong_folder(file: Path, subject: Subject) -> list[Problem]:
     return wrong_company(file, {**files_beside(subject.model), **config})
 
 
-def _read_config(given: Mapping[str, Any], found: list[Problem]) -> Config:
-    """Read the audit.toml that is given, else the one beside the table, else beside the output."""
-    beside = [given[name].parent / "audit.toml" for name in ("data", "output")]
-    there = [path for path in beside if path.is_file()]
-    config: Config | None = None
-    # The one beside the output is read in any case: it will be written to.
-    for path in dict.fromkeys([given["config"] or next(iter(there), None), *there[-1:]]):
-        read = attempt(found, read_config, path)
-        config = config or read
-    return config or Config()
-
-
-def _recipe(
-    config: Config, given: Mapping[str, Any], found: list[Problem], *, of_texts: bool
-) -> Recipe:
-    try:
-        recipe = make_recipe(config, dict(given["recipe"]))
-    except PlanError as error:
-        found += error.problems
-        return Recipe()
-    if recipe.epochs is None:
+def _wrong_recipe(settings: TrainSettings, *, of_texts: bool) -> list[Problem]:
+    recipe, problems = settings.recipe, []
+    if recipe.epochs is None and not settings.problems:
         fix = "Give them by --recipe epochs=N, or epochs = N under [training] in audit.toml"
-        found.append(Problem("the epochs are not given", fix=fix))
+        problems.append(Problem("the epochs are not given", fix=fix))
     if of_texts and recipe.augment != "none":
         where = f"--recipe augment={recipe.augment}"
-        found.append(Problem("is for pictures, and DATA holds texts", where, "Leave it out."))
-    return recipe
+        problems.append(Problem("is for pictures, and DATA holds texts", where, "Leave it out."))
+    return problems
 
 
 def _unfit(model: Model, data: Samples, recipe: Recipe, where: str) -> list[Problem]:

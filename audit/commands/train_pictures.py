@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,17 +11,17 @@ from torch import nn
 
 from poison_audit.case.samples import Samples
 from poison_audit.case.tables import read_table
-from poison_audit.commands.config import Config
+from poison_audit.commands.arguments import TrainSettings
+from poison_audit.commands.settings import Architecture
 from poison_audit.commands.train_tables import (
     Subject,
     Tables,
-    attempt,
     classes_of,
     misplaced,
     read_tables,
     wrong_labels,
 )
-from poison_audit.errors import InputError, Problem
+from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.factory import FACTORY, head_size, import_factory
 from poison_audit.models.identify import architecture
 from poison_audit.models.image import cifar_resnet_spec, image_classifier
@@ -32,56 +32,59 @@ OF_TEXTS = ("max_tokens", "prompt", "label_words", "fresh", "canaries")
 """Options that say something of texts only."""
 
 
-def pictures(config: Config, given: Mapping[str, Any], found: list[Problem]) -> Subject:
+def pictures(settings: TrainSettings, found: Problems) -> Subject:
     """Read tables of pictures and build what is to be trained on them.
 
     Args:
-        config: audit.toml.
-        given: the flags.
+        settings: what is to be done.
         found: every problem is added to it.
     """
-    found += misplaced(given, OF_TEXTS, "is for texts, and DATA holds pictures")
-    normalize = _normalize(config, given, found)
-    tables = read_tables(config, given, found, read_table)
-    arch = given["arch"] or (None if given["factory"] else config.get("model", "arch"))
-    model = _model(given["factory"], arch, tables, normalize, found)
-    return Subject(tables=tables, model=model, arch=arch, normalize=normalize)
+    found += misplaced(settings.given, OF_TEXTS, "is for texts, and DATA holds pictures")
+    asked = settings.architecture
+    normalize = _normalize(asked.normalize, found)
+    tables = read_tables(settings.training, found, read_table)
+    model = None
+    with found.collecting():
+        where = str(settings.training.data)
+        model = _model(asked, tables, normalize, where, found)
+    return Subject(tables=tables, model=model, arch=asked.arch, normalize=normalize)
 
 
-def _normalize(config: Config, given: Mapping[str, Any], found: list[Problem]) -> Normalize | None:
-    text = given["normalize"] or config.get("model", "normalize")
+def _normalize(text: str | None, found: Problems) -> Normalize | None:
     if text is None:
         what = "the normalisation is not given"
         fix = "--normalize cifar10|imagenet|none|MEANS,STDS or [model] normalize in audit.toml."
         found.append(Problem(what, fix=fix))
-    return attempt(found, parse_normalize, text)
+        return None
+    with found.collecting():
+        return parse_normalize(text)
+    return None
 
 
 def _model(
-    factory: str | None,
-    arch: str | None,
+    asked: Architecture,
     tables: Tables,
     normalize: Normalize | None,
-    found: list[Problem],
+    where: str,
+    found: Problems,
 ) -> Model | None:
-    """Return the model to train; None, with why in `found` now, where that cannot be said."""
-    train, where = tables.train, str(tables.train_path)
-    try:
-        build = _builder(factory, arch, train, where)
-    except InputError as error:
-        found += error.problems
-        return None
+    """Return the model to train; None where `found` says why there is none.
+
+    Raises:
+        InputError: the architecture is not known, or does not fit the table.
+    """
+    train, factory = tables.train, asked.factory
+    build = _builder(factory, asked.arch, train, where)
     if train is None or normalize is None:
         return None
     if len(normalize[0]) not in (1, train.x.shape[1]):
         what = f"the normalisation has {len(normalize[0])} channels, not {train.x.shape[1]}"
-        found.append(Problem(what, "--normalize", "Give one value, or one a channel."))
-        return None
+        raise InputError(Problem(what, "--normalize", "Give one value, or one a channel."))
     with torch.random.fork_rng(devices=[]):
         module = build()
-    name = f"{FACTORY}{factory}" if factory else str(arch)
+    name = f"{FACTORY}{factory}" if factory else str(asked.arch)
     classes = head_size(module, factory) if factory else classes_of(train, where)
-    found += wrong_labels(tables, classes)
+    found += wrong_labels(tables, classes, where)
     return image_classifier(
         module,
         build=build,

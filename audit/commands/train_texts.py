@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from poison_audit.case.csvfile import first
 from poison_audit.case.samples import Samples
 from poison_audit.case.texts import read_texts
-from poison_audit.commands.config import Config
-from poison_audit.commands.flags import reading
+from poison_audit.commands.arguments import TrainSettings
+from poison_audit.commands.inputs import reading_of
 from poison_audit.commands.train_job import Texts
 from poison_audit.commands.train_tables import (
     Subject,
     Tables,
-    attempt,
     classes_of,
     misplaced,
     read_tables,
     wrong_labels,
 )
-from poison_audit.errors import InputError, Problem
+from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models import hugging_face, language
 from poison_audit.models.model import Model
 from poison_audit.models.reader import Reading
@@ -39,34 +37,44 @@ WEIGHTS = ("*.safetensors*", "pytorch_model*", "tf_model*", "flax_model*")
 """What a folder with weights holds, whoever wrote them."""
 
 
-def texts(config: Config, given: Mapping[str, Any], found: list[Problem]) -> Subject:
+def texts(settings: TrainSettings, found: Problems) -> Subject:
     """Read tables of texts and make a classifier of their labels out of a language model.
 
     Args:
-        config: audit.toml.
-        given: the flags.
+        settings: what is to be done.
         found: every problem is added to it.
     """
-    found += misplaced(given, OF_PICTURES, "is for pictures, and DATA holds texts")
-    said = reading(config, given)
-    base = said.start
+    training, where = settings.training, str(settings.training.data)
+    found += misplaced(settings.given, OF_PICTURES, "is for pictures, and DATA holds texts")
+    said = reading_of(settings.texts)
+    base, key_path, key, described = said.start, training.canaries, None, None
     if base is None:
         what = "the language model that training begins with is not given"
         fix = "--start FOLDER, with its config.json, tokenizer and, if it is pretrained, weights."
         found.append(Problem(what, fix=fix))
-    key_path = given["canaries"] or config.get("evidence.gaussian", "canaries")
-    key = attempt(found, read_canaries, key_path)
-    described = attempt(found, _described, base, replace(said, start=None))
+    if key_path is not None:
+        with found.collecting():
+            key = read_canaries(key_path)
+    if base is not None:
+        with found.collecting():
+            described = _described(base, replace(said, start=None))
     if base is None or described is None:
-        return Subject(tables=_unread(given), model=None)
-    if given["fresh"] or not attempt(found, _has_weights, base):
+        nothing = Tables(train=None, test=None, forget=None, test_path=training.test, names=None)
+        return Subject(tables=nothing, model=None)
+    weights = False
+    if not training.fresh:
+        with found.collecting():
+            weights = _has_weights(base)
+    if not weights:
         said = replace(said, start=None)
-    read = partial(read_texts, reader=described.reader)
-    tables = read_tables(config, given, found, read)
-    model = attempt(found, _model, tables.train, str(tables.train_path), base, said)
+    tables = read_tables(training, found, partial(read_texts, reader=described.reader))
+    model = None
+    if tables.train is not None:
+        with found.collecting():
+            model = _model(tables.train, where, base, said)
     if model is None or tables.train is None:
         return Subject(tables=tables, model=None)
-    found += wrong_labels(tables, model.classes)
+    found += wrong_labels(tables, model.classes, where)
     if key is not None:
         width = embedding_width(model)
         train = _with_noise(tables.train, key, width=width, where=str(key_path), found=found)
@@ -170,14 +178,3 @@ def _told(tables: Tables, key: Canaries | None, length: int) -> tuple[str, ...]:
         if left:
             told.append(f"{left} canaries are not to be left out: their noise is trained on.")
     return tuple(told)
-
-
-def _unread(given: Mapping[str, Any]) -> Tables:
-    return Tables(
-        train=None,
-        test=None,
-        forget=None,
-        train_path=given["data"],
-        test_path=given["test"],
-        names=None,
-    )

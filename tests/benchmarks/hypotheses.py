@@ -49,7 +49,7 @@ def digits() -> Case:
         train=DIGITS / "train.npz", test=DIGITS / "test.npz", normalize="none",
         evidence={"canaries": DIGITS / "canaries.json", "bases": DIGITS / "bases.npz"},
     )  # fmt: skip
-    recipe = make_recipe(read_config(DIGITS / "audit.toml"), {})
+    recipe = make_recipe(read_config(DIGITS / "audit.toml"), ())
     return load_trial(sources, recipe=recipe, device="cpu", poisons=POISONS, readers=READERS).case
 
 

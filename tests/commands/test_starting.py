@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from builders.small_text import LENGTH, WIDTH, tokenizer, write_decoder
 from poison_audit.cli import invoke
 from poison_audit.commands.config import read_config
-from poison_audit.commands.starting import describe_installation
+from poison_audit.commands.doctor import describe_installation
 from poison_audit.models.image import CifarResNet, CifarResNetSpec
 
 

@@ -27,7 +27,7 @@ from builders.small_text import LENGTH, WIDTH, sentences, tokenizer, word_pieces
 from poison_audit.case.sources import Sources
 from poison_audit.cli import invoke
 from poison_audit.commands import train_partial as partial
-from poison_audit.commands.config import Config, read_config
+from poison_audit.commands.config import read_config
 from poison_audit.engine import unlearning
 from poison_audit.engine.plan import make_plan
 from poison_audit.engine.run import run as run_cells
@@ -39,6 +39,7 @@ from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
 from poison_audit.records import Recipe
 from poison_audit.training.ledger import Ledger
+from poison_audit.verdict.policy import make_policy
 
 CANARIES, TRAIN, TEST, SIGMA = 8, 40, 20, 0.5
 CALLED = ("dull", "fine")
@@ -472,8 +473,8 @@ def test_what_is_kept_reads_as_a_model(case):
         test=case / "test.csv", reading=Reading(start=case / "pretrained"),
     )  # fmt: skip
     trial = loaded(sources, Recipe(**RECIPE))
-    plan = make_plan(Config(), methods=("gd", "retrain"), settings={}, tolerances={}, alpha=None,
-                     gate=None, budgets=[0.5], seed=0, seeds=2, exit_zero=False)  # fmt: skip
+    policy = make_policy(tolerances={})
+    plan = make_plan(policy=policy, methods=("gd", "retrain"), budgets=[0.5], seeds=2)
     plan = replace(plan, probes=())
     cells = run_cells(trial, plan, case / "o", key="k", keep=True)
     names = ("gd", "gd-1", "retrained", "retrained-1")

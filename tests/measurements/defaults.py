@@ -143,7 +143,7 @@ def make(name: str, out: Path, seed: int, attack: str = "gaussian") -> Case:
         arch=ARCHES.get(name), allow_pickle=False,
     )  # fmt: skip
     trial = load_trial(
-        sources, recipe=make_recipe(config, {}), device="cpu", poisons=POISONS, readers=READERS
+        sources, recipe=make_recipe(config, ()), device="cpu", poisons=POISONS, readers=READERS
     )
     case, _ = check_sanity(trial.case, alpha=0.05)
     return case

@@ -48,7 +48,13 @@ def _has_trigger(options: Options) -> bool:
 POISON = Poison(
     name="backdoor",
     readings=(BACKDOOR,),
-    files=(EvidenceFile(name="trigger", help="Patch or phrase of a backdoor (trigger.json)."),),
+    files=(
+        EvidenceFile(
+            name="trigger",
+            help="Patch or phrase of a backdoor (trigger.json).",
+            file="trigger.json",
+        ),
+    ),
     planting=Planting(
         options=Options,
         share=0.05,

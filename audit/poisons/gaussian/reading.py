@@ -57,8 +57,19 @@ POISON = Poison(
     name="gaussian",
     readings=(GAUSSIAN, EXPOSURE),
     files=(
-        EvidenceFile(name="canaries", help="Key of a Gaussian planting (canaries.json)."),
-        EvidenceFile(name="bases", help="Table of the clean samples canaries were made from."),
+        EvidenceFile(
+            name="canaries",
+            help="Key of a Gaussian planting (canaries.json).",
+            file="canaries.json",
+            asked=True,
+        ),
+        EvidenceFile(
+            name="bases",
+            help="Table of the clean samples canaries were made from.",
+            file="bases",
+            of="pictures",
+            asked=True,
+        ),
     ),
     keyed=True,
     planting=Planting(options=Options, share=0.05),

@@ -38,7 +38,13 @@ class Options:
 POISON = Poison(
     name="targeted",
     readings=(TARGETED,),
-    files=(EvidenceFile(name="targets", help="Test samples a targeted attack aimed at, as CSV."),),
+    files=(
+        EvidenceFile(
+            name="targets",
+            help="Test samples a targeted attack aimed at, as CSV.",
+            file="targets.csv",
+        ),
+    ),
     planting=Planting(
         options=Options,
         share=0.02,

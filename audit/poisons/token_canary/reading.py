@@ -36,7 +36,13 @@ class Options:
 POISON = Poison(
     name="token-canary",
     readings=(TOKEN_CANARY,),
-    files=(EvidenceFile(name="strings", help="Key of token canaries in texts (strings.json)."),),
+    files=(
+        EvidenceFile(
+            name="strings",
+            help="Key of token canaries in texts (strings.json).",
+            file="strings.json",
+        ),
+    ),
     keyed=True,
     planting=Planting(
         options=Options,

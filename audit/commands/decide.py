@@ -1,0 +1,54 @@
+"""`decide`: a report again under another policy, from its raw scores. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from poison_audit.atomic import from_json, to_json
+from poison_audit.commands.arguments import DecideSettings, policy_of
+from poison_audit.commands.rendering import show, write_reports
+from poison_audit.commands.reviewing import read_report
+from poison_audit.errors import InputError, Problem
+from poison_audit.records import AuditRecord, Policy
+from poison_audit.reports.formats import FORMATS
+from poison_audit.verdict.compare import comparability
+from poison_audit.verdict.policy import standard_policy
+from poison_audit.verdict.redecide import redecide
+
+
+def decide(settings: DecideSettings) -> int:
+    """Decide a report again, under another policy; return the new exit code.
+
+    The flags win over the policy that `--policy` names, or else over the record's own. Of an
+    audit.toml, [policy] and [[accept]] count, and what it does not say is the default.
+    """
+    again = settings.again
+    earlier, digest = read_report(again.report)
+    base = earlier.plan.policy
+    if settings.config.path is not None:
+        base = standard_policy()
+    elif again.policy is not None:
+        base = _policy_in(again.policy)
+    record = redecide(earlier, policy_of(settings, base=base))
+    environment = {
+        **record.environment, "decided_again": settings.today, "decided_from": digest
+    }  # fmt: skip
+    record = replace(record, environment=environment, comparability=comparability(record))
+    record = from_json(AuditRecord, to_json(record))
+    out = again.output
+    if out is not None:
+        if (out / FORMATS["json"].file).exists():
+            what = "holds a report already, and an earlier decision is never overwritten"
+            raise InputError(Problem(what, str(out), "Choose another -o"))
+        write_reports(record, out, formats=again.formats)
+    show(record)
+    return record.verdict.exit_code
+
+
+def _policy_in(path: Path) -> Policy:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(Problem(f"cannot be read ({error})", str(path))) from error
+    return from_json(AuditRecord, text, where=str(path)).plan.policy

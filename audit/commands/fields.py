@@ -1,0 +1,260 @@
+"""What can be said by a flag, by a key of audit.toml, or by both: the forms, and one declaration.
+
+A setting is a field of a frozen dataclass (`settings.py`) that `said` declares. Its flag and help,
+its key in audit.toml, what `init` drafts and the table in the README are made from that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class RefusedError(ValueError):
+    """A text that is no value, with words of its own about why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A form that values have."""
+
+    expected: str
+    """What a refusal says was expected."""
+    metavar: str
+    holds: Callable[[Any], bool]
+    """Whether a value is one, of audit.toml or as read from the command line."""
+    read: Callable[[str], Any]
+    """The value of the command line's text; ValueError if there is none."""
+    kept: Callable[[Path, Any], Any] = lambda folder, value: value
+    """(folder of audit.toml, value there) -> value."""
+    joined: bool = False
+    """Whether several texts make one list."""
+
+    def parse(self, text: str) -> Any:
+        """Return the value of the command line's text.
+
+        Raises:
+            ValueError: what was expected, and what was got.
+        """
+        try:
+            value = self.read(text)
+            if self.holds(value):
+                return value
+        except RefusedError:
+            raise
+        except ValueError:
+            pass
+        raise ValueError(f"expected {self.expected}, got {text!r:.60}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One thing that can be said."""
+
+    kind: Kind
+    help: str
+    flag: str = ""
+    """`--train`; empty: it is the command's argument."""
+    short: str = ""
+    """`-o`."""
+    table: str = ""
+    """Of audit.toml; empty: only the command line says it."""
+    key: str = ""
+    group: str = "output"
+    """The heading of `--help` that it stands under."""
+    told: str = ""
+    """What holds where nobody says it."""
+    metavar: str = ""
+    several: bool = False
+    """Whether the flag may be given several times."""
+    needed: bool = False
+    optional: bool = False
+    """Of an argument."""
+    of: str = ""
+    """What it says something of: models of pictures, of texts, causal ones of texts, any."""
+    asked: bool = False
+    """Whether `init` asks for it where it cannot tell."""
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number that a float can hold."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max  # a whole number may be too large
+
+
+def number_in(text: str) -> int | float | str:
+    """Return the number that a flag's text spells, or the text.
+
+    >>> number_in("3"), number_in("1e-3"), number_in("x")
+    (3, 0.001, 'x')
+    """
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def parts_of(text: str) -> tuple[str, ...]:
+    """Return the parts of `A,B,..`, without the spaces around them.
+
+    >>> parts_of("a, b,")
+    ('a', 'b')
+    """
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+
+
+def _are_shares(value: Any) -> bool:
+    several = isinstance(value, list | tuple) and value
+    return all(map(is_number, value if several else [value]))
+
+
+def _said(text: str) -> str:
+    # Empty is nobody's file, name or word: somebody's variable was not set.
+    if not text.strip():
+        raise ValueError
+    return text
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return parts_of(text) or (_said(""),)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    return _said(key).strip(), _said(value).strip()
+
+
+def _any(value: Any) -> bool:
+    return True
+
+
+TEXT = Kind(expected="a string", metavar="TEXT", holds=_is_text, read=_said)
+PATH = Kind(
+    expected="a string", metavar="PATH", holds=lambda value: isinstance(value, str | Path),
+    read=lambda text: Path(_said(text)), kept=lambda folder, value: folder / value,
+)  # fmt: skip
+PATHS = Kind(
+    expected="a list of strings",
+    metavar="PATH",
+    holds=lambda value: _are_texts(value) or isinstance(value, tuple),
+    read=lambda text: (PATH.read(text),),
+    kept=lambda folder, value: tuple(folder / item for item in value),
+    joined=True,
+)
+NAMES = Kind(expected="a list of strings", metavar="A,B,..", holds=_are_texts, read=_listed)
+WORDS = Kind(
+    expected="a list of strings", metavar="A,B,..", holds=_are_texts,
+    # A word's leading space is a part of its token.
+    read=lambda text: tuple(_said(text).split(",")),
+)  # fmt: skip
+WHOLE = Kind(expected="a whole number", metavar="NUMBER", holds=_is_whole, read=int)
+NUMBER = Kind(expected="a number", metavar="NUMBER", holds=is_number, read=float)
+SHARES = Kind(
+    expected="a number or a list of them", metavar="SHARE,..", holds=_are_shares,
+    read=lambda text: tuple(float(part) for part in _listed(text)),
+    kept=lambda folder, value: tuple(value) if isinstance(value, list) else (value,),
+)  # fmt: skip
+PAIR = Kind(expected="KEY=VALUE", metavar="KEY=VALUE", holds=_any, read=_pair)
+SWITCH = Kind(expected="a truth value", metavar="", holds=lambda v: isinstance(v, bool), read=bool)
+
+
+def choice(*names: str) -> Kind:
+    """Return the form of one of several words."""
+    expected = f"one of {', '.join(names)}"
+    return Kind(expected=expected, metavar="|".join(names), holds=lambda value: value in names,
+                read=str)  # fmt: skip
+
+
+def bounded(*, whole: bool = False, above: float | None = None) -> Kind:
+    """Return the form of numbers above a bound, or, without one, of at least 0."""
+    kind = WHOLE if whole else NUMBER
+    bound = "of at least 0" if above is None else f"above {above:g}"
+
+    def holds(value: Any) -> bool:
+        return kind.holds(value) and (value >= 0 if above is None else value > above)
+
+    return dataclasses.replace(kind, expected=f"{kind.expected} {bound}", holds=holds,
+                               read=number_in)  # fmt: skip
+
+
+def said(
+    kind: Kind,
+    text: str,
+    *,
+    at: str = "",
+    flag: str | None = None,
+    default: Any = None,
+    **more: Any,
+) -> Any:
+    """Declare one field of a settings dataclass.
+
+    Args:
+        kind: its form.
+        text: the flag's help, and audit.toml's hint.
+        at: TABLE.KEY of audit.toml.
+        flag: where it is not the field's own name; "" for the command's argument.
+        default: what holds where nobody says it.
+        more: of `Field`.
+    """
+    table, _, key = at.rpartition(".")
+    if kind is PAIR and "metavar" in more:
+        kind = dataclasses.replace(PAIR, expected=more["metavar"])
+    declared = Field(kind=kind, help=text, flag="?" if flag is None else flag, table=table, key=key,
+                     **more)  # fmt: skip
+    if not declared.told and default is not None and default is not False and default != ():
+        plain = default if isinstance(default, tuple) else (default,)
+        declared = dataclasses.replace(declared, told=",".join(map(str, plain)))
+    return dataclasses.field(default=default, metadata={"said": declared})
+
+
+def fields_of(kind: type) -> dict[str, Field]:
+    """Return what a settings dataclass declares, by the name of its field."""
+    found = {}
+    for each in dataclasses.fields(kind):
+        if declared := each.metadata.get("said"):
+            flag = f"--{each.name.replace('_', '-')}" if declared.flag == "?" else declared.flag
+            found[each.name] = dataclasses.replace(declared, flag=flag)
+    return found
+
+
+def settled(
+    kind: type[T],
+    given: Mapping[str, Any],
+    values: Mapping[tuple[str, str], Any] = MappingProxyType({}),
+) -> T:
+    """Return a settings object: the flag over audit.toml over the default, of each field.
+
+    Args:
+        kind: a dataclass of fields that `said` declares.
+        given: the command line's values by name; None alone means that nothing was said.
+        values: those of audit.toml, by table and key.
+    """
+    chosen = {}
+    for name, declared in fields_of(kind).items():
+        value = given.get(name)
+        if value is None:
+            value = values.get((declared.table, declared.key))
+        if value is not None:
+            chosen[name] = value
+    return kind(**chosen)

@@ -1,0 +1,199 @@
+"""From settings to what is on trial and what will be done with it, all problems at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from poison_audit.case.load import Trial, load_trial
+from poison_audit.case.sources import Sources
+from poison_audit.commands.arguments import CheckSettings, policy_of
+from poison_audit.commands.own_settings import Running
+from poison_audit.commands.settings import Texts
+from poison_audit.engine.plan import make_plan
+from poison_audit.errors import InputError, PlanError, Problem, Problems
+from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
+from poison_audit.models.reader import Reading
+from poison_audit.poisons.probes import READERS
+from poison_audit.poisons.readings import POISONS
+from poison_audit.records import Plan, Recipe
+from poison_audit.verdict.policy import standard_policy
+
+RESERVED = ("deployed", "any-method", *REFERENCES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What an audit begins with."""
+
+    sources: Sources
+    recipe: Recipe
+    plan: Plan
+
+    def load(self, device: torch.device) -> Trial:
+        """Read everything on trial; InputError names every problem of every file."""
+        return _load(self.sources, self.recipe, device)
+
+
+def read_inputs(settings: CheckSettings) -> Inputs:
+    """Return where everything on trial lies, and what will be done with it.
+
+    Raises:
+        InputError: everything that is wrong with audit.toml, the flags and the files.
+    """
+    problems, plan = Problems(settings.problems), None
+    with problems.collecting():
+        plan = read_plan(settings)
+    if plan is not None:
+        problems += _wrong_rehearsal(settings.running, plan)
+        if plan.methods and settings.recipe.epochs is None:
+            problems.append(
+                Problem(
+                    "the epochs of the original training are not given, and budgets are a share of "
+                    "them",
+                    fix="Give them by --recipe epochs=N, or epochs = N under [training] in "
+                    "audit.toml; `poison-audit probe` needs none",
+                )
+            )
+    problems += _wrong_ray(settings.running)
+    candidates = _candidates(settings.judged.candidate, problems)
+    sources = _sources(settings, candidates)
+    if problems or plan is None:
+        # The files are looked at all the same, so that one run names everything that is wrong.
+        with problems.collecting():
+            _load(sources, settings.recipe, "cpu")
+        raise InputError(problems)
+    return Inputs(sources=sources, recipe=settings.recipe, plan=plan)
+
+
+def _load(sources: Sources, recipe: Recipe, device: torch.device | str) -> Trial:
+    return load_trial(sources, recipe=recipe, device=device, poisons=POISONS, readers=READERS)
+
+
+def read_plan(settings: CheckSettings) -> Plan:
+    """Return the plan that is asked for.
+
+    Raises:
+        PlanError: everything that is unknown or impossible, of the policy too.
+    """
+    problems, policy, plan = Problems(), standard_policy(), None
+    with problems.collecting():
+        policy = policy_of(settings)
+    asked = settings.methods
+    with problems.collecting():
+        plan = make_plan(
+            policy=policy,
+            methods=asked.methods,
+            params=settings.config.params,
+            where=str(settings.config.path),
+            settings=settings.numbers,
+            budgets=asked.budget,
+            seed=settings.subject.seed,
+            seeds=asked.seeds,
+            found=asked.found,
+            found_seed=asked.found_seed,
+            tune=asked.tune,
+        )
+    if plan is None or problems:
+        raise PlanError(problems)
+    return plan
+
+
+def _sources(settings: CheckSettings, candidates: Mapping[str, Path]) -> Sources:
+    subject, architecture = settings.subject, settings.architecture
+    return Sources(
+        model=subject.model,
+        forget=subject.forget,
+        train=subject.train,
+        test=subject.test,
+        names=subject.names,
+        evidence=settings.evidence,
+        references=settings.judged.reference,
+        candidates=candidates,
+        arch=architecture.arch,
+        factory=architecture.factory,
+        normalize=architecture.normalize,
+        reading=reading_of(settings.texts),
+        allow_pickle=subject.allow_pickle,
+    )
+
+
+def reading_of(texts: Texts) -> Reading:
+    """Return how a language model reads texts."""
+    return Reading(
+        max_tokens=texts.max_tokens,
+        prompt=texts.prompt,
+        words=None if texts.label_words is None else tuple(texts.label_words),
+        start=texts.start,
+    )
+
+
+def _wrong_rehearsal(running: Running, plan: Plan) -> list[Problem]:
+    problems, sigma = [], running.rehearse_sigma
+    if sigma is not None and not running.rehearse:
+        problems.append(Problem("belongs to --rehearse", "--rehearse-sigma", "Add --rehearse"))
+    if sigma is not None and not 0 < sigma <= 10:
+        what = f"must be above 0 and at most 10, got {sigma:g}"
+        problems.append(Problem(what, "--rehearse-sigma"))
+    if running.rehearse and not any(step.name in UNLEARNING for step in plan.methods):
+        what = "rehearses methods, and none is to run"
+        problems.append(Problem(what, "--rehearse", "Give --methods, or leave it out"))
+    return problems
+
+
+def _wrong_ray(running: Running) -> list[Problem]:
+    share = running.ray_gpus
+    if running.ray is not None and running.shard:
+        return [Problem("does not go with --shard", "--ray", "Give one of them")]
+    if share is not None and running.ray is None:
+        return [Problem("belongs to --ray", "--ray-gpus", "Add --ray")]
+    if share is not None and not 0 <= share <= 64:
+        return [Problem(f"must be from 0 to 64, got {share:g}", "--ray-gpus")]
+    return []
+
+
+def _candidates(pairs: Sequence[tuple[str, str]], problems: Problems) -> dict[str, Path]:
+    candidates: dict[str, Path] = {}
+    for name, path in pairs:
+        if name in candidates or name in RESERVED or name.partition("@")[0] in METHODS:
+            where = f"--candidate {name}={path}"
+            problems.append(Problem(f"the name {name!r} is taken", where, "Choose another name"))
+        candidates[name] = Path(path)
+    return candidates
+
+
+def device_named(name: str) -> torch.device:
+    """Return the device that `--device` names; InputError if there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(Problem(f"no such device: {name} ({reason})", "--device")) from error
+    return device
+
+
+def check_output(path: Path, *, folder: bool = False) -> None:
+    """Refuse an output that could not be written, before anything is computed for it.
+
+    Args:
+        path: the output.
+        folder: whether it is to be a folder, which may be there already; else it is a file.
+    """
+    reason = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.is_dir() != folder:
+            reason = "is a file" if folder else "is a folder"
+        elif not os.access(path if path.is_dir() else path.parent, os.W_OK):
+            reason = "cannot be written"
+    except OSError as error:
+        reason = f"its folder cannot be made ({error.strerror})"
+    if reason:
+        raise InputError(Problem(f"{path}: {reason}", "-o", "Choose another output"))

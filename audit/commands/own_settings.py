@@ -1,0 +1,197 @@
+"""What single commands can be told: how they run, what they read again, what they write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from poison_audit.commands.fields import (
+    NAMES,
+    NUMBER,
+    PAIR,
+    PATH,
+    SWITCH,
+    TEXT,
+    WHOLE,
+    Kind,
+    RefusedError,
+    choice,
+    parts_of,
+    said,
+)
+from poison_audit.commands.settings import EVIDENCE, PLAN, TRAINING, Pairs
+from poison_audit.errors import did_you_mean
+
+CI = {"github": ".github/workflows/poison-audit.yml", "gitlab": ".gitlab-ci.yml"}
+"""Where each CI looks for its jobs."""
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    from poison_audit.reports.formats import FORMATS  # not for everybody who asks for --help
+
+    names = parts_of(text)
+    if unknown := [name for name in names if name not in FORMATS]:
+        hints = dict.fromkeys(did_you_mean(name, FORMATS) for name in unknown)
+        raise RefusedError(f"no format is named {', '.join(unknown)}. {' '.join(hints)}")
+    return names
+
+
+FORMATS = Kind(expected="names of formats", metavar="F,..", holds=bool, read=_formats, joined=True)
+_FORMATS_TOLD = "junit, sarif, markdown, in-toto, cyclonedx, html, json."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """Parameters."""
+
+    settings: Pairs = said(
+        PAIR, "A parameter of a method or probe, such as scrub.alpha=0.5.", flag="--set",
+        group="methods", metavar="NAME.KEY=VALUE", several=True, default=(),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """How the methods are run, and what else is done with them."""
+
+    rehearse: bool = said(
+        SWITCH, "Also try the methods on a copy poisoned for the purpose: judges methods, never "
+        "MODEL.", group="methods", default=False,
+    )  # fmt: skip
+    rehearse_sigma: float | None = said(
+        NUMBER, "Noise of the rehearsal's canaries, in pixels or embedding units.",
+        group="methods",
+    )  # fmt: skip
+    ray: str | None = said(
+        TEXT, "Run methods, seeds and budgets side by side through Ray.", group="methods",
+        metavar="ADDRESS|local",
+    )  # fmt: skip
+    ray_gpus: float | None = said(
+        NUMBER, "Share of a GPU that one takes.", group="methods", metavar="SHARE",
+        told="1, or 0 on a CPU",
+    )  # fmt: skip
+    shard: bool = said(
+        SWITCH, "Share training steps among the processes that torchrun started (FSDP).",
+        group="methods", default=False,
+    )  # fmt: skip
+    keep: bool = said(
+        SWITCH, "Save each unlearned model in the run directory.", group="methods", default=False
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What becomes of the result."""
+
+    out: Path | None = said(PATH, "Run directory.", told="audit-UTC, or one to resume")
+    formats: tuple[str, ...] = said(
+        FORMATS, _FORMATS_TOLD, flag="--format", short="-f", several=True, default=()
+    )
+    dry_run: bool = said(
+        SWITCH, "Say what it will take, in time and memory, and stop (exit code 3).",
+        default=False,
+    )  # fmt: skip
+    quiet: bool = said(SWITCH, "No progress on stderr.", short="-q", default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlearning:
+    """What `unlearn` does."""
+
+    method: str = said(TEXT, "One of `poison-audit methods`.", group="methods", needed=True)
+    budget: float | None = said(
+        NUMBER, "Share of the original training's gradient evaluations.", at="plan.budget",
+        group="methods", metavar="SHARE", told=f"{PLAN.budget}",
+    )  # fmt: skip
+    output: Path = said(
+        PATH, "Where to write: the safetensors, or a folder.", short="-o", needed=True
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """A report that is decided again."""
+
+    report: Path = said(PATH, "report.json, or a run directory.", flag="")
+    policy: Path | None = said(
+        PATH, "audit.toml or report.json.", group="policy", told="REPORT's own"
+    )
+    output: Path | None = said(PATH, "Folder for the new report.", short="-o")
+    formats: tuple[str, ...] = said(
+        FORMATS, _FORMATS_TOLD, flag="--format", short="-f", several=True, default=()
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What `train` does."""
+
+    data: Path = said(PATH, "The training table.", flag="")
+    output: Path = said(
+        PATH, "Where to write: the safetensors, or a folder.", short="-o", needed=True
+    )
+    test: Path | None = said(
+        PATH, "Clean test table, for the accuracy at the end.", at="data.test", group="data"
+    )
+    names: tuple[str, ...] | None = said(
+        NAMES, "Label names, in the order of the outputs.", at="data.names", group="data"
+    )
+    without: Path | None = said(
+        PATH, "Leave these out: a reference.", group="data", metavar="FORGET"
+    )
+    recipe: Pairs = said(
+        PAIR, f"epochs (needed), {', '.join(key for key in TRAINING if key != 'epochs')}.",
+        group="data", metavar="KEY=VALUE", several=True, default=(),
+    )  # fmt: skip
+    config: Path | None = said(PATH, "audit.toml.", group="data", told="beside DATA, then OUTPUT")
+    fresh: bool = said(
+        SWITCH, "Texts: new weights, even if START has some.", group="model", default=False
+    )
+    canaries: Path | None = said(
+        PATH, "Texts: key (canaries.json) of the noise to put on embeddings.", group="evidence",
+        at=f"{EVIDENCE['canaries'].table}.canaries",
+    )  # fmt: skip
+    seed: int = said(WHOLE, "Root seed of every generator.", at="plan.seed", default=PLAN.seed)
+    device: str = said(TEXT, "auto, cpu, cuda or cuda:N.", default="auto")
+    force: bool = said(SWITCH, "Overwrite an output that is there.", default=False)
+    quiet: bool = said(SWITCH, "No progress on stderr.", short="-q", default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drafting:
+    """What `init` does."""
+
+    model: Path | None = said(PATH, "The checkpoint.", flag="", optional=True)
+    output: Path | None = said(PATH, "Where to write.", short="-o", told="beside MODEL")
+    ci: str | None = said(
+        choice(*CI), f"Write a job for CI: {', '.join(CI.values())}.", metavar="|".join(CI)
+    )
+    force: bool = said(SWITCH, "Overwrite a file that is there.", default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """What `render` does."""
+
+    report: Path = said(PATH, "report.json, or a run directory.", flag="")
+    formats: tuple[str, ...] = said(
+        FORMATS, _FORMATS_TOLD, flag="--format", short="-f", several=True, default=()
+    )
+    output: Path | None = said(PATH, "A file, or a folder for several formats.", short="-o")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differing:
+    """What `diff` compares."""
+
+    before: Path = said(PATH, "The earlier report.", flag="")
+    after: Path = said(PATH, "The later report.", flag="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verifying:
+    """What `verify` does."""
+
+    report: Path = said(PATH, "report.json, or a run directory.", flag="")
+    root: Path | None = said(PATH, "Where the files are now.", told="here, then REPORT's")
+    no_files: bool = said(SWITCH, "Look at the numbers alone.", default=False)
