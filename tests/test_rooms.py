@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,11 @@ FLOORS = (
 )
 """From the ground up. Rooms on one floor have nothing to say to each other."""
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+LONG = {
+    "audit/cli.py", "audit/commands/config.py", "audit/records.py", "audit/statistics/rates.py",
+    "audit/verdict/decide.py",
+}  # fmt: skip
+"""Files above 350 lines, each to be cut."""
 WITHOUT_TORCH = ("errors", "atomic", "records", "statistics", "verdict", "reports", "cli")
 
 
@@ -56,6 +62,40 @@ def test_every_file_is_in_a_room():
     assert there - {"__pycache__"} == set(FLOOR) - {"reports"} | {"__init__"}
 
 
+def test_the_house_is_small():
+    """Rooms are folders, each poison's own among them, and files directly under audit/."""
+    inside = [path for path in (ROOT / "audit").iterdir() if path.name != "__pycache__"]
+    folders = [path for path in inside if path.is_dir()]
+    poisons = [
+        path for path in (ROOT / "audit/poisons").iterdir() if (path / "__init__.py").exists()
+    ]
+    modules = [path for path in inside if path.suffix == ".py"]
+    assert len(folders) <= 11
+    assert len(inside) - len(folders) <= 7
+    assert len(folders) + len(poisons) + len(modules) <= 24
+
+
+def test_a_chain_of_imports_passes_at_most_nine_floors():
+    """The longest way down from any room under audit/, the tables and the poisons as one."""
+
+    @cache
+    def floors(room: str) -> int:
+        below = {other for path in files(room) for other in rooms_of(path)} - {room, "reports"}
+        return 1 + max((floors(other) for other in below), default=0)
+
+    # One more than nine while atomic.py, which writes files, reads records as well.
+    assert max(floors(room) for room in FLOOR if room != "reports") <= 10
+
+
+def test_no_file_is_too_long():
+    every = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines())
+        for folder in ("audit", "reports")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert {name for name, lines in every.items() if lines > 350} <= LONG
+
+
 @pytest.mark.parametrize("room", FLOOR)
 def test_a_room_imports_only_rooms_below(room):
     for path in files(room):
@@ -70,11 +110,15 @@ def test_methods_never_import_each_other():
 
 
 def test_deciding_and_rendering_work_without_torch():
+    readings = sorted(
+        path for name in ("reading.py", "readings.py") for path in (ROOT / "audit").rglob(name)
+    )
+    below = [(path_of(room).parent, path) for room in WITHOUT_TORCH for path in files(room)]
     names = [
-        ".".join(("poison_audit", *path.relative_to(path_of(room).parent).with_suffix("").parts))
-        for room in WITHOUT_TORCH
-        for path in files(room)
+        ".".join(("poison_audit", *path.relative_to(parent).with_suffix("").parts))
+        for parent, path in [*below, *((ROOT / "audit", path) for path in readings)]
     ]
+    assert {"poison_audit.poisons.gaussian.reading", "poison_audit.checks.readings"} <= set(names)
     code = f"import sys; import {', '.join(names)}; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert done.returncode == 0
