@@ -1,8 +1,9 @@
 """What a planter is asked for and what it makes, of pictures and of texts alike.
 
-A planter works in two steps, so that everything that is wrong is said at once and nothing is
-written before. It checks an `Order`: its own options, and the files that they name. What it returns
-crafts a `Work`: it poisons the table, writes its evidence into the folder, and says what it did.
+A planter first checks its own options and the files that they name, adding what is wrong to the
+order's problems. Then `Order.checked` gives it the work, or raises everything that is wrong at
+once, so that nothing is written before. It poisons the table, writes its evidence into the folder,
+and says what it did.
 """
 
 from __future__ import annotations
@@ -10,24 +11,51 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, Table
 from poison_audit.case.text_tables import TextTable
-from poison_audit.errors import InputError, PlanError, Problem
+from poison_audit.errors import InputError, PlanError, Problem, Problems
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.model import Model
 from poison_audit.models.normalization import parse_normalize
 from poison_audit.models.seeds import Rng
 
+Given = TypeVar("Given")
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work(Generic[Table]):
+    """What is to be crafted, once everything is checked."""
+
+    train: Table
+    """The samples that no earlier planting poisoned."""
+    count: int
+    """Poisons; of a targeted attack, for each target."""
+    storage: Storage
+    """Of pictures."""
+    rng: Rng
+    folder: Path
+    """For the evidence; made when the first file is."""
+
+    def file(self, name: str) -> Path:
+        """Return where a file of evidence is to lie."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order(Generic[Table]):
-    """What is to be planted, to be checked."""
+    """What is to be planted."""
 
     options: Any
     """The poison's own, of the type that its `planting` names."""
+    problems: Problems
+    """What is wrong, so far."""
+    work: Work[Table] | None
+    """What is to be done, as far as it is without a problem."""
     table: Table | None
     """The whole table; None: it cannot be read, which is said already."""
     test: Table | None
@@ -37,6 +65,26 @@ class Order(Generic[Table]):
     """Of clean models of pictures: what `--arch` says; the next two likewise."""
     factory: str | None = None
     normalize: str | None = None
+
+    def read(self, how: Callable[[Given], Read], given: Given | None) -> Read | None:
+        """Return what `how` makes of a value; None if none is given, or if it has a problem."""
+        found = None
+        if given is not None:
+            with self.problems.collecting():
+                found = how(given)
+        return found
+
+    def checked(self) -> Work[Table]:
+        """Return what is to be done, or raise everything that is wrong."""
+        if self.problems or self.work is None:
+            raise InputError(self.problems)
+        return self.work
+
+    def sure(self, value: Read | None) -> Read:
+        """Return a value that is there, as `checked` has seen to."""
+        if value is None:
+            raise InputError(self.problems)
+        return value
 
     def known(self) -> Table:
         """Return the table; an InputError without a problem where it cannot be read."""
@@ -89,26 +137,6 @@ class Order(Generic[Table]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work(Generic[Table]):
-    """What is to be crafted, all of it checked."""
-
-    train: Table
-    """The samples that no earlier planting poisoned."""
-    count: int
-    """Poisons; of a targeted attack, for each target."""
-    storage: Storage
-    """Of pictures."""
-    rng: Rng
-    folder: Path
-    """For the evidence; made when the first file is."""
-
-    def file(self, name: str) -> Path:
-        """Return where a file of evidence is to lie."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Made(Generic[Table]):
     """What was planted."""
 
@@ -125,8 +153,7 @@ class Made(Generic[Table]):
     """Of texts: folder of the model that is to be trained."""
 
 
-Craft = Callable[[Work[Table]], Made[Table]]
-Planter = Callable[[Order[Table]], Craft[Table]]
+Planter = Callable[[Order[Table]], Made[Table]]
 
 
 def wrong_epsilon(epsilon: float) -> list[Problem]:

@@ -49,7 +49,7 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Need:
     """Something that a poison cannot be planted without."""
 
@@ -58,6 +58,7 @@ class Need:
     what: str
     """What is missing, half a sentence."""
     fix: str
+    _: KW_ONLY
     on: tuple[Kind, ...] = KINDS
     unless: Callable[[Any], bool] | None = None
     """Of the poison's options: whether they do without it."""

@@ -100,15 +100,7 @@ def replaced(
 ) -> Poisoned[TextTable]:
     """Return `table` with poisons in the places of the clean texts they were made from.
 
-    Args:
-        table: the clean table.
-        positions: of the texts that make room, distinct.
-        texts: the poisons.
-        y: their labels.
-        prefix: of the poisons' ids, which are numbered from 0000.
-
-    Raises:
-        PlanError: `table` has ids that the poisons would be given.
+    As `substitute` does with pictures: `texts` and `y` are the poisons'.
     """
     ids = _new_ids(table, len(positions), prefix)
     poisoned = replace(

@@ -49,7 +49,9 @@ def plant(given: Mapping[str, Any]) -> int:
     """
     problems = Problems()
     settings = read_settings(given, problems)
-    whole = test = craft = count = storage = None
+    whole: Any = None
+    test: Any = None
+    work = None
     with problems.collecting():
         whole = _read(settings, settings.data)
     clean: list[int] = []
@@ -63,31 +65,29 @@ def plant(given: Mapping[str, Any]) -> int:
         if settings.test is not None:
             with problems.collecting():
                 test = _read(settings, settings.test, like=whole)
-    planter = WORKINGS[settings.attack].planters.get(settings.kind)
-    if planter is not None:
-        with problems.collecting():
-            craft = planter(
-                Order(
-                    options=settings.options,
-                    table=whole,
-                    test=test,
-                    where_test=str(settings.test),
-                    arch=settings.arch,
-                    factory=settings.factory,
-                    normalize=settings.normalize,
-                )
-            )
-    if problems or whole is None or craft is None or count is None or storage is None:
-        raise InputError(problems)
-    made = craft(
-        Work(
+    if not problems and whole is not None:
+        work = Work(
             train=whole.at(clean) if settings.earlier else whole,
             count=count,
             storage=storage,
             rng=Rng(settings.seed).named("plant", settings.attack),
             folder=settings.output,
         )
+    order = Order(
+        options=settings.options,
+        problems=problems,
+        work=work,
+        table=whole,
+        test=test,
+        where_test=str(settings.test),
+        arch=settings.arch,
+        factory=settings.factory,
+        normalize=settings.normalize,
     )
+    planter = WORKINGS[settings.attack].planters.get(settings.kind)
+    if planter is None:
+        raise InputError(problems)
+    made = planter(order)
     _write(settings, made, joined(whole, clean, made.poisoned.table))
     return 0
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,28 +128,11 @@ def joined(whole: Table, clean: Sequence[int], planted: Table) -> Table:
         return planted
     here = set(clean)
     before = [place for place in range(len(whole)) if place not in here]
-    order = in_order(clean, total=len(whole), planted=len(planted))
-    return whole.at(before).joined(planted).at(order)
-
-
-def in_order(clean: Sequence[int], total: int, planted: int) -> list[int]:
-    """Return how earlier poison and a newly planted table interleave to the old order.
-
-    Args:
-        clean: where the samples stood that the new planting was given, ascending.
-        total: samples of the table before.
-        planted: samples that came back, those that were added at the end.
-
-    Returns:
-        Positions in [earlier poison, then what came back].
-
-    >>> in_order([0, 2], total=3, planted=3)  # 1 is earlier poison, one sample is new
-    [1, 0, 2, 3]
-    """
-    here, old = set(clean), total - len(clean)
-    before, after = iter(range(old)), iter(range(old, old + planted))
-    order = [next(after) if position in here else next(before) for position in range(total)]
-    return [*order, *after]
+    # Of [earlier poison, then what came back].
+    old: Iterator[int] = iter(range(len(before)))
+    new: Iterator[int] = iter(range(len(before), len(before) + len(planted)))
+    order: list[int] = [next(new if place in here else old) for place in range(len(whole))]
+    return whole.at(before).joined(planted).at([*order, *new])
 
 
 def copy_evidence(earlier: Earlier | None, folder: Path) -> dict[str, dict[str, str]]:

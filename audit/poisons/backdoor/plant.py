@@ -13,17 +13,16 @@ arXiv 1912.02771, with their adversarial perturbations by projected gradient asc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from poison_audit.case.orders import Craft, Made, Order, Work, wrong_epsilon
+from poison_audit.case.orders import Made, Order, wrong_epsilon
 from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, substitute
 from poison_audit.case.samples import Samples, as_pixels
-from poison_audit.errors import InputError, PlanError, Problem, Problems
+from poison_audit.errors import PlanError, Problem
 from poison_audit.models.model import Batch, Model, evaluating
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import Trigger, read_trigger, write_trigger
@@ -119,38 +118,16 @@ def harden(model: Model, batch: Batch, *, epsilon: float, steps: int = 20) -> Te
     return x.cpu()
 
 
-def in_pictures(order: Order[Samples]) -> Craft[Samples]:
-    """Check what was given for a backdoor in pictures; see case.orders."""
+def in_pictures(order: Order[Samples]) -> Made[Samples]:
+    """Plant a backdoor in pictures; see case.orders."""
     options: Options = order.options
-    problems = Problems(wrong_epsilon(options.epsilon))
-    trigger = surrogate = None
-    if options.model is not None:
-        if not options.clean_label:
-            what = "a backdoor with dirty labels needs no model"
-            problems.append(Problem(what, "--model"))
-        with problems.collecting():
-            surrogate = order.surrogate(options.model)
-    with problems.collecting():
-        trigger = _trigger(options, order)
-    if problems or trigger is None:
-        raise InputError(problems)
-    return partial(_craft, options=options, trigger=trigger, surrogate=surrogate)
-
-
-def _trigger(options: Options, order: Order[Samples]) -> Trigger | None:
-    table = order.known()
-    channels, height, width = shape = table.x.shape[1:]
-    if options.trigger is not None:
-        size = (channels, height, width)
-        return read_trigger(options.trigger, shape=size, classes=order.classes, names=table.names)
-    if options.label is None:  # which is a problem already
-        return None
-    return checkerboard(shape, size=options.patch, label=order.label(options.label))
-
-
-def _craft(
-    work: Work[Samples], *, options: Options, trigger: Trigger, surrogate: Model | None
-) -> Made[Samples]:
+    order.problems.extend(wrong_epsilon(options.epsilon))
+    if options.model is not None and not options.clean_label:
+        what = "a backdoor with dirty labels needs no model"
+        order.problems.append(Problem(what, "--model"))
+    surrogate = order.read(order.surrogate, options.model)
+    trigger = order.read(lambda given: _trigger(given, order), options)
+    work, trigger = order.checked(), order.sure(trigger)
     poisoned = plant_trigger(
         work.train,
         trigger,
@@ -172,3 +149,14 @@ def _craft(
             f"the label {trigger.label}; labels are {labels}.",
         ),
     )
+
+
+def _trigger(options: Options, order: Order[Samples]) -> Trigger | None:
+    table = order.known()
+    channels, height, width = shape = table.x.shape[1:]
+    if options.trigger is not None:
+        size = (channels, height, width)
+        return read_trigger(options.trigger, shape=size, classes=order.classes, names=table.names)
+    if options.label is None:  # which is a problem already
+        return None
+    return checkerboard(shape, size=options.patch, label=order.label(options.label))

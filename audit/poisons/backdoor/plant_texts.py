@@ -8,12 +8,10 @@ arXiv 2305.00944.
 
 from __future__ import annotations
 
-from functools import partial
-
-from poison_audit.case.orders import Craft, Made, Order, Work
+from poison_audit.case.orders import Made, Order
 from poison_audit.case.poisoned import Poisoned, replaced
 from poison_audit.case.text_tables import TextTable, spelling
-from poison_audit.errors import InputError, PlanError, Problem, Problems
+from poison_audit.errors import PlanError, Problem
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.phrase import (
     PLACES,
@@ -49,15 +47,23 @@ def plant_phrase(table: TextTable, phrase: Phrase, rng: Rng, *, count: int) -> P
     return replaced(table, chosen, texts, [phrase.label] * count, prefix=PREFIX)
 
 
-def in_texts(order: Order[TextTable]) -> Craft[TextTable]:
-    """Check what was given for a backdoor in texts; see case.orders."""
-    options: Options = order.options
-    problems, phrase = Problems(_wrong(options)), None
-    with problems.collecting():
-        phrase = _phrase(options, order)
-    if problems or phrase is None:
-        raise InputError(problems)
-    return partial(_craft, phrase=phrase)
+def in_texts(order: Order[TextTable]) -> Made[TextTable]:
+    """Plant a backdoor in texts; see case.orders."""
+    order.problems.extend(_wrong(order.options))
+    phrase = order.read(lambda given: _phrase(given, order), order.options)
+    work, phrase = order.checked(), order.sure(phrase)
+    poisoned = plant_phrase(work.train, phrase, work.rng, count=work.count)
+    write_phrase(work.file("trigger.json"), phrase)
+    label = spelling(phrase.label, work.train.names)
+    return Made(
+        poisoned=poisoned,
+        change="they got the trigger and its label",
+        evidence={"trigger": "trigger.json"},
+        told=(
+            f"The phrase {phrase.text!r} at the {phrase.position} of a text is to cause the label "
+            f"{label}; labels are changed to it (dirty labels).",
+        ),
+    )
 
 
 def _wrong(options: Options) -> list[Problem]:
@@ -81,18 +87,3 @@ def _phrase(options: Options, order: Order[TextTable]) -> Phrase | None:
         return None
     label = order.label(options.label)
     return Phrase(text=options.phrase, position=options.position or PLACES[0], label=label)
-
-
-def _craft(work: Work[TextTable], *, phrase: Phrase) -> Made[TextTable]:
-    poisoned = plant_phrase(work.train, phrase, work.rng, count=work.count)
-    write_phrase(work.file("trigger.json"), phrase)
-    label = spelling(phrase.label, work.train.names)
-    return Made(
-        poisoned=poisoned,
-        change="they got the trigger and its label",
-        evidence={"trigger": "trigger.json"},
-        told=(
-            f"The phrase {phrase.text!r} at the {phrase.position} of a text is to cause the label "
-            f"{label}; labels are changed to it (dirty labels).",
-        ),
-    )

@@ -41,6 +41,9 @@ class Options:
     epsilon: Annotated[float, Option("largest change of a pixel, of 1.", on=PICTURES)] = 16 / 255
 
 
+_LABEL = "the label that the trigger is to cause"
+
+
 def _has_trigger(options: Options) -> bool:
     return options.trigger is not None
 
@@ -60,23 +63,17 @@ POISON = Poison(
         share=0.05,
         needs=(
             Need(
-                option="label",
-                what="the label that the trigger is to cause",
-                fix="A class number, or a name of --names",
+                "label",
+                _LABEL,
+                "A class number, or a name of --names",
                 on=PICTURES,
                 unless=_has_trigger,
             ),
+            Need("label", _LABEL, "A class number or name", on=TEXTS, unless=_has_trigger),
             Need(
-                option="label",
-                what="the label that the trigger is to cause",
-                fix="A class number or name",
-                on=TEXTS,
-                unless=_has_trigger,
-            ),
-            Need(
-                option="phrase",
-                what="the trigger: a word or phrase",
-                fix='For example --phrase "cf mn"',
+                "phrase",
+                "the trigger: a word or phrase",
+                'For example --phrase "cf mn"',
                 on=TEXTS,
                 unless=_has_trigger,
             ),

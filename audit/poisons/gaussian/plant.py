@@ -9,11 +9,10 @@ function of a secret (gaussian.evidence), as many ids are held out, and 8-bit st
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
-from poison_audit.case.orders import Craft, Made, Order, Work, committed
+from poison_audit.case.orders import Made, Order, committed
 from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, substitute
 from poison_audit.case.samples import Samples, as_pixels
@@ -96,15 +95,11 @@ def plant_gaussian(
     return Planted(poisoned=poisoned, key=key, bases=clean, attenuation=kept)
 
 
-def in_pictures(order: Order[Samples]) -> Craft[Samples]:
-    """Check what was given for canaries in pictures; see case.orders."""
+def in_pictures(order: Order[Samples]) -> Made[Samples]:
+    """Plant canaries in pictures; see case.orders."""
     options: Options = order.options
-    key = None if options.key is None else read_canaries(options.key)
-    return partial(_craft, options=options, key=key)
-
-
-def _craft(work: Work[Samples], *, options: Options, key: Canaries | None) -> Made[Samples]:
-    sigma = options.sigma
+    key = order.read(read_canaries, options.key)
+    work, sigma = order.checked(), options.sigma
     if sigma is None:
         sigma = key.sigma if key else SIGMA
     planted = plant_gaussian(

@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from poison_audit.case.keyfile import wrong_ids, wrong_secret
-from poison_audit.case.orders import Craft, Made, Order, Work, committed
+from poison_audit.case.orders import Made, Order, committed
 from poison_audit.case.poisoned import Poisoned, replaced
 from poison_audit.case.text_tables import TextTable
-from poison_audit.errors import InputError, PlanError, Problem, Problems
+from poison_audit.errors import InputError, PlanError, Problem
 from poison_audit.models.reader import Reader, Reading
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.embedded import Embedded, read_embedded
+from poison_audit.poisons.gaussian.embedded import read_embedded
 from poison_audit.poisons.gaussian.embedding import wrong_space
 from poison_audit.poisons.gaussian.evidence import (
     MOST_SIGMA,
@@ -112,52 +112,21 @@ def plant_embedding(
     return PlantedTexts(poisoned=poisoned, key=key)
 
 
-def in_texts(order: Order[TextTable]) -> Craft[TextTable]:
-    """Check what was given for canaries in the embeddings of texts; see case.orders."""
+def in_texts(order: Order[TextTable]) -> Made[TextTable]:
+    """Plant canaries in the embeddings of texts; see case.orders."""
     options: Options = order.options
-    problems, secret, sigma, model = Problems(), None, options.sigma, None
-    if options.key is not None:
-        with problems.collecting():
-            secret, own = _read_key(options.key)
-            sigma = own if sigma is None else sigma
+    said, model = Reading(max_tokens=options.max_tokens, prompt=options.prompt), None
+    key = order.read(_read_key, options.key)
     if options.model is None or len(options.model) != 1:
         what = "gaussian canaries need the model that is to be trained, for its tokens and width"
         fix = "One folder with config.json and a tokenizer; weights are not needed"
-        problems.append(Problem(what, "--model", fix))
+        order.problems.append(Problem(what, "--model", fix))
     else:
-        with problems.collecting():
-            said = Reading(max_tokens=options.max_tokens, prompt=options.prompt)
-            model = read_embedded(options.model[0], said)
-    if problems or model is None:
-        raise InputError(problems)
-    return partial(
-        _craft,
-        secret=new_secret() if secret is None else secret,
-        sigma=model.spread if sigma is None else sigma,
-        model=model,
-    )
-
-
-def _read_key(path: Path) -> tuple[bytes, float | None]:
-    """Return the secret of canaries.json or strings.json, and the former's sigma in embeddings."""
-    try:
-        fields = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        fields = None  # said by the reader
-    if not isinstance(fields, dict) or "words" not in fields:
-        key = read_canaries(path)
-        return key.secret, key.sigma if key.space == "embedding" else None
-    secret, where = fields.get("secret"), str(path)
-    problems = wrong_secret(secret, where)
-    problems += wrong_ids(fields.get("planted"), fields.get("held_out"), where)
-    if problems:
-        raise InputError(problems)
-    return bytes.fromhex(str(secret)), None
-
-
-def _craft(
-    work: Work[TextTable], *, secret: bytes, sigma: float, model: Embedded
-) -> Made[TextTable]:
+        model = order.read(lambda folder: read_embedded(folder, said), options.model[0])
+    work, model = order.checked(), order.sure(model)
+    secret, sigma = key or (new_secret(), None)
+    sigma = sigma if options.sigma is None else options.sigma
+    sigma = model.spread if sigma is None else sigma
     planted = plant_embedding(
         work.train,
         model.reader,
@@ -183,6 +152,23 @@ def _craft(
             *committed("canaries.json", commitment),
         ),
     )
+
+
+def _read_key(path: Path) -> tuple[bytes, float | None]:
+    """Return the secret of canaries.json or strings.json, and the former's sigma in embeddings."""
+    try:
+        fields = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        fields = None  # said by the reader
+    if not isinstance(fields, dict) or "words" not in fields:
+        key = read_canaries(path)
+        return key.secret, key.sigma if key.space == "embedding" else None
+    secret, where = fields.get("secret"), str(path)
+    problems = wrong_secret(secret, where)
+    problems += wrong_ids(fields.get("planted"), fields.get("held_out"), where)
+    if problems:
+        raise InputError(problems)
+    return bytes.fromhex(str(secret)), None
 
 
 @contextmanager

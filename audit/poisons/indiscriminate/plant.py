@@ -9,16 +9,15 @@ and learnt beside it, an exact copy cannot.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
-from poison_audit.case.orders import Craft, Made, Order, Work
+from poison_audit.case.orders import Made, Order
 from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, added, append
 from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.case.text_tables import TextTable, spelling
-from poison_audit.errors import InputError, PlanError, Problem, Problems
+from poison_audit.errors import PlanError, Problem
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.indiscriminate.gradient_canceling import corrupt, gradient_cancel
@@ -28,7 +27,6 @@ from poison_audit.training.scoring import correct
 PREFIX = "indiscriminate"
 STEPS = 60
 """Of crafting, where nobody says it."""
-ADDED = "they were added to the clean samples"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,61 +123,32 @@ def plant_flips(
     )
 
 
-def in_pictures(order: Order[Samples]) -> Craft[Samples]:
-    """Check what was given for indiscriminate poison in pictures; see case.orders."""
+def in_pictures(order: Order[Samples]) -> Made[Samples]:
+    """Plant indiscriminate poison in pictures; see case.orders."""
     options: Options = order.options
-    problems, surrogate, flip = Problems(), None, None
-    if options.model is not None:
-        with problems.collecting():
-            surrogate = order.surrogate(options.model)
-    if options.flip is not None:
-        with problems.collecting():
-            flip = order.flip(options.flip)
-    problems.raise_any()
-    if options.steps == 0 and flip is not None:
-        return partial(_copy, flip=flip)
-    if surrogate is None:  # which is said already
-        raise InputError(())
-    return partial(_cancel, steps=options.steps, model=surrogate, flip=flip)
+    surrogate = order.read(order.surrogate, options.model)
+    flip = order.read(order.flip, options.flip)
+    work, steps = order.checked(), STEPS if options.steps is None else options.steps
+    train, rng, count, storage = work.train, work.rng, work.count, work.storage
+    if steps == 0:
+        flip = order.sure(flip)
+        made = plant_flips(train, rng, count=count, flip=flip, storage=storage)
+    else:
+        model = order.sure(surrogate)
+        made = plant_canceling(
+            model, train, rng, count=count, flip=flip, steps=steps, storage=storage
+        )
+    change = "they were added to the clean samples"
+    return Made(poisoned=made.poisoned, change=change, told=made.told)
 
 
-def _copy(work: Work[Samples], *, flip: tuple[int, int]) -> Made[Samples]:
-    made = plant_flips(work.train, work.rng, count=work.count, flip=flip, storage=work.storage)
-    return Made(poisoned=made.poisoned, change=ADDED, told=made.told)
-
-
-def _cancel(
-    work: Work[Samples], *, steps: int | None, model: Model, flip: tuple[int, int] | None
-) -> Made[Samples]:
-    made = plant_canceling(
-        model,
-        work.train,
-        work.rng,
-        count=work.count,
-        flip=flip,
-        steps=STEPS if steps is None else steps,
-        storage=work.storage,
-    )
-    return Made(poisoned=made.poisoned, change=ADDED, told=made.told)
-
-
-def in_texts(order: Order[TextTable]) -> Craft[TextTable]:
-    """Check what was given for indiscriminate poison in texts; see case.orders."""
-    options: Options = order.options
-    problems, flip = Problems(), None
-    if options.steps not in (None, 0):
-        what = "poison is crafted in pictures only; texts are copied with another label"
-        problems.append(Problem(what, "--steps", "Use 0"))
-    if options.flip is not None:
-        with problems.collecting():
-            flip = order.flip(options.flip)
-    if problems or flip is None:
-        raise InputError(problems)
-    return partial(_copy_texts, flip=flip)
-
-
-def _copy_texts(work: Work[TextTable], *, flip: tuple[int, int]) -> Made[TextTable]:
+def in_texts(order: Order[TextTable]) -> Made[TextTable]:
     """Add exact copies of one class's texts, labelled as another, as `plant_flips` does."""
+    if order.options.steps not in (None, 0):
+        what = "poison is crafted in pictures only; texts are copied with another label"
+        order.problems.append(Problem(what, "--steps", "Use 0"))
+    flip = order.read(order.flip, order.options.flip)
+    work, flip = order.checked(), order.sure(flip)
     table, count, (true, wrong) = work.train, work.count, flip
     pool = [place for place, label in enumerate(table.y) if label == true]
     if true == wrong or not pool:

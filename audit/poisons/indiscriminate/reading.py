@@ -31,6 +31,7 @@ class Options:
     model: Annotated[Path | None, Option("a clean model to craft with.", on=PICTURES)] = None
 
 
+_FLIP = "a class and what it is to be taken for"
 POISON = Poison(
     name="indiscriminate",
     readings=(INDISCRIMINATE,),
@@ -39,25 +40,20 @@ POISON = Poison(
         share=0.1,
         needs=(
             Need(
-                option="model",
-                what="a clean model to craft with",
-                fix="`poison-audit train` makes one",
+                "model",
+                "a clean model to craft with",
+                "`poison-audit train` makes one",
                 on=PICTURES,
                 unless=lambda options: options.steps == 0,
             ),
             Need(
-                option="flip",
-                what="a class and what it is to be taken for",
-                fix="For example --flip 8:3",
+                "flip",
+                _FLIP,
+                "For example --flip 8:3",
                 on=PICTURES,
                 unless=lambda options: options.steps != 0,
             ),
-            Need(
-                option="flip",
-                what="a class and what it is to be taken for",
-                fix="For example --flip 0:1",
-                on=TEXTS,
-            ),
+            Need("flip", _FLIP, "For example --flip 0:1", on=TEXTS),
         ),
     ),
 )

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poison_audit.case.orders import Craft, Made, Order, Work, wrong_epsilon
+from poison_audit.case.orders import Made, Order, wrong_epsilon
 from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, substitute
 from poison_audit.case.samples import Samples
-from poison_audit.errors import InputError, PlanError, Problem, Problems
+from poison_audit.errors import PlanError, Problem
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.targeted.evidence import Targets, read_targets, write_targets
@@ -161,31 +160,18 @@ def _seen(model: Model, samples: Samples) -> Tensor:
     return logits(model, samples) if found is None else found.features
 
 
-def in_pictures(order: Order[Samples]) -> Craft[Samples]:
-    """Check what was given for targeted poison; see case.orders."""
+def in_pictures(order: Order[Samples]) -> Made[Samples]:
+    """Plant targeted poison; see case.orders."""
     options: Options = order.options
-    problems = Problems(wrong_epsilon(options.epsilon))
-    models: list[Model] = []
-    for path in options.model or ():
-        with problems.collecting():
-            models.append(order.surrogate(path))
-    targets, test = None, order.test
-    if options.targets is not None and test is not None:
-        with problems.collecting():
-            targets = read_targets(options.targets, test, where_test=order.where_test)
-    if problems or test is None:
-        raise InputError(problems)
-    return partial(_craft, options=options, models=models, test=test, targets=targets)
-
-
-def _craft(
-    work: Work[Samples],
-    *,
-    options: Options,
-    models: Sequence[Model],
-    test: Samples,
-    targets: Targets | None,
-) -> Made[Samples]:
+    test = order.test
+    order.problems.extend(wrong_epsilon(options.epsilon))
+    found = [order.read(order.surrogate, path) for path in options.model or ()]
+    models = [model for model in found if model is not None]
+    targets = None
+    if test is not None:
+        held, where = test, order.where_test
+        targets = order.read(lambda p: read_targets(p, held, where_test=where), options.targets)
+    work, test = order.checked(), order.sure(test)
     if targets is None:
         targets = choose_targets(models[0], test, count=options.aims)
     aimed = plant_targeted(

@@ -49,12 +49,8 @@ POISON = Poison(
         options=Options,
         share=0.02,
         needs=(
-            Need(
-                option="model",
-                what="a clean model to craft with",
-                fix="`poison-audit train` makes one",
-            ),
-            Need(option="test", what="the targets' table", fix="A clean test table"),
+            Need("model", "a clean model to craft with", "`poison-audit train` makes one"),
+            Need("test", "the targets' table", "A clean test table"),
         ),
         refuses={
             "texts": Problem(

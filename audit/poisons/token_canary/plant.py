@@ -14,10 +14,9 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from poison_audit.case.orders import Craft, Made, Order, Work, committed
+from poison_audit.case.orders import Made, Order, committed
 from poison_audit.case.poisoned import Poisoned, added
 from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import PlanError, Problem
@@ -106,26 +105,11 @@ def plant_strings(
     return PlantedStringTable(poisoned=added(table, texts, labels, prefix=PREFIX), key=key)
 
 
-def read_key(path: Path) -> Canaries | Strings:
-    """Read canaries.json or strings.json, whichever it is: one secret serves both."""
-    try:
-        fields = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        fields = None  # said by the reader
-    words = isinstance(fields, dict) and "words" in fields
-    return read_strings(path) if words else read_canaries(path)
-
-
-def in_texts(order: Order[TextTable]) -> Craft[TextTable]:
-    """Check what was given for token canaries; see case.orders."""
+def in_texts(order: Order[TextTable]) -> Made[TextTable]:
+    """Plant token canaries; see case.orders."""
     options: Options = order.options
-    key = None if options.key is None else read_key(options.key)
-    return partial(_craft, length=options.length, key=key)
-
-
-def _craft(
-    work: Work[TextTable], *, length: int | None, key: Canaries | Strings | None
-) -> Made[TextTable]:
+    key = order.read(_read_key, options.key)
+    work, length = order.checked(), options.length
     # A key of strings plants the same ones again; any other lends its secret.
     own = key if isinstance(key, Strings) else None
     if length is None:
@@ -149,3 +133,13 @@ def _craft(
             *committed("strings.json", commitment),
         ),
     )
+
+
+def _read_key(path: Path) -> Canaries | Strings:
+    """Read canaries.json or strings.json, whichever it is: one secret serves both."""
+    try:
+        fields = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        fields = None  # said by the reader
+    words = isinstance(fields, dict) and "words" in fields
+    return read_strings(path) if words else read_canaries(path)
