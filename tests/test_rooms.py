@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    ("errors", "statistics"),
+    ("errors",),
     ("records", "atomic"),
-    ("models",),
+    ("models", "statistics"),
     ("case",),
     ("training",),
     ("methods", "checks", "hypotheses", "poisons"),

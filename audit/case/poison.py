@@ -6,7 +6,7 @@ Plain values, without torch: the command line, the policy and the reports are ma
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from poison_audit.case.planting import Planting
 from poison_audit.statistics.reading import Reading
@@ -26,6 +26,10 @@ class EvidenceFile:
     """What it says something of; empty: of pictures and of texts."""
     asked: bool = False
     """Whether `init` asks for it where there is none."""
+    shared: str = ""
+    """What it is to two audits, which can be compared only if they share it; empty: nothing."""
+    digest: str = "sha256"
+    """What names its content among what a record says of it (`subject`, by this file's name)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,7 @@ class Poison:
 
     name: str
     """What forget.csv's `attack` says, and `plant --attack`."""
-    readings: tuple[Reading, ...]
+    readings: tuple[Reading[Any], ...]
     """The probes that a forget set which names this poison must pass."""
     files: tuple[EvidenceFile, ...] = ()
     keyed: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from poison_audit.case.poison import Poison
 from poison_audit.poisons.backdoor.reading import POISON as BACKDOOR
 from poison_audit.poisons.gaussian.reading import POISON as GAUSSIAN
@@ -14,7 +16,9 @@ POISONS: dict[str, Poison] = {
     poison.name: poison for poison in (GAUSSIAN, TOKEN_CANARY, TARGETED, BACKDOOR, INDISCRIMINATE)
 }
 """By name, in the order in which they are shown."""
-READINGS: dict[str, Reading] = {
+REHEARSED = GAUSSIAN
+"""The poison that a rehearsal plants: its samples are found by a key, in any forget set."""
+READINGS: dict[str, Reading[Any]] = {
     reading.name: reading for poison in POISONS.values() for reading in poison.readings
 }
 """By probe."""

@@ -255,6 +255,12 @@ def clopper_pearson(
     return low, high
 
 
+def exact_rate(name: str, hits: int, n: int) -> dict[str, float]:
+    """Return a rate and the ends of its exact interval, named `name`, `name_low`, `name_high`."""
+    low, high = clopper_pearson(hits, n)
+    return {name: hits / n, f"{name}_low": low, f"{name}_high": high}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Auc:
     """An area under the ROC curve and its standard error."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from scipy import stats as laws
@@ -57,23 +56,13 @@ def _student(probability: float, freedom: int) -> float:
     return float(laws.t.ppf(probability, freedom))
 
 
-def increase(
-    probe: str, first: Mapping[str, Any], second: Mapping[str, Any], *, level: float
-) -> Increase | None:
-    """Compare an attack's strength in two measurements of the same samples.
+def of_hits(before: Sequence[int], after: Sequence[int], level: float) -> Increase | None:
+    """Compare hits on the same samples; None where these cannot be paired."""
+    return more_hits(before, after, level=level) if len(before) == len(after) else None
 
-    Returns:
-        None where these cannot be paired. Accuracy missing against references is not compared:
-        what a repair costs is utility's matter.
-    """
-    if probe in ("targeted", "backdoor") and len(first["hits"]) == len(second["hits"]):
-        return more_hits(first["hits"], second["hits"], level=level)
-    if probe == "gaussian" and not first["dropped"] and not second["dropped"]:
-        old, new = first["scores"], second["scores"]
-    elif probe in ("exposure", "token-canary"):
-        old, new = ([win / seen["draws"] for win in seen["wins"]] for seen in (first, second))
-    else:
+
+def of_scores(before: Sequence[float], after: Sequence[float], level: float) -> Increase | None:
+    """Compare scores of the same samples; None where these cannot be paired."""
+    if len(before) != len(after) or len(before) < 2:
         return None
-    if len(old) != len(new) or len(old) < 2:
-        return None
-    return more_score(old, new, level=level)
+    return more_score(before, after, level=level)

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from poison_audit.errors import InputError, Problem
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import (
     WORST_FIRST,
     AuditRecord,
@@ -28,10 +29,9 @@ from poison_audit.records import (
     Outcome,
     Verdict,
 )
-from poison_audit.statistics import growth
+from poison_audit.statistics.growth import Increase
+from poison_audit.verdict.readings import increase, reading_of
 
-PAIRED = ("gaussian", "exposure", "token-canary", "targeted", "backdoor")
-"""The probes whose figures can be compared sample by sample."""
 _MEASURED = frozenset(WORST_FIRST) - {Outcome.FAILED, Outcome.NOT_MEASURED}
 
 
@@ -80,10 +80,12 @@ def _shared(record: AuditRecord) -> dict[str, Json]:
         "training samples": subject.get("train_sha256"),
         "forget set": subject.get("forget_sha256"),
         "test samples": subject.get("test_sha256"),
-        "canary key": _part(subject, "canaries").get("commitment"),
-        "key of token canaries": _part(subject, "strings").get("commitment"),
-        "targets": _part(subject, "targets").get("sha256"),
-        "trigger": _part(subject, "trigger").get("sha256"),
+        **{
+            each.shared: _part(subject, each.name).get(each.digest)
+            for poison in POISONS.values()
+            for each in poison.files
+            if each.shared
+        },
         "references": sorted(map(str, references)),
         "reading of texts": [reading.get(k) for k in ("max_tokens", "prompt", "label_words")],
         "probes": [asdict(step) for step in record.plan.probes],
@@ -147,14 +149,14 @@ def compare(before: AuditRecord, after: AuditRecord) -> Comparison:
     paired = [
         key
         for key in both
-        if key[1] in PAIRED and seen[0].get(key) is not None and seen[1].get(key) is not None
+        if reading_of(key[1]).increase is not None and all(key in each for each in seen)
     ]
     level = 1 - before.plan.policy.alpha / max(1, len(paired))
     changes = []
     for key in dict.fromkeys((*old, *new)):
         grown = None
         if key in paired:
-            grown = _growth(key[1], seen[0][key], seen[1][key], level=level)
+            grown = increase(seen[0][key], seen[1][key], level=level)
         changes.append(_change(key, old.get(key), new.get(key), grown))
     code, sentence = _conclusion(before, after, changes)
     return Comparison(
@@ -180,22 +182,8 @@ def _measurements(record: AuditRecord) -> dict[Key, Measurement]:
     return {(c.candidate, m.probe, c.seed): m for c in record.cells for m in c.measurements}
 
 
-def _growth(
-    probe: str, before: Measurement, after: Measurement, *, level: float
-) -> growth.Increase | None:
-    """Return by how much an attack grew; None where the samples cannot be paired."""
-    first, second = before.evidence, after.evidence
-    if first is None or second is None or before.suspect or after.suspect:
-        return None
-    try:
-        return growth.increase(probe, first, second, level=level)
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"the evidence of {probe} is none ({error})"
-        raise InputError(Problem(what, "report.json", "Run `verify` on both")) from error
-
-
 def _change(
-    key: Key, before: Finding | None, after: Finding | None, grown: growth.Increase | None
+    key: Key, before: Finding | None, after: Finding | None, grown: Increase | None
 ) -> Change:
     direction, reason = _direction(before, after, grown)
     return Change(
@@ -212,7 +200,7 @@ def _change(
 
 
 def _direction(
-    before: Finding | None, after: Finding | None, grown: growth.Increase | None
+    before: Finding | None, after: Finding | None, grown: Increase | None
 ) -> tuple[Any, str]:
     if before is None or (before.outcome not in _MEASURED and _is_measured(after)):
         return "new", "Measured in the second audit only."

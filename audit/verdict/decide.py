@@ -21,6 +21,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import (
     WORST_FIRST,
     CandidateVerdict,
@@ -35,8 +36,8 @@ from poison_audit.records import (
     Sanity,
     Verdict,
 )
-from poison_audit.statistics import growth
-from poison_audit.verdict.judge import GATING, RESIDUE, TWO_SIDED, gates, judge
+from poison_audit.verdict.judge import judge
+from poison_audit.verdict.readings import increase, reading_of
 
 ACCEPTABLE = (Outcome.RESIDUAL, Outcome.BROKEN, Outcome.INCONCLUSIVE)
 """What may be accepted where it was measured; an attack that was made stronger may not."""
@@ -50,16 +51,6 @@ EXIT_CODES: Mapping[Outcome, ExitCode] = {
     Outcome.NOT_MEASURED: 3,
     Outcome.FAILED: 3,
 }
-
-
-PROBES_OF = {
-    "gaussian": ("gaussian", "exposure"),
-    "token-canary": ("token-canary",),
-    "targeted": ("targeted",),
-    "backdoor": ("backdoor",),
-    "indiscriminate": ("indiscriminate",),
-}
-"""The probes that a forget set must pass if it names this attack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +72,8 @@ def decide(
         cells: one a candidate and seed.
         attacks: forget samples by the attack they are said to be part of ("" = unknown).
     """
-    required = {probe for attack in attacks for probe in PROBES_OF.get(attack, ())}
+    named = [POISONS[attack] for attack in attacks if attack in POISONS]
+    required = {reading.name for poison in named for reading in poison.readings}
     by_name: dict[str, list[Cell]] = {}
     for cell in cells:
         by_name.setdefault(cell.candidate, []).append(cell)
@@ -120,7 +112,7 @@ def judge_cell(cell: Cell, plan: Plan, *, alpha: float, required: set[str]) -> l
                 candidate=cell.candidate,
                 seed=cell.seed,
                 outcome=Outcome.FAILED,
-                gating=step.name in GATING,
+                gating=reading_of(step.name).tolerance is not None,
                 reason=f"Failed: {cell.error.rstrip('.')}.",
             )
             for step in plan.probes
@@ -131,11 +123,10 @@ def judge_cell(cell: Cell, plan: Plan, *, alpha: float, required: set[str]) -> l
         for probe in sorted(required - measured)
     ]
     every = (*cell.measurements, *absent)
-    gating = RESIDUE if cell.kind == "deployed" else GATING
     tests = sum(
-        m.probe in gating
-        and m.evidence is not None
-        and gates(m.probe, required=m.probe in required)
+        m.evidence is not None
+        and reading_of(m.probe).gates(named=m.probe in required)
+        and (cell.kind != "deployed" or reading_of(m.probe).residue)
         for m in every
     )
     return [
@@ -151,15 +142,15 @@ def _activated(finding: Finding, before: Measurement | None, now: Measurement | 
     value, null, tolerance = finding.statistic, finding.null, finding.tolerance
     if finding.interval is None or value is None or null is None or tolerance is None:
         return finding
-    change = _increase(finding.probe, before, now, level=finding.interval.level)
+    change = increase(before, now, level=finding.interval.level)
     # Away from the null on the far side (overshot) is no stronger attack.
     if change is None or value <= null:
         return finding
     grown = change.after - change.before
     if change.low <= 0 or grown <= tolerance - null:
         return finding
-    scale, unit = (100, " points") if finding.probe in ("targeted", "backdoor") else (1, "")
-    digits = 2 if unit else 3
+    points = reading_of(finding.probe).points
+    scale, unit, digits = (100, " points", 2) if points else (1, "", 3)
     by, low, high, start, end = (
         f"{scale * figure:.{digits}f}"
         for figure in (grown, change.low, change.high, change.before, change.after)
@@ -168,16 +159,6 @@ def _activated(finding: Finding, before: Measurement | None, now: Measurement | 
         f"Stronger than in the deployed model by {by}{unit} [{low}, {high}]: from {start} to {end}."
     )
     return replace(finding, outcome=Outcome.ACTIVATED, reason=f"{finding.reason} {note}")
-
-
-def _increase(
-    probe: str, before: Measurement, now: Measurement, *, level: float
-) -> growth.Increase | None:
-    """Compare an attack's strength on the same samples; None where these cannot be paired."""
-    first, second = before.evidence, now.evidence
-    if first is None or second is None or before.suspect or now.suspect:
-        return None
-    return growth.increase(probe, first, second, level=level)
 
 
 def _accepted(finding: Finding, policy: Policy, *, suspect: bool) -> Finding:
@@ -199,7 +180,7 @@ def _accepted(finding: Finding, policy: Policy, *, suspect: bool) -> Finding:
         note = f"The acceptance by {told} expired on {acceptance.expires}."
         return replace(finding, reason=f"{finding.reason} {note}")
     room = acceptance.bound - finding.null
-    lowest = finding.null - room if finding.probe in TWO_SIDED else -math.inf
+    lowest = finding.null - room if reading_of(finding.probe).two_sided else -math.inf
     if not lowest <= finding.interval.low <= finding.interval.high <= acceptance.bound:
         note = (
             f"It is accepted up to {acceptance.bound:g} only, and the interval reaches further "
@@ -211,7 +192,7 @@ def _accepted(finding: Finding, policy: Policy, *, suspect: bool) -> Finding:
 
 
 def _said_of_clean(finding: Finding) -> Finding:
-    if finding.probe not in RESIDUE or finding.outcome is not Outcome.CLEAN:
+    if not reading_of(finding.probe).residue or finding.outcome is not Outcome.CLEAN:
         return finding
     note = "Nothing to remove: the deployed model already showed no effect."
     return replace(finding, reason=f"{finding.reason} {note}")
@@ -220,7 +201,7 @@ def _said_of_clean(finding: Finding) -> Finding:
 def judge_candidate(name: str, kind: Kind, findings: Sequence[Finding]) -> CandidateVerdict:
     """Return the worst of a candidate's gating findings; without a residue probe none passes."""
     gates = [(f.outcome, f.reason) for f in findings if f.gating]
-    if not any(f.gating and f.probe in RESIDUE for f in findings):
+    if not any(f.gating and reading_of(f.probe).residue for f in findings):
         reason = (
             "No probe could measure the poison: give its evidence (canaries, targets or a "
             "trigger). Without any, `check --rehearse` at least tries the methods on a copy."
@@ -239,7 +220,7 @@ def _passed(findings: Sequence[Finding]) -> str:
         f"{f.probe} within {f.tolerance:.3g} ({f.null + f.detectable:.2g} would have been found)"
         for f in findings
         if f.gating
-        and f.probe in RESIDUE
+        and reading_of(f.probe).residue
         and f.null is not None
         and f.tolerance is not None
         and f.detectable is not None

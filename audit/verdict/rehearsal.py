@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from poison_audit.checks.readings import READINGS as CHECKS
+from poison_audit.poisons.readings import REHEARSED
 from poison_audit.records import (
     CandidateVerdict,
     Cell,
@@ -19,7 +21,7 @@ from poison_audit.verdict.decide import decide
 
 NAME = "rehearsed"
 """The copy among the candidates."""
-PROBED = ("gaussian", "exposure", "membership", "utility")
+PROBED = tuple(reading.name for reading in (*REHEARSED.readings, *CHECKS.values()))
 _WORKS = Sanity(correct=1, total=1, low=1.0, chance=0.0)
 """Of the copy; what does not work is never decided about."""
 
@@ -42,7 +44,7 @@ def decide_rehearsal(
     """
     probes = tuple(Step(name=name) for name in PROBED)
     own = replace(plan, probes=probes, policy=own_policy(plan.policy))
-    decision = decide(own, _WORKS, cells, attacks={"gaussian": planted})
+    decision = decide(own, _WORKS, cells, attacks={REHEARSED.name: planted})
     findings = tuple(map(_own_finding, decision.findings))
     candidates = tuple(_own_verdict(each, held=held) for each in decision.verdict.candidates)
     return findings, candidates
@@ -115,9 +117,8 @@ def rehearsal_sentence(
         ]
         if named:
             parts.append(f"{what[0].upper()}{what[1:]}: {', '.join(named)}.")
-    needed = max(
-        (f.needed or 0 for f in findings if f.probe in ("gaussian", "exposure")), default=0
-    )
+    planting = {reading.name for reading in REHEARSED.readings}
+    needed = max((f.needed or 0 for f in findings if f.probe in planting), default=0)
     if needed > planted:
         parts.append(
             f"{planted} forget samples seldom suffice to call a method clean; about {needed} would."
@@ -128,8 +129,8 @@ def rehearsal_sentence(
 def _figure(candidate: str, findings: Sequence[Finding]) -> str:
     """Return the canaries' figures of a candidate's worst seed, with their intervals."""
     told = []
-    for probe, name in (("gaussian", "mu"), ("exposure", "exposure")):
-        own = [f for f in findings if (f.candidate, f.probe) == (candidate, probe)]
+    for reading in REHEARSED.readings:
+        own = [f for f in findings if (f.candidate, f.probe) == (candidate, reading.name)]
         measured = [(abs(f.statistic - (f.null or 0.0)), f) for f in own if f.statistic is not None]
         if not measured:
             continue
@@ -137,5 +138,5 @@ def _figure(candidate: str, findings: Sequence[Finding]) -> str:
         if worst.interval is None:
             raise ValueError("a statistic comes with its interval")
         low, high = worst.interval.low, worst.interval.high
-        told.append(f"{name} {worst.statistic:.2f} [{low:.2f}, {high:.2f}]")
+        told.append(f"{reading.words.symbol} {worst.statistic:.2f} [{low:.2f}, {high:.2f}]")
     return ", ".join(told) or "not measured"

@@ -22,6 +22,7 @@ import json
 import math
 from typing import Any
 
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import WORST_FIRST, AuditRecord, Finding
 from poison_audit.reports.formats.sarif_parts import (
     FOLDER,
@@ -55,8 +56,8 @@ _RULES = {
     "elsewhere": "audit/other-candidate",
 }
 """The rule that a finding falls under by its standing, the most urgent first."""
-_ATTACKS = {"exposure": "gaussian"}
-"""The attack that a probe looks for, where it is not of the probe's name."""
+_ATTACKS = {each.name: poison.name for poison in POISONS.values() for each in poison.readings}
+"""The attack that a probe looks for."""
 
 
 def render_sarif(record: AuditRecord) -> str:

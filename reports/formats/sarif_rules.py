@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from poison_audit.statistics.reading import Reading
+from poison_audit.verdict.readings import READINGS
+
+_SECURITY = ("security", "data-poisoning", "machine-learning")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +26,7 @@ class Rule:
     severity: str | None = None
     """GitHub's security-severity, "0.0" to "10.0": over 9.0 critical, from 7.0 high, from 0.1 low.
     None for what is no matter of security."""
-    tags: tuple[str, ...] = ("security", "data-poisoning", "machine-learning")
+    tags: tuple[str, ...] = _SECURITY
 
 
 _DO_NOT_SHIP = (
@@ -29,63 +34,24 @@ _DO_NOT_SHIP = (
     "method, and audit the result. report.html shows the evidence and what else was tried."
 )
 
+_REPAIR_LESS = "Repair with a smaller budget or another method, or retrain without the forget set."
+
+
+def _rule_of(reading: Reading[Any]) -> Rule:
+    """Return the rule of what a probe found."""
+    words = reading.words
+    return Rule(
+        name=words.alert,
+        short=words.found,
+        full=words.how,
+        help=_REPAIR_LESS if reading.damage else _DO_NOT_SHIP,
+        severity=None if reading.damage else "9.5",
+        tags=("machine-learning",) if reading.damage else _SECURITY,
+    )
+
+
 RULES: Mapping[str, Rule] = {
-    "poison/gaussian": Rule(
-        name="GaussianCanaries",
-        short="The model still follows the noise that was planted in its training samples.",
-        full="Noise known only to the key was added to training samples. The model's gradients on "
-        "these samples line up with that noise more than those of a model that never saw it.",
-        help=_DO_NOT_SHIP,
-        severity="9.5",
-    ),
-    "poison/exposure": Rule(
-        name="CanaryExposure",
-        short="The model prefers the noise that was planted to fresh noise of the same kind.",
-        full="Planted noise is ranked among fresh draws by the loss of the model. In a model that "
-        "never saw it, every rank is equally likely.",
-        help=_DO_NOT_SHIP,
-        severity="9.5",
-    ),
-    "poison/token-canary": Rule(
-        name="TokenCanaries",
-        short="The model prefers the strings that were planted to fresh ones.",
-        full="Planted strings of words are ranked among fresh draws by the loss of the model. In a "
-        "model that never saw them, every rank is equally likely.",
-        help=_DO_NOT_SHIP,
-        severity="9.5",
-    ),
-    "poison/targeted": Rule(
-        name="TargetedPoison",
-        short="The model gives the attack's targets the labels that the attacker chose.",
-        full="The targets get the labels they were to be given more often than other samples of "
-        "their classes do.",
-        help=_DO_NOT_SHIP,
-        severity="9.5",
-    ),
-    "poison/backdoor": Rule(
-        name="Backdoor",
-        short="The trigger still causes the label that the attacker chose.",
-        full="Inputs with the trigger get the label more often than inputs with control triggers "
-        "or with none.",
-        help=_DO_NOT_SHIP,
-        severity="9.5",
-    ),
-    "poison/indiscriminate": Rule(
-        name="IndiscriminatePoison",
-        short="The model is less accurate than one that never saw the poison.",
-        full="On the same clean test samples the model answers fewer correctly than the "
-        "references, which were trained without the forget set.",
-        help=_DO_NOT_SHIP,
-        severity="9.5",
-    ),
-    "poison/utility": Rule(
-        name="BrokenByTheRepair",
-        short="The repair cost more accuracy than is tolerated.",
-        full="On the same clean test samples the repaired model answers fewer correctly than the "
-        "deployed one.",
-        help="Repair with a smaller budget or another method, or retrain without the forget set.",
-        tags=("machine-learning",),
-    ),
+    **{f"poison/{n}": _rule_of(r) for n, r in READINGS.items() if r.tolerance is not None},
     "poison/other": Rule(
         name="OtherPoison",
         short="A probe that this version does not know found poison.",

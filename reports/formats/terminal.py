@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from poison_audit.records import AuditRecord
-from poison_audit.reports.view.about import About
 from poison_audit.reports.view.rehearsed import Rehearsed
 from poison_audit.reports.view.rows import Row
 from poison_audit.reports.view.view import view
 from poison_audit.reports.view.why import Why
+from poison_audit.statistics.reading import Words
 
 WIDE = 128
 """Columns from which the figures that decide nothing are shown too."""
@@ -35,21 +35,11 @@ _MOST = 3
 _MOST_WIDE = 5
 """Probes that a wide one has room for with all their figures."""
 
-_SHORT = {"indiscriminate": "deficit"}
-"""Titles that would break in the middle of a word."""
+_LONGEST_WORD = 12
+"""Letters of a title's word that a narrow terminal need not break."""
 
 _ROOMY = 5
 """Probes whose titles a narrow terminal has room for."""
-_SHORTEST = {
-    "gaussian": "gauss.",
-    "exposure": "expos.",
-    "token canaries": "tokens",
-    "targeted": "targets",
-    "backdoor": "trigger",
-    "indiscriminate": "deficit",
-    "accuracy": "acc.",
-}
-
 _Say = Callable[..., Text]
 
 
@@ -126,9 +116,9 @@ def _print_rehearsal(console: Console, say: _Say, seen: Rehearsed, *, wide: bool
     console.print(say(f"End of the rehearsal. {seen.label}.", "dim"))
 
 
-def _table(rows: Iterable[Row], probes: Sequence[About], say: _Say, *, wide: bool) -> Table:
+def _table(rows: Iterable[Row], probes: Sequence[Words], say: _Say, *, wide: bool) -> Table:
     rows = list(rows)
-    shown = [place for place, probe in enumerate(probes) if wide or probe.title != "Membership"]
+    shown = [place for place, probe in enumerate(probes) if wide or not probe.minor]
     if not wide and len(shown) > _MOST:
         # What no candidate was measured by stands under "Not decided".
         shown = [at for at in shown if any(row.figures[at].interval for row in rows)]
@@ -137,10 +127,11 @@ def _table(rows: Iterable[Row], probes: Sequence[About], say: _Say, *, wide: boo
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=padding)
     table.add_column(say("candidate"), overflow="fold", min_width=12 if crowded else 10)
     table.add_column(say("verdict"), no_wrap=True)
-    short = _SHORTEST if crowded else _SHORT
     for place in shown:
-        title = probes[place].title.lower()
-        table.add_column(say(title if wide else short.get(title, title)), overflow="fold")
+        words = probes[place]
+        long = crowded or max(map(len, words.title.split()), default=0) > _LONGEST_WORD
+        title = words.column if long and not wide and words.column else words.title.lower()
+        table.add_column(say(title), overflow="fold")
     if wide:
         table.add_column(say("spent / allowed"), overflow="fold")
         table.add_column(say("time"), overflow="fold")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -16,14 +15,13 @@ from poison_audit.reports.page.drawing import (
     MARKS,
     MUTED,
     as_svg,
-    legend,
     new_axes,
     page_style,
     short,
 )
-from poison_audit.reports.view.about import POINTS
 from poison_audit.reports.view.figure import TONES
 from poison_audit.reports.view.sound import drawable
+from poison_audit.verdict.readings import READINGS, reading_of
 
 
 def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:
@@ -56,31 +54,27 @@ def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         band(axes, measured[0], across=False)
-        axes.set_xlabel(AXES.get(probe, probe), parse_math=False)
+        axes.set_xlabel(axis(probe), parse_math=False)
         return as_svg(
             figure, name=f"forest-{probe}", title=f"{probe} by candidate", describe=describe
         )
 
 
-AXES = {
-    "gaussian": "mean leak score",
-    "exposure": "chance to beat fresh noise",
-    "token-canary": "chance to beat a fresh string",
-    "targeted": "targets hit, points above controls",
-    "backdoor": "trigger's rate, points above controls",
-    "indiscriminate": "accuracy, points below the reference",
-}
 HIGHEST = 1e30
 """Highest objective that is drawn: of a method that diverges it may be very high."""
-FAR = 30.0
-"""Farthest leak score that a histogram shows apart from others."""
-RESIDUE = tuple(AXES)
+RESIDUE = tuple(name for name, reading in READINGS.items() if reading.residue)
 """The probes that have a chart, the one that stands for the residue first."""
+
+
+def axis(probe: str) -> str:
+    """Return what stands along a probe's axis."""
+    words = reading_of(probe).words
+    return words.axis or words.unit
 
 
 def scale(probe: str) -> float:
     """Return what a probe's figures are multiplied by on an axis: shares become points."""
-    return 100.0 if probe in POINTS else 1.0
+    return 100.0 if reading_of(probe).excess else 1.0
 
 
 def _drawn(finding: Finding) -> bool:
@@ -102,42 +96,6 @@ def _absent(axes: Axes, line: float) -> None:
     axes.text(
         0.02, line, "not measured", transform=edge_and_line, color=MUTED, va="center", fontsize=9
     )
-
-
-def histogram(cell: Cell, *, tone: str, describe: str) -> str | None:
-    """Draw one model's leak scores against the exact null N(0, 1) and the held-out keys' scores.
-
-    Args:
-        cell: the model's measurements.
-        tone: how its finding is coloured, one of `reports.view.figure.TONES`.
-        describe: what a reader who cannot see the chart is told.
-
-    Returns:
-        An `<svg>` element; None if the gaussian probe measured nothing.
-    """
-    evidence = next((m.evidence for m in cell.measurements if m.probe == "gaussian"), None)
-    if not evidence:
-        return None
-    scores, held_out = evidence["scores"], evidence["held_out"]
-    # What lies beyond any score that chance could give stands at the edge.
-    scores, held_out = ([min(FAR, max(-FAR, s)) for s in part] for part in (scores, held_out))
-    low = min(-4.0, math.floor(min([*scores, *held_out])))
-    high = max(4.0, math.ceil(max([*scores, *held_out])))
-    width = 0.25 if len(scores) >= 200 else 0.5
-    edges = [low + width * i for i in range(round((high - low) / width) + 1)]
-    with page_style():
-        figure, axes = new_axes(height=250, left=40, top=40)
-        axes.hist(scores, edges, density=True, color=COLOURS[tone], alpha=0.45, label="canaries")
-        if held_out:
-            axes.hist(held_out, edges, density=True, histtype="step", color=MUTED, label="held-out")
-        x = [low + (high - low) * i / 240 for i in range(241)]
-        null = [math.exp(-v * v / 2) / math.sqrt(2 * math.pi) for v in x]
-        axes.plot(x, null, color=INK, lw=1.4, label="N(0, 1)")
-        axes.set_xlim(low, high)
-        axes.set_xlabel("leak score of one canary")
-        axes.set_ylabel("density")
-        legend(axes, left=-0.02, ncols=3)
-        return as_svg(figure, name="scores", title="Leak scores of the canaries", describe=describe)
 
 
 def loss_curve(cells: Sequence[Cell], *, name: str, describe: str) -> str | None:
@@ -182,7 +140,7 @@ def band(axes: Axes, finding: Finding, *, across: bool) -> None:
     null, tolerance = (scale(finding.probe) * v for v in (finding.null, finding.tolerance))
     shaded = span(2 * null - tolerance, tolerance, color=BAND, lw=0, zorder=0)
     line(null, color=MUTED, lw=1, zorder=0.4)
-    if finding.probe in POINTS:  # what lies on the harmless side is within it, however far
+    if reading_of(finding.probe).excess:  # what lies on the harmless side is within it, however far
         low, high = limits()
         shaded.remove()
         span(low, tolerance, color=BAND, lw=0, zorder=0)

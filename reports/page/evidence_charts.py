@@ -1,11 +1,15 @@
-"""The charts of evidence: a trigger among its controls, token canaries among fresh strings."""
+"""The charts of evidence: what one probe saw in the deployed model, and what is said beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
-from poison_audit.records import Json
+from poison_audit.poisons.backdoor.reading import TriggerHits
+from poison_audit.poisons.gaussian.reading import Ranks, Scores
+from poison_audit.poisons.token_canary.reading import StringRanks
 from poison_audit.reports.page.drawing import (
     COLOURS,
     INK,
@@ -18,24 +22,59 @@ from poison_audit.reports.page.drawing import (
     page_style,
 )
 
+FAR = 30.0
+"""Farthest leak score that is shown apart from others."""
 LOWEST = 0.001
 """Lowest false positive rate that is drawn."""
 
 
-def backdoor_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str:
-    """Draw the success rates of the control triggers and of the true one.
+def scores_chart(seen: Scores, *, tone: str, describe: str) -> str:
+    """Draw one model's leak scores against the exact null N(0, 1) and the held-out keys' scores.
 
     Args:
-        evidence: what the backdoor probe saw in a model.
+        seen: what the gaussian probe saw in a model.
         tone: how its finding is coloured, one of `reports.view.figure.TONES`.
         describe: what a reader who cannot see the chart is told.
 
     Returns:
         An `<svg>` element.
     """
-    controls = [100 * rate for rate in evidence["control_rates"]]
-    n = len(evidence["hits"])
-    rate, clean = 100 * sum(evidence["hits"]) / n, 100 * evidence["clean_hits"] / n
+    # What lies beyond any score that chance could give stands at the edge.
+    scores, held_out = (
+        [min(FAR, max(-FAR, s)) for s in part] for part in (seen.scores, seen.held_out)
+    )
+    low = min(-4.0, math.floor(min([*scores, *held_out])))
+    high = max(4.0, math.ceil(max([*scores, *held_out])))
+    width = 0.25 if len(scores) >= 200 else 0.5
+    edges = [low + width * i for i in range(round((high - low) / width) + 1)]
+    with page_style():
+        figure, axes = new_axes(height=250, left=40, top=40)
+        axes.hist(scores, edges, density=True, color=COLOURS[tone], alpha=0.45, label="canaries")
+        if held_out:
+            axes.hist(held_out, edges, density=True, histtype="step", color=MUTED, label="held-out")
+        x = [low + (high - low) * i / 240 for i in range(241)]
+        null = [math.exp(-v * v / 2) / math.sqrt(2 * math.pi) for v in x]
+        axes.plot(x, null, color=INK, lw=1.4, label="N(0, 1)")
+        axes.set_xlim(low, high)
+        axes.set_xlabel("leak score of one canary")
+        axes.set_ylabel("density")
+        legend(axes, left=-0.02, ncols=3)
+        return as_svg(figure, name="scores", title="Leak scores of the canaries", describe=describe)
+
+
+def trigger_chart(seen: TriggerHits, *, tone: str, describe: str) -> str:
+    """Draw the success rates of the control triggers and of the true one.
+
+    Args:
+        seen: what the backdoor probe saw in a model.
+        tone: how its finding is coloured, one of `reports.view.figure.TONES`.
+        describe: what a reader who cannot see the chart is told.
+
+    Returns:
+        An `<svg>` element.
+    """
+    controls = [100 * rate for rate in seen.control_rates]
+    rate, clean = 100 * seen.total / seen.n, 100 * seen.clean_hits / seen.n
     with page_style():
         figure, axes = new_axes(height=250, left=44, top=46)
         counts, _, _ = axes.hist(
@@ -64,11 +103,11 @@ def backdoor_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) ->
         )
 
 
-def rank_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str:
+def strings_chart(seen: StringRanks, *, tone: str, describe: str) -> str:
     """Draw where the true strings rank among fresh ones, beside the held-out strings' ranks.
 
     Args:
-        evidence: what the token canary probe saw in a model.
+        seen: what the token canary probe saw in a model.
         tone: how its finding is coloured, one of `reports.view.figure.TONES`.
         describe: what a reader who cannot see the chart is told.
 
@@ -76,7 +115,9 @@ def rank_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str
         An `<svg>` element. By chance, the density is 1 everywhere.
     """
     return _ranks(
-        evidence,
+        seen.draws,
+        seen.wins,
+        seen.held_out,
         tone=tone,
         name="ranks",
         title="Ranks of the token canaries",
@@ -86,10 +127,12 @@ def rank_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str
     )
 
 
-def exposure_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str:
-    """Draw where the true noise of each canary ranks among fresh draws; as `rank_chart`."""
+def noise_chart(seen: Ranks, *, tone: str, describe: str) -> str:
+    """Draw where the true noise of each canary ranks among fresh draws; as `strings_chart`."""
     return _ranks(
-        evidence,
+        seen.draws,
+        seen.wins,
+        (),
         tone=tone,
         name="exposure",
         title="Ranks of the canaries' noise",
@@ -99,17 +142,17 @@ def exposure_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) ->
     )
 
 
-def roc_chart(evidence: Mapping[str, Json], *, tone: str, describe: str) -> str:
+def recognised_chart(seen: Scores, *, tone: str, describe: str) -> str:
     """Draw the share of canaries recognised at low false positive rates.
 
     The rate of a threshold is exact: the score of noise that was never planted is N(0, 1).
 
     Args:
-        evidence: what the gaussian probe saw in a model.
+        seen: what the gaussian probe saw in a model.
         tone: how its finding is coloured, one of `reports.view.figure.TONES`.
         describe: what a reader who cannot see the chart is told.
     """
-    rates, found = roc(evidence["scores"])
+    rates, found = roc(seen.scores)
     chance = [10 ** (-3 + 3 * i / 60) for i in range(61)]
     with page_style():
         figure, axes = new_axes(height=250, left=62, top=30, right=22)
@@ -143,7 +186,9 @@ def roc(scores: Sequence[float]) -> tuple[list[float], list[float]]:
 
 
 def _ranks(
-    evidence: Mapping[str, Json],
+    draws: int,
+    wins: Sequence[int],
+    held_out: Sequence[int],
     *,
     tone: str,
     name: str,
@@ -152,21 +197,67 @@ def _ranks(
     axis: str,
     describe: str,
 ) -> str:
-    ranks = evidence["draws"] + 1
-    wins, held_out = (
-        [(win + 0.5) / ranks for win in evidence.get(key) or ()] for key in ("wins", "held_out")
-    )
+    ranks = draws + 1
+    true_places, others = ([(win + 0.5) / ranks for win in part] for part in (wins, held_out))
     bars = min(ranks, 20 if len(wins) >= 200 else 10)
     # Each bar holds whole ranks, so that chance alone fills none more than another.
     edges = [round(i * ranks / bars) / ranks for i in range(bars + 1)]
     with page_style():
         figure, axes = new_axes(height=250, left=44, top=46)
-        axes.hist(wins, edges, density=True, color=COLOURS[tone], alpha=0.45, label=true)
-        if held_out:
-            axes.hist(held_out, edges, density=True, histtype="step", color=MUTED, label="held-out")
+        axes.hist(true_places, edges, density=True, color=COLOURS[tone], alpha=0.45, label=true)
+        if others:
+            axes.hist(others, edges, density=True, histtype="step", color=MUTED, label="held-out")
         axes.axhline(1, color=INK, lw=1.4, label="chance")
         axes.set_xlim(0, 1)
         axes.set_xlabel(axis)
         axes.set_ylabel("density")
         legend(axes, left=-0.1, ncols=3)
         return as_svg(figure, name=name, title=title, describe=describe)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """A chart of evidence."""
+
+    draw: Callable[..., str]
+    """(evidence, *, tone, describe) -> an `<svg>` element."""
+    title: str
+    text: str
+    """What is said below it, right after the title."""
+
+
+CHARTS: Mapping[str, Chart] = {
+    "scores": Chart(
+        draw=scores_chart,
+        title="Leak scores of the deployed model",
+        text=", one a canary, against what a model that never saw them would show: exactly "
+        "N(0, 1). Held-out keys, never planted, must follow the curve.",
+    ),
+    "recognised": Chart(
+        draw=recognised_chart,
+        title="Canaries told from chance",
+        text=": the share of the deployed model\u2019s canaries that a threshold recognises, by "
+        "how often it would wrongly recognise noise that was never planted. The dashed line is "
+        "chance.",
+    ),
+    "ranks of noise": Chart(
+        draw=noise_chart,
+        title="Canaries among fresh noise",
+        text=": for each, the share of fresh noise of the same kind that the deployed model "
+        "prefers less. In a model that never saw them every share is as likely as any other.",
+    ),
+    "ranks of strings": Chart(
+        draw=strings_chart,
+        title="Token canaries among fresh strings",
+        text=": for each, the share of random strings of its kind that the deployed model gives "
+        "its label less surely. In a model that never saw them every share is as likely as any "
+        "other; held-out strings, never planted, must lie flat.",
+    ),
+    "trigger": Chart(
+        draw=trigger_chart,
+        title="The trigger among its controls",
+        text=": how often each makes the deployed model give the trigger\u2019s label, on the same "
+        "inputs. In a model that never saw it the trigger is one more control.",
+    ),
+}
+"""By the name that a reading has for it."""

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from poison_audit.records import AuditRecord
-from poison_audit.reports.page.charts import RESIDUE, forest, histogram, loss_curve
-from poison_audit.reports.page.evidence_charts import (
-    backdoor_chart,
-    exposure_chart,
-    rank_chart,
-    roc_chart,
-)
+from poison_audit.reports.page.charts import RESIDUE, forest, loss_curve
+from poison_audit.reports.page.evidence_charts import CHARTS
 from poison_audit.reports.page.tradeoff import best, points, residue_probe, tradeoff
 from poison_audit.reports.page.why_charts import orthogonality_chart, shift_chart
 from poison_audit.reports.view.about import about
@@ -22,6 +17,7 @@ from poison_audit.reports.view.evidence import deployed_tone, evidence_of
 from poison_audit.reports.view.sound import sound
 from poison_audit.reports.view.view import View, view
 from poison_audit.reports.view.words import printable
+from poison_audit.verdict.readings import READINGS, reading_of
 
 
 def render_html(record: AuditRecord) -> str:
@@ -39,14 +35,10 @@ def render_html(record: AuditRecord) -> str:
     return page.render(
         view=seen,
         forests=_forests(record, seen),
-        histogram=_histogram(record, seen),
-        roc=_evidence_chart(record, seen, "gaussian", roc_chart),
-        exposure=_evidence_chart(record, seen, "exposure", exposure_chart),
+        charts=_evidence_charts(record, seen),
         tradeoff=_drawn(tradeoff(record, describe=_tradeoff_text(record, seen))),
         swept=bool(record.plan.sweep),
         curves=_curves(record, seen),
-        backdoor=_evidence_chart(record, seen, "backdoor", backdoor_chart),
-        ranks=_evidence_chart(record, seen, "token-canary", rank_chart),
         why_charts=_why(record, seen),
     )
 
@@ -67,25 +59,21 @@ def _forests(record: AuditRecord, seen: View) -> list[tuple[str, str, Markup]]:
     return found
 
 
-def _histogram(record: AuditRecord, seen: View) -> Markup | None:
+def _evidence_charts(record: AuditRecord, seen: View) -> list[dict[str, Any]]:
+    """Return the charts of what each probe saw in the deployed model, where it saw anything."""
     deployed = next((cell for cell in record.cells if cell.kind == "deployed"), None)
-    if deployed is None:
-        return None
-    text = f"Deployed model: {_probe_text(seen, 'gaussian', only=printable(deployed.candidate))}"
-    tone = deployed_tone(record, "gaussian")
-    return _drawn(histogram(deployed, tone=tone, describe=text))
-
-
-def _evidence_chart(
-    record: AuditRecord, seen: View, probe: str, draw: Callable[..., str]
-) -> Markup | None:
-    """Return the chart of what a probe saw in the deployed model; None where it saw nothing."""
-    deployed = next((cell for cell in record.cells if cell.kind == "deployed"), None)
-    evidence = evidence_of(deployed, probe)
-    if deployed is None or evidence is None:
-        return None
-    text = f"Deployed model: {_probe_text(seen, probe, only=printable(deployed.candidate))}"
-    return _drawn(draw(evidence, tone=deployed_tone(record, probe), describe=text))
+    found = []
+    for reading in READINGS.values():
+        own = evidence_of(deployed, reading)
+        if deployed is None or own is None:
+            continue
+        tone = deployed_tone(record, reading.name)
+        told = _probe_text(seen, reading.name, only=printable(deployed.candidate))
+        for name in reading.charts:
+            chart = CHARTS[name]
+            svg = _drawn(chart.draw(own, tone=tone, describe=f"Deployed model: {told}"))
+            found.append({"name": name, "title": chart.title, "text": chart.text, "svg": svg})
+    return found
 
 
 def _why(record: AuditRecord, seen: View) -> dict[str, Markup | None]:
@@ -125,6 +113,7 @@ def _tradeoff_text(record: AuditRecord, seen: View) -> str:
     parts = []
     for row in seen.rows:
         of = {figure.probe: figure.text for figure in row.figures}
-        parts.append(f"{row.name}: accuracy {of['utility']}, {about(probe).unit} {of[probe]}")
+        accuracy = next(of[name] for name in of if reading_of(name).damage)
+        parts.append(f"{row.name}: accuracy {accuracy}, {about(probe).unit} {of[probe]}")
     names = ", ".join(printable(p.name) for p in best(points(record)))
     return f"{'; '.join(parts)}. Beaten by no other in both: {names or 'none'}."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from poison_audit.records import AuditRecord, Cell, Finding, Kind
-from poison_audit.reports.page.charts import AXES, RESIDUE, band, scale
+from poison_audit.reports.page.charts import RESIDUE, axis, band, scale
 from poison_audit.reports.page.drawing import (
     COLOURS,
     INK,
@@ -20,10 +20,10 @@ from poison_audit.reports.page.drawing import (
     page_style,
     short,
 )
-from poison_audit.reports.view.about import TWO_SIDED
 from poison_audit.reports.view.figure import TONES
 from poison_audit.reports.view.rows import worst
 from poison_audit.reports.view.sound import drawable
+from poison_audit.verdict.readings import reading_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ def points(record: AuditRecord) -> tuple[Point, ...]:
     for candidate in record.verdict.candidates:
         here = [f for f in measured if f.candidate == candidate.candidate]
         residue = worst(f for f in here if f.probe == probe)
-        utility = worst(f for f in here if f.probe == "utility" and "accuracy" in f.details)
+        utility = worst(f for f in here if reading_of(f.probe).damage and "accuracy" in f.details)
         if residue is None or utility is None or not drawable(residue.statistic, residue.null):
             continue
         times = scale(residue.probe)
@@ -65,7 +65,7 @@ def points(record: AuditRecord) -> tuple[Point, ...]:
                 kind=candidate.kind,
                 accuracy=100 * utility.details["accuracy"],
                 residue=times * (residue.statistic or 0.0),
-                harm=abs(effect) if residue.probe in TWO_SIDED else max(0.0, effect),
+                harm=abs(effect) if reading_of(residue.probe).two_sided else max(0.0, effect),
                 tone=TONES[candidate.outcome],
             )
         )
@@ -135,14 +135,15 @@ def tradeoff(record: AuditRecord, *, describe: str) -> str | None:
         band(axes, next(f for f in record.findings if f.probe == probe and f.interval), across=True)
         _name_points(axes, shown, room=height - 50)
         axes.set_xlabel("accuracy on clean test samples, %")
-        axes.set_ylabel(AXES[probe])
+        axes.set_ylabel(axis(probe))
         return as_svg(figure, name="tradeoff", title="Accuracy against residue", describe=describe)
 
 
 def _least_accuracy(findings: Iterable[Finding]) -> float | None:
     for finding in findings:
         deployed = finding.details.get("deployed_accuracy")
-        if finding.probe == "utility" and deployed is not None and drawable(finding.tolerance):
+        damage = reading_of(finding.probe).damage
+        if damage and deployed is not None and drawable(finding.tolerance):
             return 100 * float(deployed - (finding.tolerance or 0.0))
     return None
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from poison_audit.records import WORST_FIRST, AuditRecord, Finding, Outcome
-from poison_audit.reports.view.about import POINTS, TWO_SIDED, about
+from poison_audit.reports.view.about import about
 from poison_audit.reports.view.evidence import is_suspect
 from poison_audit.reports.view.figure import figure
 from poison_audit.reports.view.machine import acceptance, at_gate
 from poison_audit.reports.view.sound import sound
 from poison_audit.reports.view.words import printable, value
+from poison_audit.verdict.readings import reading_of
 
 _DEPLOYED = {
     Outcome.CLEAN: "No poison found",
@@ -99,7 +100,7 @@ def _overshot(record: AuditRecord) -> bool:
         if f.candidate in names and f.gating and f.outcome is Outcome.RESIDUAL
     ]
     return bool(found) and all(
-        f.probe in TWO_SIDED
+        reading_of(f.probe).two_sided
         and f.interval is not None
         and f.null is not None
         and f.interval.high < f.null
@@ -122,26 +123,26 @@ def _decisive(record: AuditRecord) -> Finding | None:
 
 
 def _figure(finding: Finding, record: AuditRecord) -> str:
-    shown, words = figure(finding), about(finding.probe)
+    shown, words, reading = figure(finding), about(finding.probe), reading_of(finding.probe)
     whose = f" of {printable(finding.candidate)}" * (record.verdict.gate == "any-method")
     decided = finding.outcome not in (Outcome.INCONCLUSIVE, Outcome.FAILED)
     told = f"What {'decided' if decided else 'was measured'}: "
-    if finding.probe == "utility":
+    if reading.damage:
         told += f"accuracy{whose}, {shown.text}, {shown.note} points"
     else:
         told += f"{words.looks}{whose} ({shown.title}, {words.unit}): {shown.text}"
     if finding.null is None or finding.tolerance is None:
         return f"{told}."
-    scale = 100 if finding.probe in POINTS or finding.probe == "utility" else 1
+    scale = 100 if reading.points else 1
     null, most = (value(round(scale * x, 6)) for x in (finding.null, finding.tolerance))
     least = value(round(scale * (2 * finding.null - finding.tolerance), 6))
-    allowed = f"{least} to {most}" if finding.probe in TWO_SIDED else f"up to {most}"
+    allowed = f"{least} to {most}" if reading.two_sided else f"up to {most}"
     allowed += " is tolerated"
     number = acceptance(finding, record.plan.policy)
     if finding.outcome is Outcome.ACCEPTED and number is not None:
         accepted = record.plan.policy.accepted[number]
         bound = value(round(scale * accepted.bound, 6))
         allowed += f", and up to {bound} is accepted until {printable(accepted.expires)}"
-    if finding.probe != "utility":
+    if not reading.damage:
         told += f", where a model that never saw the poison has {null}"
     return f"{told}; {allowed}."

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from poison_audit.errors import InputError
+from poison_audit.poisons.backdoor.reading import BACKDOOR, TriggerHits
+from poison_audit.poisons.indiscriminate.reading import INDISCRIMINATE
+from poison_audit.poisons.targeted.reading import TARGETED, TargetHits
+from poison_audit.poisons.token_canary.reading import TOKEN_CANARY, StringRanks
 from poison_audit.records import AuditRecord, Cell, Finding, Json
 from poison_audit.reports.view.exhibits import Shown, walls
 from poison_audit.reports.view.figure import TONES
 from poison_audit.reports.view.reading import place
 from poison_audit.reports.view.words import printable, quoted, value
+from poison_audit.statistics.reading import E, Reading
 
 FOLDED = 12
 """From more targets than this on, the table is folded."""
@@ -57,7 +64,7 @@ class Evidence:
 def evidence(record: AuditRecord) -> Evidence:
     """Return what the deployed model showed of each attack."""
     deployed = next((cell for cell in record.cells if cell.kind == "deployed"), None)
-    seen = evidence_of(deployed, "targeted")
+    seen = evidence_of(deployed, TARGETED)
     targets = () if seen is None else _targets(record, seen)
     trigger = record.subject.get("trigger")
     trigger = trigger if isinstance(trigger, Mapping) else {}
@@ -67,15 +74,19 @@ def evidence(record: AuditRecord) -> Evidence:
         fold=len(targets) > FOLDED,
         phrase=quoted(str(trigger["phrase"]), most=80) if "phrase" in trigger else "",
         place=place(trigger.get("position")),
-        controls=_controls(evidence_of(deployed, "backdoor")),
-        strings=_strings(evidence_of(deployed, "token-canary")),
-        deficits=_deficits(deployed, deployed_finding(record, "indiscriminate")),
+        controls=_controls(evidence_of(deployed, BACKDOOR)),
+        strings=_strings(evidence_of(deployed, TOKEN_CANARY)),
+        deficits=_deficits(deployed, deployed_finding(record, INDISCRIMINATE.name)),
     )
 
 
-def evidence_of(cell: Cell | None, probe: str) -> Mapping[str, Json] | None:
-    """Return what a probe saw in a cell; None where it measured nothing."""
-    return next((m.evidence for m in cell.measurements if m.probe == probe), None) if cell else None
+def evidence_of(cell: Cell | None, reading: Reading[E]) -> E | None:
+    """Return what a probe saw in a cell; None where it measured nothing of the right form."""
+    for seen in cell.measurements if cell else ():
+        if seen.probe == reading.name and seen.evidence is not None:
+            with suppress(InputError):
+                return reading.read(seen.evidence)
+    return None
 
 
 def deployed_finding(record: AuditRecord, probe: str) -> Finding | None:
@@ -101,30 +112,30 @@ def deployed_tone(record: AuditRecord, probe: str) -> str:
     return TONES[found.outcome] if found else "plain"
 
 
-def _targets(record: AuditRecord, seen: Mapping[str, Json]) -> tuple[Target, ...]:
-    hit: dict[str, list[str]] = {name: [] for name in seen["targets"]}
+def _targets(record: AuditRecord, seen: TargetHits) -> tuple[Target, ...]:
+    hit: dict[str, list[str]] = {name: [] for name in seen.targets}
     seeds = {cell.candidate for cell in record.cells if cell.seed}
     faces = {s.name: s for wall in walls(record) if wall.role == "target" for s in wall.shown}
     measured = 0
     for cell in record.cells:
-        own = evidence_of(cell, "targeted")
+        own = evidence_of(cell, TARGETED)
         if own is None:
             continue
         measured += 1
         of_seed = f", seed {cell.seed}" if cell.candidate in seeds else ""
-        for name, success in zip(own["targets"], own["hits"], strict=True):
+        for name, success in zip(own.targets, own.hits, strict=True):
             if success and name in hit:
                 hit[name].append(f"{printable(cell.candidate)}{of_seed}")
     return tuple(
         Target(
-            name=printable(str(name)),
+            name=printable(name),
             label=value(label),
             adversarial=value(adversarial),
             hit=_who(hit[name], measured),
-            face=faces.get(printable(str(name))),
+            face=faces.get(printable(name)),
         )
         for name, label, adversarial in zip(
-            seen["targets"], seen["labels"], seen["adversarial"], strict=True
+            seen.targets, seen.labels, seen.adversarial, strict=True
         )
     )
 
@@ -135,11 +146,11 @@ def _who(names: list[str], measured: int) -> str:
     return f"all {measured}" if len(names) == measured > 1 else "; ".join(names)
 
 
-def _summary(seen: Mapping[str, Json]) -> str:
-    told = f"{sum(seen['hits']):,} of {len(seen['hits']):,} targets hit in the deployed model"
-    if seen.get("controls"):
-        told += f", and {seen['control_hits']:,} of {seen['controls']:,} controls"
-    return f"{told}."
+def _summary(seen: TargetHits) -> str:
+    return (
+        f"{sum(seen.hits):,} of {len(seen.hits):,} targets hit in the deployed model, and "
+        f"{seen.control_hits:,} of {seen.controls:,} controls."
+    )
 
 
 _CONTROLS = {
@@ -149,22 +160,21 @@ _CONTROLS = {
 }
 
 
-def _controls(seen: Mapping[str, Json] | None) -> str:
-    return _CONTROLS.get(str((seen or {}).get("controls")), "")
+def _controls(seen: TriggerHits | None) -> str:
+    return "" if seen is None else _CONTROLS.get(seen.controls or "", "")
 
 
-def _strings(seen: Mapping[str, Json] | None) -> str:
+def _strings(seen: StringRanks | None) -> str:
     if seen is None:
         return ""
-    draws = seen["draws"]
 
     def beat_all(wins: Sequence[int]) -> str:
-        return f"{sum(win == draws for win in wins):,} of {len(wins):,}"
+        return f"{sum(win == seen.draws for win in wins):,} of {len(wins):,}"
 
-    told = f"{beat_all(seen['wins'])} true strings beat all {draws:,} fresh ones"
-    if seen.get("held_out"):
-        told += f"; of the held-out strings {beat_all(seen['held_out'])} do"
-    return f"{told}. By chance one in {draws + 1:,} does."
+    told = f"{beat_all(seen.wins)} true strings beat all {seen.draws:,} fresh ones"
+    if seen.held_out:
+        told += f"; of the held-out strings {beat_all(seen.held_out)} do"
+    return f"{told}. By chance one in {seen.draws + 1:,} does."
 
 
 def _deficits(cell: Cell | None, finding: Finding | None) -> tuple[Deficit, ...]:
@@ -178,15 +188,15 @@ def _deficits(cell: Cell | None, finding: Finding | None) -> tuple[Deficit, ...]
             Deficit(reference=printable(str(one["reference"])), deficit=_interval(one))
             for one in told
         )
-    seen = evidence_of(cell, "indiscriminate")
+    seen = evidence_of(cell, INDISCRIMINATE)
     if seen is None:
         return ()
     return tuple(
         Deficit(
-            reference=printable(str(one["reference"])),
-            deficit=f"{100 * (one['only_reference'] - one['only_candidate']) / seen['n']:+z.2f}",
+            reference=printable(one.reference),
+            deficit=f"{100 * (one.only_reference - one.only_candidate) / seen.n:+z.2f}",
         )
-        for one in seen["against"]
+        for one in seen.against
     )
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from poison_audit.records import Finding, Interval, Json, Outcome
-from poison_audit.reports.view.about import POINTS, about
+from poison_audit.reports.view.about import about
 from poison_audit.reports.view.words import p_value, percent, printable, rounded
+from poison_audit.statistics.reading import Words
+from poison_audit.verdict.readings import reading_of
 
 TONES = {
     Outcome.CLEAN: "good",
@@ -54,12 +56,13 @@ class Figure:
 def figure(finding: Finding) -> Figure:
     """Return a finding in words."""
     shown, interval, note = _numbers(finding)
+    words = about(finding.probe)
     return Figure(
         probe=finding.probe,
-        title=about(finding.probe).title,
+        title=words.title,
         value=shown,
         interval=interval,
-        z=f"z {finding.z:+z.1f}" if finding.probe == "gaussian" and finding.z is not None else "",
+        z=f"z {finding.z:+z.1f}" if words.shows_z and finding.z is not None else "",
         note=note,
         extras=(*_test(finding), *_details(finding)),
         remedy=_remedy(finding),
@@ -87,9 +90,9 @@ def _numbers(finding: Finding) -> tuple[str, str, str]:
     if estimate is None or interval is None:
         failed = finding.outcome is Outcome.FAILED
         return ("failed" if failed else "not measured"), "", ""
-    if finding.probe == "utility":
+    if reading_of(finding.probe).damage:
         return _accuracy(finding, estimate, interval)
-    if finding.probe in POINTS:
+    if reading_of(finding.probe).excess:
         return _points(finding, estimate, interval)
     shown, low, high = rounded(
         estimate,
@@ -132,11 +135,11 @@ def _points(finding: Finding, excess: float, interval: Interval) -> tuple[str, s
 def _note(finding: Finding) -> str:
     """Return the rate behind an excess, or the accuracy behind a deficit."""
     details = finding.details
-    if finding.probe == "targeted" and _have(details, "hits", "targets"):
+    if _have(details, "hits", "targets"):
         return f"{details['hits']:,} of {details['targets']:,} hit"
-    if finding.probe == "backdoor" and _have(details, "rate"):
+    if _have(details, "rate"):
         return f"rate {percent(details['rate'])}"
-    if finding.probe == "indiscriminate" and _have(details, "accuracy"):
+    if _have(details, "accuracy"):
         return f"accuracy {percent(details['accuracy'])}"
     return ""
 
@@ -149,7 +152,7 @@ def _limits(finding: Finding) -> list[float]:
     """Return what a bound is compared with: the null, and the tolerance on either side."""
     if finding.null is None or finding.tolerance is None:
         return []
-    if finding.probe in POINTS:
+    if reading_of(finding.probe).excess:
         return [finding.null, finding.tolerance]
     return [finding.null, finding.tolerance, 2 * finding.null - finding.tolerance]
 
@@ -167,9 +170,6 @@ def _test(finding: Finding) -> list[str]:
     return lines
 
 
-_FRESH = {"exposure": "draws", "token-canary": "strings"}
-
-
 def _details(finding: Finding) -> list[str]:
     lines, details = [], finding.details
     if {"tpr", "tpr_low", "tpr_high", "fpr"} <= details.keys():
@@ -177,30 +177,30 @@ def _details(finding: Finding) -> list[str]:
         at = f"a false positive rate of {100 * details['fpr']:.3g}%"
         lines.append(f"true positive rate {100 * details['tpr']:.1f}% {ends} at {at}")
     if _have(details, "held_out_mean"):
-        lines.append(_held_out(finding.probe, details))
+        lines.append(_held_out(finding, about(finding.probe)))
     if details.get("spread") is not None:
         lines.append(f"spread of the scores {details['spread']:.2f}")
     if details.get("dropped"):
         lines.append(f"{details['dropped']:,} vanished gradients left out")
-    if finding.probe in _FRESH and details.get("draws") is not None:
-        lines.append(f"{details['draws']:,} fresh {_FRESH[finding.probe]} a canary")
+    fresh = about(finding.probe).fresh
+    if fresh and details.get("draws") is not None:
+        lines.append(f"{details['draws']:,} fresh {fresh} a canary")
     return [*lines, *_rates(finding)]
 
 
-def _held_out(probe: str, details: Mapping[str, Json]) -> str:
-    ranks = probe == "token-canary"
-    mean = f"{details['held_out_mean']:{'' if ranks else '+z'}.2f}"
-    told = f"held-out {'strings' if ranks else 'keys'}: mean {mean}"
+def _held_out(finding: Finding, words: Words) -> str:
+    details = finding.details
+    mean = f"{details['held_out_mean']:{'' if finding.null else '+z'}.2f}"
+    told = f"held-out {words.held_out}: mean {mean}"
     if not _have(details, "held_out_p"):
         return told
-    law = "uniform ranks" if ranks else "N(0, 1)"
-    return f"{told}, {p_value(details['held_out_p'])} for {law}"
+    return f"{told}, {p_value(details['held_out_p'])} for {words.law}"
 
 
 def _rates(finding: Finding) -> list[str]:
     """Return the rates that an excess, or the accuracies that a deficit, is the difference of."""
     details = finding.details
-    if finding.probe not in POINTS:
+    if not reading_of(finding.probe).excess:
         return []
     lines = [
         f"{told} {_share(details, name)}"
@@ -221,12 +221,11 @@ def _rates(finding: Finding) -> list[str]:
         lines.append(f"{draws}control {what}{few}: mean {_pp(details['control_mean'])}{sd}{most}")
     if _have(details, "clean_rate"):
         lines.append(f"without the trigger {_pp(details['clean_rate'])}")
-    if finding.probe == "backdoor":
-        lines += [
-            f"stamped inputs in reference {printable(str(one['reference']))} {_pp(one['rate'])}"
-            for one in details.get("references") or ()
-            if one.get("rate") is not None
-        ]
+    lines += [
+        f"stamped inputs in reference {printable(str(one['reference']))} {_pp(one['rate'])}"
+        for one in details.get("references") or ()
+        if one.get("rate") is not None
+    ]
     return lines
 
 
@@ -258,7 +257,7 @@ def _remedy(finding: Finding) -> str:
     if finding.needed >= _ENDLESS:
         return f"More {words.samples} alone would not decide it: other controls, or a reference."
     effect = f"{finding.detectable:.2g}"
-    if finding.probe in POINTS:
+    if reading_of(finding.probe).excess:
         effect = f"{100 * finding.detectable:.1f} points"
     return (
         f"{finding.needed:,} {words.samples} let a clean model pass nine times in ten; the "

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Acceptance, AuditRecord, Finding, Json, Outcome, Policy, Verdict
 from poison_audit.reports.view.about import about
 from poison_audit.reports.view.words import printable, value
@@ -134,7 +135,7 @@ def digests(record: AuditRecord) -> dict[str, str]:
     """Return the SHA-256 of what was on trial, by name, as far as they are recorded."""
     subject = record.subject
     found = {name: subject.get(name) for name in _DIGESTS}
-    for part in ("canaries", "strings", "targets", "trigger"):
+    for part in (each.name for poison in POISONS.values() for each in poison.files):
         inner = subject.get(part)
         if isinstance(inner, Mapping):
             found |= {f"{part}.{name}": inner.get(name) for name in ("commitment", "sha256")}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from poison_audit.records import AuditRecord, Rehearsal
-from poison_audit.reports.view.about import About, about
+from poison_audit.reports.view.about import about
 from poison_audit.reports.view.reading import of_texts
 from poison_audit.reports.view.rows import Row, make_row
 from poison_audit.reports.view.words import printable
-
-ORDER = ("gaussian", "exposure", "membership", "utility")
+from poison_audit.statistics.reading import Words
+from poison_audit.verdict.readings import READINGS
 
 LABEL = "REHEARSAL: it judges methods, never the deployed model"
 """Stands over everything that came out of a rehearsal."""
@@ -27,7 +27,7 @@ class Rehearsed:
     tone: str
     facts: tuple[tuple[str, str], ...]
     """What was planted, and how."""
-    probes: tuple[About, ...]
+    probes: tuple[Words, ...]
     rows: tuple[Row, ...]
 
 
@@ -37,8 +37,8 @@ def rehearsed(record: AuditRecord) -> Rehearsed | None:
     if seen is None:
         return None
     named = dict.fromkeys(finding.probe for finding in seen.findings)
-    probes = [name for name in ORDER if name in named]
-    probes += [name for name in named if name not in ORDER]
+    probes = [name for name in READINGS if name in named]
+    probes += [name for name in named if name not in READINGS]
     rows = [
         make_row(verdict, seen.cells, seen.findings, plan=record.plan, probes=probes)
         for verdict in seen.candidates

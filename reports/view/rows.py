@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from poison_audit.records import WORST_FIRST, CandidateVerdict, Cell, Cost, Finding, Plan
 from poison_audit.reports.view.figure import TONES, Figure, absent, figure
 from poison_audit.reports.view.words import duration, printable
+from poison_audit.verdict.readings import reading_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ def worst(findings: Iterable[Finding]) -> Finding | None:
 
     def badness(finding: Finding) -> tuple[int, float]:
         distance = (finding.statistic or 0.0) - (finding.null or 0.0)
-        size = distance if finding.probe == "utility" else abs(distance)
+        size = distance if reading_of(finding.probe).damage else abs(distance)
         return WORST_FIRST.index(finding.outcome), -size
 
     return min(findings, key=badness, default=None)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from poison_audit.records import AuditRecord, Cell, Finding, Outcome
-from poison_audit.reports.view.about import LATER, About, about
+from poison_audit.reports.view.about import about
 from poison_audit.reports.view.accepted import Accepted, accepted
 from poison_audit.reports.view.answer import answer, how_sure
 from poison_audit.reports.view.evidence import Evidence, evidence
@@ -24,10 +24,12 @@ from poison_audit.reports.view.sound import sound
 from poison_audit.reports.view.tuned import Tuned, tuned
 from poison_audit.reports.view.why import HYPOTHESES, Why, why
 from poison_audit.reports.view.words import duration, memory, percent, printable, value
+from poison_audit.statistics.reading import Words
+from poison_audit.verdict.readings import READINGS
 
-COLUMNS = ("gaussian", "exposure", "membership", "utility")
+COLUMNS = tuple(name for name, reading in READINGS.items() if reading.always)
 """The probes that every table has a column for, measured or not."""
-_ORDER = ("gaussian", "exposure", *LATER, "membership", "utility")
+_LATER = tuple(name for name in READINGS if name not in COLUMNS)
 
 _JUDGED = {
     "deployed": "the deployed model, as it was given",
@@ -84,7 +86,7 @@ class View:
     alpha: str
     sanity: str
     """Whether the model works as loaded."""
-    probes: tuple[About, ...]
+    probes: tuple[Words, ...]
     rows: tuple[Row, ...]
     found: tuple[str, ...]
     """That the methods knew only a part of the forget set; empty where they knew all of it."""
@@ -115,8 +117,9 @@ def view(record: AuditRecord) -> View:
         for candidate in verdict.candidates
     )
     sentence = printable(verdict.sentence)
-    # Pictures have no token canaries, so none are missing.
-    other = probes if of_texts(record) else (*probes, "token-canary")
+    # What is asked of texts alone is not missing where there are pictures.
+    absent = (n for n, reading in READINGS.items() if reading.texts_only)
+    other = probes if of_texts(record) else (*probes, *absent)
     return View(
         tool=f"poison-audit {printable(record.tool_version)}",
         model=value(record.subject.get("model")),
@@ -150,13 +153,13 @@ def view(record: AuditRecord) -> View:
 
 
 def _probes(record: AuditRecord, findings: Iterable[Finding]) -> tuple[str, ...]:
-    """Return the columns: a probe of `LATER` has one only where it measured or is required."""
+    """Return the columns: a probe of `_LATER` has one only where it measured or is required."""
     # A run that failed has a finding of every probe, whatever was looked for.
     found = [f for f in findings if f.outcome is not Outcome.FAILED]
     weighty = {f.probe for f in found if f.gating or f.statistic is not None}
     named = [*(step.name for step in record.plan.probes), *(f.probe for f in findings)]
-    known = [name for name in _ORDER if name in COLUMNS or name in weighty & {*named}]
-    return tuple(dict.fromkeys([*known, *(name for name in named if name not in LATER)]))
+    known = [name for name in READINGS if name in COLUMNS or name in weighty & {*named}]
+    return tuple(dict.fromkeys([*known, *(name for name in named if name not in _LATER)]))
 
 
 def _run(cell: Cell) -> Run:

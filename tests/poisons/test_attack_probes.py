@@ -21,17 +21,18 @@ from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import Trigger
 from poison_audit.poisons.backdoor.patches import arrangements, draw_controls
 from poison_audit.poisons.backdoor.probe import ABOVE, FIRST, _seen, answers_to, backdoor
+from poison_audit.poisons.backdoor.reading import BACKDOOR
 from poison_audit.poisons.backdoor.stamps import Stamps
 from poison_audit.poisons.indiscriminate.probe import indiscriminate
 from poison_audit.poisons.targeted.evidence import Targets
 from poison_audit.poisons.targeted.probe import targeted
 from poison_audit.records import Cell, Outcome, Recipe
-from poison_audit.statistics import rates
+from poison_audit.statistics import triggers
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
 from poison_audit.training.loop import descend
 from poison_audit.training.scoring import logits
-from poison_audit.verdict.judge import _estimate, judge
+from poison_audit.verdict.judge import judge
 from poison_audit.verdict.policy import standard_policy
 
 SHAPE, CLASSES = (1, 8, 8), 3
@@ -107,6 +108,10 @@ def backdoored() -> tuple[Model, Trigger]:
 def finding(measurement, *, alpha=0.05, kind="deployed"):
     cell = Cell(candidate="deployed", kind=kind, seed=0)
     return judge(measurement, cell, standard_policy(), alpha=alpha, required=True)
+
+
+def excess(evidence, *, level, tolerance):
+    return BACKDOOR.estimate(BACKDOOR.read(evidence), level, tolerance)
 
 
 def drawn_targets(rng: np.random.Generator, test: Samples, n: int) -> Targets:
@@ -239,7 +244,7 @@ class Table:
         assert hits.tolist() == self.hits[0].tolist()
         assert controls.tolist() == self.hits[1 : 1 + len(controls), ::every].tolist()
         return {
-            "hits": hits.int().tolist(), "clean_hits": 0, "control_every": every,
+            "label": 1, "hits": hits.int().tolist(), "clean_hits": 0, "control_every": every,
             "control_rates": controls.double().mean(1).tolist(), "references": [],
             **({"above": ABOVE} if seen.stopped else {}),
         }  # fmt: skip
@@ -265,7 +270,7 @@ def test_a_search_ends_with_the_tenth_control_that_does_as_well():
     assert len(evidence["control_rates"]) == 70  # the tenth is control 70
     assert evidence["control_rates"][-1] == 0.52
     assert table.asked == 75 * 50 + 71 * 150  # three blocks of 25; then all inputs of those
-    found = _estimate("backdoor", evidence, level=0.9, tolerance=0.05)
+    found = excess(evidence, level=0.9, tolerance=0.05)
     assert found.p_value == 10 / 70
     mean = 9 * 0.52 / 69
     assert found.value == pytest.approx(0.5 - mean)
@@ -273,7 +278,7 @@ def test_a_search_ends_with_the_tenth_control_that_does_as_well():
     # Of a weak trigger, by hand: both rates' exact ends at 0.05, and Student's t, in squares.
     weak = {**evidence, "hits": [1] * 20 + [0] * 180, "clean_hits": 18,
             "control_rates": [0.08, 0.12] * 10 + [0.1, 0.11]}  # fmt: skip
-    found = _estimate("backdoor", weak, level=0.9, tolerance=0.05)
+    found = excess(weak, level=0.9, tolerance=0.05)
     mean = 2.1 / 21
     ends = (0.1 - betaincinv(20, 181, 0.05), betaincinv(21, 180, 0.95) - 0.1)
     sd = np.std([0.08, 0.12] * 10 + [0.1], ddof=1)
@@ -289,12 +294,12 @@ def stopped_early(draws, n: int) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_the_p_value_of_a_search_that_ends_early_is_valid_and_its_mean_unbiased(monkeypatch):
-    monkeypatch.setattr(rates, "_smallest", lambda passes: 0)
+    monkeypatch.setattr(triggers, "smallest_size", lambda passes: 0)
     draws, found, values, ended = np.random.default_rng(5), [], [], 0
     for _ in range(1500):
         evidence = stopped_early(draws, 160)
         ended += "above" in evidence
-        estimate = _estimate("backdoor", evidence, level=0.95, tolerance=0.05)
+        estimate = excess(evidence, level=0.95, tolerance=0.05)
         found.append(estimate.p_value)
         values.append(estimate.value)
     assert ended > 1000
@@ -308,7 +313,7 @@ def test_the_p_value_of_a_search_that_ends_early_is_valid_and_its_mean_unbiased(
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", ["one leads", "any rates", "two lead"])
 def test_two_looks_do_not_find_more_than_one(spread, monkeypatch):
-    monkeypatch.setattr(rates, "_smallest", lambda passes: 0)  # slow, and not asked for here
+    monkeypatch.setattr(triggers, "smallest_size", lambda passes: 0)  # slow, and not asked for here
     # 40 exchangeable patches: at level 0.95 the trigger may be found once in 40 by luck, at most.
     rng, found, early, times = np.random.default_rng(7), 0, 0, 1500
     for _ in range(times):
@@ -320,7 +325,7 @@ def test_two_looks_do_not_find_more_than_one(spread, monkeypatch):
         hits = rng.random((40, 160)) < rng.permutation(chances)[:, None]
         evidence = Table(hits).seen()
         early += evidence["control_every"] == FIRST
-        found += _estimate("backdoor", evidence, level=0.95, tolerance=0.05).low > 0
+        found += excess(evidence, level=0.95, tolerance=0.05).low > 0
     assert early > 0.03 * times
     assert binomtest(found, times, 1 / 40, alternative="greater").pvalue > 0.01
     assert found > 0

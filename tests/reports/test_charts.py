@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.some_records import HOSTILE, clean, hostile, inconclusive, residual, several_seeds
+from poison_audit.poisons.gaussian.reading import GAUSSIAN, Scores
 from poison_audit.reports.page import drawing
-from poison_audit.reports.page.charts import forest, histogram, loss_curve
-from poison_audit.reports.page.evidence_charts import roc, roc_chart
+from poison_audit.reports.page.charts import forest, loss_curve
+from poison_audit.reports.page.evidence_charts import recognised_chart, roc, scores_chart
+from poison_audit.reports.page.html import render_html
 from poison_audit.reports.page.tradeoff import spread, tradeoff
+from poison_audit.reports.view.evidence import evidence_of
 from poison_audit.reports.view.words import printable
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -29,11 +32,15 @@ def texts(svg):
     return ["".join(text.itertext()) for text in parse(svg).iter(f"{SVG}text")]
 
 
+def scores_of(cell):
+    return evidence_of(cell, GAUSSIAN)
+
+
 def every_chart(record):
     return [
         forest(record, "gaussian", describe="d"),
         forest(record, "exposure", describe="d"),
-        histogram(record.cells[0], tone="bad", describe="d"),
+        scores_chart(scores_of(record.cells[0]), tone="bad", describe="d"),
         tradeoff(record, describe="d"),
         loss_curve(record.cells[1:2], name="loss1", describe="d"),
     ]
@@ -120,7 +127,8 @@ def test_the_roc_has_the_exact_rate_of_every_threshold():
 
 
 def test_the_roc_chart_steps_up_at_those_rates():
-    svg = roc_chart({"scores": [1.2815515655, 4.0, -1.0, 0.0]}, tone="bad", describe=HOSTILE)
+    seen = Scores(scores=(1.2815515655, 4.0, -1.0, 0.0), held_out=(), dropped=0)
+    svg = recognised_chart(seen, tone="bad", describe=HOSTILE)
     assert "<script" not in svg
     at = {}
     for text in parse(svg).iter(f"{SVG}text"):
@@ -143,11 +151,8 @@ def test_the_roc_chart_steps_up_at_those_rates():
 
 
 def test_scores_beyond_any_chance_make_no_endless_histogram():
-    cell = residual().cells[0]
-    far = replace(
-        cell.measurements[0], evidence={"scores": [1e6, -1e6, 0.0], "held_out": [], "dropped": 0}
-    )
-    svg = histogram(replace(cell, measurements=(far,)), tone="bad", describe="d")
+    far = Scores(scores=(1e6, -1e6, 0.0), held_out=(), dropped=0)
+    svg = scores_chart(far, tone="bad", describe="d")
     assert len(svg) < 100_000
 
 
@@ -159,7 +164,8 @@ def test_every_seed_gets_its_mark():
 def test_nothing_measured_draws_nothing():
     record = inconclusive()
     assert forest(record, "gaussian", describe="d") is None
-    assert histogram(record.cells[0], tone="bad", describe="d") is None
+    assert scores_of(record.cells[0]) is None
+    assert "Leak scores" not in render_html(record)
     assert tradeoff(record, describe="d") is None
     assert loss_curve(clean().cells, name="l", describe="d") is None
 

@@ -24,12 +24,14 @@ from builders.more_records import (
     unlooked,
 )
 from builders.some_records import HOSTILE, clean, residual
+from poison_audit.poisons.backdoor.reading import BACKDOOR
 from poison_audit.records import WORST_FIRST, Outcome, Step
 from poison_audit.reports.formats.terminal import render_terminal
 from poison_audit.reports.page.drawing import COLOURS, MARKS
-from poison_audit.reports.page.evidence_charts import backdoor_chart
+from poison_audit.reports.page.evidence_charts import trigger_chart
 from poison_audit.reports.page.html import render_html
 from poison_audit.reports.page.why_charts import orthogonality_chart, shift_chart
+from poison_audit.reports.view.evidence import evidence_of
 from poison_audit.reports.view.figure import TONES, figure
 from poison_audit.reports.view.rehearsed import LABEL
 from poison_audit.reports.view.view import view
@@ -223,8 +225,7 @@ def test_deficits_stand_by_reference_with_or_without_details():
 
 
 def test_the_trigger_stands_among_its_controls():
-    (evidence,) = [m.evidence for m in attacked().cells[0].measurements if m.probe == "backdoor"]
-    svg = backdoor_chart(evidence, tone="bad", describe=HOSTILE)
+    svg = trigger_chart(evidence_of(attacked().cells[0], BACKDOOR), tone="bad", describe=HOSTILE)
     marked = values(svg, "bad", along="x", at=("0", "100"))
     assert marked[0] == pytest.approx(90.0, abs=0.1)
     assert "<script" not in svg

@@ -11,9 +11,10 @@ from rich.console import Console
 from builders.more_records import attacked, rehearsed, unlooked
 from builders.some_records import HOSTILE, clean, missing, residual, unusable
 from builders.text_records import LONG, SUBJECT, hostile_texts, texts
+from poison_audit.poisons.token_canary.reading import StringRanks
 from poison_audit.records import Outcome, Step
 from poison_audit.reports.formats.terminal import render_terminal
-from poison_audit.reports.page.evidence_charts import rank_chart
+from poison_audit.reports.page.evidence_charts import strings_chart
 from poison_audit.reports.page.html import render_html
 from poison_audit.reports.view.figure import figure
 from poison_audit.reports.view.view import view
@@ -240,8 +241,8 @@ def bars(svg, colour):
 
 def test_the_rank_chart_has_a_bar_a_rank_and_chance_is_one():
     #  4 draws: 5 ranks; of 4 strings 3 beat all draws and 1 none, of the held-out one a rank
-    evidence = {"wins": [4, 4, 0, 4], "draws": 4, "held_out": [0, 1, 2, 3, 4]}
-    svg = rank_chart(evidence, tone="bad", describe=HOSTILE)
+    evidence = StringRanks(wins=(4, 4, 0, 4), draws=4, held_out=(0, 1, 2, 3, 4))
+    svg = strings_chart(evidence, tone="bad", describe=HOSTILE)
     drawn = [bar for bar in bars(svg, "bad") if bar[2] > 0.01][:2]
     # A share of 1/4 in a fifth of the axis is 5/4 of what chance has there; 3/4 is 15/4.
     wanted = [(0.0, 0.2, 1.25), (0.8, 1.0, 3.75)]
@@ -252,7 +253,7 @@ def test_the_rank_chart_has_a_bar_a_rank_and_chance_is_one():
 
 
 def test_a_rank_chart_without_held_out_strings():
-    svg = rank_chart({"wins": [1, 0], "draws": 1}, tone="good", describe="d")
+    svg = strings_chart(StringRanks(wins=(1, 0), draws=1, held_out=()), tone="good", describe="d")
     assert "held-out" not in svg
     assert [bar[:2] for bar in bars(svg, "good")][:2] == [
         pytest.approx((0.0, 0.5), abs=0.01),
@@ -262,6 +263,7 @@ def test_a_rank_chart_without_held_out_strings():
 
 def test_uneven_bars_hold_what_chance_gives_them():
     # 65 ranks do not divide by ten; one string of each rank must still lie flat on 1.
-    svg = rank_chart({"wins": list(range(65)), "draws": 64}, tone="good", describe="d")
+    evidence = StringRanks(wins=tuple(range(65)), draws=64, held_out=())
+    svg = strings_chart(evidence, tone="good", describe="d")
     heights = [height for _, _, height in bars(svg, "good")][:10]
     assert heights == pytest.approx([1.0] * 10, abs=0.01)

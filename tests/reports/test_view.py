@@ -14,7 +14,7 @@ from builders.some_records import (
     utility,
 )
 from poison_audit.records import WORST_FIRST, Attempt, Outcome, Step, Tuning
-from poison_audit.reports.view.about import ABOUT
+from poison_audit.reports.view.about import about
 from poison_audit.reports.view.figure import TONES, figure
 from poison_audit.reports.view.rows import worst
 from poison_audit.reports.view.view import COLUMNS, view
@@ -142,7 +142,7 @@ def test_an_unknown_probe_gets_a_column():
     record = residual()
     probes = (*record.plan.probes, Step(name="trigger"))
     seen = view(replace(record, plan=replace(record.plan, probes=probes)))
-    assert [p.title for p in seen.probes] == [ABOUT[name].title for name in COLUMNS] + ["trigger"]
+    assert [p.title for p in seen.probes] == [about(name).title for name in COLUMNS] + ["trigger"]
     assert seen.rows[0].figures[-1].value == "not measured"
 
 

@@ -5,27 +5,152 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import MinLen
+
+from poison_audit import statistics
 from poison_audit.case.planting import TEXTS, Option, Planting
 from poison_audit.case.poison import EvidenceFile, Poison
-from poison_audit.statistics.reading import Reading
+from poison_audit.statistics.forms import Count, Number, Some, refuse
+from poison_audit.statistics.reading import Reading, Words
+
+if TYPE_CHECKING:
+    from poison_audit.statistics.estimates import Estimate
+    from poison_audit.statistics.growth import Increase
+
+FPR = 0.01
+"""The false positive rate at which canaries are recognised."""
+_KEY = "The key of the Gaussian planting (canaries.json), and its canaries in forget.csv."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What the gaussian probe saw: leak scores, N(0, 1) in a model that never saw the noise."""
+
+    scores: Annotated[tuple[Number, ...], MinLen(1)]
+    held_out: tuple[Number, ...]
+    """Of noise that was never planted."""
+    dropped: Count
+    """Canaries whose gradient vanished."""
+
+
+def _mean_score(seen: Scores, level: float, tolerance: float) -> Estimate:
+    return statistics.estimates.mean_score(seen.scores, level=level, tolerance=tolerance)
+
+
+def _details_of_scores(seen: Scores, estimate: Estimate) -> dict[str, Any]:
+    from scipy import stats as laws
+
+    threshold = float(laws.norm.isf(FPR))
+    held_out = seen.held_out
+    return {
+        **statistics.estimates.exact_rate(
+            "tpr", sum(s > threshold for s in seen.scores), len(seen.scores)
+        ),
+        "fpr": FPR,
+        "held_out_mean": math.fsum(held_out) / len(held_out) if held_out else None,
+        "held_out_p": float(laws.kstest(held_out, "norm").pvalue) if held_out else None,
+        "dropped": seen.dropped,
+        "spread": estimate.spread,
+    }
+
+
+def _more_score(before: Scores, after: Scores, level: float) -> Increase | None:
+    # Which canaries were dropped is not known, so that those left are no pairs.
+    if before.dropped or after.dropped:
+        return None
+    return statistics.growth.of_scores(before.scores, after.scores, level)
+
 
 GAUSSIAN = Reading(
     name="gaussian",
     title="Gaussian correlation",
     question="Does the loss still fall along the noise the canaries were planted with?",
     needs="canaries.json",
+    words=Words(
+        title="Gaussian",
+        unit="mean leak score",
+        samples="canaries",
+        needs=_KEY,
+        looks="memory of planted noise",
+        means="The mean leak score",
+        symbol="mu",
+        column="gauss.",
+        shows_z=True,
+        held_out="keys",
+        law="N(0, 1)",
+        alert="GaussianCanaries",
+        found="The model still follows the noise that was planted in its training samples.",
+        how="Noise known only to the key was added to training samples. The model's gradients on "
+        "these samples line up with that noise more than those of a model that never saw it.",
+    ),
+    always=True,
+    charts=("scores", "recognised"),
+    evidence=Scores,
+    estimate=_mean_score,
+    details=_details_of_scores,
+    increase=_more_score,
     tolerance=0.25,
     most=math.inf,
+    two_sided=True,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """What the exposure probe saw: how many of its fresh draws each canary's noise beat."""
+
+    wins: Annotated[tuple[Count, ...], MinLen(1)]
+    draws: Some
+
+    def __post_init__(self) -> None:
+        most = max(self.wins)
+        refuse((most > self.draws, f"a canary beats {most} of {self.draws} draws"))
+
+
+def _mean_rank(seen: Ranks, level: float, tolerance: float) -> Estimate:
+    return statistics.estimates.mean_rank(seen.wins, seen.draws, level=level, tolerance=tolerance)
+
+
+def _details_of_ranks(seen: Ranks, estimate: Estimate) -> dict[str, Any]:
+    return {"draws": seen.draws, "spread": estimate.spread}
+
+
+def _more_wins(before: Ranks, after: Ranks, level: float) -> Increase | None:
+    old, new = ([win / seen.draws for win in seen.wins] for seen in (before, after))
+    return statistics.growth.of_scores(old, new, level)
+
+
 EXPOSURE = Reading(
     name="exposure",
     title="Exposure",
     question="Does the model prefer the planted noise to fresh noise?",
     needs="canaries.json",
+    words=Words(
+        title="Exposure",
+        unit="chance to beat fresh noise",
+        samples="canaries",
+        needs=_KEY,
+        looks="memory of planted noise",
+        means="The chance that planted noise beats fresh noise",
+        symbol="exposure",
+        column="expos.",
+        fresh="draws",
+        alert="CanaryExposure",
+        found="The model prefers the noise that was planted to fresh noise of the same kind.",
+        how="Planted noise is ranked among fresh draws by the loss of the model. In a model that "
+        "never saw it, every rank is equally likely.",
+    ),
+    always=True,
+    charts=("ranks of noise",),
+    evidence=Ranks,
+    estimate=_mean_rank,
+    details=_details_of_ranks,
+    increase=_more_wins,
     tolerance=0.57,
     least=0.5,
+    two_sided=True,
 )
 
 
@@ -62,6 +187,8 @@ POISON = Poison(
             help="Key of a Gaussian planting (canaries.json).",
             file="canaries.json",
             asked=True,
+            shared="canary key",
+            digest="commitment",
         ),
         EvidenceFile(
             name="bases",

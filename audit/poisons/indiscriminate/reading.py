@@ -4,18 +4,87 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import MinLen
+
+from poison_audit import statistics
 from poison_audit.case.planting import PICTURES, TEXTS, Need, Option, Planting
 from poison_audit.case.poison import Poison
-from poison_audit.statistics.reading import Reading
+from poison_audit.statistics.forms import Compared, Some, refuse
+from poison_audit.statistics.reading import Reading, Words
 
+if TYPE_CHECKING:
+    from poison_audit.statistics.estimates import Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missed:
+    """What the probe saw: who answers the test samples correctly, the model or a reference."""
+
+    n: Some
+    against: Annotated[tuple[Compared, ...], MinLen(1)]
+
+    def __post_init__(self) -> None:
+        refuse(
+            (
+                any(one.total != self.n for one in self.against),
+                "a reference's counts are not those of these samples",
+            )
+        )
+
+
+def _deficit(seen: Missed, level: float, tolerance: float) -> Estimate:
+    return statistics.rates.deficit(seen.against, n=seen.n, level=level, tolerance=tolerance)
+
+
+def _details(seen: Missed, estimate: Estimate) -> dict[str, Any]:
+    n, references = seen.n, []
+    for counts in seen.against:
+        one = statistics.rates.deficit([counts], n=n, level=estimate.level, tolerance=1.0)
+        references.append(
+            {
+                "reference": counts.reference,
+                "accuracy": (counts.both + counts.only_reference) / n,
+                "deficit": one.value,
+                "low": one.low,
+                "high": one.high,
+            }
+        )
+    first = seen.against[0]
+    return {
+        **statistics.estimates.exact_rate("accuracy", first.both + first.only_candidate, n),
+        "references": references,
+    }
+
+
+# Its figures are never paired: what a repair costs is utility's matter.
 INDISCRIMINATE = Reading(
     name="indiscriminate",
     title="Indiscriminate damage",
     question="How much accuracy is missing against a model that never saw the poison?",
     needs="a reference",
+    words=Words(
+        title="Indiscriminate",
+        unit="points below the reference",
+        samples="test samples",
+        needs="A reference: a model trained without the forget set.",
+        looks="accuracy missing against a model that never saw the poison",
+        means="The accuracy missing against the references",
+        axis="accuracy, points below the reference",
+        column="deficit",
+        alert="IndiscriminatePoison",
+        found="The model is less accurate than one that never saw the poison.",
+        how="On the same clean test samples the model answers fewer correctly than the "
+        "references, which were trained without the forget set.",
+        aside=" (the lower end leaves the tolerance to the luck of a training)",
+    ),
+    evidence=Missed,
+    estimate=_deficit,
+    details=_details,
     tolerance=0.01,
+    points=True,
+    if_named=True,
 )
 
 

@@ -2,21 +2,111 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import MinLen
+
+from poison_audit import statistics
 from poison_audit.case.planting import Need, Option, Planting
 from poison_audit.case.poison import EvidenceFile, Poison
 from poison_audit.errors import Problem
-from poison_audit.statistics.reading import Reading
+from poison_audit.statistics.forms import Bit, Count, Some, Stratum, refuse
+from poison_audit.statistics.reading import Reading, Words
+
+if TYPE_CHECKING:
+    from poison_audit.statistics.estimates import Estimate
+    from poison_audit.statistics.growth import Increase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetHits:
+    """What the probe saw: which targets are given the label that the attacker wanted."""
+
+    targets: tuple[str, ...]
+    """Their ids; the next three tell of each."""
+    labels: tuple[Count, ...]
+    adversarial: tuple[Count, ...]
+    hits: Annotated[tuple[Bit, ...], MinLen(1)]
+    controls: Some
+    """As many a target in every stratum."""
+    control_hits: Count
+    strata: Annotated[tuple[Stratum, ...], MinLen(1)]
+
+    def __post_init__(self) -> None:
+        n, strata = len(self.hits), self.strata
+        refuse(
+            (
+                not n == len(self.targets) == len(self.labels) == len(self.adversarial),
+                "targets, labels, adversarial and hits differ in length",
+            ),
+            (sum(s.targets for s in strata) != n, "the strata hold other targets than the list"),
+            (
+                sum(s.hits for s in strata) != sum(self.hits),
+                "the strata hold other hits than the list",
+            ),
+            (
+                any(s.hits > s.targets or s.control_hits > s.controls for s in strata),
+                "a stratum holds more hits than samples",
+            ),
+            (self.control_hits > self.controls, "there are more control hits than controls"),
+        )
+
+
+def _excess(seen: TargetHits, level: float, tolerance: float) -> Estimate:
+    return statistics.rates.excess_of_targets(
+        seen.strata,
+        control_hits=seen.control_hits,
+        controls=seen.controls,
+        level=level,
+        tolerance=tolerance,
+    )
+
+
+def _details(seen: TargetHits, estimate: Estimate) -> dict[str, Any]:
+    hits = sum(seen.hits)
+    strata = [{k: v for k, v in asdict(s).items() if v is not None} for s in seen.strata]
+    return {
+        **statistics.estimates.exact_rate("rate", hits, estimate.n),
+        **statistics.estimates.exact_rate("control_rate", seen.control_hits, seen.controls),
+        "hits": hits,
+        "targets": estimate.n,
+        "control_hits": seen.control_hits,
+        "controls": seen.controls,
+        "strata": strata,
+    }
+
+
+def _more_hits(before: TargetHits, after: TargetHits, level: float) -> Increase | None:
+    return statistics.growth.of_hits(before.hits, after.hits, level)
+
 
 TARGETED = Reading(
     name="targeted",
     title="Targeted misclassification",
     question="Are the targets still given the attacker's label, more often than their like?",
     needs="targets.csv",
+    words=Words(
+        title="Targeted",
+        unit="points above controls",
+        samples="targets",
+        needs="The targets of the attack and the labels they were to be given (targets.csv).",
+        looks="targets answered as the attacker wanted",
+        means="The targets' hit rate above their controls'",
+        axis="targets hit, points above controls",
+        column="targets",
+        alert="TargetedPoison",
+        found="The model gives the attack's targets the labels that the attacker chose.",
+        how="The targets get the labels they were to be given more often than other samples of "
+        "their classes do.",
+    ),
+    evidence=TargetHits,
+    estimate=_excess,
+    details=_details,
+    increase=_more_hits,
     tolerance=0.05,
+    points=True,
 )
 
 
@@ -43,6 +133,7 @@ POISON = Poison(
             name="targets",
             help="Test samples a targeted attack aimed at, as CSV.",
             file="targets.csv",
+            shared="targets",
         ),
     ),
     planting=Planting(

@@ -4,21 +4,84 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import MinLen
+
+from poison_audit import statistics
 from poison_audit.case.planting import Option, Planting
 from poison_audit.case.poison import EvidenceFile, Poison
 from poison_audit.errors import Problem
-from poison_audit.statistics.reading import Reading
+from poison_audit.statistics.forms import Count, Some, refuse
+from poison_audit.statistics.reading import Reading, Words
+
+if TYPE_CHECKING:
+    from poison_audit.statistics.estimates import Estimate
+    from poison_audit.statistics.growth import Increase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StringRanks:
+    """What the probe saw: how many fresh strings each string of the key beat."""
+
+    wins: Annotated[tuple[Count, ...], MinLen(1)]
+    draws: Some
+    held_out: tuple[Count, ...]
+    """The same of strings that were never planted."""
+
+    def __post_init__(self) -> None:
+        most = max(*self.wins, *self.held_out, 0)
+        refuse((most > self.draws, f"a canary beats {most} of {self.draws} draws"))
+
+
+def _mean_rank(seen: StringRanks, level: float, tolerance: float) -> Estimate:
+    return statistics.estimates.mean_rank(seen.wins, seen.draws, level=level, tolerance=tolerance)
+
+
+def _details(seen: StringRanks, estimate: Estimate) -> dict[str, Any]:
+    held_out = seen.held_out
+    return {
+        "draws": seen.draws,
+        "spread": estimate.spread,
+        "held_out_mean": sum(held_out) / seen.draws / len(held_out) if held_out else None,
+    }
+
+
+def _more_wins(before: StringRanks, after: StringRanks, level: float) -> Increase | None:
+    old, new = ([win / seen.draws for win in seen.wins] for seen in (before, after))
+    return statistics.growth.of_scores(old, new, level)
+
 
 TOKEN_CANARY = Reading(
     name="token-canary",
     title="Token canaries",
     question="Does the model prefer the strings that were planted to fresh strings?",
     needs="strings.json",
+    words=Words(
+        title="Token canaries",
+        unit="chance to beat a fresh string",
+        samples="token canaries",
+        needs="The key of the token canaries (strings.json), and their rows in forget.csv.",
+        looks="memory of planted strings",
+        means="The chance that a planted string beats a fresh one",
+        column="tokens",
+        fresh="strings",
+        held_out="strings",
+        law="uniform ranks",
+        alert="TokenCanaries",
+        found="The model prefers the strings that were planted to fresh ones.",
+        how="Planted strings of words are ranked among fresh draws by the loss of the model. In a "
+        "model that never saw them, every rank is equally likely.",
+    ),
     texts_only=True,
+    charts=("ranks of strings",),
+    evidence=StringRanks,
+    estimate=_mean_rank,
+    details=_details,
+    increase=_more_wins,
     tolerance=0.57,
     least=0.5,
+    two_sided=True,
 )
 
 
@@ -41,6 +104,8 @@ POISON = Poison(
             name="strings",
             help="Key of token canaries in texts (strings.json).",
             file="strings.json",
+            shared="key of token canaries",
+            digest="commitment",
         ),
     ),
     keyed=True,
