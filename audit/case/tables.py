@@ -20,7 +20,7 @@ from poison_audit.case.labels import as_integer, read_labels
 from poison_audit.case.parquet import read_parquet
 from poison_audit.case.pictures import Shape, Source, read_pictures
 from poison_audit.case.samples import Samples
-from poison_audit.errors import InputError, Problem
+from poison_audit.errors import InputError, Problem, Problems
 
 METADATA = "metadata.csv"
 """The label source of an image folder, where there is one."""
@@ -64,18 +64,14 @@ def read_table(
     """
     where = str(path)
     listing = _list(path, size)
-    problems = [*listing.problems, *wrong_ids(listing.ids, listing.places, where)]
+    problems = Problems([*listing.problems, *wrong_ids(listing.ids, listing.places, where)])
     labels = x = None
-    try:
+    with problems.collecting():
         labels = read_labels(
             listing.labels, listing.places, where=where, names=names or listing.names
         )
-    except InputError as error:
-        problems += error.problems
-    try:
+    with problems.collecting():
         x = listing.pixels()
-    except InputError as error:
-        problems += error.problems
     if problems or labels is None or x is None:
         raise InputError(problems)
     return Samples(

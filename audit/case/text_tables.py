@@ -13,7 +13,7 @@ from poison_audit.case.csvfile import first, read_csv
 from poison_audit.case.labels import read_labels
 from poison_audit.case.parquet import parquet_columns
 from poison_audit.case.tables import wrong_ids
-from poison_audit.errors import InputError, Problem
+from poison_audit.errors import InputError, Problem, Problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def read_text_table(path: Path, *, names: Sequence[str] | None = None) -> TextTa
     where = str(path)
     cells, places = _cells(path)
     ids = cells.get("id", [str(number) for number in range(len(places))])
-    problems = wrong_ids(ids, places, where)
+    problems = Problems(wrong_ids(ids, places, where))
     most = csv.field_size_limit()
     wrong = [
         Problem(f"a text of {len(text):,} letters does not fit in a CSV table" if text
@@ -73,10 +73,8 @@ def read_text_table(path: Path, *, names: Sequence[str] | None = None) -> TextTa
     ]  # fmt: skip
     problems += first(wrong, where)
     labels = None
-    try:
+    with problems.collecting():
         labels = read_labels(cells["label"], places, where=where, names=names)
-    except InputError as error:
-        problems += error.problems
     if problems or labels is None:
         raise InputError(problems)
     return TextTable(

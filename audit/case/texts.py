@@ -13,7 +13,7 @@ from poison_audit.case.labels import read_labels
 from poison_audit.case.parquet import parquet_columns
 from poison_audit.case.samples import Samples
 from poison_audit.case.tables import wrong_ids
-from poison_audit.errors import InputError, Problem
+from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.reader import Reader, Tokens
 
 PICTURES = {"path", "image"}
@@ -60,7 +60,7 @@ def read_texts(path: Path, *, reader: Reader, names: Sequence[str] | None = None
     """
     where = str(path)
     columns, places = _columns(path)
-    problems = wrong_ids(columns["id"], places, where)
+    problems = Problems(wrong_ids(columns["id"], places, where))
     empty = [
         Problem("the text is empty", place)
         for text, place in zip(columns["text"], places, strict=True)
@@ -68,10 +68,8 @@ def read_texts(path: Path, *, reader: Reader, names: Sequence[str] | None = None
     ]
     problems += first(empty, where)
     labels = None
-    try:
+    with problems.collecting():
         labels = read_labels(columns["label"], places, where=where, names=names)
-    except InputError as error:
-        problems += error.problems
     if problems or labels is None:
         raise InputError(problems)
     tokens = reader.read(columns["text"])

@@ -6,19 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from poison_audit.errors import InputError, Problem
+from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models import hugging_face
 from poison_audit.models.model import Model
 from poison_audit.models.reader import PLACE, VOCABULARIES, Reader, Reading, load_tokenizer
 from poison_audit.models.text import UNSUPPORTED, Side, padding_sides, text_classifier
 from poison_audit.models.weights import read_weights
-
-T = TypeVar("T")
 
 Kind = Literal["sequence", "causal"]
 
@@ -103,13 +101,14 @@ def read_language(
     if labels is not None:
         config.id2label = dict(enumerate(labels))
         config.label2id = {name: number for number, name in enumerate(labels)}
-    problems: list[Problem] = []
-    stated = words = None
+    problems = Problems()
+    stated = reader = words = None
     if kind == "sequence":
-        stated = _attempt(problems, lambda: _stated_labels(config, where))
-    reader = _attempt(problems, lambda: _reader(folder, config, reading))
-    if reader is not None:
-        words = _attempt(problems, lambda: _words(reader, reading, kind, str(folder)))
+        with problems.collecting():
+            stated = _stated_labels(config, where)
+    with problems.collecting():
+        reader = _reader(folder, config, reading)
+        words = _words(reader, reading, kind, str(folder))
     if problems or reader is None:
         raise InputError(problems)
     config.use_cache = False
@@ -200,14 +199,6 @@ def _side(language: Language, module: nn.Module, where: str) -> Side:
 def _pretrained(build: Callable[[], nn.Module], start: Path) -> nn.Module:
     weights = read_weights(start)
     return hugging_face.load_classifier(build(), weights.tensors, where=str(start), new_head=True)
-
-
-def _attempt(found: list[Problem], read: Callable[[], T]) -> T | None:
-    try:
-        return read()
-    except InputError as error:
-        found.extend(error.problems)
-        return None
 
 
 def _padding_token(tokenizer: Any, config: Any) -> int:
