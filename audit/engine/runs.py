@@ -18,6 +18,7 @@ import torch
 
 from poison_audit.atomic import remove_partials, write_atomically
 from poison_audit.errors import InputError, Problem
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Json, Plan, Recipe
 from poison_audit.training.sharding import processes
 
@@ -68,10 +69,11 @@ def fingerprint(
             )
         },
         "evidence": {
-            "canaries": (subject["canaries"] or {}).get("commitment"),
-            "targets": (subject["targets"] or {}).get("sha256"),
-            "trigger": (subject["trigger"] or {}).get("sha256"),
-            "strings": (subject["strings"] or {}).get("commitment"),
+            **{
+                file.name: {k: v for k, v in (subject.get(file.name) or {}).items() if k != "path"}
+                for poison in POISONS.values()
+                for file in poison.files
+            },
             "reading": subject["reading"],
             "references": sorted(
                 made["sha256"]

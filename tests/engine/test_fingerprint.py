@@ -8,13 +8,16 @@ import subprocess
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builders.small_case import FLAGS, make
 from poison_audit.cli import invoke
-from poison_audit.engine.runs import MEASURING, NOT_MEASURING, code_digest
+from poison_audit.engine.runs import MEASURING, NOT_MEASURING, code_digest, fingerprint
 from poison_audit.models.factory import user_code
+from poison_audit.poisons.readings import POISONS
+from poison_audit.records import Plan, Policy, Recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +79,8 @@ def imported_by(*names: str) -> set[str]:
             if own in ("", "__init__.py") or own in found:
                 continue
             found.add(own)
+            if any(fnmatchcase(own, one) for one in NOT_MEASURING):
+                continue  # the table of the poisons names what plants them, too
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("poison_a"):
                     todo += [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
@@ -89,12 +94,36 @@ def test_all_that_measuring_imports_is_covered():
     left_out = {
         name
         for name in found
-        if not any(fnmatchcase(name, one) for one in MEASURING)
-        or any(fnmatchcase(name, one) for one in NOT_MEASURING)
+        if not any(fnmatchcase(name, one) for one in (*MEASURING, *NOT_MEASURING))
     }
     # How errors are told, how files are written, and the form of a reading.
     form = {"errors.py", "atomic.py", "statistics/__init__.py", "statistics/reading.py"}
     assert left_out <= form
+    no_engine = {name for name in found if any(fnmatchcase(name, one) for one in NOT_MEASURING)}
+    assert not {name for name in no_engine if name.startswith("engine/")}
+
+
+SUBJECT: dict[str, Any] = {
+    "model_sha256": "0", "arch": "a", "normalize": None, "train_sha256": "1", "forget_sha256": "2",
+    "test_sha256": "3", "reading": None, "candidates": {},
+    "trigger": {"path": "here/trigger.json", "sha256": "4"},
+    "canaries": {"path": "here/canaries.json", "commitment": "5"},
+}  # fmt: skip
+
+
+def key_of(**changed: Any) -> str:
+    plan = Plan(methods=(), probes=(), policy=Policy(tolerances={}))
+    return fingerprint(plan, Recipe(), {**SUBJECT, **changed}, "cpu float32", None)
+
+
+def test_other_evidence_of_any_poison_is_another_audit_wherever_it_lies():
+    first = key_of()
+    assert key_of(trigger={"path": "there/trigger.json", "sha256": "4"}) == first
+    assert key_of(canaries=None) != first
+    names = [file.name for poison in POISONS.values() for file in poison.files]
+    told = {first, *(key_of(**{name: {"path": "p", "sha256": "9"}}) for name in names)}
+    assert len(names) >= 5
+    assert len(told) == 1 + len(names)
 
 
 FACTORY = """
