@@ -19,7 +19,7 @@ from poison_audit.commands import settings
 from poison_audit.commands.arguments import check_settings, decide_settings, train_settings
 from poison_audit.commands.fields import settled
 from poison_audit.commands.options import Command, options
-from poison_audit.commands.plant_options import plant_options
+from poison_audit.commands.plant_options import OWN_OPTIONS, PlantSettings
 from poison_audit.errors import AuditError, InputError, PlanError, Problem
 
 INTERRUPTED = 130
@@ -162,7 +162,7 @@ def unlearn(**given: Any) -> int:
 
 
 @cli.command(cls=Command)
-@plant_options
+@options(PlantSettings, OWN_OPTIONS)
 def plant(**given: Any) -> int:
     """Poison a copy of DATA, and write its forget.csv and the evidence that probes need.
 

@@ -33,7 +33,8 @@ from poison_audit.commands.plant_earlier import (
     joined,
     wrong_table,
 )
-from poison_audit.commands.plant_settings import PlantSettings, count_of, read_settings
+from poison_audit.commands.plant_options import PlantSettings
+from poison_audit.commands.plant_settings import count_of, read_settings
 from poison_audit.errors import InputError, PlanError, Problem, Problems
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.probes import WORKINGS

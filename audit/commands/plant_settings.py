@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from poison_audit.case.planting import Kind, Storage, flag
+from poison_audit.case.planting import Kind, flag
 from poison_audit.case.texts import holds_texts
 from poison_audit.commands.config import Config
-from poison_audit.commands.plant_earlier import Earlier, read_earlier
-from poison_audit.commands.plant_options import OF_PICTURES, PLANTINGS, TAKEN
+from poison_audit.commands.fields import settled
+from poison_audit.commands.plant_earlier import read_earlier
+from poison_audit.commands.plant_options import OF_PICTURES, PLANTINGS, TAKEN, PlantSettings
 from poison_audit.errors import PlanError, Problem, Problems
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlantSettings:
-    """One planting; None: neither the command line nor an earlier planting says it."""
-
-    data: Path
-    kind: Kind
-    """What it holds."""
-    attack: str
-    output: Path
-    seed: int
-    options: Any
-    """The attack's own, of the type that it declares."""
-    model: Mapping[str, Any]
-    """What is said of the input of the model to be trained: [model] of audit.toml."""
-    earlier: Earlier | None
-    """The planting that left DATA."""
-    budget: float | None
-    count: int | None
-    test: Path | None
-    names: tuple[str, ...] | None
-    storage: Storage | None
-    arch: str | None
-    factory: str | None
-    normalize: str | None
 
 
 def read_settings(given: Mapping[str, Any], problems: Problems) -> PlantSettings:
@@ -50,39 +25,26 @@ def read_settings(given: Mapping[str, Any], problems: Problems) -> PlantSettings
     """
     data, attack, output = given["data"], given["attack"], given["output"]
     kind: Kind = "texts" if holds_texts(data) else "pictures"
-    problems += _misplaced(given, attack, kind) + _empty(given)
-    problems += _wrong_folder(output, force=given["force"])
-    names = _listed(given["names"])
+    problems += _misplaced(given, attack, kind) + _wrong_folder(output, force=given["force"])
     earlier = None
     with problems.collecting():
-        earlier = read_earlier(data, attack=attack, output=output, names=names)
+        earlier = read_earlier(data, attack=attack, output=output, names=given["names"])
     config = earlier.config if earlier else Config()
-    own = _own(given, attack, kind, problems)
+    own, planting = _own(given, attack, kind, problems), PLANTINGS[attack]
     model = {
         name: value
         for name, takers in TAKEN.items()
         if any(one.of_model and kind in one.on for one in takers.values())
         if (value := own.get(name, config.get("model", name))) is not None
     }
-    planting = PLANTINGS[attack]
-    said = {name: value for name, value in model.items() if name in planting.takes()}
-    settings = PlantSettings(
-        data=data,
+    of_model = {name: value for name, value in model.items() if name in planting.takes()}
+    settings = replace(
+        settled(PlantSettings, given, config.values),
+        names=earlier.names if earlier and given["names"] is None else given["names"],
         kind=kind,
-        attack=attack,
-        output=output,
-        seed=given["seed"],
-        options=planting.options(**(said | own)),
+        options=planting.options(**(of_model | own)),
         model=model,
         earlier=earlier,
-        budget=given["budget"],
-        count=given["count"],
-        test=config.get("data", "test") if given["test"] is None else given["test"],
-        names=earlier.names if earlier and names is None else names,
-        storage=given["storage"],
-        arch=given["arch"],
-        factory=given["factory"],
-        normalize=given["normalize"],
     )
     problems += _missing(settings)
     return settings
@@ -118,22 +80,13 @@ def _misplaced(given: Mapping[str, Any], attack: str, kind: Kind) -> list[Proble
     homes |= {name: planted_here if kind == "pictures" else [] for name in OF_PICTURES}
     problems = []
     for name, attacks in homes.items():
-        if given[name] is None or attack in attacks:
+        if given[name] is None or given[name] is False or attack in attacks:
             continue
         what = f"is for {other}, and DATA holds {kind}"
         if attacks:
             what = f"belongs to {' and '.join(attacks)}, not to {attack}"
         problems.append(Problem(what, flag(name), "Leave it out"))
     return problems
-
-
-def _empty(given: Mapping[str, Any]) -> list[Problem]:
-    """Return the options that are given, and say nothing; an attack's own it looks at itself."""
-    return [
-        Problem("says nothing", flag(name), "Give a value, or leave it out")
-        for name in ("names", "arch", "factory", "normalize")
-        if given[name] is not None and not given[name].strip(" ,")
-    ]
 
 
 def _wrong_folder(folder: Path, *, force: bool) -> list[Problem]:
@@ -150,7 +103,7 @@ def _own(given: Mapping[str, Any], attack: str, kind: Kind, problems: Problems) 
     found = {}
     for name, declared in PLANTINGS[attack].takes().items():
         value = given[name]
-        if value is None or kind not in declared.on:
+        if value is None or value is False or kind not in declared.on:
             continue
         if declared.form is Path and isinstance(value, tuple):  # since another attack takes several
             if len(value) > 1:
@@ -171,9 +124,3 @@ def _missing(settings: PlantSettings) -> list[Problem]:
         if settings.kind in need.on and not (need.unless and need.unless(options))
         if (settings.test if need.option == "test" else getattr(options, need.option)) is None
     ]
-
-
-def _listed(text: str | None) -> tuple[str, ...] | None:
-    """Return the parts of `A,B,..`; None where there is none."""
-    parts = () if text is None else (part.strip() for part in text.split(","))
-    return tuple(part for part in parts if part) or None

@@ -49,21 +49,21 @@ def plant(data: Path, attack: str, *more: str, out: str = "p") -> int:
         ("gaussian", ["--steps", "0"], "--steps: belongs to targeted and indiscriminate"),
         ("gaussian", ["--patch", "0"], "--patch: belongs to backdoor"),
         ("gaussian", ["--epsilon", "0.0"], "--epsilon: belongs to targeted and backdoor"),
-        ("gaussian", ["--label", ""], "--label: belongs to backdoor"),
+        ("gaussian", ["--label", ""], "'--label': expected a string, got ''"),
         ("gaussian", ["--length", "0"], "--length: is for texts"),
-        ("gaussian", ["--prompt", ""], "--prompt: is for texts"),
+        ("gaussian", ["--key", ""], "'--key': expected a string, got ''"),
         ("gaussian", ["--sigma", "0.0"], "--sigma: sigma must be above 0"),
         ("gaussian", ["--count", "0"], "--budget: must be above 0"),
         ("gaussian", ["--budget", "0.0"], "--budget: must be above 0"),
-        ("gaussian", ["--names", ""], "--names: says nothing"),
-        ("gaussian", ["--names", ","], "--names: says nothing"),
-        ("gaussian", ["--arch", ""], "--arch: says nothing"),
-        ("gaussian", ["--factory", ""], "--factory: says nothing"),
-        ("gaussian", ["--normalize", ""], "--normalize: says nothing"),
-        ("backdoor", ["--label", ""], "--label: no such label: ''"),
+        ("gaussian", ["--names", ""], "'--names': expected a list of strings"),
+        ("gaussian", ["--names", ","], "'--names': expected a list of strings"),
+        ("gaussian", ["--arch", ""], "'--arch': expected a string"),
+        ("gaussian", ["--factory", ""], "'--factory': expected a string"),
+        ("gaussian", ["--normalize", ""], "'--normalize': expected a string"),
+        ("backdoor", ["--label", " "], "'--label': expected a string, got ' '"),
         ("backdoor", ["--label", "1", "--patch", "0"], "--patch: a patch of 0x0"),
         ("backdoor", ["--label", "1", "--epsilon", "0.0"], "--epsilon: must lie above 0"),
-        ("indiscriminate", ["--steps", "0", "--flip", ""], "--flip: expected A:B"),
+        ("indiscriminate", ["--steps", "0", "--flip", ""], "'--flip': expected a string"),
     ],
 )
 def test_nothing_given_for_pictures_is_taken_for_not_given(here, capsys, attack, arguments, told):
@@ -76,14 +76,14 @@ def test_nothing_given_for_pictures_is_taken_for_not_given(here, capsys, attack,
     ("attack", "arguments", "told"),
     [
         ("gaussian", ["--model", "BASE", "--max-tokens", "0"], "--max-tokens"),
-        ("gaussian", ["--model", "BASE", "--prompt", ""], "--prompt: holds {text} 0 times"),
+        ("gaussian", ["--model", "BASE", "--prompt", ""], "'--prompt': expected a string"),
         ("token-canary", ["--length", "0"], "--length: must be from 2"),
         ("token-canary", ["--max-tokens", "0"], "--max-tokens: belongs to gaussian"),
         ("token-canary", ["--patch", "0"], "--patch: is for pictures"),
         ("token-canary", ["--steps", "0"], "--steps: belongs to indiscriminate, not"),
-        ("backdoor", ["--label", "pos", "--phrase", ""], "--phrase: expected a printable phrase"),
-        ("backdoor", ["--trigger", "t.json", "--phrase", ""], "--phrase: the trigger's file"),
-        ("indiscriminate", ["--flip", ""], "--flip: expected A:B"),
+        ("backdoor", ["--label", "pos", "--phrase", ""], "'--phrase': expected a string"),
+        ("backdoor", ["--trigger", "t.json", "--phrase", ""], "'--phrase': expected a string"),
+        ("indiscriminate", ["--flip", ""], "'--flip': expected a string"),
     ],
 )
 def test_nothing_given_for_texts_is_taken_for_not_given(here, capsys, attack, arguments, told):
@@ -138,4 +138,5 @@ def test_help_lists_each_option_once_under_its_heading(capsys):
     own_names = {name for planting in PLANTINGS.values() for name in planting.takes()}
     shown = click.Context(command, info_name="plant")
     given = command.make_context("plant", ["x.npz", "--attack", "gaussian", "-o", "p"], shown)
-    assert {given.params[name] for name in own_names} == {None}
+    assert {given.params[name] for name in own_names - {"clean_label"}} == {None}
+    assert given.params["clean_label"] is False
