@@ -84,15 +84,24 @@ def from_json(
 
 
 @cache
-def reader(cls: Any, extra: Literal["forbid", "ignore"] = "forbid") -> TypeAdapter[tuple[Any]]:
-    """Return pydantic's reader of a list of one such record."""
+def reader(
+    cls: Any, extra: Literal["forbid", "ignore"] = "forbid", *, described: bool = False
+) -> TypeAdapter[tuple[Any]]:
+    """Return pydantic's reader of a list of one such record.
+
+    Args:
+        cls: a dataclass.
+        extra: what to do with keys that the record has no field for.
+        described: whether it knows the docstrings of fields, which stand in the source alone and
+            take as long to find as all else together.
+    """
     from pydantic import ConfigDict, TypeAdapter
 
     config = ConfigDict(
         strict=True,
         extra=extra,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
+        use_attribute_docstrings=described,
         json_schema_serialization_defaults_required=True,
     )
     # A dataclass has no place for this config, but takes it over from what holds it.

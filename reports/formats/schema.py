@@ -42,7 +42,7 @@ _RULES = {
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of report.json."""
-    parts = _plain(reader(AuditRecord).json_schema(mode="serialization")["$defs"])
+    parts = _plain(reader(AuditRecord, described=True).json_schema(mode="serialization")["$defs"])
     for name, rule in _RULES.items():
         parts[name] |= {"allOf": [rule]}
     return {
