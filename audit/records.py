@@ -1,10 +1,8 @@
-"""What an audit plans, measures, finds and decides, as plain values.
+"""What an audit plans, measures and finds, as plain values that every room passes on.
 
-Reading and writing them is `atomic`'s; the docstrings below fields are the descriptions in
-report.schema.json.
-
-No torch here: a reviewer reads, re-decides and re-renders a report on any laptop. Unknown is
-None beside a reason, never 0 and never NaN.
+The report that they end in is `verdict.record`'s, since only who decides and shows it has to know
+it; reading and writing them is `atomic`'s. The docstrings below fields are the descriptions in
+report.schema.json. Unknown is None beside a reason, never 0 and never NaN. No torch here.
 """
 
 from __future__ import annotations
@@ -12,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
-
-SCHEMA_VERSION: Final = 1
+from typing import Annotated, Any, Literal
 
 Json = Any
 """A value that JSON can hold."""
@@ -36,48 +32,30 @@ Share = Annotated[float, Asked({"ge": 0, "le": 1})]
 Digest = Annotated[str, Asked({"pattern": "^[0-9a-f]{64}$"})]
 Day = Annotated[str, Asked({"pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"})]
 Words = Annotated[str, Asked({"min_length": 1})]
-_PNG = "^iVBORw0KGgo[A-Za-z0-9+/]*={0,2}$"
 
 
 class Outcome(StrEnum):
     """What one finding, one candidate or the audit comes to."""
 
-    CLEAN = "CLEAN"
-    """The whole interval lies within the tolerance."""
-    ACCEPTED = "ACCEPTED"
-    """Not within the tolerance, but within a wider bound that somebody accepted for a while."""
-    RESIDUAL = "RESIDUAL"
-    """Poison is still there, beyond the tolerance."""
-    ACTIVATED = "ACTIVATED"
-    """The attack is stronger than in the deployed model."""
-    BROKEN = "BROKEN"
-    """Accuracy fell by more than the tolerance."""
-    INCONCLUSIVE = "INCONCLUSIVE"
-    """Measured, but too few samples decide it, or a control failed."""
-    NOT_MEASURED = "NOT_MEASURED"
-    """Could not be measured: evidence is missing."""
-    FAILED = "FAILED"
-    """Diverged, not finite, or out of memory."""
-    INFO = "INFO"
-    """Shown, but never gates."""
+    CLEAN = "CLEAN"  # The whole interval lies within the tolerance.
+    ACCEPTED = "ACCEPTED"  # Beyond it, but within a bound that somebody accepted for a while.
+    RESIDUAL = "RESIDUAL"  # Poison is still there, beyond the tolerance.
+    ACTIVATED = "ACTIVATED"  # The attack is stronger than in the deployed model.
+    BROKEN = "BROKEN"  # Accuracy fell by more than the tolerance.
+    INCONCLUSIVE = "INCONCLUSIVE"  # Measured, but too few samples decide it, or a control failed.
+    NOT_MEASURED = "NOT_MEASURED"  # Could not be measured: evidence is missing.
+    FAILED = "FAILED"  # Diverged, not finite, or out of memory.
+    INFO = "INFO"  # Shown, but never gates.
 
 
-WORST_FIRST = (
-    Outcome.ACTIVATED,
-    Outcome.RESIDUAL,
-    Outcome.BROKEN,
-    Outcome.FAILED,
-    Outcome.INCONCLUSIVE,
-    Outcome.NOT_MEASURED,
-    Outcome.ACCEPTED,
-    Outcome.CLEAN,
-    Outcome.INFO,
-)
+WORST_FIRST = tuple(map(Outcome, (
+    "ACTIVATED", "RESIDUAL", "BROKEN", "FAILED", "INCONCLUSIVE", "NOT_MEASURED", "ACCEPTED",
+    "CLEAN", "INFO",
+)))  # fmt: skip
 """Outcomes, the one that decides first."""
 
 
 Kind = Literal["deployed", "method", "candidate", "reference"]
-ExitCode = Literal[0, 1, 3]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +103,7 @@ class Policy:
     """What counts as clean, and whose verdict is the audit's."""
 
     tolerances: Mapping[str, float]
-    """By probe: gaussian mu, exposure's chance to beat a fresh draw, and a token canary's, excess
-    success rate of targets and of the trigger, accuracy deficit against a reference, utility's
-    accuracy loss."""
+    """By probe: the largest figure that counts as clean, in the unit of the probe."""
     alpha: Share = 0.05
     """Largest probability of a wrong exit code, in either direction."""
     gate: str = "deployed"
@@ -325,19 +301,6 @@ class CandidateVerdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What the audit comes to."""
-
-    outcome: Outcome
-    exit_code: ExitCode
-    """Codes 2 and 4 leave no report."""
-    gate: str
-    sentence: str
-    next_step: str
-    candidates: tuple[CandidateVerdict, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Sanity:
     """Accuracy on clean test data, taken before anything else: does the model work as loaded?"""
 
@@ -383,76 +346,3 @@ class Rehearsal:
     candidates: tuple[CandidateVerdict, ...]
     sentence: str
     """What it comes to, and that it is a rehearsal."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputFile:
-    """A file or folder that the audit read."""
-
-    role: str
-    """What it was read as: `model`, `train`, `forget`, `candidate NAME` and the like."""
-    path: str
-    """As the audit was given it: relative to its working folder, or absolute."""
-    sha256: Digest
-    """Of its bytes; of a folder, over the sorted lines `sha256  relative/path` of its files."""
-    size: Count
-    """Bytes, of a folder all of them together."""
-    folder: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A line of a text file, for what points at files: SARIF."""
-
-    uri: str
-    """Relative to the top of the git working tree, else to the working folder; `/` between."""
-    line: Annotated[int, Asked({"ge": 1})]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exhibit:
-    """A sample to look at: a target of the attack, a forget sample, the trigger on an input."""
-
-    role: Literal["target", "forget", "trigger"]
-    name: str
-    """Its id in its table."""
-    label: str
-    """As it was trained; of a target the true one."""
-    attack: str = ""
-    """What a forget sample is said to be part of."""
-    png: Annotated[str, Asked({"pattern": _PNG})] | None = None
-    """A picture of at most 96 x 96 pixels: base64 of a PNG file."""
-    text: str | None = None
-    """A text, cut to at most 400 characters."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditRecord:
-    """Everything a report is rendered from."""
-
-    schema_version: Literal[1]
-    tool_version: str
-    plan: Plan
-    recipe: Recipe
-    subject: Mapping[str, Json]
-    """What was on trial: paths, digests, sizes, architecture, the canaries' commitment."""
-    sanity: Sanity
-    cells: tuple[Cell, ...]
-    findings: tuple[Finding, ...]
-    verdict: Verdict
-    diagnosis: str | None = None
-    """What the hypotheses come to, in words; None where they were not tested."""
-    rehearsal: Rehearsal | None = None
-    tuning: tuple[Tuning, ...] = ()
-    limits: tuple[str, ...] = ()
-    """What this audit does not show, in sentences."""
-    files: tuple[InputFile, ...] = ()
-    """Every file that was read."""
-    places: Mapping[str, Place] = field(default_factory=dict)
-    """Lines to point at: `forget` and `forget.ATTACK` (its first row), `config` and
-    `config.TABLE` (its header in audit.toml), `config.accept.N` (from 0)."""
-    exhibits: tuple[Exhibit, ...] = ()
-    comparability: Digest | None = None
-    """SHA-256 of what two audits must share so that their figures can be compared."""
-    environment: Mapping[str, Json] = field(default_factory=dict)
-    """Versions, device, command and times: what may differ between two equal audits."""

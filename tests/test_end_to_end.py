@@ -17,7 +17,8 @@ from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
 from poison_audit.commands import check
 from poison_audit.engine import runs, unlearning
-from poison_audit.records import AuditRecord, Outcome
+from poison_audit.records import Outcome
+from poison_audit.verdict.record import AuditRecord
 
 ROOT = Path(__file__).parent.parent
 

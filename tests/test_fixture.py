@@ -9,7 +9,8 @@ import pytest
 
 from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
-from poison_audit.records import AuditRecord, Outcome
+from poison_audit.records import Outcome
+from poison_audit.verdict.record import AuditRecord
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "fixtures" / "digits"

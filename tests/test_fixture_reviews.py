@@ -11,7 +11,8 @@ from transformers import AutoModelForSequenceClassification
 from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
 from poison_audit.poisons.token_canary.evidence import read_strings
-from poison_audit.records import AuditRecord, Outcome
+from poison_audit.records import Outcome
+from poison_audit.verdict.record import AuditRecord
 
 REVIEWS = Path(__file__).parent.parent / "fixtures" / "reviews"
 

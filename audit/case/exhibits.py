@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from poison_audit.case.samples import Samples, as_pixels
-from poison_audit.records import Exhibit
+from poison_audit.case.shown import Exhibit
 
 EDGE = 96
 """Longest edge of a picture in pixels; larger ones are made smaller."""

@@ -8,8 +8,9 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from poison_audit.case.shown import InputFile
 from poison_audit.errors import InputError, Problem
-from poison_audit.records import InputFile, Json
+from poison_audit.records import Json
 
 _GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
 """A repository may name programs that git runs: none of them is."""

@@ -42,16 +42,7 @@ from poison_audit.engine.why import explain
 from poison_audit.methods import REFERENCES, UNLEARNING
 from poison_audit.models.factory import user_code
 from poison_audit.models.seeds import Rng
-from poison_audit.records import (
-    SCHEMA_VERSION,
-    AuditRecord,
-    Cell,
-    Finding,
-    Plan,
-    Rehearsal,
-    Sanity,
-    Tuning,
-)
+from poison_audit.records import Cell, Finding, Plan, Rehearsal, Sanity, Tuning
 from poison_audit.reports.formats import FORMATS
 from poison_audit.training.loop import fast_precision
 from poison_audit.training.sharding import check_shardable, crew, processes, rank, share_cells
@@ -59,6 +50,7 @@ from poison_audit.verdict.compare import comparability
 from poison_audit.verdict.decide import decide
 from poison_audit.verdict.diagnosis import diagnosis, worded
 from poison_audit.verdict.readings import READINGS
+from poison_audit.verdict.record import SCHEMA_VERSION, AuditRecord
 from poison_audit.verdict.rehearsal import NAME, PROBED, decide_rehearsal, rehearsal_sentence
 
 JUDGE = Judge(name=NAME, probes=PROBED, decide=decide_rehearsal, sentence=rehearsal_sentence)

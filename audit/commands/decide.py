@@ -10,10 +10,11 @@ from poison_audit.commands.arguments import DecideSettings, policy_of
 from poison_audit.commands.rendering import show, write_reports
 from poison_audit.commands.reviewing import read_report
 from poison_audit.errors import InputError, Problem
-from poison_audit.records import AuditRecord, Policy
+from poison_audit.records import Policy
 from poison_audit.reports.formats import FORMATS
 from poison_audit.verdict.compare import comparability
 from poison_audit.verdict.policy import standard_policy
+from poison_audit.verdict.record import AuditRecord
 from poison_audit.verdict.redecide import redecide
 
 

@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from poison_audit.atomic import write_atomically
-from poison_audit.records import AuditRecord
 from poison_audit.reports.formats import FORMATS
 from poison_audit.reports.formats.terminal import render_terminal
 from poison_audit.reports.view.words import duration, memory
+from poison_audit.verdict.record import AuditRecord
 
 ALWAYS = ("html", "json")
 """What every audit writes; report.json last: where it is, the audit is complete."""

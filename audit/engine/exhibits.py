@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from poison_audit.case.case import Case
 from poison_audit.case.exhibits import exhibit, spread
+from poison_audit.case.shown import Exhibit
 from poison_audit.poisons.probes import WORKINGS
-from poison_audit.records import Exhibit
 
 EACH = 6
 """Forget samples of one attack."""

@@ -10,6 +10,7 @@ from poison_audit.case.case import Case
 from poison_audit.case.evidence import Reader
 from poison_audit.case.orders import Planter
 from poison_audit.case.planting import Kind
+from poison_audit.case.shown import Exhibit
 from poison_audit.models.model import Model
 from poison_audit.poisons.backdoor import plant as backdoor_pictures
 from poison_audit.poisons.backdoor import plant_texts as backdoor_texts
@@ -29,7 +30,7 @@ from poison_audit.poisons.targeted.trial import target_exhibits, targeted_eviden
 from poison_audit.poisons.token_canary import plant as token_canary_planting
 from poison_audit.poisons.token_canary.probe import token_canary
 from poison_audit.poisons.token_canary.trial import token_canary_evidence
-from poison_audit.records import Exhibit, Measurement
+from poison_audit.records import Measurement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

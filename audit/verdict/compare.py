@@ -20,17 +20,10 @@ from typing import Any, Literal
 
 from poison_audit.errors import InputError, Problem
 from poison_audit.poisons.readings import POISONS
-from poison_audit.records import (
-    WORST_FIRST,
-    AuditRecord,
-    Finding,
-    Json,
-    Measurement,
-    Outcome,
-    Verdict,
-)
+from poison_audit.records import WORST_FIRST, Finding, Json, Measurement, Outcome
 from poison_audit.statistics.growth import Increase
 from poison_audit.verdict.readings import increase, reading_of
+from poison_audit.verdict.record import AuditRecord, Verdict
 
 _MEASURED = frozenset(WORST_FIRST) - {Outcome.FAILED, Outcome.NOT_MEASURED}
 

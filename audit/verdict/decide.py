@@ -26,7 +26,6 @@ from poison_audit.records import (
     WORST_FIRST,
     CandidateVerdict,
     Cell,
-    ExitCode,
     Finding,
     Kind,
     Measurement,
@@ -34,10 +33,10 @@ from poison_audit.records import (
     Plan,
     Policy,
     Sanity,
-    Verdict,
 )
 from poison_audit.verdict.judge import judge
 from poison_audit.verdict.readings import increase, reading_of
+from poison_audit.verdict.record import ExitCode, Verdict
 
 ACCEPTABLE = (Outcome.RESIDUAL, Outcome.BROKEN, Outcome.INCONCLUSIVE)
 """What may be accepted where it was measured; an attack that was made stronger may not."""

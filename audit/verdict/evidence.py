@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from poison_audit.errors import Problem, Problems
-from poison_audit.records import AuditRecord
 from poison_audit.verdict.readings import reading_of
+from poison_audit.verdict.record import AuditRecord
 
 
 def wrong_evidence(record: AuditRecord) -> list[Problem]:

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 from poison_audit.atomic import from_json
 from poison_audit.errors import Problem, Problems
-from poison_audit.records import Asked, AuditRecord, Digest, Share
+from poison_audit.records import Asked, Digest, Share
+from poison_audit.verdict.record import AuditRecord
 
 Number = Annotated[float, Asked({"ge": -1e9, "le": 1e9})]
 """A number that a probe could write, and that a chart can be drawn with."""

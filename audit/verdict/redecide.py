@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from poison_audit.errors import InputError, PlanError, Problem, did_you_mean
-from poison_audit.records import AuditRecord, Policy
+from poison_audit.records import Policy
 from poison_audit.verdict.decide import decide
 from poison_audit.verdict.evidence import wrong_evidence
+from poison_audit.verdict.record import AuditRecord
 
 UNTOUCHED = (
     "The rehearsal stands as it was decided at first: the other policy holds for the audit alone."

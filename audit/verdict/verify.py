@@ -18,11 +18,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from poison_audit.case.provenance import digest_of
+from poison_audit.case.shown import InputFile
 from poison_audit.errors import InputError
-from poison_audit.records import AuditRecord, Cell, Finding, InputFile
+from poison_audit.records import Cell, Finding
 from poison_audit.statistics import estimates
 from poison_audit.verdict.compare import comparability
 from poison_audit.verdict.diagnosis import diagnosis, method_diagnosis
+from poison_audit.verdict.record import AuditRecord
 from poison_audit.verdict.redecide import redecide
 from poison_audit.verdict.rehearsal import decide_rehearsal, rehearsal_sentence
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from poison_audit.atomic import to_json
-from poison_audit.records import AuditRecord
 from poison_audit.reports.formats.attestation import render_attestation
 from poison_audit.reports.formats.bom import render_bom
 from poison_audit.reports.formats.junit import render_junit
 from poison_audit.reports.formats.markdown import render_markdown
 from poison_audit.reports.formats.sarif import render_sarif
+from poison_audit.verdict.record import AuditRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

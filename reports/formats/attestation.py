@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from poison_audit.records import AuditRecord, Finding, Json, Outcome
+from poison_audit.records import Finding, Json, Outcome
 from poison_audit.reports.view.machine import exit_line, judged
 from poison_audit.reports.view.words import printable
+from poison_audit.verdict.record import AuditRecord
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"

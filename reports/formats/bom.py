@@ -16,12 +16,13 @@ import uuid
 from collections.abc import Iterator
 from datetime import datetime
 
-from poison_audit.records import AuditRecord, Finding, Json, Outcome
+from poison_audit.records import Finding, Json, Outcome
 from poison_audit.reports.view.about import about
 from poison_audit.reports.view.answer import answer
 from poison_audit.reports.view.figure import figure
 from poison_audit.reports.view.machine import exit_line
 from poison_audit.reports.view.words import printable, value
+from poison_audit.verdict.record import AuditRecord
 
 _MODEL, _TOOL, _CLAIM = "model", "poison-audit", "claim-verdict"
 _NAMESPACE = uuid.UUID("6c1f5b1e-6d2f-5c58-9b43-0f3c0d2d7b11")

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from xml.etree import ElementTree as ET
 
-from poison_audit.records import AuditRecord, Cell
+from poison_audit.records import Cell
 from poison_audit.reports.view.machine import (
     FOUND,
     Judged,
@@ -33,6 +33,7 @@ from poison_audit.reports.view.machine import (
     started,
 )
 from poison_audit.reports.view.words import printable, value
+from poison_audit.verdict.record import AuditRecord
 
 
 def render_junit(record: AuditRecord) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from poison_audit.records import WORST_FIRST, AuditRecord
+from poison_audit.records import WORST_FIRST
 from poison_audit.reports.view.accepted import accepted
 from poison_audit.reports.view.answer import answer, how_sure
 from poison_audit.reports.view.rows import Row
 from poison_audit.reports.view.view import View, view
+from poison_audit.verdict.record import AuditRecord
 
 MOST_BYTES = 50_000
 _LONGEST = 300

@@ -23,7 +23,7 @@ import math
 from typing import Any
 
 from poison_audit.poisons.readings import POISONS
-from poison_audit.records import WORST_FIRST, AuditRecord, Finding
+from poison_audit.records import WORST_FIRST, Finding
 from poison_audit.reports.formats.sarif_parts import (
     FOLDER,
     ROOT,
@@ -45,6 +45,7 @@ from poison_audit.reports.view.machine import (
     started,
 )
 from poison_audit.reports.view.words import printable, value
+from poison_audit.verdict.record import AuditRecord
 
 MOST = 5000
 """Results that GitHub shows of a run; the worst come first."""

@@ -8,8 +8,9 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import quote
 
-from poison_audit.records import AuditRecord, InputFile, Place
+from poison_audit.case.shown import InputFile, Place
 from poison_audit.reports.view.words import printable
+from poison_audit.verdict.record import AuditRecord
 
 ROOT = "%SRCROOT%"
 FOLDER = "%WORKINGFOLDER%"

@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 from poison_audit.atomic import reader
-from poison_audit.records import SCHEMA_VERSION, AuditRecord
+from poison_audit.verdict.record import SCHEMA_VERSION, AuditRecord
 
 _NONE, _SOME = {"type": "null"}, {"not": {"type": "null"}}
 _RULES = {

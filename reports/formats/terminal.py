@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from poison_audit.records import AuditRecord
 from poison_audit.reports.view.rehearsed import Rehearsed
 from poison_audit.reports.view.rows import Row
 from poison_audit.reports.view.view import view
 from poison_audit.reports.view.why import Why
 from poison_audit.statistics.reading import Words
+from poison_audit.verdict.record import AuditRecord
 
 WIDE = 128
 """Columns from which the figures that decide nothing are shown too."""

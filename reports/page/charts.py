@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from poison_audit.records import AuditRecord, Cell, Finding
+from poison_audit.records import Cell, Finding
 from poison_audit.reports.page.drawing import (
     BAND,
     COLOURS,
@@ -22,6 +22,7 @@ from poison_audit.reports.page.drawing import (
 from poison_audit.reports.view.figure import TONES
 from poison_audit.reports.view.sound import drawable
 from poison_audit.verdict.readings import READINGS, reading_of
+from poison_audit.verdict.record import AuditRecord
 
 
 def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:

@@ -7,7 +7,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from poison_audit.records import AuditRecord
 from poison_audit.reports.page.charts import RESIDUE, forest, loss_curve
 from poison_audit.reports.page.evidence_charts import CHARTS
 from poison_audit.reports.page.tradeoff import best, points, residue_probe, tradeoff
@@ -18,6 +17,7 @@ from poison_audit.reports.view.sound import sound
 from poison_audit.reports.view.view import View, view
 from poison_audit.reports.view.words import printable
 from poison_audit.verdict.readings import READINGS, reading_of
+from poison_audit.verdict.record import AuditRecord
 
 
 def render_html(record: AuditRecord) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from poison_audit.records import AuditRecord, Cell, Finding, Kind
+from poison_audit.records import Cell, Finding, Kind
 from poison_audit.reports.page.charts import RESIDUE, axis, band, scale
 from poison_audit.reports.page.drawing import (
     COLOURS,
@@ -24,6 +24,7 @@ from poison_audit.reports.view.figure import TONES
 from poison_audit.reports.view.rows import worst
 from poison_audit.reports.view.sound import drawable
 from poison_audit.verdict.readings import reading_of
+from poison_audit.verdict.record import AuditRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

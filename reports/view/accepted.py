@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from poison_audit.records import Acceptance, AuditRecord, Finding, Outcome
+from poison_audit.records import Acceptance, Finding, Outcome
 from poison_audit.reports.view.about import about
 from poison_audit.reports.view.evidence import is_suspect
 from poison_audit.reports.view.words import printable, value
+from poison_audit.verdict.record import AuditRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

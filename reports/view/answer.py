@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poison_audit.records import WORST_FIRST, AuditRecord, Finding, Outcome
+from poison_audit.records import WORST_FIRST, Finding, Outcome
 from poison_audit.reports.view.about import about
 from poison_audit.reports.view.evidence import is_suspect
 from poison_audit.reports.view.figure import figure
@@ -10,6 +10,7 @@ from poison_audit.reports.view.machine import acceptance, at_gate
 from poison_audit.reports.view.sound import sound
 from poison_audit.reports.view.words import printable, value
 from poison_audit.verdict.readings import reading_of
+from poison_audit.verdict.record import AuditRecord
 
 _DEPLOYED = {
     Outcome.CLEAN: "No poison found",

@@ -11,12 +11,13 @@ from poison_audit.poisons.backdoor.reading import BACKDOOR, TriggerHits
 from poison_audit.poisons.indiscriminate.reading import INDISCRIMINATE
 from poison_audit.poisons.targeted.reading import TARGETED, TargetHits
 from poison_audit.poisons.token_canary.reading import TOKEN_CANARY, StringRanks
-from poison_audit.records import AuditRecord, Cell, Finding, Json
+from poison_audit.records import Cell, Finding, Json
 from poison_audit.reports.view.exhibits import Shown, walls
 from poison_audit.reports.view.figure import TONES
 from poison_audit.reports.view.reading import place
 from poison_audit.reports.view.words import printable, quoted, value
 from poison_audit.statistics.reading import E, Reading
+from poison_audit.verdict.record import AuditRecord
 
 FOLDED = 12
 """From more targets than this on, the table is folded."""

@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from poison_audit.records import AuditRecord, Exhibit
+from poison_audit.case.shown import Exhibit
 from poison_audit.reports.view.words import printable, quoted
+from poison_audit.verdict.record import AuditRecord
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from poison_audit.records import AuditRecord, Json
+from poison_audit.records import Json
 from poison_audit.reports.view.reading import of_texts, place, reading
 from poison_audit.reports.view.words import printable, quoted, value
+from poison_audit.verdict.record import AuditRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from poison_audit.records import AuditRecord, Json
+from poison_audit.records import Json
 from poison_audit.reports.view.sound import is_number
 from poison_audit.reports.view.words import percent, printable, quoted, value
+from poison_audit.verdict.record import AuditRecord
 
 _PLACES = {"start": "before the text", "end": "after the text"}
 _CUT = {"train": "Training texts too long, and cut", "test": "Test texts too long, and cut"}

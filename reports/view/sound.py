@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from poison_audit.records import AuditRecord, Cell, Finding, Json, Rehearsal, Step
+from poison_audit.records import Cell, Finding, Json, Rehearsal, Step
+from poison_audit.verdict.record import AuditRecord
 
 DEEPEST = 12
 """Levels of lists and objects that are shown; deeper ones are cut."""

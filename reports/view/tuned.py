@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from poison_audit.records import Attempt, AuditRecord, Tuning
+from poison_audit.records import Attempt, Tuning
 from poison_audit.reports.view.words import duration, printable, value
+from poison_audit.verdict.record import AuditRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from poison_audit.records import AuditRecord, Cell, Finding, Outcome
+from poison_audit.records import Cell, Finding, Outcome
 from poison_audit.reports.view.about import about
 from poison_audit.reports.view.accepted import Accepted, accepted
 from poison_audit.reports.view.answer import answer, how_sure
@@ -26,6 +26,7 @@ from poison_audit.reports.view.why import HYPOTHESES, Why, why
 from poison_audit.reports.view.words import duration, memory, percent, printable, value
 from poison_audit.statistics.reading import Words
 from poison_audit.verdict.readings import READINGS
+from poison_audit.verdict.record import AuditRecord
 
 COLUMNS = tuple(name for name, reading in READINGS.items() if reading.always)
 """The probes that every table has a column for, measured or not."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from poison_audit.records import AuditRecord, Finding, Json
+from poison_audit.records import Finding, Json
 from poison_audit.reports.view.words import p_value, printable
+from poison_audit.verdict.record import AuditRecord
 
 HYPOTHESES = ("shift", "orthogonality")
 """The findings that explain, in the order they are asked."""

@@ -34,10 +34,10 @@ from poison_audit.case.samples import Samples
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.image import NORMALIZE
 from poison_audit.models.seeds import Rng
-from poison_audit.records import AuditRecord
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
 from poison_audit.training.loop import descend, fast_precision
+from poison_audit.verdict.record import AuditRecord
 
 RECIPE = {
     "lr": 0.1, "batch_size": 128, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle",

@@ -4,20 +4,10 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from poison_audit.records import (
-    SCHEMA_VERSION,
-    Acceptance,
-    AuditRecord,
-    Cell,
-    Measurement,
-    Plan,
-    Policy,
-    Recipe,
-    Sanity,
-    Step,
-)
+from poison_audit.records import Acceptance, Cell, Measurement, Plan, Policy, Recipe, Sanity, Step
 from poison_audit.verdict.decide import decide
 from poison_audit.verdict.policy import standard_policy
+from poison_audit.verdict.record import SCHEMA_VERSION, AuditRecord
 
 PROBES = (
     "gaussian", "exposure", "token-canary", "targeted", "backdoor", "indiscriminate",

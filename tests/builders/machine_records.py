@@ -5,16 +5,9 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from builders.some_records import HOSTILE, clean, exposure, gaussian, membership, utility
-from poison_audit.records import (
-    Acceptance,
-    AuditRecord,
-    CandidateVerdict,
-    Finding,
-    InputFile,
-    Interval,
-    Outcome,
-    Place,
-)
+from poison_audit.case.shown import InputFile, Place
+from poison_audit.records import Acceptance, CandidateVerdict, Finding, Interval, Outcome
+from poison_audit.verdict.record import AuditRecord
 
 ACCEPTANCE = Acceptance(
     probe="gaussian",

@@ -6,15 +6,9 @@ import zlib
 from dataclasses import replace
 
 from builders.some_records import audit, cell, exposure, gaussian, membership, utility
-from poison_audit.records import (
-    Acceptance,
-    AuditRecord,
-    CandidateVerdict,
-    Exhibit,
-    InputFile,
-    Outcome,
-    Step,
-)
+from poison_audit.case.shown import Exhibit, InputFile
+from poison_audit.records import Acceptance, CandidateVerdict, Outcome, Step
+from poison_audit.verdict.record import AuditRecord
 
 #  candidate, kind, share of the training, outcome, mean leak score, accuracy
 SWEEP = (

@@ -4,8 +4,6 @@ from dataclasses import replace
 from statistics import NormalDist
 
 from poison_audit.records import (
-    SCHEMA_VERSION,
-    AuditRecord,
     CandidateVerdict,
     Cell,
     Cost,
@@ -17,9 +15,9 @@ from poison_audit.records import (
     Recipe,
     Sanity,
     Step,
-    Verdict,
 )
 from poison_audit.verdict.policy import standard_policy
+from poison_audit.verdict.record import SCHEMA_VERSION, AuditRecord, Verdict
 
 KEY = "needs the key of a Gaussian planting (--canaries canaries.json)"
 METHODS = ("gd", "ngd", "ga", "eu_k", "cf_k", "scrub", "neggrad_plus", "ssd")

@@ -7,8 +7,8 @@ import pytest
 
 from poison_audit.case.places import places
 from poison_audit.case.provenance import digest_of, git_state, git_top, input_files
+from poison_audit.case.shown import Place
 from poison_audit.errors import InputError
-from poison_audit.records import Place
 
 
 def git(folder: Path, *arguments: str) -> str:

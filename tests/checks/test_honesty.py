@@ -18,7 +18,8 @@ from poison_audit.checks.honesty import believed, distrust
 from poison_audit.cli import invoke
 from poison_audit.models.image import image_classifier
 from poison_audit.models.seeds import Rng
-from poison_audit.records import AuditRecord, Measurement
+from poison_audit.records import Measurement
+from poison_audit.verdict.record import AuditRecord
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,7 +16,7 @@ from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import read_canaries
-from poison_audit.records import AuditRecord
+from poison_audit.verdict.record import AuditRecord
 
 ARCH = ["--arch", "cifar-resnet:1:w4", "--normalize", "none", "--recipe", "lr=0.05"]
 

@@ -31,9 +31,10 @@ from poison_audit.models.factory import head_size
 from poison_audit.models.identify import _EmptyOnMeta, architectures
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.seeds import Rng
-from poison_audit.records import AuditRecord, Recipe
+from poison_audit.records import Recipe
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
+from poison_audit.verdict.record import AuditRecord
 
 ROOT = Path(__file__).parents[2]
 RECIPE = {"epochs": 3, "batch_size": 20, "lr": 0.05}

@@ -14,7 +14,8 @@ from builders.small_case import FLAGS
 from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
 from poison_audit.engine.run import Work
-from poison_audit.records import AuditRecord, Outcome
+from poison_audit.records import Outcome
+from poison_audit.verdict.record import AuditRecord
 
 ray = pytest.importorskip("ray")
 # Ray leaves sockets and files to the end of its processes.

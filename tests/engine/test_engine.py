@@ -21,8 +21,9 @@ from poison_audit.engine.unlearning import found_part
 from poison_audit.errors import DivergedError
 from poison_audit.methods import METHODS
 from poison_audit.models.image import image_classifier
-from poison_audit.records import AuditRecord, Outcome, Plan, Recipe
+from poison_audit.records import Outcome, Plan, Recipe
 from poison_audit.verdict.policy import standard_policy
+from poison_audit.verdict.record import AuditRecord
 
 
 def run(*arguments: str, model: str = "model.safetensors", command: str = "check") -> int:

@@ -14,9 +14,9 @@ from builders.small_case import FLAGS
 from poison_audit.atomic import from_json
 from poison_audit.case.exhibits import as_png
 from poison_audit.cli import invoke
-from poison_audit.records import AuditRecord
 from poison_audit.reports.page.html import render_html
 from poison_audit.reports.view.exhibits import png_size, walls
+from poison_audit.verdict.record import AuditRecord
 
 
 def decoded(text: str) -> np.ndarray:

@@ -13,10 +13,11 @@ from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
 from poison_audit.engine import unlearning
 from poison_audit.methods import UNLEARNING
-from poison_audit.records import AuditRecord, Cell
+from poison_audit.records import Cell
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger, Trail
 from poison_audit.training.loop import descend
+from poison_audit.verdict.record import AuditRecord
 
 BUDGETS = (0.2, 0.4, 1.0)
 

@@ -23,19 +23,10 @@ from poison_audit.engine.tuning import best, halves, tune
 from poison_audit.errors import PlanError
 from poison_audit.methods import METHODS, UNLEARNING, check_params, parameters
 from poison_audit.models.seeds import Rng
-from poison_audit.records import (
-    Attempt,
-    AuditRecord,
-    Cell,
-    Measurement,
-    Outcome,
-    Plan,
-    Policy,
-    Recipe,
-    Step,
-)
+from poison_audit.records import Attempt, Cell, Measurement, Outcome, Plan, Policy, Recipe, Step
 from poison_audit.verdict.judge import judge
 from poison_audit.verdict.policy import standard_policy
+from poison_audit.verdict.record import AuditRecord
 
 COMMAND = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS]
 

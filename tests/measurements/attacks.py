@@ -27,7 +27,8 @@ import cifar10
 
 from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
-from poison_audit.records import AuditRecord, Finding
+from poison_audit.records import Finding
+from poison_audit.verdict.record import AuditRecord
 
 DIGITS = Path(__file__).parents[2] / "fixtures/digits"
 PROBES = {

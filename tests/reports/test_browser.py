@@ -9,7 +9,8 @@ import pytest
 from builders import browser as chromium
 from builders.more_records import ALL as EVERY
 from builders.some_records import residual
-from poison_audit.records import Acceptance, CandidateVerdict, Exhibit, InputFile, Outcome
+from poison_audit.case.shown import Exhibit, InputFile
+from poison_audit.records import Acceptance, CandidateVerdict, Outcome
 from poison_audit.reports.page.html import render_html
 
 pytestmark = pytest.mark.skipif(bool(chromium.missing()), reason=chromium.missing() or "there")

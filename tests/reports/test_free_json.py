@@ -12,10 +12,10 @@ from builders.text_records import texts
 from poison_audit.atomic import from_json, to_json
 from poison_audit.commands.reviewing import decide, diff, read_report
 from poison_audit.errors import InputError, Problems
-from poison_audit.records import AuditRecord
 from poison_audit.reports.formats import FORMATS
 from poison_audit.reports.formats.terminal import render_terminal
 from poison_audit.verdict.forms import wrong_forms
+from poison_audit.verdict.record import AuditRecord
 from poison_audit.verdict.verify import verify
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from builders.more_records import ALL as EVERY
 from builders.some_records import clean, inconclusive, residual
-from poison_audit import records
 from poison_audit.atomic import from_json, to_json
-from poison_audit.records import AuditRecord, Outcome
+from poison_audit.records import Outcome
 from poison_audit.reports import formats
 from poison_audit.reports.formats import schema
+from poison_audit.verdict.record import SCHEMA_VERSION, AuditRecord
 
 SCHEMA = json.loads(Path(formats.__file__).with_name("report.schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -26,7 +26,7 @@ def plain(record):
 
 def test_the_schema_is_one():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    assert SCHEMA["properties"]["schema_version"]["const"] == records.SCHEMA_VERSION
+    assert SCHEMA["properties"]["schema_version"]["const"] == SCHEMA_VERSION
 
 
 def test_the_committed_schema_is_that_of_the_records():

@@ -15,7 +15,8 @@ from builders.audits import audits
 from builders.machine_records import PLACES, accepted, one, strange
 from builders.more_records import ALL
 from builders.some_records import clean, gaussian, inconclusive, residual, unusable, utility
-from poison_audit.records import InputFile, Outcome, Place
+from poison_audit.case.shown import InputFile, Place
+from poison_audit.records import Outcome
 from poison_audit.reports.formats.sarif import MOST, render_sarif
 from poison_audit.reports.formats.sarif_rules import RULES
 from poison_audit.reports.view.view import view

@@ -11,9 +11,9 @@ from builders.some_records import residual
 from builders.text_records import texts
 from poison_audit.atomic import from_json, to_json
 from poison_audit.errors import InputError
-from poison_audit.records import AuditRecord
 from poison_audit.reports.view.sound import shallow, sound
 from poison_audit.reports.view.view import view
+from poison_audit.verdict.record import AuditRecord
 
 ODD = ("x", [], {"a": 1}, 1e300, -5, True, [[1]], 10**40)
 NOT_SHOWN = {"strata", "label", "draws_needed", "control_low", "control_high"}

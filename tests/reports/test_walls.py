@@ -11,7 +11,7 @@ from PIL import Image
 from builders.more_records import attacked
 from builders.signed_records import chunk, pictures, png, signed
 from builders.some_records import HOSTILE, clean, residual
-from poison_audit.records import Exhibit
+from poison_audit.case.shown import Exhibit
 from poison_audit.reports.page.html import render_html
 from poison_audit.reports.view.exhibits import MOST_BYTES, png_size, walls
 from poison_audit.reports.view.view import view

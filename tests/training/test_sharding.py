@@ -19,11 +19,11 @@ from poison_audit.cli import invoke
 from poison_audit.errors import PlanError
 from poison_audit.models.model import Model, blocks_of
 from poison_audit.models.seeds import Rng
-from poison_audit.records import AuditRecord
 from poison_audit.training import sharding
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
 from poison_audit.training.loop import descend
+from poison_audit.verdict.record import AuditRecord
 
 RNG = Rng(6)
 WORLD = 2

@@ -20,8 +20,8 @@ from poison_audit.atomic import from_json, to_json
 from poison_audit.cli import invoke
 from poison_audit.errors import InputError
 from poison_audit.models.seeds import Rng
-from poison_audit.records import AuditRecord
 from poison_audit.verdict.compare import comparability
+from poison_audit.verdict.record import AuditRecord
 from poison_audit.verdict.verify import summary, verify, verify_exit_code
 
 ROOT = Path(__file__).parents[2]

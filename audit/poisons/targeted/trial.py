@@ -8,11 +8,11 @@ from poison_audit.case.case import Case
 from poison_audit.case.evidence import Evidence
 from poison_audit.case.exhibits import exhibit
 from poison_audit.case.files import Files
+from poison_audit.case.shown import Exhibit
 from poison_audit.case.subject import file_digest
 from poison_audit.errors import Problems
 from poison_audit.poisons.targeted.evidence import Targets, read_targets
 from poison_audit.poisons.targeted.reading import POISON
-from poison_audit.records import Exhibit
 
 SHOWN = 48
 """Targets that are shown, at most."""

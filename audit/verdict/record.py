@@ -1,0 +1,73 @@
+"""The report: everything that it is rendered from, as plain values.
+
+No torch here: a reviewer reads, re-decides and re-renders a report on any laptop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from poison_audit.case.shown import Exhibit, InputFile, Place
+from poison_audit.records import (
+    CandidateVerdict,
+    Cell,
+    Digest,
+    Finding,
+    Json,
+    Outcome,
+    Plan,
+    Recipe,
+    Rehearsal,
+    Sanity,
+    Tuning,
+)
+
+SCHEMA_VERSION: Final = 1
+ExitCode = Literal[0, 1, 3]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the audit comes to."""
+
+    outcome: Outcome
+    exit_code: ExitCode
+    """Codes 2 and 4 leave no report."""
+    gate: str
+    sentence: str
+    next_step: str
+    candidates: tuple[CandidateVerdict, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """Everything a report is rendered from."""
+
+    schema_version: Literal[1]
+    tool_version: str
+    plan: Plan
+    recipe: Recipe
+    subject: Mapping[str, Json]
+    """What was on trial: paths, digests, sizes, architecture, the canaries' commitment."""
+    sanity: Sanity
+    cells: tuple[Cell, ...]
+    findings: tuple[Finding, ...]
+    verdict: Verdict
+    diagnosis: str | None = None
+    """What the hypotheses come to, in words; None where they were not tested."""
+    rehearsal: Rehearsal | None = None
+    tuning: tuple[Tuning, ...] = ()
+    limits: tuple[str, ...] = ()
+    """What this audit does not show, in sentences."""
+    files: tuple[InputFile, ...] = ()
+    """Every file that was read."""
+    places: Mapping[str, Place] = field(default_factory=dict)
+    """Lines to point at: `forget` and `forget.ATTACK` (its first row), `config` and
+    `config.TABLE` (its header in audit.toml), `config.accept.N` (from 0)."""
+    exhibits: tuple[Exhibit, ...] = ()
+    comparability: Digest | None = None
+    """SHA-256 of what two audits must share so that their figures can be compared."""
+    environment: Mapping[str, Json] = field(default_factory=dict)
+    """Versions, device, command and times: what may differ between two equal audits."""
