@@ -12,8 +12,6 @@ ROOT = Path(__file__).parent.parent
 NAMES = frozenset({*POISONS, *READINGS})
 THEIRS = ("audit/poisons/", "audit/checks/", "reports/page/evidence_charts.py")
 """Where the names may stand: their folders, their tables and their charts."""
-OPEN = ("audit/engine/tuning.py",)
-"""Files that still name one, each to be taken out."""
 
 
 def files() -> list[str]:
@@ -35,6 +33,6 @@ def test_the_names_are_those_of_the_tables():
     } <= NAMES  # fmt: skip
 
 
-@pytest.mark.parametrize("path", [p for p in files() if not p.startswith((*THEIRS, *OPEN))])
+@pytest.mark.parametrize("path", [p for p in files() if not p.startswith(THEIRS)])
 def test_no_other_file_names_a_poison_or_a_probe(path):
     assert not named(path)

@@ -85,6 +85,10 @@ class Answers:
         refuse((total != self.n, "the counts are not those of these samples"))
 
 
+def _figure(seen: Answers) -> float:
+    return (seen.only_deployed - seen.only_candidate) / seen.n
+
+
 def _lost(seen: Answers, level: float, tolerance: float) -> Estimate:
     return statistics.estimates.paired_loss(
         only_before=seen.only_deployed,
@@ -123,6 +127,7 @@ UTILITY = Reading(
     always=True,
     evidence=Answers,
     estimate=_lost,
+    figure=_figure,
     details=_accuracies,
     tolerance=0.02,
     points=True,

@@ -8,9 +8,10 @@ import torch
 
 from poison_audit.case.case import Case
 from poison_audit.case.load import Trial
-from poison_audit.engine.tuning import SAMPLES, keyed
+from poison_audit.engine.tuning import keyed
 from poison_audit.engine.unlearning import found_size
 from poison_audit.methods import METHODS
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Cell, Plan, Tuning
 from poison_audit.training.sharding import processes
 
@@ -57,7 +58,9 @@ def halved(tunings: Sequence[Tuning], judged: Case) -> list[str]:
     """Say what tuning looked at, what it cost, and what is judged."""
     if not tunings:
         return []
-    counts = [(SAMPLES[name], len(part)) for name, part in keyed(judged).items()]
+    counts = [
+        (POISONS[name].readings[0].words.samples, len(part)) for name, part in keyed(judged).items()
+    ]
     counts.append(("test samples", len(judged.test)))
     left = " and ".join(f"{count:,} {name}" for name, count in counts)
     attempts = [attempt for tuning in tunings for attempt in tuning.attempts]

@@ -32,15 +32,12 @@ from poison_audit.engine.probes import PROBES
 from poison_audit.errors import InputError, PlanError, Problem
 from poison_audit.methods import METHODS
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.readings import POISONS
+from poison_audit.poisons.readings import POISONS, READINGS
 from poison_audit.records import Attempt, Measurement, Plan, Policy, Step, Tuning
+from poison_audit.statistics.reading import Reading
 
 FEWEST = 4
 """Canaries, and test samples, that can be split."""
-
-
-# What the samples of each key are called.
-SAMPLES = {"gaussian": "canaries", "token-canary": "token canaries"}
 
 
 def keyed(case: Case) -> dict[str, Any]:
@@ -75,7 +72,7 @@ def halves(case: Case, rng: Rng) -> tuple[Case, Case]:
     ]
     for name, evidence in planted.items():
         poison = POISONS[name]
-        called, what = poison.files[0].name, SAMPLES[name]
+        called, what = poison.files[0].name, poison.readings[0].words.samples
         split = _split(len(evidence), rng.named(called), what)
         for at, part in enumerate(split):
             own = {**parts[at].evidence, name: evidence.at(part)}
@@ -158,19 +155,20 @@ def attempt(case: Case, step: Step, plan: Plan) -> tuple[Attempt, Lack | None]:
 
 def _scored(residue: Measurement, utility: Measurement, policy: Policy) -> dict[str, Any]:
     """Return both figures of a trial, in tolerances, or why there are none."""
-    tolerance = policy.tolerances
     for seen in (residue, utility):
         if seen.evidence is None:
             return {"error": f"{seen.probe} was not measured: {seen.missing}"}
-    found: Any = residue.evidence
-    counts: Any = utility.evidence
-    if residue.probe == "gaussian":
-        distance = abs(sum(found["scores"]) / len(found["scores"])) / tolerance["gaussian"]
-    else:
-        share = sum(found["wins"]) / (len(found["wins"]) * found["draws"])
-        distance = abs(share - 0.5) / (tolerance["token-canary"] - 0.5)
-    lost = (counts["only_deployed"] - counts["only_candidate"]) / counts["n"]
-    return {"residue": distance, "lost": lost / tolerance["utility"]}
+    return {
+        "residue": abs(_in_tolerances(READINGS[residue.probe], residue, policy)),
+        "lost": _in_tolerances(UTILITY, utility, policy),
+    }
+
+
+def _in_tolerances(reading: Reading[Any], seen: Measurement, policy: Policy) -> float:
+    if reading.evidence is None or reading.figure is None or seen.evidence is None:
+        raise ValueError(f"no search is scored by {reading.name}")
+    figure = reading.figure(reading.evidence(**seen.evidence))
+    return (figure - reading.least) / (policy.tolerances[reading.name] - reading.least)
 
 
 def best(attempts: Sequence[Attempt]) -> int:

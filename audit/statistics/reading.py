@@ -98,6 +98,9 @@ class Reading(Generic[E]):
     """What it saw; None: of a probe that nobody here knows."""
     estimate: Callable[[E, float, float], Estimate] | None = None
     """(evidence, level, tolerance) -> the effect; None: it decides nothing."""
+    figure: Callable[[E], float] | None = None
+    """Evidence -> the figure alone, which is `least` without any effect: what a search of a
+    method's numbers is scored by. None: nothing is searched by it."""
     details: Callable[[E, Estimate], dict[str, Any]] | None = None
     """(evidence, estimate) -> further figures of the finding."""
     remark: Callable[[E, Estimate, float, Outcome], Remark] | None = None

@@ -35,6 +35,10 @@ class Scores:
     """Canaries whose gradient vanished."""
 
 
+def _figure(seen: Scores) -> float:
+    return sum(seen.scores) / len(seen.scores)
+
+
 def _mean_score(seen: Scores, level: float, tolerance: float) -> Estimate:
     return statistics.estimates.mean_score(seen.scores, level=level, tolerance=tolerance)
 
@@ -89,6 +93,7 @@ GAUSSIAN = Reading(
     charts=("scores", "recognised"),
     evidence=Scores,
     estimate=_mean_score,
+    figure=_figure,
     details=_details_of_scores,
     increase=_more_score,
     tolerance=0.25,

@@ -34,6 +34,10 @@ class StringRanks:
         refuse((most > self.draws, f"a canary beats {most} of {self.draws} draws"))
 
 
+def _figure(seen: StringRanks) -> float:
+    return sum(seen.wins) / (len(seen.wins) * seen.draws)
+
+
 def _mean_rank(seen: StringRanks, level: float, tolerance: float) -> Estimate:
     return statistics.estimates.mean_rank(seen.wins, seen.draws, level=level, tolerance=tolerance)
 
@@ -77,6 +81,7 @@ TOKEN_CANARY = Reading(
     charts=("ranks of strings",),
     evidence=StringRanks,
     estimate=_mean_rank,
+    figure=_figure,
     details=_details,
     increase=_more_wins,
     tolerance=0.57,
