@@ -9,16 +9,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import poison_audit
 from builders.tiny import samples_of
 from poison_audit.case.forget import read_forget
+from poison_audit.cli import cli
+from poison_audit.methods import METHODS
 from poison_audit.poisons import readings
 from poison_audit.poisons.backdoor.evidence import read_trigger
 from poison_audit.poisons.backdoor.phrase import read_phrase
 from poison_audit.poisons.gaussian.evidence import read_canaries
+from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted.evidence import read_targets
 from poison_audit.poisons.token_canary.evidence import read_strings
+from poison_audit.reports.formats import FORMATS
+from poison_audit.verdict.decide import EXIT_CODES
+from poison_audit.verdict.readings import READINGS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -26,7 +33,7 @@ DOCUMENTS = sorted(
     for room in ("*.md", ".github/*.md", "audit/**/*.md", "reports/**/*.md", "tests/*/README.md")
     for path in ROOT.glob(room)
 )
-POISONS = (ROOT / "audit/poisons/README.md").read_text("utf-8")
+FILES = (ROOT / "audit/poisons/README.md").read_text("utf-8")
 
 
 def _blocks(text: str, language: str) -> list[str]:
@@ -89,7 +96,7 @@ def test_the_commands_of_the_readme_are_whole_lines():
 
 def test_the_examples_of_evidence_are_read(tmp_path):
     canaries, strings, patch, phrase = (
-        _written(tmp_path, number, block) for number, block in enumerate(_blocks(POISONS, "json"))
+        _written(tmp_path, number, block) for number, block in enumerate(_blocks(FILES, "json"))
     )
     assert read_canaries(canaries).shape == (1, 32, 32)
     assert len(read_strings(strings).text("string-0000").split()) == 10
@@ -99,7 +106,7 @@ def test_the_examples_of_evidence_are_read(tmp_path):
 
 def test_the_examples_of_tables_are_read(tmp_path):
     forget, targets = (
-        _written(tmp_path, number, block) for number, block in enumerate(_blocks(POISONS, "csv"))
+        _written(tmp_path, number, block) for number, block in enumerate(_blocks(FILES, "csv"))
     )
     train = samples_of(torch.zeros(4, 1, 32, 32), torch.tensor([7, 3, 7, 1]))
     train = replace(train, ids=("canary-0000", "backdoor-0000", "targeted-0000", "bought-0042"))
@@ -119,3 +126,42 @@ def _written(folder: Path, number: int, text: str) -> Path:
 
 def test_the_picture_is_small():
     assert (ROOT / "reports/page.png").stat().st_size <= 200_000
+
+
+def test_the_tables_of_the_documents_are_whole():
+    """Whatever a table of the code holds has its row in the document of that room."""
+
+    def first_cells(document: str) -> set[str]:
+        text = (ROOT / document).read_text("utf-8")
+        cells = re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)
+        return {name.strip("` ") for cell in cells for name in cell.split(", ")}
+
+    assert set(METHODS) <= first_cells("audit/methods/README.md")
+    assert set(POISONS) <= first_cells("audit/poisons/README.md")
+    assert set(FORMATS) <= first_cells("reports/README.md")
+    assert {each.value for each in EXIT_CODES} - {"NOT_MEASURED"} <= first_cells("README.md")
+
+
+def test_the_tolerances_that_are_told_are_the_defaults():
+    text = (ROOT / "audit/verdict/README.md").read_text("utf-8")
+    told = dict(re.findall(r"^\| ([\w-]+) \| ([\d.]+)(?: points?|,)", text, re.MULTILINE))
+    scale = {name: 100 if reading.points else 1 for name, reading in READINGS.items()}
+    expected = {
+        name: f"{scale[name] * reading.tolerance:g}"
+        for name, reading in READINGS.items()
+        if reading.tolerance is not None
+    }
+    assert told == expected
+
+
+def test_the_jobs_install_this_version():
+    for name in ("github.yml", "gitlab.yml"):
+        text = (ROOT / "templates/ci" / name).read_text("utf-8")
+        assert set(re.findall(r"poison-audit(?:==|-)(\d[\d.]*)", text)) == {
+            poison_audit.__version__
+        }
+
+
+def test_help_names_every_format():
+    done = CliRunner().invoke(cli, ["render", "--help"])
+    assert [name for name in FORMATS if not re.search(rf"\b{name}\b", done.output)] == []
