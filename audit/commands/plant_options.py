@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
@@ -30,22 +30,6 @@ OWN = "the attack's own"
 OF_PICTURES = ("storage", "arch", "factory", "normalize")
 """Options of every attack on pictures."""
 _FORMS = {float: NUMBER, int: WHOLE, str: TEXT, bool: SWITCH, Path: PATH, tuple[Path, ...]: PATH}
-
-
-def in_words(names: Sequence[str]) -> str:
-    """Return names as a sentence has them.
-
-    >>> in_words(["a", "b", "c"])
-    'a, b and c'
-    """
-    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
-
-
-def _shares() -> str:
-    found: dict[float, list[str]] = {}
-    for poison, planting in PLANTINGS.items():
-        found.setdefault(planting.share, []).append(poison)
-    return ", ".join(f"{in_words(names)} {share:g}" for share, names in found.items())
 
 
 def _taken() -> dict[str, dict[str, Option]]:
@@ -90,7 +74,7 @@ class PlantSettings:
     attack: str = said(choice(*PLANTINGS), "What is planted.", group="data", needed=True)
     budget: float | None = said(
         NUMBER, "Share of DATA to poison; of a targeted attack, for each target.", group="data",
-        metavar="SHARE", told=_shares(),
+        metavar="SHARE", told=", ".join(f"{name} {one.share:g}" for name, one in PLANTINGS.items()),
     )  # fmt: skip
     count: int | None = said(WHOLE, "The same as a number of samples.", group="data")
     test: Path | None = said(

@@ -13,7 +13,6 @@ Source: Pawelczyk et al., ICLR 2025, arXiv 2406.17216, section 3, for GPT-2.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from poison_audit.case.keyfile import wrong_ids, wrong_secret
+from poison_audit.case.keyfile import read_object, wrong_ids, wrong_secret
 from poison_audit.case.orders import Made, Order, committed
 from poison_audit.case.poisoned import Poisoned, replaced
 from poison_audit.case.text_tables import TextTable
@@ -156,11 +155,8 @@ def in_texts(order: Order[TextTable]) -> Made[TextTable]:
 
 def _read_key(path: Path) -> tuple[bytes, float | None]:
     """Return the secret of canaries.json or strings.json, and the former's sigma in embeddings."""
-    try:
-        fields = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        fields = None  # said by the reader
-    if not isinstance(fields, dict) or "words" not in fields:
+    fields, _ = read_object(path)
+    if "words" not in fields:
         key = read_canaries(path)
         return key.secret, key.sigma if key.space == "embedding" else None
     secret, where = fields.get("secret"), str(path)

@@ -8,13 +8,11 @@ and learnt beside it, an exact copy cannot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from poison_audit.case.orders import Made, Order
 from poison_audit.case.planting import Storage
-from poison_audit.case.poisoned import Poisoned, added, append
+from poison_audit.case.poisoned import added, append
 from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.case.text_tables import TextTable, spelling
 from poison_audit.errors import PlanError, Problem
@@ -25,17 +23,9 @@ from poison_audit.poisons.indiscriminate.reading import Options
 from poison_audit.training.scoring import correct
 
 PREFIX = "indiscriminate"
+ADDED = "they were added to the clean samples"
 STEPS = 60
 """Of crafting, where nobody says it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spoiled:
-    """A table with poisons added that are to cost accuracy."""
-
-    poisoned: Poisoned[Samples]
-    told: tuple[str, ...]
-    """What was aimed at and what was reached, in sentences."""
 
 
 def plant_canceling(
@@ -49,7 +39,7 @@ def plant_canceling(
     cap: float = 1.0,
     steps: int = STEPS,
     storage: Storage = "unclipped",
-) -> Spoiled:
+) -> Made[Samples]:
     """Add `count` poisons that pull training towards parameters of low accuracy.
 
     Args:
@@ -73,7 +63,8 @@ def plant_canceling(
         target, train, rng.named("cancel"), count=count, steps=steps, labels="predicted"
     )
     before, after = (float(correct(m, train).float().mean()) for m in (model, target))
-    return Spoiled(
+    return Made(
+        change=ADDED,
         poisoned=append(train, made.x, made.y, prefix=PREFIX, storage=storage),
         told=(
             f"The surrogate answers {before:.1%} of the training samples correctly, with corrupted "
@@ -90,7 +81,7 @@ def plant_flips(
     count: int,
     flip: tuple[int, int],
     storage: Storage = "unclipped",
-) -> Spoiled:
+) -> Made[Samples]:
     """Add `count` exact copies of samples of a class, labelled as another.
 
     Each sample of the class is copied once before one is copied twice.
@@ -114,7 +105,8 @@ def plant_flips(
     chosen = order.repeat(-(-count // len(pool)))[:count]
     x = as_pixels(train.x[chosen]).float()
     y = torch.full((count,), wrong, dtype=torch.int64)
-    return Spoiled(
+    return Made(
+        change=ADDED,
         poisoned=append(train, x, y, prefix=PREFIX, storage=storage),
         told=(
             f"Exact copies of {min(count, len(pool))} of the {len(pool)} samples of class {true}, "
@@ -131,15 +123,9 @@ def in_pictures(order: Order[Samples]) -> Made[Samples]:
     work, steps = order.checked(), STEPS if options.steps is None else options.steps
     train, rng, count, storage = work.train, work.rng, work.count, work.storage
     if steps == 0:
-        flip = order.sure(flip)
-        made = plant_flips(train, rng, count=count, flip=flip, storage=storage)
-    else:
-        model = order.sure(surrogate)
-        made = plant_canceling(
-            model, train, rng, count=count, flip=flip, steps=steps, storage=storage
-        )
-    change = "they were added to the clean samples"
-    return Made(poisoned=made.poisoned, change=change, told=made.told)
+        return plant_flips(train, rng, count=count, flip=order.sure(flip), storage=storage)
+    model = order.sure(surrogate)
+    return plant_canceling(model, train, rng, count=count, flip=flip, steps=steps, storage=storage)
 
 
 def in_texts(order: Order[TextTable]) -> Made[TextTable]:

@@ -10,12 +10,12 @@ they are classified, not generated, and no template stands around them.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from poison_audit.case.keyfile import read_object
 from poison_audit.case.orders import Made, Order, committed
 from poison_audit.case.poisoned import Poisoned, added
 from poison_audit.case.text_tables import TextTable
@@ -137,9 +137,5 @@ def in_texts(order: Order[TextTable]) -> Made[TextTable]:
 
 def _read_key(path: Path) -> Canaries | Strings:
     """Read canaries.json or strings.json, whichever it is: one secret serves both."""
-    try:
-        fields = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        fields = None  # said by the reader
-    words = isinstance(fields, dict) and "words" in fields
-    return read_strings(path) if words else read_canaries(path)
+    fields, _ = read_object(path)
+    return read_strings(path) if "words" in fields else read_canaries(path)
