@@ -140,6 +140,13 @@ def _listed(text: str) -> tuple[str, ...]:
     return parts_of(text) or (_said(""),)
 
 
+def _shares(text: str) -> tuple[float, ...]:
+    values = [number_in(part) for part in _listed(text)]
+    if wrong := [f"{value}" for value in values if not is_number(value)]:
+        raise RefusedError(f"expected numbers such as 0.02,0.1, got {', '.join(wrong)}")
+    return tuple(map(float, values))
+
+
 def _pair(text: str) -> tuple[str, str]:
     key, _, value = text.partition("=")
     return _said(key).strip(), _said(value).strip()
@@ -172,7 +179,7 @@ WHOLE = Kind(expected="a whole number", metavar="NUMBER", holds=_is_whole, read=
 NUMBER = Kind(expected="a number", metavar="NUMBER", holds=is_number, read=float)
 SHARES = Kind(
     expected="a number or a list of them", metavar="SHARE,..", holds=_are_shares,
-    read=lambda text: tuple(float(part) for part in _listed(text)),
+    read=_shares,
     kept=lambda folder, value: tuple(value) if isinstance(value, list) else (value,),
 )  # fmt: skip
 PAIR = Kind(expected="KEY=VALUE", metavar="KEY=VALUE", holds=_any, read=_pair)

@@ -116,7 +116,7 @@ def weights(path="m/model.safetensors"):
 
 
 def rows_of(path):
-    with path.open(newline="", encoding="utf-8") as file:
+    with Path(path).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
