@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from poison_audit.case.samples import Samples
 from poison_audit.models.model import Model
+from poison_audit.models.samples import Samples
 from poison_audit.records import Recipe
 
 

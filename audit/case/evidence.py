@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from poison_audit.case.files import Files
-from poison_audit.case.samples import Samples
 from poison_audit.errors import Problems
+from poison_audit.models.samples import Samples
 from poison_audit.records import Json
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.case.shown import Exhibit
+from poison_audit.models.samples import Samples, as_pixels
 
 EDGE = 96
 """Longest edge of a picture in pixels; larger ones are made smaller."""

@@ -11,7 +11,6 @@ import torch
 
 from poison_audit.case.forget import ForgetSet, overlap, read_forget, split
 from poison_audit.case.poison import Poison
-from poison_audit.case.samples import Samples
 from poison_audit.case.sources import Sources
 from poison_audit.case.tables import check_labels, read_table
 from poison_audit.case.texts import holds_pictures, holds_texts, read_texts
@@ -19,6 +18,7 @@ from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.checkpoint import Loaded, load_model
 from poison_audit.models.model import Model
 from poison_audit.models.normalization import parse_normalize
+from poison_audit.models.samples import Samples
 from poison_audit.records import Recipe
 
 

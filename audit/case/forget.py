@@ -14,8 +14,8 @@ from poison_audit.case.csvfile import CsvFile, first, read_csv
 from poison_audit.case.labels import as_integer
 from poison_audit.case.poison import Poison
 from poison_audit.case.rows import find_samples, repeated
-from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.errors import InputError, Problem, did_you_mean
+from poison_audit.models.samples import Samples, as_pixels
 
 COLUMNS = (
     "id",

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from poison_audit.case.planting import Storage
-from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import PlanError, Problem
+from poison_audit.models.samples import Samples, as_pixels
 
 Table = TypeVar("Table", Samples, TextTable)
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 
 from poison_audit.case.csvfile import CsvFile, first
 from poison_audit.case.labels import as_integer
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError, Problem
+from poison_audit.models.samples import Samples
 
 
 def find_samples(table: CsvFile, samples: Samples, *, where: str) -> list[int | Problem]:

@@ -19,8 +19,8 @@ from poison_audit.case.csvfile import first, read_csv
 from poison_audit.case.labels import as_integer, read_labels
 from poison_audit.case.parquet import read_parquet
 from poison_audit.case.pictures import Shape, Source, read_pictures
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError, Problem, Problems
+from poison_audit.models.samples import Samples
 
 METADATA = "metadata.csv"
 """The label source of an image folder, where there is one."""

@@ -11,10 +11,10 @@ import torch
 from poison_audit.case.csvfile import first, read_csv
 from poison_audit.case.labels import read_labels
 from poison_audit.case.parquet import parquet_columns
-from poison_audit.case.samples import Samples
 from poison_audit.case.tables import wrong_ids
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.reader import Reader, Tokens
+from poison_audit.models.samples import Samples
 
 PICTURES = {"path", "image"}
 """Columns of which a table of pictures has one."""

@@ -19,9 +19,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from poison_audit.case.samples import Samples
 from poison_audit.models.memory import release
 from poison_audit.models.model import Batch, Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Measurement
 from poison_audit.training.scoring import exact

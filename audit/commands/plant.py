@@ -19,7 +19,6 @@ import torch
 from poison_audit.atomic import write_atomically
 from poison_audit.case.orders import Made, Order, Work
 from poison_audit.case.planting import Storage
-from poison_audit.case.samples import Samples
 from poison_audit.case.tables import read_table, write_table
 from poison_audit.case.text_tables import TextTable, read_text_table, spelling, write_text_table
 from poison_audit.commands.config import write_config
@@ -36,6 +35,7 @@ from poison_audit.commands.plant_earlier import (
 from poison_audit.commands.plant_options import PlantSettings
 from poison_audit.commands.plant_settings import count_of, read_settings
 from poison_audit.errors import InputError, PlanError, Problem, Problems
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.probes import WORKINGS
 from poison_audit.poisons.readings import POISONS

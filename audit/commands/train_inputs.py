@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from poison_audit.case.forget import split
-from poison_audit.case.samples import Samples
 from poison_audit.case.texts import holds_texts
 from poison_audit.commands.arguments import TrainSettings
 from poison_audit.commands.inputs import check_output, device_named
@@ -19,6 +18,7 @@ from poison_audit.commands.train_texts import texts
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.beside import files_beside, weights_file, wrong_company
 from poison_audit.models.model import Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Recipe
 

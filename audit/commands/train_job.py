@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from poison_audit.case.forget import ForgetSet
-from poison_audit.case.samples import Samples
 from poison_audit.models.model import Model
 from poison_audit.models.normalization import Normalize
 from poison_audit.models.reader import Reading
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import Canaries
 from poison_audit.records import Recipe

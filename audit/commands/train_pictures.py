@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from poison_audit.case.samples import Samples
 from poison_audit.case.tables import read_table
 from poison_audit.commands.arguments import TrainSettings
 from poison_audit.commands.settings import Architecture
@@ -27,6 +26,7 @@ from poison_audit.models.identify import architecture
 from poison_audit.models.image import cifar_resnet_spec, image_classifier
 from poison_audit.models.model import Model
 from poison_audit.models.normalization import Normalize, parse_normalize
+from poison_audit.models.samples import Samples
 
 OF_TEXTS = ("max_tokens", "prompt", "label_words", "fresh", "canaries")
 """Options that say something of texts only."""

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from poison_audit.case.forget import ForgetSet, overlap, read_forget
-from poison_audit.case.samples import Samples
 from poison_audit.case.tables import check_labels
 from poison_audit.commands.own_settings import Training
 from poison_audit.commands.train_job import Texts
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.model import Model
 from poison_audit.models.normalization import Normalize
+from poison_audit.models.samples import Samples
 from poison_audit.poisons.readings import POISONS
 
 

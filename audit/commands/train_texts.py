@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from poison_audit.case.csvfile import first
-from poison_audit.case.samples import Samples
 from poison_audit.case.texts import read_texts
 from poison_audit.commands.arguments import TrainSettings
 from poison_audit.commands.inputs import reading_of
@@ -27,6 +26,7 @@ from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models import hugging_face, language
 from poison_audit.models.model import Model
 from poison_audit.models.reader import Reading
+from poison_audit.models.samples import Samples
 from poison_audit.models.text import embedding_width
 from poison_audit.poisons.gaussian.embedding import carrying, too_long, wrong_space
 from poison_audit.poisons.gaussian.evidence import Canaries, read_canaries

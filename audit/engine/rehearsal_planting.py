@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from poison_audit.case.case import Case
-from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.errors import InputError, Problem
 from poison_audit.models.model import Model
+from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.models.seeds import Rng
 from poison_audit.models.text import embedding_width
 from poison_audit.poisons.gaussian.evidence import Canaries, noise_rows

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poison_audit.case.case import Case
-from poison_audit.case.samples import Samples
 from poison_audit.hypotheses.head import solve, standardised
 from poison_audit.models.model import Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.training.penultimate import penultimate
 

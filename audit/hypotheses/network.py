@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from poison_audit.case.samples import Samples
 from poison_audit.hypotheses.spans import SMALLEST, outside, random_share, span_share
 from poison_audit.models.model import Model, evaluating
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Json
 

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from poison_audit.case.case import Case
-from poison_audit.case.samples import Samples
 from poison_audit.errors import DivergedError
 from poison_audit.models.model import Model, evaluating
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.training.ledger import Ledger
 

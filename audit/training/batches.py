@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from poison_audit.case.samples import Samples, sent
 from poison_audit.models.model import Batch
+from poison_audit.models.samples import Samples, sent
 from poison_audit.models.seeds import Rng
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from poison_audit.case.samples import Samples
 from poison_audit.models.memory import in_parts
 from poison_audit.models.model import Batch, Model, evaluating
+from poison_audit.models.samples import Samples
 
 CLOSE = 1e-4
 """Largest difference between the layer's output and the model's logits, relative to the largest."""

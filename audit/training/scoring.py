@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poison_audit.case.samples import Samples
 from poison_audit.models.memory import in_parts
 from poison_audit.models.model import Batch, Model, evaluating
+from poison_audit.models.samples import Samples
 
 
 @contextmanager

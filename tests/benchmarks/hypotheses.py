@@ -22,7 +22,6 @@ import torch
 
 from poison_audit.case.case import Case
 from poison_audit.case.load import load_trial
-from poison_audit.case.samples import Samples
 from poison_audit.case.sources import Sources
 from poison_audit.commands.config import make_recipe, read_config
 from poison_audit.engine.probes import PROBES
@@ -30,6 +29,7 @@ from poison_audit.hypotheses.orthogonality import orthogonality
 from poison_audit.hypotheses.shift import shift
 from poison_audit.methods import METHODS
 from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.probes import READERS
 from poison_audit.poisons.readings import POISONS

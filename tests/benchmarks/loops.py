@@ -23,9 +23,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from poison_audit.case.samples import Samples
 from poison_audit.methods.ssd import fisher_diagonal
 from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger

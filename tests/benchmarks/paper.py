@@ -30,9 +30,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from poison_audit.atomic import from_json
-from poison_audit.case.samples import Samples
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.image import NORMALIZE
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger

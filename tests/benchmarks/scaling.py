@@ -26,12 +26,12 @@ import torch
 
 from poison_audit.case.case import Case
 from poison_audit.case.load import Trial
-from poison_audit.case.samples import Samples
 from poison_audit.checks.sanity import check_sanity
 from poison_audit.engine.probes import PROBES, probe_parameters
 from poison_audit.engine.run import run
 from poison_audit.methods import UNLEARNING, parameters
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import Trigger
 from poison_audit.poisons.gaussian.evidence import Canaries

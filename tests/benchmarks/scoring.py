@@ -18,8 +18,8 @@ from dataclasses import replace
 
 import torch
 
-from poison_audit.case.samples import Samples
 from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.probe import leak_scores
 from poison_audit.training.scoring import input_gradients

@@ -21,13 +21,13 @@ from builders.audits import small_audit
 from builders.small_text import write_decoder, write_rows
 from poison_audit.atomic import to_json
 from poison_audit.case.forget import read_forget
-from poison_audit.case.samples import Samples
 from poison_audit.case.tables import read_table
 from poison_audit.case.texts import read_texts
 from poison_audit.commands.config import read_config
 from poison_audit.commands.reviewing import read_report
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.image import CifarResNet, cifar_resnet_spec, image_classifier
+from poison_audit.models.samples import Samples
 from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import read_trigger

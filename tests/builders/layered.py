@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from poison_audit.case.samples import Samples
 from poison_audit.models.model import Model, blocks_of
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 
 RNG = Rng(4)

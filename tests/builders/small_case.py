@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from poison_audit.case.samples import Samples
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
+from poison_audit.models.samples import Samples
 from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries

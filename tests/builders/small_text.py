@@ -20,10 +20,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from poison_audit.case.samples import Samples
 from poison_audit.case.texts import read_texts
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.model import Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.phrase import Phrase, write_phrase

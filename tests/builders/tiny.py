@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from poison_audit.case.case import Case
-from poison_audit.case.samples import Samples
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.model import Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Recipe
 

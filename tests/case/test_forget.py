@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poison_audit.case.forget import content_digest, overlap, read_forget, split
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError
+from poison_audit.models.samples import Samples
 from poison_audit.poisons.readings import POISONS
 
 IDS = ("a", "b", "dir/c.png", "d", "e")

@@ -8,8 +8,8 @@ import torch
 from poison_audit.case.csvfile import read_csv
 from poison_audit.case.forget import read_forget
 from poison_audit.case.rows import find_samples, repeated
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError, Problem
+from poison_audit.models.samples import Samples
 from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted.evidence import read_targets
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from poison_audit.case.labels import read_labels
-from poison_audit.case.samples import Samples
 from poison_audit.case.tables import check_labels, read_table
 from poison_audit.errors import InputError
+from poison_audit.models.samples import Samples
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)  # (n, h, w, c)

@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from poison_audit.atomic import from_json
-from poison_audit.case.samples import Samples
 from poison_audit.checks.honesty import believed, distrust
 from poison_audit.cli import invoke
 from poison_audit.models.image import image_classifier
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Measurement
 from poison_audit.verdict.record import AuditRecord

@@ -15,12 +15,12 @@ from torch import nn
 from builders.small_case import FLAGS, read_rows, write_rows
 from poison_audit.atomic import from_json
 from poison_audit.case.case import Case
-from poison_audit.case.samples import Samples
 from poison_audit.cli import invoke
 from poison_audit.engine.unlearning import found_part
 from poison_audit.errors import DivergedError
 from poison_audit.methods import METHODS
 from poison_audit.models.image import image_classifier
+from poison_audit.models.samples import Samples
 from poison_audit.records import Outcome, Plan, Recipe
 from poison_audit.verdict.policy import standard_policy
 from poison_audit.verdict.record import AuditRecord

@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from poison_audit.case.samples import Samples
 from poison_audit.cli import invoke
 from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.model import Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from builders.cramped import cramped
 from builders.small_case import FLAGS
-from poison_audit.case.samples import Samples
 from poison_audit.cli import invoke
 from poison_audit.models.memory import in_parts, limited
 from poison_audit.models.model import Batch, Model, blocks_of
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from builders.small_text import tokenizer, word_pieces
 from poison_audit.case.case import Case
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError
 from poison_audit.methods.cf_k import cf_k
 from poison_audit.methods.eu_k import eu_k
@@ -22,6 +21,7 @@ from poison_audit.methods.ssd import fisher_diagonal
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.model import Batch, blocks_of
 from poison_audit.models.reader import Reader, Reading
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.models.text import moved_right, padding_sides
 from poison_audit.poisons.gaussian.evidence import Canaries

@@ -13,10 +13,10 @@ from scipy.stats import binomtest
 from torch import nn
 
 from poison_audit.case.case import Answers, Case
-from poison_audit.case.samples import Samples
 from poison_audit.engine.probes import PROBES
 from poison_audit.models.image import image_classifier
 from poison_audit.models.model import Batch, Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import Trigger
 from poison_audit.poisons.backdoor.patches import arrangements, draw_controls

@@ -13,8 +13,8 @@ from scipy import stats
 
 from builders.small_text import LENGTH, WIDTH, fitted, sentences, write_decoder, write_encoder
 from poison_audit.case.case import Case
-from poison_audit.case.samples import Samples
 from poison_audit.models.checkpoint import load_model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import Canaries, noise_rows
 from poison_audit.poisons.gaussian.exposure import exposure

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from poison_audit.case.poisoned import append, substitute
-from poison_audit.case.samples import Samples
 from poison_audit.errors import PlanError
 from poison_audit.models.image import image_classifier
 from poison_audit.models.model import Batch, Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.plant import checkerboard, harden, plant_trigger
 from poison_audit.poisons.gaussian.evidence import unit_noise

@@ -9,12 +9,12 @@ from scipy import stats as scipy_stats
 from torch import nn
 
 from poison_audit.case.case import Case
-from poison_audit.case.samples import Samples
 from poison_audit.checks.membership import membership
 from poison_audit.checks.utility import utility
 from poison_audit.engine.probes import PROBES, probe_parameters
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.model import Batch, Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import Canaries, unit_noise
 from poison_audit.poisons.gaussian.exposure import exposure

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torchvision
 
-from poison_audit.case.samples import Samples
 from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.model import Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.probe import leak_scores
 from poison_audit.training.batches import shuffled

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from builders.small_case import FLAGS
 from poison_audit.atomic import from_json
-from poison_audit.case.samples import Samples
 from poison_audit.cli import invoke
 from poison_audit.errors import PlanError
 from poison_audit.models.model import Model, blocks_of
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.training import sharding
 from poison_audit.training.batches import shuffled

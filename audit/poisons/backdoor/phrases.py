@@ -27,9 +27,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poison_audit.case.samples import Samples
 from poison_audit.models.model import Batch
 from poison_audit.models.reader import PLACE, Reader, Tokens
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.phrase import Phrase
 from poison_audit.poisons.backdoor.stamps import Stamps

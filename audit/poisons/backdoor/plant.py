@@ -21,9 +21,9 @@ from torch.nn import functional as F
 from poison_audit.case.orders import Made, Order, wrong_epsilon
 from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, substitute
-from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.model import Batch, Model, evaluating
+from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import Trigger, read_trigger, write_trigger
 from poison_audit.poisons.backdoor.reading import Options

@@ -48,9 +48,9 @@ import torch
 from torch import Tensor
 
 from poison_audit.case.case import Answers, Case
-from poison_audit.case.samples import Samples
 from poison_audit.models.memory import in_parts
 from poison_audit.models.model import Batch, Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import Trigger
 from poison_audit.poisons.backdoor.patches import patch_stamps

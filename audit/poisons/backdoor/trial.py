@@ -11,10 +11,10 @@ from poison_audit.case.case import Case
 from poison_audit.case.evidence import Evidence
 from poison_audit.case.exhibits import exhibit, spread
 from poison_audit.case.files import Files
-from poison_audit.case.samples import Samples
 from poison_audit.case.shown import Exhibit
 from poison_audit.case.subject import file_digest
 from poison_audit.errors import Problems
+from poison_audit.models.samples import Samples
 from poison_audit.poisons.backdoor.evidence import Trigger, read_trigger
 from poison_audit.poisons.backdoor.phrase import Phrase, read_phrase
 from poison_audit.poisons.backdoor.reading import POISON

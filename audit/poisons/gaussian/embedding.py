@@ -13,8 +13,8 @@ import torch
 
 from poison_audit.case.csvfile import first
 from poison_audit.case.forget import ForgetSet
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError, Problem
+from poison_audit.models.samples import Samples
 from poison_audit.poisons.gaussian.evidence import Canaries, noise_rows
 from poison_audit.poisons.gaussian.planting import Planting, canary_rows, wrong_names
 

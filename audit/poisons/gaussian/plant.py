@@ -15,9 +15,9 @@ import torch
 from poison_audit.case.orders import Made, Order, committed
 from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, substitute
-from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.case.tables import write_table
 from poison_audit.errors import PlanError, Problem
+from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import (
     Canaries,

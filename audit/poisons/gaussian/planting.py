@@ -11,8 +11,8 @@ import torch
 from poison_audit.case.csvfile import first
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.pictures import spelt
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError, Problem
+from poison_audit.models.samples import Samples
 from poison_audit.poisons.gaussian.evidence import Canaries, unit_noise
 from poison_audit.poisons.gaussian.reading import POISON
 from poison_audit.poisons.gaussian.scale import (

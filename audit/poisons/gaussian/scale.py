@@ -16,8 +16,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from poison_audit.case.planting import Storage
-from poison_audit.case.samples import as_pixels
 from poison_audit.errors import Problem
+from poison_audit.models.samples import as_pixels
 from poison_audit.poisons.gaussian.evidence import Canaries
 
 Array = NDArray[np.float64]

@@ -12,8 +12,8 @@ from poison_audit.case.case import Case
 from poison_audit.case.evidence import Evidence
 from poison_audit.case.files import Files
 from poison_audit.case.forget import ForgetSet
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError, Problem, Problems
+from poison_audit.models.samples import Samples
 from poison_audit.models.text import embedding_width
 from poison_audit.poisons.gaussian.embedding import (
     carrying,

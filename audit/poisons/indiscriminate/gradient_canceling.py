@@ -24,9 +24,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from poison_audit.case.samples import Samples
 from poison_audit.errors import DivergedError, PlanError, Problem, did_you_mean
 from poison_audit.models.model import Batch, Model, evaluating
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.training.batches import shuffled
 from poison_audit.training.scoring import logits

@@ -13,10 +13,10 @@ import torch
 from poison_audit.case.orders import Made, Order
 from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import added, append
-from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.case.text_tables import TextTable, spelling
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.model import Model
+from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.indiscriminate.gradient_canceling import corrupt, gradient_cancel
 from poison_audit.poisons.indiscriminate.reading import Options

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from poison_audit.case.csvfile import CsvFile, first, read_csv
 from poison_audit.case.labels import as_integer
 from poison_audit.case.rows import find_samples, repeated
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError, Problem, did_you_mean
 from poison_audit.models.reader import Reader
+from poison_audit.models.samples import Samples
 
 COLUMNS = ("id", "path", "text", "index", "label", "adversarial")
 

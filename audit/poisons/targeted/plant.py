@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from poison_audit.case.orders import Made, Order, wrong_epsilon
 from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, substitute
-from poison_audit.case.samples import Samples
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.model import Batch, Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.targeted.evidence import Targets, read_targets, write_targets
 from poison_audit.poisons.targeted.gradient_matching import gradient_match

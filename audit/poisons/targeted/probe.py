@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from poison_audit.case.case import Case
-from poison_audit.case.samples import Samples
 from poison_audit.models.model import Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.targeted.trial import targets_of
 from poison_audit.records import Json, Measurement

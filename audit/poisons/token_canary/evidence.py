@@ -20,8 +20,8 @@ from torch import Tensor
 from poison_audit.case.csvfile import first
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.keyfile import read_object, wrong_ids, wrong_keys, wrong_secret
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError, Problem
+from poison_audit.models.samples import Samples
 from poison_audit.poisons.token_canary.reading import POISON
 
 VERSION = 1

@@ -14,11 +14,11 @@ from transformers import PreTrainedTokenizerFast
 
 from builders import small_text
 from poison_audit.case.case import Answers, Case
-from poison_audit.case.samples import Samples
 from poison_audit.case.text_tables import TextTable
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.reader import Reader, Reading
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.models.text import text_classifier
 from poison_audit.poisons.backdoor import phrases

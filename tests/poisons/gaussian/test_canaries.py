@@ -9,8 +9,8 @@ import torch
 from scipy import stats
 
 from builders.philox import philox
-from poison_audit.case.samples import Samples, as_pixels
 from poison_audit.errors import InputError
+from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.poisons.gaussian.evidence import (
     Canaries,
     new_secret,

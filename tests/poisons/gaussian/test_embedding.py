@@ -10,9 +10,9 @@ import torch
 
 from builders.small_text import tokenizer
 from poison_audit.case.forget import read_forget
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError
 from poison_audit.models.reader import Reader
+from poison_audit.models.samples import Samples
 from poison_audit.poisons.gaussian.embedding import (
     carrying,
     embedding_check,

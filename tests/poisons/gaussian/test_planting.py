@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from poison_audit.case.forget import ForgetSet
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError
+from poison_audit.models.samples import Samples
 from poison_audit.poisons.gaussian.evidence import Canaries, unit_noise
 from poison_audit.poisons.gaussian.planting import plant_check
 

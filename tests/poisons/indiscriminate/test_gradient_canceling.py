@@ -6,10 +6,10 @@ import torch
 from scipy.optimize import minimize
 from torch import nn
 
-from poison_audit.case.samples import Samples
 from poison_audit.errors import PlanError
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.model import Batch, Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.indiscriminate import gradient_canceling as gc
 from poison_audit.poisons.indiscriminate.gradient_canceling import corrupt, gradient_cancel

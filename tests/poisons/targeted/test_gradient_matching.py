@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from poison_audit.case.samples import Samples
 from poison_audit.errors import DivergedError, PlanError
 from poison_audit.models.image import image_classifier
 from poison_audit.models.model import Batch
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.targeted import gradient_matching
 from poison_audit.poisons.targeted.gradient_matching import gradient_match, matching_loss

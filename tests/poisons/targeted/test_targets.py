@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError
+from poison_audit.models.samples import Samples
 from poison_audit.poisons.targeted.evidence import read_targets, write_targets
 
 TEST = Samples(

@@ -9,9 +9,9 @@ from scipy import stats
 
 from poison_audit.case.csvfile import read_csv
 from poison_audit.case.forget import ForgetSet
-from poison_audit.case.samples import Samples
 from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import PlanError
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.token_canary.evidence import (
     FEWEST_WORDS,

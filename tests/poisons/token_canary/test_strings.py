@@ -11,8 +11,8 @@ from scipy import stats
 
 from builders.philox import philox
 from poison_audit.case.forget import ForgetSet
-from poison_audit.case.samples import Samples
 from poison_audit.errors import InputError
+from poison_audit.models.samples import Samples
 from poison_audit.poisons.token_canary.evidence import (
     Strings,
     find_strings,

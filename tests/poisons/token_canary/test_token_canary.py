@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from builders import small_text
 from poison_audit.case.case import Case
-from poison_audit.case.samples import Samples
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.reader import Tokens
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.token_canary.evidence import PlantedStrings, Strings
 from poison_audit.poisons.token_canary.probe import token_canary

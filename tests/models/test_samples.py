@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from poison_audit.case.samples import Samples, as_pixels
+from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.models.seeds import Rng
 from poison_audit.training.batches import shuffled
 
