@@ -3,6 +3,8 @@
 import ast
 import importlib
 import re
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -165,3 +167,29 @@ def test_the_jobs_install_this_version():
 def test_help_names_every_format():
     done = CliRunner().invoke(cli, ["render", "--help"])
     assert [name for name in FORMATS if not re.search(rf"\b{name}\b", done.output)] == []
+
+
+def test_a_report_is_read_again_with_the_packages_that_are_named(tmp_path):
+    """Of the project's dependencies, what the four commands import is what is said to suffice."""
+    text = (ROOT / "reports/README.md").read_text("utf-8")
+    (line,) = re.findall(r"pip install --no-deps \. && pip install (.*)", text)
+    report = str(ROOT / "tests/reports/version_1.json")
+    commands = [
+        ["render", report, "--format", ",".join(FORMATS), "-o", str(tmp_path)],
+        ["verify", report, "--no-files"],
+        ["decide", report, "--alpha", "0.04"],
+        ["diff", report, report],
+    ]
+    code = (
+        "import sys; from poison_audit.cli import invoke\n"
+        f"for command in {commands!r}: assert invoke(command) in (0, 1, 3), command\n"
+        "print(' '.join(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    known = {re.match(r"[\w-]+", each).group() for each in project["dependencies"]}
+    loaded = known & set(done.stdout.splitlines()[-1].split())
+    # annotated-types comes with pydantic, pillow with matplotlib: their modules have other names.
+    assert loaded == set(line.split())
