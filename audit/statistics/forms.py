@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Le
-
 from poison_audit.atomic import from_json
-from poison_audit.errors import InputError, Problem
+from poison_audit.records import Asked
 
 MOST = 1e6
 """Farthest score: |xi| / sigma of a canary is about the root of its dimension."""
 _MANY = 10**9
 
-Count = Annotated[int, Ge(0), Le(_MANY)]
-Some = Annotated[int, Ge(1), Le(_MANY)]
-Bit = Annotated[int, Ge(0), Le(1)]
-Number = Annotated[float, Ge(-MOST), Le(MOST)]
-Share = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Asked({"ge": 0, "le": _MANY})]
+Some = Annotated[int, Asked({"ge": 1, "le": _MANY})]
+Bit = Annotated[int, Asked({"ge": 0, "le": 1})]
+Number = Annotated[float, Asked({"ge": -MOST, "le": MOST})]
+Share = Annotated[float, Asked({"ge": 0, "le": 1})]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +63,7 @@ def read_form(form: type[T], plain: Mapping[str, Any], where: str) -> T:
     Raises:
         InputError: everything that is missing, of another type, out of range or at odds.
     """
-    known: Any = form
-    kept = {each.name: plain[each.name] for each in fields(known) if each.name in plain}
-    try:
-        text = json.dumps(kept)
-    except RecursionError as error:
-        raise InputError(Problem("is nested too deep", where)) from error
-    return from_json(form, text, where=where)
+    return from_json(form, json.dumps(plain), where=where, extra="ignore")
 
 
 def refuse(*wrong: tuple[bool, str]) -> None:

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import MinLen
-
 from poison_audit import statistics
 from poison_audit.case.planting import PICTURES, TEXTS, Need, Option, Planting
 from poison_audit.case.poison import EvidenceFile, Poison
-from poison_audit.records import Outcome
+from poison_audit.records import Asked, Outcome
 from poison_audit.statistics.forms import Bit, Compared, Count, Share, Some, refuse
 from poison_audit.statistics.reading import Reading, Remark, Words
 
@@ -26,11 +24,11 @@ class TriggerHits:
     """What the probe saw: which stamped inputs are given the trigger's label."""
 
     label: Count
-    hits: Annotated[tuple[Bit, ...], MinLen(1)]
+    hits: Annotated[tuple[Bit, ...], Asked({"min_length": 1})]
     """One a stamped input."""
     clean_hits: Count
     """The same inputs, without the trigger, that are given the label."""
-    control_rates: Annotated[tuple[Share, ...], MinLen(2)]
+    control_rates: Annotated[tuple[Share, ...], Asked({"min_length": 2})]
     """Share of inputs that each control trigger gives the label."""
     control_every: Some = 1
     """The controls were put on every so many of the inputs."""

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import MinLen
-
 from poison_audit import statistics
 from poison_audit.case.planting import TEXTS, Option, Planting
 from poison_audit.case.poison import EvidenceFile, Poison
+from poison_audit.records import Asked
 from poison_audit.statistics.forms import Count, Number, Some, refuse
 from poison_audit.statistics.reading import Reading, Words
 
@@ -28,7 +27,7 @@ _KEY = "The key of the Gaussian planting (canaries.json), and its canaries in fo
 class Scores:
     """What the gaussian probe saw: leak scores, N(0, 1) in a model that never saw the noise."""
 
-    scores: Annotated[tuple[Number, ...], MinLen(1)]
+    scores: Annotated[tuple[Number, ...], Asked({"min_length": 1})]
     held_out: tuple[Number, ...]
     """Of noise that was never planted."""
     dropped: Count
@@ -106,7 +105,7 @@ GAUSSIAN = Reading(
 class Ranks:
     """What the exposure probe saw: how many of its fresh draws each canary's noise beat."""
 
-    wins: Annotated[tuple[Count, ...], MinLen(1)]
+    wins: Annotated[tuple[Count, ...], Asked({"min_length": 1})]
     draws: Some
 
     def __post_init__(self) -> None:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import MinLen
-
 from poison_audit import statistics
 from poison_audit.case.planting import PICTURES, TEXTS, Need, Option, Planting
 from poison_audit.case.poison import Poison
+from poison_audit.records import Asked
 from poison_audit.statistics.forms import Compared, Some, refuse
 from poison_audit.statistics.reading import Reading, Words
 
@@ -23,7 +22,7 @@ class Missed:
     """What the probe saw: who answers the test samples correctly, the model or a reference."""
 
     n: Some
-    against: Annotated[tuple[Compared, ...], MinLen(1)]
+    against: Annotated[tuple[Compared, ...], Asked({"min_length": 1})]
 
     def __post_init__(self) -> None:
         refuse(

@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import MinLen
-
 from poison_audit import statistics
 from poison_audit.case.planting import Need, Option, Planting
 from poison_audit.case.poison import EvidenceFile, Poison
 from poison_audit.errors import Problem
+from poison_audit.records import Asked
 from poison_audit.statistics.forms import Bit, Count, Some, Stratum, refuse
 from poison_audit.statistics.reading import Reading, Words
 
@@ -28,11 +27,11 @@ class TargetHits:
     """Their ids; the next three tell of each."""
     labels: tuple[Count, ...]
     adversarial: tuple[Count, ...]
-    hits: Annotated[tuple[Bit, ...], MinLen(1)]
+    hits: Annotated[tuple[Bit, ...], Asked({"min_length": 1})]
     controls: Some
     """As many a target in every stratum."""
     control_hits: Count
-    strata: Annotated[tuple[Stratum, ...], MinLen(1)]
+    strata: Annotated[tuple[Stratum, ...], Asked({"min_length": 1})]
 
     def __post_init__(self) -> None:
         n, strata = len(self.hits), self.strata

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import MinLen
-
 from poison_audit import statistics
 from poison_audit.case.planting import Option, Planting
 from poison_audit.case.poison import EvidenceFile, Poison
 from poison_audit.errors import Problem
+from poison_audit.records import Asked
 from poison_audit.statistics.forms import Count, Some, refuse
 from poison_audit.statistics.reading import Reading, Words
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 class StringRanks:
     """What the probe saw: how many fresh strings each string of the key beat."""
 
-    wins: Annotated[tuple[Count, ...], MinLen(1)]
+    wins: Annotated[tuple[Count, ...], Asked({"min_length": 1})]
     draws: Some
     held_out: tuple[Count, ...]
     """The same of strings that were never planted."""
