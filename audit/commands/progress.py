@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,9 +22,12 @@ from rich.text import Text
 from poison_audit.engine.jobs import Job
 from poison_audit.engine.run import Progress
 
+LINES = 10
+"""Plain lines of a whole training run."""
+
 
 class Reporter:
-    """Tells on stderr what the audit is doing."""
+    """Tells on stderr what a command is doing."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         # CI logs may claim to be terminals (FORCE_COLOR): a live line would fill them.
@@ -44,6 +49,40 @@ class Reporter:
             return
         with self._console.status(Text(text)):
             yield
+
+    @contextmanager
+    def steps(
+        self, total: int, *, done: int, told: Callable[[int], str]
+    ) -> Iterator[Callable[[int], None]]:
+        """Yield what is to be called with the number of training steps done.
+
+        Args:
+            total: of the whole run.
+            done: steps done already.
+            told: what is said after so many; asked seldom, since it makes the device wait.
+        """
+        stride, shown = math.ceil(total / LINES), time.monotonic()
+        with rich.progress.Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=self._console.quiet or not self._live,
+            transient=True,
+        ) as bar:
+            task = bar.add_task("training", total=total, completed=done)
+
+            def show(step: int) -> None:
+                nonlocal shown
+                if self._console.quiet:
+                    return
+                if self._live and time.monotonic() - shown > 0.5:
+                    shown = time.monotonic()
+                    bar.update(task, completed=step, description=told(step))
+                elif not self._live and step % stride == 0:
+                    self.say(told(step))
+
+            yield show
 
     @contextmanager
     def cells(self) -> Iterator[Callable[[Progress], None]]:

@@ -19,7 +19,6 @@ from poison_audit.commands.settings import EVIDENCE
 from poison_audit.commands.train_inputs import read_job
 from poison_audit.commands.train_job import Job, stated
 from poison_audit.commands.train_partial import fingerprint, read_partial, saver
-from poison_audit.commands.train_steps import stepping
 from poison_audit.errors import AuditError, DivergedError
 from poison_audit.models.memory import has_room
 from poison_audit.models.model import Model
@@ -45,15 +44,14 @@ def train(settings: TrainSettings) -> int:
         DivergedError: the loss stopped being finite; nothing is written.
     """
     clock = time.perf_counter()
-    quiet = settings.training.quiet
-    reporter = Reporter(quiet=quiet)
+    reporter = Reporter(quiet=settings.training.quiet)
     with reporter.stage("Reading the tables"):
         job = read_job(settings)
     for sentence in job.texts.told if job.texts else ():
         reporter.say(sentence)
     partial = job.output.with_name(f"{job.output.name}.partial")
     try:
-        model, loss = _trained(job, partial, reporter, quiet=quiet)
+        model, loss = _trained(job, partial, reporter)
     except DivergedError as error:
         partial.unlink(missing_ok=True)
         fix = f"Try a lower lr (it was {job.recipe.lr:g})"
@@ -71,7 +69,7 @@ def train(settings: TrainSettings) -> int:
     return 0
 
 
-def _trained(job: Job, partial: Path, reporter: Reporter, *, quiet: bool) -> tuple[Model, float]:
+def _trained(job: Job, partial: Path, reporter: Reporter) -> tuple[Model, float]:
     """Return the trained model, and the mean loss of the last epoch's steps."""
     recipe, device = job.recipe, job.device
     data = job.data.to(device, streamed=not has_room(job.data.x, device))
@@ -87,11 +85,15 @@ def _trained(job: Job, partial: Path, reporter: Reporter, *, quiet: bool) -> tup
     save = saver(partial, key)
     epoch = max(1, round(len(data) / size))
 
+    def where(step: int) -> str:
+        epochs = recipe.epochs or 0
+        return f"epoch {step / job.steps * epochs:.1f} of {epochs:g}, loss {ledger.losses[-1]:.4f}"
+
     def watch(step: int, take: Callable[[], Snapshot]) -> None:
         show(step)
         save(step, take)
 
-    with stepping(job.steps, ledger, done=done, epochs=recipe.epochs or 0, quiet=quiet) as show:
+    with reporter.steps(job.steps, done=done, told=where) as show:
         descend(
             model,
             ((batch,) for batch in batches),

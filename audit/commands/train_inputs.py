@@ -11,9 +11,8 @@ from poison_audit.case.forget import split
 from poison_audit.case.texts import holds_texts
 from poison_audit.commands.arguments import TrainSettings
 from poison_audit.commands.inputs import check_output, device_named
-from poison_audit.commands.train_job import Job
+from poison_audit.commands.train_job import Job, Subject, Tables
 from poison_audit.commands.train_pictures import pictures
-from poison_audit.commands.train_tables import Subject, Tables
 from poison_audit.commands.train_texts import texts
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.beside import files_beside, weights_file, wrong_company

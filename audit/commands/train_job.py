@@ -1,21 +1,39 @@
-"""What a training run needs, once everything is read and checked."""
+"""What a training run needs: its tables, what they are read into, and the job they make."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from poison_audit.case.forget import ForgetSet
+from poison_audit.case.forget import ForgetSet, overlap, read_forget
+from poison_audit.case.tables import check_labels
+from poison_audit.commands.own_settings import Training
+from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.model import Model
 from poison_audit.models.normalization import Normalize
 from poison_audit.models.reader import Reading
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import Canaries
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """What could be read; None where a table is not given or has a problem."""
+
+    train: Samples | None
+    """The whole of it: how many classes there are does not depend on what is left out."""
+    test: Samples | None
+    forget: ForgetSet | None
+    test_path: Path | None
+    names: tuple[str, ...] | None
+    """The labels' names, where they were given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +51,18 @@ class Texts:
     key_path: Path | None
     told: tuple[str, ...] = ()
     """What the table lost or lacks, in sentences."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is to be trained on what, as far as it could be read."""
+
+    tables: Tables
+    model: Model | None
+    """None: a problem says why."""
+    arch: str | None = None
+    normalize: Normalize | None = None
+    texts: Texts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,3 +106,77 @@ def stated(recipe: Recipe) -> dict[str, Any]:
     values = asdict(recipe)
     del values["assumed"]
     return values
+
+
+def read_tables(training: Training, found: Problems, read: Callable[..., Samples]) -> Tables:
+    """Read every table that is given, adding their problems to `found`.
+
+    Args:
+        training: names them.
+        found: grows.
+        read: what reads one table: takes a path and `names`; of pictures also `size`.
+    """
+    data, names, where = training.data, training.names, str(training.data)
+    train = test = forget = None
+    with found.collecting():
+        train = read(data, names=names)
+    like: dict[str, Any] = {"names": names}
+    if train is not None:
+        # Word labels are numbered by the training table, so that a class missing moves none.
+        like = {"names": names or train.names}
+        if train.texts is None:
+            like["size"] = tuple(train.x.shape[1:])
+        if training.without is not None:
+            with found.collecting():
+                forget = read_forget(training.without, train, where_train=where, poisons=POISONS)
+    if training.test is not None:
+        with found.collecting():
+            test = read(training.test, **like)
+    if train is not None and test is not None:
+        found += overlap(train, test, a_name=where, b_name=str(training.test))
+    return Tables(
+        train=train,
+        test=test,
+        forget=forget,
+        test_path=training.test,
+        names=tuple(names) if names else None,
+    )
+
+
+def classes_of(train: Samples, where: str) -> int:
+    """Return the number of classes that a table shows.
+
+    Raises:
+        InputError: it shows one, or its labels number none.
+    """
+    if train.names is not None:
+        if len(train.names) < 2:
+            what = f"there is one label: {', '.join(map(repr, train.names))}"
+            raise InputError(Problem(what, where, "A classifier tells two or more apart."))
+        return len(train.names)
+    largest = int(train.y.max())
+    # A head of the size of somebody's account number is nobody's intention.
+    if largest >= len(train) or largest < 1:
+        what = f"the largest label is {largest}, of {len(train)} samples"
+        fix = "Number at least two labels from 0, or name them all by --names A,B,.."
+        raise InputError(Problem(what, where, fix))
+    return largest + 1
+
+
+def wrong_labels(tables: Tables, classes: int, where: str) -> list[Problem]:
+    """Return the labels of the tables that a model of so many classes cannot answer."""
+    return [
+        problem
+        for table, name in ((tables.train, where), (tables.test, str(tables.test_path)))
+        if table is not None
+        for problem in check_labels(table, classes, name)
+    ]
+
+
+def misplaced(given: Collection[str], options: tuple[str, ...], why: str) -> list[Problem]:
+    """Return the options that were given although they say nothing here."""
+    return [
+        Problem(why, f"--{option.replace('_', '-')}", "Leave it out.")
+        for option in options
+        if option in given
+    ]

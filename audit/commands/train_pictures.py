@@ -12,7 +12,7 @@ from torch import nn
 from poison_audit.case.tables import read_table
 from poison_audit.commands.arguments import TrainSettings
 from poison_audit.commands.settings import Architecture
-from poison_audit.commands.train_tables import (
+from poison_audit.commands.train_job import (
     Subject,
     Tables,
     classes_of,

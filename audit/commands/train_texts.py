@@ -13,10 +13,10 @@ from poison_audit.case.csvfile import first
 from poison_audit.case.texts import read_texts
 from poison_audit.commands.arguments import TrainSettings
 from poison_audit.commands.inputs import reading_of
-from poison_audit.commands.train_job import Texts
-from poison_audit.commands.train_tables import (
+from poison_audit.commands.train_job import (
     Subject,
     Tables,
+    Texts,
     classes_of,
     misplaced,
     read_tables,
