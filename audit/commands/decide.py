@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from poison_audit.atomic import from_json, to_json
 from poison_audit.commands.arguments import DecideSettings, policy_of
 from poison_audit.commands.rendering import show, write_reports
 from poison_audit.commands.reviewing import read_report
 from poison_audit.errors import InputError, Problem
-from poison_audit.records import Policy
 from poison_audit.reports.formats import FORMATS
 from poison_audit.verdict.compare import comparability
 from poison_audit.verdict.policy import standard_policy
@@ -30,7 +28,7 @@ def decide(settings: DecideSettings) -> int:
     if settings.config.path is not None:
         base = standard_policy()
     elif again.policy is not None:
-        base = _policy_in(again.policy)
+        base = read_report(again.policy)[0].plan.policy
     record = redecide(earlier, policy_of(settings, base=base))
     environment = {
         **record.environment, "decided_again": settings.today, "decided_from": digest
@@ -45,11 +43,3 @@ def decide(settings: DecideSettings) -> int:
         write_reports(record, out, formats=again.formats)
     show(record)
     return record.verdict.exit_code
-
-
-def _policy_in(path: Path) -> Policy:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(Problem(f"cannot be read ({error})", str(path))) from error
-    return from_json(AuditRecord, text, where=str(path)).plan.policy

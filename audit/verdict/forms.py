@@ -20,7 +20,7 @@ from poison_audit.verdict.record import AuditRecord
 Number = Annotated[float, Asked({"ge": -1e9, "le": 1e9})]
 """A number that a probe could write, and that a chart can be drawn with."""
 Size = Annotated[int, Asked({"ge": 0, "le": 2**63 - 1})]
-Pair = Annotated[tuple[Number, ...], Asked({"min_length": 2, "max_length": 2})]
+Ends = Annotated[tuple[float, ...], Asked({"min_length": 2, "max_length": 2})]
 Curve = tuple[Number, ...]
 Gaps = tuple[Number | None, ...]
 
@@ -119,16 +119,16 @@ class Details:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Movement:
-    """How far a method moved the weights."""
+    """How far a method moved the weights: one that nearly diverged, by any distance."""
 
-    moved_l2: Number | None = None
-    distance_l2: Number | None = None
-    distance_l2_range: Pair | None = None
-    covered: Number | None = None
-    covered_range: Pair | None = None
-    aligned: Number | None = None
-    aligned_range: Pair | None = None
-    apart: Number | None = None
+    moved_l2: float | None = None
+    distance_l2: float | None = None
+    distance_l2_range: Ends | None = None
+    covered: float | None = None
+    covered_range: Ends | None = None
+    aligned: float | None = None
+    aligned_range: Ends | None = None
+    apart: float | None = None
     references: Size = 0
     missing: Mapping[str, str] | None = None
     sentence: str = ""

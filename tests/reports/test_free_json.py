@@ -8,15 +8,16 @@ import pytest
 from rich.console import Console
 
 from builders.more_records import ALL, explained
+from builders.some_records import residual
 from builders.text_records import texts
 from poison_audit.atomic import from_json, to_json
-from poison_audit.commands.reviewing import decide, diff, read_report
+from poison_audit.cli import invoke
+from poison_audit.commands.reviewing import read_report
 from poison_audit.errors import InputError, Problems
 from poison_audit.reports.formats import FORMATS
 from poison_audit.reports.formats.terminal import render_terminal
 from poison_audit.verdict.forms import wrong_forms
 from poison_audit.verdict.record import AuditRecord
-from poison_audit.verdict.verify import verify
 
 
 def deep(levels, inner="x"):
@@ -108,7 +109,7 @@ def test_what_audits_write_has_its_form(name):
 
 @pytest.mark.parametrize("make", [explained, texts])
 @pytest.mark.parametrize("odd", ODD)
-def test_it_is_refused_in_words_or_renders_everywhere(make, odd, tmp_path, capsys):
+def test_it_is_refused_in_words_or_renders_everywhere(make, odd, tmp_path):
     plain = whole = small(make)
     kept = refused = 0
     for path in reversed(free(plain)):
@@ -125,18 +126,10 @@ def test_it_is_refused_in_words_or_renders_everywhere(make, odd, tmp_path, capsy
     for each in FORMATS.values():
         each.render(record).encode("utf-8")
     render_terminal(record, console=Console(file=io.StringIO(), width=80))
-    verify(record, root=None, folder=tmp_path, look_at_files=False)
     read(plain, tmp_path / "plain")
-    for run in (
-        lambda: diff(tmp_path / "plain", tmp_path / "all"),
-        lambda: decide(
-            tmp_path / "all",
-            dict.fromkeys(("policy", "gate", "alpha", "output"))
-            | {"tolerance": (), "exit_zero": False, "formats": ()},
-        ),
-    ):
-        with Problems().collecting():
-            assert run() in (0, 1, 3)
+    before, after = str(tmp_path / "plain"), str(tmp_path / "all")
+    for command in (["verify", after, "--no-files"], ["decide", after], ["diff", before, after]):
+        assert invoke(command) in (0, 1, 2, 3), command
 
 
 def test_details_at_odds_are_refused():
@@ -158,6 +151,25 @@ def test_details_at_odds_are_refused():
         "findings[0].details.tpr: expected of type float, got 'high'.",
         "findings[0].details.hits: should be greater than or equal to 0, got -1.",
     ]
+
+
+@pytest.mark.parametrize("odd", ["0.15", True, 1e300, [0.15], None, 10**40])
+def test_a_number_that_is_none_is_refused(odd):
+    (finding, *_) = residual().findings
+    broken = replace(finding, details={**finding.details, "tpr": odd})
+    (problem,) = wrong_forms(replace(residual(), findings=(broken,)))
+    assert problem.where == "findings[0].details.tpr"
+
+
+def test_a_method_that_moved_the_weights_beyond_all_bounds_is_no_odd_report(tmp_path):
+    record = explained()
+    cells = [
+        replace(c, movement={**c.movement, "moved_l2": 1e300}) if c.movement else c
+        for c in record.cells
+    ]
+    record = replace(record, cells=tuple(cells))
+    assert wrong_forms(record) == []
+    assert "1e+300" in FORMATS["html"].render(record)
 
 
 def test_depth_is_bounded():
