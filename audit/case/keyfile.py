@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,19 @@ def wrong_ids(planted: object, held_out: object, where: str) -> list[Problem]:
         what = f"{len(lists[0])} planted but {len(lists[1])} held-out ids"
         problems.append(Problem(what, where, "Hold out as many as were planted."))
     return problems
+
+
+def wrong_name(
+    name: str, planted: Collection[str], held_out: Collection[str], *, place: str, where: str
+) -> list[Problem]:
+    """Return the problem of a row, at `place`, whose sample the key in `where` did not plant."""
+    if name in held_out:
+        what = f"the canary {name!r} is held out in {where}"
+        return [Problem(what, place, "A held-out key must never have been trained on.")]
+    if name not in planted:
+        what = f"the canary {name!r} is not among the planted ids of {where}"
+        return [Problem(what, place, "Is this the key of this planting?")]
+    return []
 
 
 def _is_id(value: object) -> bool:

@@ -23,9 +23,9 @@ from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.models.seeds import Rng
 from poison_audit.models.text import embedding_width
-from poison_audit.poisons.gaussian.evidence import Canaries, noise_rows
+from poison_audit.poisons.gaussian.evidence import Canaries
 from poison_audit.poisons.gaussian.reading import POISON
-from poison_audit.poisons.gaussian.trial import PlantedCanaries
+from poison_audit.poisons.gaussian.trial import PlantedCanaries, planted_canaries
 from poison_audit.training.scoring import exact, losses
 
 DOSE = math.sqrt(0.32)
@@ -119,7 +119,6 @@ def commitment(secret: bytes) -> str:
 def _planted(case: Case, secret: bytes, sigma: float) -> PlantedCanaries:
     forget, shape = case.forget, _shape(case.model, case.forget)
     names = tuple(f"planted {name}" for name in forget.ids)
-    held_out = tuple(f"held-out {name}" for name in forget.ids)
     key = Canaries(
         secret=secret,
         sigma=sigma,
@@ -127,20 +126,13 @@ def _planted(case: Case, secret: bytes, sigma: float) -> PlantedCanaries:
         shape=shape,
         storage="unclipped",
         planted=names,
-        held_out=held_out,
+        held_out=tuple(f"held-out {name}" for name in forget.ids),
         commitment=commitment(secret),
     )
     bases = forget
     if forget.mask is not None:  # what is beyond the longest of them has no noise
         bases = replace(forget, x=forget.x[:, : shape[0]], mask=forget.mask[:, : shape[0]])
-    device = forget.y.device
-    return PlantedCanaries(
-        key=key,
-        names=names,
-        bases=bases,
-        noise=noise_rows(key, names).to(device),
-        held_out_noise=noise_rows(key, held_out).to(device),
-    )
+    return planted_canaries(key, names, bases, forget.y.device)
 
 
 def _noisy(samples: Samples, noise: Tensor) -> Samples:

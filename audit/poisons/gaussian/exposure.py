@@ -20,7 +20,7 @@ from poison_audit.case.case import Case
 from poison_audit.case.planting import Storage
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.trial import planted
+from poison_audit.poisons.gaussian.trial import NOT_GIVEN, planted
 from poison_audit.records import Measurement
 from poison_audit.training.scoring import exact, margins
 
@@ -36,12 +36,7 @@ def exposure(
     """
     canaries = planted(case)
     if canaries is None:
-        return Measurement(
-            probe="exposure",
-            evidence=None,
-            missing="needs the key of a Gaussian planting "
-            "(--canaries canaries.json, or [evidence.gaussian] canaries in audit.toml)",
-        )
+        return Measurement(probe="exposure", evidence=None, missing=NOT_GIVEN)
     key, bases = canaries.key, canaries.bases
     generator = rng.named("fresh").torch(bases.y.device)
     fates = rng.named("ties").numpy()

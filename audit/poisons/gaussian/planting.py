@@ -10,6 +10,7 @@ import torch
 
 from poison_audit.case.csvfile import first
 from poison_audit.case.forget import ForgetSet
+from poison_audit.case.keyfile import wrong_name
 from poison_audit.case.pictures import spelt
 from poison_audit.errors import InputError, Problem
 from poison_audit.models.samples import Samples
@@ -159,16 +160,11 @@ def _wrong_spaces(
 def wrong_names(rows: Sequence[CanaryRow], key: Canaries, where: str) -> list[Problem]:
     """Return the rows whose canary the key did not plant."""
     planted, held_out = set(key.planted), set(key.held_out)
-    problems = []
-    for row in rows:
-        if row.name in held_out:
-            what = f"the canary {row.name!r} is held out in {where}"
-            fix = "A held-out key must never have been trained on."
-            problems.append(Problem(what, row.place, fix))
-        elif row.name not in planted:
-            what = f"the canary {row.name!r} is not among the planted ids of {where}"
-            problems.append(Problem(what, row.place, "Is this the key of this planting?"))
-    return problems
+    return [
+        problem
+        for row in rows
+        for problem in wrong_name(row.name, planted, held_out, place=row.place, where=where)
+    ]
 
 
 def _find_bases(

@@ -24,7 +24,7 @@ from torch import Tensor
 from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.trial import planted
+from poison_audit.poisons.gaussian.trial import NOT_GIVEN, planted
 from poison_audit.records import Measurement
 from poison_audit.training.scoring import input_gradients
 
@@ -38,12 +38,7 @@ def gaussian(model: Model, case: Case, rng: Rng) -> Measurement:
     """Measure the leak score of every canary in the forget set, and of as many held-out keys."""
     canaries = planted(case)
     if canaries is None:
-        return Measurement(
-            probe="gaussian",
-            evidence=None,
-            missing="needs the key of a Gaussian planting "
-            "(--canaries canaries.json, or [evidence.gaussian] canaries in audit.toml)",
-        )
+        return Measurement(probe="gaussian", evidence=None, missing=NOT_GIVEN)
     gradients = input_gradients(model, canaries.bases)
     if not bool(torch.isfinite(gradients).all()):
         return Measurement(

@@ -25,6 +25,11 @@ from poison_audit.poisons.gaussian.evidence import Canaries, noise_rows, read_ca
 from poison_audit.poisons.gaussian.planting import Planting, canary_names, plant_check
 from poison_audit.poisons.gaussian.reading import POISON
 
+NOT_GIVEN = (
+    "needs the key of a Gaussian planting "
+    "(--canaries canaries.json, or [evidence.gaussian] canaries in audit.toml)"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlantedCanaries:
@@ -95,7 +100,7 @@ def gaussian_evidence(files: Files, device: torch.device | str, problems: Proble
     if texts:
         train = carrying(train, key, dict(zip(forget.ids, canary_names(forget), strict=True)))
     return Evidence(
-        planted=_planted(key, planting, device),
+        planted=planted_canaries(key, planting.names, planting.bases, device),
         subject={
             "canaries": {
                 "path": str(path),
@@ -122,18 +127,18 @@ def _need_no_table(forget: ForgetSet, train: Samples, where: str) -> None:
         raise InputError(Problem(what, where, fix))
 
 
-def _planted(key: Canaries, planting: Planting, device: torch.device | str) -> PlantedCanaries:
-    bases = planting.bases
+def planted_canaries(
+    key: Canaries, names: tuple[str, ...], bases: Samples, device: torch.device | str
+) -> PlantedCanaries:
+    """Return the canaries of these ids and bases, with as many held-out keys' noise."""
     # No longer than the longest text: the rest has no gradient.
     length = None if bases.mask is None else bases.mask.shape[1]
     return PlantedCanaries(
         key=key,
-        names=planting.names,
+        names=names,
         bases=bases.to(device),
-        noise=noise_rows(key, planting.names, length=length).to(device),
-        held_out_noise=noise_rows(key, key.held_out[: len(planting.names)], length=length).to(
-            device
-        ),
+        noise=noise_rows(key, names, length=length).to(device),
+        held_out_noise=noise_rows(key, key.held_out[: len(names)], length=length).to(device),
     )
 
 

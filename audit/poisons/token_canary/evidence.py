@@ -19,7 +19,13 @@ from torch import Tensor
 
 from poison_audit.case.csvfile import first
 from poison_audit.case.forget import ForgetSet
-from poison_audit.case.keyfile import read_object, wrong_ids, wrong_keys, wrong_secret
+from poison_audit.case.keyfile import (
+    read_object,
+    wrong_ids,
+    wrong_keys,
+    wrong_name,
+    wrong_secret,
+)
 from poison_audit.errors import InputError, Problem
 from poison_audit.models.samples import Samples
 from poison_audit.poisons.token_canary.reading import POISON
@@ -144,12 +150,8 @@ def find_strings(
         name = forget.canaries[row] or train.ids[position]
         place = f"{where_forget} row {forget.rows[row]}"
         names.append(name)
-        if name in held_out:
-            fix = "A held-out key must never have been trained on."
-            problems.append(Problem(f"the canary {name!r} is held out in {where}", place, fix))
-        elif name not in planted:
-            what = f"the canary {name!r} is not among the planted ids of {where}"
-            problems.append(Problem(what, place, "Is this the key of this planting?"))
+        if wrong := wrong_name(name, planted, held_out, place=place, where=where):
+            problems += wrong
         elif key.text(name) != train.texts[position]:
             what = f"the text {train.texts[position]!r:.80} is not the key's string of {name!r}"
             problems.append(Problem(what, place, "Is this the key of this planting?"))
