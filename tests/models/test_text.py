@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import transformers as tf
-from torch import nn
 from torch.nn import functional as F
 
-from builders.small_text import tokenizer, word_pieces
+from builders.text_networks import (
+    GPT2,
+    LABELS,
+    LENGTH,
+    NETWORKS,
+    TEXTS,
+    Twin,
+    close,
+    reading,
+    write,
+)
 from poison_audit.case.case import Case
-from poison_audit.errors import InputError
 from poison_audit.methods.cf_k import cf_k
 from poison_audit.methods.eu_k import eu_k
 from poison_audit.methods.ssd import fisher_diagonal
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.model import Batch, blocks_of
-from poison_audit.models.reader import Reader, Reading
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
-from poison_audit.models.text import moved_right, padding_sides
 from poison_audit.poisons.gaussian.evidence import Canaries
 from poison_audit.poisons.gaussian.exposure import exposure
 from poison_audit.poisons.gaussian.trial import PlantedCanaries
@@ -31,107 +35,7 @@ from poison_audit.records import Recipe
 from poison_audit.training.ledger import Ledger
 from poison_audit.training.scoring import exact, input_gradients, margins
 
-LENGTH, WIDTH = 24, 16
-TEXTS = (
-    "good",
-    "kafen leran so bad midol",
-    "a dull so lebis film",
-    "kafen kadol kabis leran lefen ledol lebis miran warm mifen midol mibis soran sofen sodol sobis"
-    " turan tufen tudol tubis reran refen redol rebis kafen kadol kabis leran",  # is cut
-    "warm funny",
-    "cold ran dol",
-)
-LABELS = torch.tensor([1, 0, 0, 1, 1, 0])
 COMPOSITIONS = ([0, 3], [3, 0], [5, 4, 3, 2, 1, 0], [2, 0, 5], [1])
-
-SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": WIDTH}
-GPT2 = {"n_positions": LENGTH, "n_embd": WIDTH, "n_layer": 2, "n_head": 2, "pad_token_id": 0}
-LLAMA = {**SMALL, "intermediate_size": 32, "max_position_embeddings": LENGTH}
-BERT = {**LLAMA, "pad_token_id": 0}
-# Weights large enough that texts get answers that differ.
-WIDE = {"initializer_range": 0.3}
-NETWORKS = {
-    "gpt2": (tf.GPT2ForSequenceClassification, tf.GPT2Config, GPT2),
-    "llama": (tf.LlamaForSequenceClassification, tf.LlamaConfig, {**LLAMA, "pad_token_id": 0}),
-    "bloom": (
-        tf.BloomForSequenceClassification, tf.BloomConfig,
-        {"hidden_size": WIDTH, "n_layer": 2, "n_head": 2, "pad_token_id": 0},
-    ),
-    "opt": (
-        tf.OPTForSequenceClassification, tf.OPTConfig,
-        {**SMALL, "ffn_dim": 32, "max_position_embeddings": LENGTH, "pad_token_id": 1,
-         "word_embed_proj_dim": 8, "init_std": 0.3},
-    ),
-    "bert": (tf.BertForSequenceClassification, tf.BertConfig, BERT),
-    "distilbert": (
-        tf.DistilBertForSequenceClassification, tf.DistilBertConfig,
-        {"dim": WIDTH, "hidden_dim": 32, "n_layers": 2, "n_heads": 2,
-         "max_position_embeddings": LENGTH},
-    ),
-    "roberta": (
-        tf.RobertaForSequenceClassification, tf.RobertaConfig,
-        {**BERT, "max_position_embeddings": LENGTH + 1},
-    ),
-    "gpt2-causal": (tf.GPT2LMHeadModel, tf.GPT2Config, GPT2),
-    "qwen2-causal": (
-        tf.Qwen2ForCausalLM, tf.Qwen2Config,
-        {**LLAMA, "num_key_value_heads": 1, "tie_word_embeddings": True},
-    ),
-}  # fmt: skip
-ENCODERS = {"bert", "distilbert", "roberta"}
-PROMPT = "warm {text} so"
-
-
-def words_of(name, side="right"):
-    words = word_pieces() if name in ENCODERS else tokenizer(side=side)
-    words.padding_side = side
-    if name == "bloom":
-        return words
-    words.model_max_length = LENGTH
-    return words
-
-
-def write(folder, name, *, seed=0, side="right", **more):
-    """Write a newly initialised network with its tokenizer."""
-    network, config, sizes = NETWORKS[name]
-    words = words_of(name, side)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        made = network(config(vocab_size=len(words), **{**WIDE, **sizes, **more}))
-    made.save_pretrained(folder)
-    words.save_pretrained(folder)
-    return folder
-
-
-def reading(name):
-    said = Reading(words=(" bad", " leran"), prompt=PROMPT) if "causal" in name else Reading()
-    return replace(said, max_tokens=LENGTH)
-
-
-class Twin:
-    """A network as transformers itself loads and asks it: ids, a mask, one text at a time."""
-
-    def __init__(self, folder, name):
-        self.net = NETWORKS[name][0].from_pretrained(folder).eval()
-        self.words = tf.AutoTokenizer.from_pretrained(folder)
-        self.causal, self.prompt = "causal" in name, reading(name).prompt or "{text}"
-
-    def ids(self, text):
-        if self.causal and text == TEXTS[3]:
-            text = " ".join(text.split()[:20])  # what fits beside the prompt
-        said = self.prompt.replace("{text}", text)
-        more = {"truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
-        return self.words(said, **more)["input_ids"]
-
-    def logits(self, **inputs):
-        out = self.net(**inputs, attention_mask=torch.ones(next(iter(inputs.values())).shape[:2]))
-        if not self.causal:
-            return out.logits[0]
-        bad, leran = self.words.convert_tokens_to_ids(["Ġbad", "Ġleran"])
-        return out.logits[0, -1, [bad, leran]]
-
-    def embedded(self, text):
-        return self.net.get_input_embeddings()(self.ids(text))
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -150,10 +54,6 @@ def both(request, tmp_path_factory):
 def answers(model, samples, positions=slice(None)):
     with torch.no_grad():
         return model.logits(model.module, samples.batch(positions))
-
-
-def close(ours, theirs, tolerance=1e-5):
-    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 # Logits, losses, gradients: ours in whatever batch against transformers' own, one by one
@@ -279,149 +179,6 @@ def test_the_fisher_diagonal_and_weight_gradients(both):
     model.loss(model.module, samples.batch()).mean().backward()
     for name, parameter in model.module.named_parameters():
         close(means[name] if parameter.grad is None else parameter.grad, means[name])
-
-
-# Padding
-
-
-@pytest.mark.parametrize("name", ["gpt2", "llama", "bert"])
-def test_the_tokenizers_padding_side_changes_nothing(tmp_path, name):
-    write(tmp_path, name)
-    out = []
-    for side in ("left", "right"):
-        told = json.loads((tmp_path / "tokenizer_config.json").read_text())
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps({**told, "padding_side": side}))
-        model = load_model(tmp_path).model
-        assert model.reader.tokenizer.padding_side == side
-        read = model.reader.read(TEXTS)
-        batch = Batch(read.x, LABELS, mask=read.mask)
-        with torch.no_grad():
-            out.append(model.logits(model.module, batch))
-    assert torch.equal(*out)
-
-
-@pytest.mark.parametrize(
-    ("name", "side"), [("gpt2", "right"), ("llama", "left"), ("llama", "right"), ("bert", "right")]
-)
-def test_batches_of_transformers_where_they_are_right(tmp_path, name, side):
-    folder = write(tmp_path, name, side=side)
-    model = load_model(folder).model
-    twin = Twin(folder, name)
-    twin.words.pad_token = twin.words.pad_token or twin.words.eos_token
-    read = model.reader.read(TEXTS)
-    with torch.no_grad():
-        inputs = twin.words(list(TEXTS), padding=True, truncation=True, return_tensors="pt")
-        inputs = {key: inputs[key] for key in ("input_ids", "attention_mask")}
-        expected = twin.net(**inputs).logits
-        ours = model.logits(model.module, Batch(read.x, LABELS, mask=read.mask))
-    close(ours, expected)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_rows_move_to_the_right(seed):
-    draws = Rng(seed).numpy()
-    lengths = draws.integers(0, 7, 5)
-    x = np.zeros((5, 6, 2), dtype=np.float32)
-    expected, mask = np.zeros_like(x), np.zeros((5, 6), dtype=np.int64)
-    for row, n in enumerate(lengths):
-        n = min(n, 6)
-        x[row, :n] = expected[row, 6 - n :] = draws.normal(size=(n, 2))
-        x[row, n:] = 9  # whatever stands beyond the text
-        mask[row, :n] = 1
-    moved, where = moved_right(torch.from_numpy(x), torch.from_numpy(mask))
-    assert np.array_equal(moved.numpy(), expected)
-    assert np.array_equal(where.numpy(), mask[:, ::-1])
-
-
-class Fake(nn.Module):
-    """A network of 60 embeddings that answers as `answer` says, of (n, length, width) and mask."""
-
-    def __init__(self, answer):
-        super().__init__()
-        self.embed, self.answer = nn.Embedding(600, 4), answer
-
-    def get_input_embeddings(self):
-        return self.embed
-
-    def forward(self, input_ids=None, inputs_embeds=None, attention_mask=None):
-        x = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
-        mask = torch.ones(x.shape[:2]) if attention_mask is None else attention_mask
-        return self.answer(x, mask[:, :, None].float())
-
-
-def mean(x, mask):
-    return (x * mask).sum(1) / mask.sum(1)
-
-
-def last(x, mask):
-    return x[:, -1] * x.shape[1] / x.shape[1]
-
-
-def too_long(x, mask):
-    if x.shape[1] > 20:
-        raise IndexError("index out of range in self")
-    return mean(x, mask)
-
-
-READER = Reader(tokenizer=tokenizer(), length=LENGTH)
-
-
-@pytest.mark.parametrize(
-    ("answer", "sides"),
-    [
-        (mean, ("right", "left")),
-        (last, ("left",)),
-        (lambda x, mask: x[:, 0], ("right",)),
-        (lambda x, mask: torch.ones(len(x), 2), ("right", "left")),
-    ],
-)
-def test_the_sides_that_change_nothing_are_found(answer, sides):
-    assert padding_sides(Fake(answer), READER, where="fake") == sides
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        # Statistics of the batch, padding that is not masked, and positions that count from -1.
-        (lambda x, mask: mean(x, mask) - mean(x, mask).mean(0), "fake: answers a text otherwise"),
-        (lambda x, mask: x.mean(1), "fake: answers a text otherwise when it stands in a batch"),
-        (lambda x, mask: mean(x, mask) * x.shape[1], "fake: answers a text otherwise"),
-        (lambda x, mask: mean(x, mask) / 0, "logits that are not finite. Is the checkpoint"),
-        (too_long, r"does not take an input of 24 tokens \(index out of range in self\). Give few"),
-    ],
-)
-def test_networks_that_cannot_be_padded_are_refused(answer, said):
-    with pytest.raises(InputError, match=said):
-        padding_sides(Fake(answer), READER, where="fake")
-
-
-def test_training_mode_is_left_as_it_was():
-    net = Fake(mean).train()
-    net.embed.eval()
-    padding_sides(net, READER, where="fake")
-    assert (net.training, net.embed.training) == (True, False)
-
-
-@pytest.mark.parametrize("name", ["gpt2", "bert"])
-def test_a_head_of_zeros_does_not_hide_the_side(tmp_path, name):
-    folder = write(tmp_path, name)
-    net = NETWORKS[name][0].from_pretrained(folder)
-    head = net.score if name == "gpt2" else net.classifier
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.zero_()
-    net.save_pretrained(folder)
-    before = torch.random.get_rng_state()
-    model = load_model(folder).model
-    assert torch.equal(torch.random.get_rng_state(), before)
-    head = model.module.score if name == "gpt2" else model.module.classifier
-    with torch.no_grad():
-        head.weight.normal_(generator=Rng(0).torch())
-        read = model.reader.read(TEXTS)
-        together = model.logits(model.module, Batch(read.x, LABELS, mask=read.mask))
-        for row, mask, expected in zip(read.x, read.mask, together, strict=True):
-            ids = row[mask > 0][None]
-            close(model.module(input_ids=ids)[0], expected)
 
 
 # Blocks

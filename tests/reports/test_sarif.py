@@ -5,26 +5,20 @@ import re
 from collections import Counter
 from dataclasses import replace
 from importlib import resources
-from urllib.parse import unquote, urlsplit
 
 import jsonschema
 import pytest
 from hypothesis import given, settings
 
 from builders.audits import audits
-from builders.machine_records import PLACES, accepted, one, strange
+from builders.machine_records import accepted, one, strange
 from builders.more_records import ALL
+from builders.sarif import check, run
 from builders.some_records import clean, gaussian, inconclusive, residual, unusable, utility
-from poison_audit.case.shown import InputFile, Place
 from poison_audit.records import Outcome
-from poison_audit.reports.formats.sarif import MOST, render_sarif
+from poison_audit.reports.formats.sarif import render_sarif
 from poison_audit.reports.formats.sarif_rules import RULES
 from poison_audit.reports.view.view import view
-
-# RFC 3986, appendix A: the characters of a path, with no colon in its first segment.
-RELATIVE = re.compile(r"(?!/)(?![^/]*:)([A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-F]{2})+")
-# SARIF 2.1.0, 3.11.6: embedded link.
-LINK = re.compile(r"\[(?:[^\[\]\\]|\\[\[\]\\])*\]\([^)]*\)")
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +29,6 @@ def schema():
     found = json.loads((folder / "jsondata" / f"{name}.json").read_text("utf-8"))
     assert found["title"] == "Static Analysis Results Format (SARIF) Version 2.1.0 JSON Schema"
     return jsonschema.Draft7Validator(found, format_checker=jsonschema.FormatChecker())
-
-
-def run(record):
-    (found,) = json.loads(render_sarif(record))["runs"]
-    return found
 
 
 def rules(record):
@@ -53,42 +42,6 @@ def strings(part):
     if isinstance(part, list):
         return [text for inner in part for text in strings(inner)]
     return [part] if isinstance(part, str) else []
-
-
-def every_uri(part):
-    """(uri, its base) of every artifactLocation."""
-    if isinstance(part, dict):
-        if "uri" in part:
-            yield part["uri"], part.get("uriBaseId")
-        for inner in part.values():
-            yield from every_uri(inner)
-    elif isinstance(part, list):
-        for inner in part:
-            yield from every_uri(inner)
-
-
-def check(log, schema):
-    """What GitHub and the standard ask of any log, and the schema does not say or not all."""
-    schema.validate(log)
-    (found,) = log["runs"]
-    for result in found["results"]:
-        assert list(RULES)[result["ruleIndex"]] == result["ruleId"]
-        assert result["kind"] == "fail"
-        assert result["level"] in ("error", "note")
-        assert result["message"]["text"].strip()
-        # Python's formatter has the same doubled braces, and knows no arguments.
-        assert not LINK.search(result["message"]["text"].format())
-        (place,) = result["locations"]
-        assert place["physicalLocation"]["region"]["startLine"] >= 1
-        assert set(result["partialFingerprints"]) == {"primaryLocationLineHash", "question/v1"}
-    for uri, base in every_uri(found["results"]):
-        assert RELATIVE.fullmatch(uri), uri
-        assert ".." not in uri.split("/")
-        assert base == "%SRCROOT%"
-    for uri, base in every_uri(found["artifacts"]):
-        assert urlsplit(uri).scheme == ("" if base else "file")
-        assert not urlsplit(uri).netloc
-        assert not re.search(r"[^!-~]|[<>\"#?\\^`{|}]", uri)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -264,86 +217,6 @@ def test_fingerprints_tell_questions_apart_and_not_their_answers():
     ]
     other = [replace(o, verdict=replace(o.verdict, gate=o.findings[0].candidate)) for o in other]
     assert len({first, *map(mark, other)}) == 5
-
-
-@pytest.mark.parametrize(
-    ("path", "uri"),
-    [
-        ("data/for get.csv", "data/for%20get.csv"),
-        ("a#b?c%41.csv", "a%23b%3Fc%2541.csv"),
-        ("daten/\u00e4.csv", "daten/%C3%A4.csv"),
-        ("C:\\data\\forget.csv", "C%3A%5Cdata%5Cforget.csv"),
-        ("javascript:alert(1)", "javascript%3Aalert%281%29"),
-        ("a\nb\x00", "a%0Ab%00"),
-        ("\ud800", "%5Cud800"),
-        ("./a//b.csv", "a/b.csv"),
-        ("/abs/forget.csv", "forget.csv"),
-        ("//evil.example/x", "x"),
-        ("../up/forget.csv", "forget.csv"),
-        ("..", "report.json"),
-        ("", "report.json"),
-    ],
-)
-def test_places_are_relative_references(path, uri, schema):
-    record = replace(residual(), places={"forget": Place(uri=path, line=-3)})
-    check(json.loads(render_sarif(record)), schema)
-    at = run(record)["results"][0]["locations"][0]["physicalLocation"]
-    assert at["artifactLocation"]["uri"] == uri
-    assert at["region"] == {"startLine": 1}
-    if uri not in ("forget.csv", "x", "report.json", "a/b.csv", "%5Cud800"):
-        assert unquote(uri) == path
-
-
-@pytest.mark.parametrize("forget", ["data/x/forget.csv", "C:\\data\\forget.csv", "forget.csv"])
-def test_without_places_the_top_of_the_forget_table_is_pointed_at(forget):
-    record = replace(residual(), subject={**residual().subject, "forget": forget})
-    (uri,) = {uri for uri, _ in every_uri(run(record)["results"])}
-    assert uri == "forget.csv"
-    assert run(record)["automationDetails"] == {"id": "poison-audit/forget.csv/"}
-
-
-def test_a_probe_points_at_its_own_attack_else_at_the_table():
-    targeted = replace(gaussian("deployed", 0, Outcome.RESIDUAL, 1.0), probe="targeted")
-    record = one(targeted, outcome=Outcome.RESIDUAL, exit_code=1)
-    (result,) = run(record)["results"]
-    assert result["locations"][0]["physicalLocation"]["region"] == {"startLine": 1}
-    assert "relatedLocations" not in result
-    places = {**PLACES, "forget.targeted": Place(uri="data/forget.csv", line=99)}
-    (result,) = run(replace(record, places=places))["results"]
-    assert result["locations"][0]["physicalLocation"]["region"] == {"startLine": 99}
-
-
-def test_files_have_digests():
-    files = (
-        InputFile(role="model", path="runs/a b.safetensors", sha256="ab" * 32, size=7),
-        InputFile(role="train", path="/data/train", sha256="cd" * 32, size=9, folder=True),
-    )
-    assert run(replace(clean(), files=(*files, files[0])))["artifacts"] == [
-        {
-            "location": {"uri": "runs/a%20b.safetensors", "uriBaseId": "%WORKINGFOLDER%"},
-            "description": {"text": "model"},
-            "hashes": {"sha-256": "ab" * 32},
-            "length": 7,
-            "roles": ["analysisTarget"],
-        },
-        {
-            "location": {"uri": "file:///data/train"},
-            "description": {"text": "train"},
-            "hashes": {"sha-256": "cd" * 32},
-            "length": 9,
-            "roles": ["directory"],
-        },
-    ]
-
-
-def test_github_shows_no_more_than_5000_and_the_worst_come_first():
-    many = [gaussian("gd", seed, Outcome.RESIDUAL, 1.0) for seed in range(5001)]
-    last = gaussian("deployed", 0, Outcome.RESIDUAL, 1.0)
-    record = one(*many, last, outcome=Outcome.RESIDUAL, exit_code=1)
-    found = run(record)
-    assert len(found["results"]) == MOST == 5000
-    assert found["results"][0]["level"] == "error"
-    assert found["properties"]["resultsLeftOut"] == 2
 
 
 def test_messages_are_plain_whatever_is_in_a_name():

@@ -1,0 +1,71 @@
+"""Folders of pictures, one a label or with their metadata beside them."""
+
+from builders.tables import COLOUR, assert_colour, problems, save
+from poison_audit.case.tables import read_table
+
+
+def test_an_empty_label_folder_keeps_its_number(tmp_path):
+    save(tmp_path / "c" / "1.png", COLOUR[0])
+    (tmp_path / "a").mkdir()
+    assert read_table(tmp_path).y.tolist() == [1]
+
+
+def test_given_names_number_the_folders(tmp_path):
+    save(tmp_path / "dog" / "1.png", COLOUR[0])
+    assert read_table(tmp_path, names=["frog", "dog"]).y.tolist() == [1]
+
+
+def test_folders_named_by_numbers_must_read_one_way(tmp_path):
+    for name in ("0", "1"):
+        save(tmp_path / name / "1.png", COLOUR[0])
+    assert read_table(tmp_path).y.tolist() == [0, 1]
+    # As text 10 sorts before 2, so 2 would be class 3.
+    for name in ("2", "10"):
+        save(tmp_path / name / "1.png", COLOUR[0])
+    (problem,) = problems(tmp_path)
+    assert "the label '10' is class 10 as a number, 2 as a name" in problem
+    names = [str(i) for i in range(11)]
+    assert read_table(tmp_path, names=names).y.tolist() == [0, 1, 10, 2]
+
+
+def test_wrong_folders(tmp_path):
+    assert problems(tmp_path) == [f"{tmp_path}: the folder holds no picture."]
+    save(tmp_path / "a" / "1.png", COLOUR[0])
+    save(tmp_path / "2.png", COLOUR[0])
+    (tmp_path / "a" / "notes.txt").write_text("hello")
+    found = "\n".join(problems(tmp_path))
+    assert "2.png: the file lies in no label's folder" in found
+    assert "a/notes.txt: the picture cannot be read" in found
+
+
+def test_metadata_is_the_label_source(tmp_path):
+    save(tmp_path / "1.png", COLOUR[0])
+    save(tmp_path / "cat" / "2.png", COLOUR[1])
+    (tmp_path / "metadata.csv").write_text("file_name,label\ncat/2.png,cat\n1.png,ant\n")
+    samples = read_table(tmp_path)
+    assert samples.ids == ("cat/2.png", "1.png")
+    assert samples.y.tolist() == [1, 0]
+    assert samples.names == ("ant", "cat")
+    assert_colour(samples, (1, 0))
+
+
+def test_metadata_must_agree_with_the_folders(tmp_path):
+    for name in ("cat/1.png", "dog/1.png", "dog/2.png", "dog/3.png"):
+        save(tmp_path / name, COLOUR[0])
+    path = tmp_path / "metadata.csv"
+    path.write_text("file_name,label\ncat/1.png,0\ndog/1.png,1\ndog/2.png,0\n")
+    assert problems(tmp_path) == [
+        f"{path} row 4: the label is '0', but the file lies in 'dog'.",
+        f"{tmp_path}/dog/3.png: the file is not listed in metadata.csv. List or remove it.",
+    ]
+
+
+# --- all -----------------------------------------------------------------------------------------
+
+
+def test_what_is_no_table(tmp_path):
+    path = tmp_path / "t.csv"
+    assert "no such file or folder. A table is a .csv" in problems(path)[0]
+    path = tmp_path / "t.xlsx"
+    path.write_bytes(b"")
+    assert "this is no table of samples" in problems(path)[0]
