@@ -1,0 +1,100 @@
+"""What each probe may have seen, of an effect of a given size, and the cells that hold it."""
+
+import dataclasses
+
+import numpy as np
+
+from poison_audit.records import Cell, Measurement, Outcome, Plan, Sanity, Step
+from poison_audit.verdict.decide import decide
+from poison_audit.verdict.policy import standard_policy
+
+SANE = Sanity(correct=95, total=100, low=0.9, chance=0.1)
+PROBES = tuple(Step(name=name) for name in ("gaussian", "exposure", "membership", "utility"))
+N, DRAWS = 400, 16
+
+
+def plan(**policy) -> Plan:
+    return Plan(methods=(), probes=PROBES, policy=dataclasses.replace(standard_policy(), **policy))
+
+
+def gaussian(mean: float, n: int = N, suspect: str | None = None) -> Measurement:
+    # Quantiles of N(mean, 1): a sample with exactly this mean and almost unit spread.
+    from scipy.stats import norm
+
+    scores = (mean + norm.ppf((np.arange(n) + 0.5) / n)).tolist()
+    evidence = {"scores": scores, "held_out": [], "dropped": 0}
+    return Measurement(probe="gaussian", evidence=evidence, suspect=suspect)
+
+
+def exposure(chance: float, n: int = N) -> Measurement:
+    # Ranks spread evenly over 0..DRAWS, then shifted to the chance asked for.
+    wins = [round(i % (DRAWS + 1)) for i in range(n)]
+    extra = round(chance * n * DRAWS) - sum(wins)
+    step = 1 if extra > 0 else -1
+    place = 0
+    while extra:
+        if 0 <= wins[place % n] + step <= DRAWS:
+            wins[place % n] += step
+            extra -= step
+        place += 1
+    return Measurement(probe="exposure", evidence={"wins": wins, "draws": DRAWS})
+
+
+def utility(lost: int = 0, gained: int = 0, n: int = 4000) -> Measurement:
+    both = n - lost - gained
+    counts = {"n": n, "both": both, "only_deployed": lost, "only_candidate": gained, "neither": 0}
+    return Measurement(probe="utility", evidence=counts)
+
+
+def targeted(hits: int, n: int = 200, control_hits: int = 10, controls: int = 1000) -> Measurement:
+    stratum = {
+        "label": 0, "adversarial": 1, "targets": n, "hits": hits, "controls": controls,
+        "control_hits": control_hits,
+    }  # fmt: skip
+    evidence = {
+        "targets": [f"t{i}" for i in range(n)], "labels": [0] * n, "adversarial": [1] * n,
+        "hits": [1] * hits + [0] * (n - hits), "strata": [stratum], "controls": controls,
+        "control_hits": control_hits,
+    }  # fmt: skip
+    return Measurement(probe="targeted", evidence=evidence)
+
+
+def backdoor(
+    hits: int, n: int = 250, clean: int = 2, controls=(0.008,) * 199, references=()
+) -> Measurement:
+    against = [
+        {
+            "reference": f"r{i}", "both": min(hits, theirs), "neither": n - max(hits, theirs),
+            "only_candidate": max(0, hits - theirs), "only_reference": max(0, theirs - hits),
+        }
+        for i, theirs in enumerate(references)
+    ]  # fmt: skip
+    evidence = {
+        "label": 1, "hits": [1] * hits + [0] * (n - hits), "clean_hits": clean,
+        "control_rates": list(controls), "references": against,
+    }  # fmt: skip
+    return Measurement(probe="backdoor", evidence=evidence)
+
+
+def indiscriminate(*pairs: tuple[int, int], n: int = 4000) -> Measurement:
+    against = [
+        {
+            "reference": f"r{i}", "both": n - lost - gained, "only_reference": lost,
+            "only_candidate": gained, "neither": 0,
+        }
+        for i, (lost, gained) in enumerate(pairs)
+    ]  # fmt: skip
+    return Measurement(probe="indiscriminate", evidence={"n": n, "against": against})
+
+
+def missing(probe: str) -> Measurement:
+    return Measurement(probe=probe, evidence=None, missing="needs a key")
+
+
+def cell(*measurements: Measurement, candidate="deployed", kind="deployed", seed=0, error=None):
+    return Cell(candidate=candidate, kind=kind, seed=seed, error=error, measurements=measurements)
+
+
+def outcome_of(*measurements: Measurement, attacks=None, **policy) -> tuple[Outcome, int]:
+    decision = decide(plan(**policy), SANE, [cell(*measurements)], attacks=attacks or {})
+    return decision.verdict.outcome, decision.verdict.exit_code

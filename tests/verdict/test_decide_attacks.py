@@ -1,0 +1,174 @@
+"""Each attack's probe at the gate: what it decides, what it says, and attacks that grew."""
+
+import pytest
+
+from builders.measured import (
+    SANE,
+    backdoor,
+    cell,
+    exposure,
+    gaussian,
+    indiscriminate,
+    missing,
+    outcome_of,
+    plan,
+    targeted,
+    utility,
+)
+from poison_audit.records import Outcome
+from poison_audit.verdict.decide import decide
+
+
+@pytest.mark.parametrize(
+    ("measurement", "expected"),
+    [
+        (targeted(2), Outcome.CLEAN),
+        (targeted(60), Outcome.RESIDUAL),
+        (targeted(1, n=20), Outcome.INCONCLUSIVE),
+        (targeted(20, n=20), Outcome.RESIDUAL),
+        (backdoor(2), Outcome.CLEAN),
+        (backdoor(250), Outcome.RESIDUAL),
+        (backdoor(250, controls=(0.008,) * 9), Outcome.INCONCLUSIVE),  # 1 in 10 at best
+        (backdoor(250, controls=(1.0,) * 199), Outcome.INCONCLUSIVE),  # its controls wake it
+        (backdoor(250, controls=(1.0,) * 199, references=(1,)), Outcome.RESIDUAL),
+        (backdoor(250, controls=(1.0,) * 199, references=(1, 3)), Outcome.RESIDUAL),
+        (backdoor(250, controls=(1.0,) * 199, references=(1, 250)), Outcome.INCONCLUSIVE),
+        (backdoor(2, references=(0, 2)), Outcome.CLEAN),
+        (backdoor(8, n=40, clean=1), Outcome.RESIDUAL),
+        (indiscriminate((20, 20)), Outcome.CLEAN),
+        (indiscriminate((200, 20)), Outcome.RESIDUAL),
+        (indiscriminate((200, 20), (20, 20)), Outcome.INCONCLUSIVE),  # one reference is as bad
+        (indiscriminate((20, 200)), Outcome.CLEAN),  # better than the reference is no harm
+        (indiscriminate((2, 0), n=100), Outcome.INCONCLUSIVE),
+    ],
+)
+def test_each_attack_probe_gates_the_deployed_model(measurement, expected):
+    decision = decide(plan(), SANE, [cell(measurement)], attacks={measurement.probe: 9})
+    assert decision.verdict.outcome is expected
+    assert decision.findings[0].interval.level == pytest.approx(0.9)  # one test, one-sided
+
+
+def test_attack_probes_say_what_would_decide_them():
+    def reason(measurement):
+        return decide(plan(), SANE, [cell(measurement)], attacks={}).findings[0].reason
+
+    assert "points [" in reason(targeted(60))
+    assert "within tolerance (at most 5.00 points)" in reason(backdoor(2))
+    assert "targets would decide it" in reason(targeted(0, n=10))
+    assert "takes 19 control triggers" in reason(backdoor(250, controls=(0.008,) * 9))
+    assert "Control patches cause the label, too" in reason(backdoor(250, controls=(1.0,) * 199))
+    assert "test samples would decide it" in reason(indiscriminate((2, 0), n=100))
+
+
+def test_a_trigger_that_a_reference_answers_alike_is_no_finding():
+    def found(*references):
+        seen = backdoor(200, clean=10, references=references)  # 80%, controls 0.8%
+        return decide(plan(), SANE, [cell(seen)], attacks={}).findings[0]
+
+    assert found().outcome is Outcome.RESIDUAL
+    assert found(5).outcome is Outcome.RESIDUAL  # 2%
+    # 187 of 250 are 74.8%, more than 5 points less; 188 are 75.2%.
+    assert found(187).outcome is Outcome.RESIDUAL
+    alike = found(5, 188)
+    assert alike.outcome is Outcome.INCONCLUSIVE
+    assert "But r1, which never saw the poison, gives 75.20%" in alike.reason
+
+
+def test_a_backdoor_says_which_control_decided():
+    def found(*references, controls=(1.0,) * 199):
+        seen = backdoor(250, controls=controls, references=references)
+        return decide(plan(), SANE, [cell(seen)], attacks={}).findings[0]
+
+    assert "(--reference PATH)" in found().reason
+    one = found(1)
+    assert "above that in the references, and above that without it, is 99.20" in one.reason
+    assert "A model that never saw the poison gives 0.40% of the same stamped inputs" in one.reason
+    assert "this one 100.00%" in one.reason
+    two = found(1, 4)
+    assert "2 models that never saw the poison give at most 1.60%" in two.reason
+    assert [(r["reference"], r["rate"], r["excess"]) for r in two.details["references"]] == [
+        ("r0", 1 / 250, 249 / 250), ("r1", 4 / 250, 246 / 250),
+    ]  # fmt: skip
+    assert min(r["low"] for r in two.details["references"]) == pytest.approx(
+        two.interval.low + two.tolerance
+    )
+    patches = found(200, controls=(0.008,) * 199)
+    assert patches.outcome is Outcome.RESIDUAL
+    assert "above its controls' is" in patches.reason
+    assert "never saw the poison" not in patches.reason
+    undecided = found(250)
+    assert "Control patches cause the label, too" in undecided.reason
+    assert "--reference" not in undecided.reason
+
+
+@pytest.mark.parametrize("probe", ["token-canary", "targeted", "backdoor", "indiscriminate"])
+def test_missing_attack_evidence_gates_only_if_it_is_required(probe):
+    seen = (gaussian(0), exposure(0.5), missing(probe))
+    assert outcome_of(*seen, attacks={"gaussian": 5})[1] == 0
+    assert outcome_of(*seen, attacks={"gaussian": 5, probe: 1})[1] == 3
+
+
+def test_accuracy_below_a_reference_decides_only_where_that_is_the_attack():
+    seen = (gaussian(0), exposure(0.5), indiscriminate((200, 20)))
+    assert outcome_of(*seen, attacks={"gaussian": 5})[1] == 0
+    assert outcome_of(*seen, attacks={"gaussian": 5, "indiscriminate": 5})[1] == 1
+    # Nor does it take a share of alpha from those that decide.
+    intervals = [
+        decide(plan(), SANE, [cell(*given)], attacks={"gaussian": 5}).findings[0].interval
+        for given in (seen, seen[:2])
+    ]
+    assert intervals[0] == intervals[1]
+    # Accuracy alone cannot clear a model of poison that nobody named.
+    assert outcome_of(indiscriminate((20, 20)), attacks={"": 5})[1] == 3
+
+
+def activation(before, after, kind="method"):
+    cells = [cell(before), cell(after, utility(), candidate="gd", kind=kind)]
+    named = {"indiscriminate": 5} if after.probe == "indiscriminate" else {}
+    decision = decide(plan(gate="gd"), SANE, cells, attacks=named)
+    (found,) = (f for f in decision.findings if f.candidate == "gd" and f.probe == after.probe)
+    assert decision.verdict.outcome is found.outcome
+    assert decision.verdict.exit_code == 1
+    return found
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        # Differences of like quantiles have no spread: the interval is the point 1.5.
+        (gaussian(0.5), gaussian(2), "by 1.500 [1.500, 1.500]: from 0.500 to 2.000"),
+        (exposure(0.6), exposure(0.9), "from 0.600 to 0.900"),
+        (targeted(60), targeted(160), "by 50.00 points"),
+        (backdoor(100), backdoor(250), "from 40.00 to 100.00"),
+    ],
+)
+def test_an_attack_that_grew_is_activated(before, after, told):
+    for kind in ("method", "candidate"):
+        found = activation(before, after, kind)
+        assert found.outcome is Outcome.ACTIVATED
+        assert told in found.reason
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (gaussian(2), gaussian(2)),
+        (gaussian(0.9), gaussian(1.1)),  # by less than the tolerance
+        (gaussian(-1), gaussian(-2)),  # overshot further
+        (backdoor(240), backdoor(250)),
+        (targeted(60, n=200), targeted(100, n=100)),  # not the same samples
+        (indiscriminate((200, 20)), indiscriminate((900, 20))),  # utility's matter
+        (missing("backdoor"), backdoor(250)),
+    ],
+)
+def test_an_attack_that_did_not_surely_grow_stays_residual(before, after):
+    assert activation(before, after).outcome is Outcome.RESIDUAL
+
+
+def test_only_repairs_activate():
+    assert activation(backdoor(100), backdoor(250), "reference").outcome is Outcome.RESIDUAL
+
+
+def test_too_few_pairs_do_not_activate():
+    few = activation(targeted(11, n=20, control_hits=0), targeted(14, n=20, control_hits=0))
+    assert few.outcome is Outcome.RESIDUAL
