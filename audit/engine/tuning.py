@@ -29,6 +29,7 @@ from poison_audit.checks.readings import UTILITY
 from poison_audit.engine import unlearning
 from poison_audit.engine.cells import Lack
 from poison_audit.engine.probes import PROBES
+from poison_audit.engine.runs import code_digest
 from poison_audit.errors import InputError, PlanError, Problem
 from poison_audit.methods import METHODS
 from poison_audit.models.seeds import Rng
@@ -106,7 +107,12 @@ def tune(
         key: the audit's `fingerprint`.
         report: called with the number of trials done.
     """
-    told = {"key": key, "step": asdict(step), "budget": plan.budget, "split": "tuning"}
+    told = {
+        "key": key, "step": asdict(step), "budget": plan.budget, "split": "tuning",
+        # A trial's figures are in tolerances, by what the readings make of it.
+        "tolerances": dict(plan.policy.tolerances),
+        "readings": code_digest("*/reading.py", "*/readings.py", "statistics/*"),
+    }  # fmt: skip
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     path = out / "cells" / f"tune-{step.name}-{digest[:16]}.json"
     kept, attempts = _kept(path), list[Attempt]()

@@ -213,6 +213,9 @@ def test_a_search_that_is_interrupted_goes_on_and_repeats_nothing(case, tmp_path
     assert whole.attempts[whole.chosen].score <= whole.attempts[0].score
     tune(subject, plan.methods[0], plan, tmp_path / "a", key="other")  # nothing stale is read
     assert len(calls) == 4 + 3 + 6 + 6
+    wider = replace(plan.policy, tolerances={**plan.policy.tolerances, "utility": 0.5})
+    tune(subject, plan.methods[0], replace(plan, policy=wider), tmp_path / "a", key="k")
+    assert len(calls) == 4 + 3 + 6 + 6 + 6  # a trial's figures are in tolerances
 
 
 # The whole
