@@ -1,4 +1,4 @@
-"""Records for the formats that machines read: acceptances, places, and anything from_json takes."""
+"""Records for the formats that machines read: acceptances, places, whatever a field can hold."""
 
 from dataclasses import replace
 
@@ -96,7 +96,7 @@ def findings(draw) -> Finding:
 
 @st.composite
 def strange(draw) -> AuditRecord:
-    """A record that nobody's audit wrote, though from_json would read it."""
+    """A record that nobody's audit wrote, and no report holds: renderers bear it all the same."""
     record = clean()
     kinds = st.sampled_from(["deployed", "method", "candidate", "reference"])
     outcomes = st.sampled_from(list(Outcome))
