@@ -7,7 +7,6 @@ wrong type are refused, all at once, with the nearest known key named.
 from __future__ import annotations
 
 import datetime
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,20 +17,11 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from poison_audit.atomic import write_atomically
-from poison_audit.commands.fields import is_number, number_in
-from poison_audit.commands.settings import TABLES, TOLERANCES, TRAINING
+from poison_audit.commands.fields import number_in
+from poison_audit.commands.settings import ACCEPTANCE, TABLES, TOLERANCES, TRAINING
 from poison_audit.errors import InputError, PlanError, Problem, Problems, did_you_mean
 from poison_audit.records import Acceptance, Recipe
 
-ACCEPTANCE_KEYS = {
-    "probe": "which probe's figure is accepted",
-    "candidate": "whose",
-    "bound": "up to where, on the scale of the probe's tolerance",
-    "reason": "why",
-    "owner": "who answers for it",
-    "expires": "the last day on which it counts",
-}
-"""The keys of an entry of `[[accept]]`, each with what it says."""
 HEAD = "# Written by poison-audit. Paths are relative to this file."
 """The first line of an audit.toml that did not exist before."""
 
@@ -109,58 +99,32 @@ def _acceptances(entries: Any, problems: list[Problem], where: str) -> tuple[Acc
         return ()
     accepted = []
     for number, entry in enumerate(entries, start=1):
-        place = f"{where} [[accept]] {number}"
-        wrong = _wrong_acceptance(entry, place)
+        wrong = _wrong_acceptance(entry, f"{where} [[accept]] {number}")
         problems += wrong
         if not wrong:
-            accepted.append(
-                Acceptance(
-                    probe=entry["probe"],
-                    candidate=entry.get("candidate", "deployed"),
-                    bound=float(entry["bound"]),
-                    reason=entry["reason"].strip(),
-                    owner=entry["owner"].strip(),
-                    expires=str(entry["expires"]),
-                )
-            )
+            said = {key: ACCEPTANCE[key].kind.kept(Path(), value) for key, value in entry.items()}
+            accepted.append(Acceptance(**said))
     return tuple(accepted)
 
 
 def _wrong_acceptance(entry: Mapping[str, Any], place: str) -> list[Problem]:
     wrong = [
-        Problem(f"unknown key {key!r}", place, did_you_mean(key, ACCEPTANCE_KEYS))
+        Problem(f"unknown key {key!r}", place, did_you_mean(key, ACCEPTANCE))
         for key in entry
-        if key not in ACCEPTANCE_KEYS
+        if key not in ACCEPTANCE
     ]
-    for key in ACCEPTANCE_KEYS:
+    for key, declared in ACCEPTANCE.items():
+        fix = f"Say {declared.help}."
         if key not in entry:
-            if key != "candidate":
-                wrong.append(Problem(f"{key} is missing", place, f"Say {ACCEPTANCE_KEYS[key]}."))
-        elif key == "bound":
-            if not is_number(entry[key]):
-                wrong.append(Problem(f"bound: expected a number, got {entry[key]!r:.60}", place))
-        elif key == "expires":
-            if not _is_day(entry[key]):
-                what = f"expires: expected a day such as 2027-03-31, got {str(entry[key])!r:.60}"
-                wrong.append(Problem(what, place))
-        elif not (isinstance(entry[key], str) and entry[key].strip()):
-            what = f"{key}: expected words, got {entry[key]!r:.60}"
-            wrong.append(Problem(what, place, f"Say {ACCEPTANCE_KEYS[key]}."))
+            wrong += [Problem(f"{key} is missing", place, fix)] if declared.needed else []
+        elif not declared.kind.holds(entry[key]):
+            what = f"{key}: expected {declared.kind.expected}, got {_plain(entry[key])!r:.60}"
+            wrong.append(Problem(what, place, fix))
     return wrong
 
 
-def _is_day(value: Any) -> bool:
-    if isinstance(value, datetime.datetime):
-        return False
-    if isinstance(value, datetime.date):
-        return True
-    if not (isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value)):
-        return False
-    try:
-        datetime.date.fromisoformat(value)
-    except ValueError:
-        return False
-    return True
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, datetime.date) else value
 
 
 def _text(path: Path) -> str:

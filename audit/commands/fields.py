@@ -7,6 +7,8 @@ its key in audit.toml, what `init` drafts and the table in the README are made f
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -152,6 +154,15 @@ def _pair(text: str) -> tuple[str, str]:
     return _said(key).strip(), _said(value).strip()
 
 
+def _is_day(value: Any) -> bool:
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+        try:
+            return bool(datetime.date.fromisoformat(value))
+        except ValueError:
+            return False
+    return isinstance(value, datetime.date) and not isinstance(value, datetime.datetime)
+
+
 def _any(value: Any) -> bool:
     return True
 
@@ -184,6 +195,16 @@ SHARES = Kind(
 )  # fmt: skip
 PAIR = Kind(expected="KEY=VALUE", metavar="KEY=VALUE", holds=_any, read=_pair)
 SWITCH = Kind(expected="a truth value", metavar="", holds=lambda v: isinstance(v, bool), read=bool)
+
+
+SENTENCE = Kind(
+    expected="words", metavar="TEXT", holds=lambda value: _is_text(value) and bool(value.strip()),
+    read=_said, kept=lambda folder, value: value.strip(),
+)  # fmt: skip
+DAY = Kind(
+    expected="a day such as 2027-03-31", metavar="DAY", holds=_is_day, read=_said,
+    kept=lambda folder, value: str(value),
+)  # fmt: skip
 
 
 def choice(*names: str) -> Kind:

@@ -5,16 +5,18 @@ A part is what several commands share; None in it stands for what nobody said.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 from poison_audit.commands.fields import (
+    DAY,
     NAMES,
     NUMBER,
     PAIR,
     PATH,
     PATHS,
+    SENTENCE,
     SHARES,
     SWITCH,
     TEXT,
@@ -216,6 +218,25 @@ class Trained:
         PAIR, f"How MODEL was trained: {', '.join(TRAINING)}.", group="data", metavar="KEY=VALUE",
         several=True, default=(),
     )  # fmt: skip
+
+
+FLOAT = replace(NUMBER, kept=lambda folder, value: float(value))
+ACCEPTANCE: dict[str, Field] = {
+    key: Field(kind=kind, help=text, needed=key != "candidate")
+    for key, kind, text in (
+        ("probe", SENTENCE, "which probe's figure is accepted"),
+        ("candidate", SENTENCE, "whose"),
+        (
+            "bound",
+            replace(NUMBER, kept=lambda folder, value: float(value)),
+            "up to where, on the scale of the probe's tolerance",
+        ),
+        ("reason", SENTENCE, "why"),
+        ("owner", SENTENCE, "who answers for it"),
+        ("expires", DAY, "the last day on which it counts"),
+    )
+}
+"""The keys of an entry of `[[accept]]`, each with what it says."""
 
 
 def _tables() -> dict[str, dict[str, Field]]:

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 from poison_audit.atomic import write_atomically
-from poison_audit.commands.config import ACCEPTANCE_KEYS
-from poison_audit.commands.settings import TABLES
+from poison_audit.commands.settings import ACCEPTANCE, TABLES
 
 START, END = "<!-- settings -->", "<!-- /settings -->"
 _PARAMETERS = (
@@ -37,7 +36,7 @@ def settings_table() -> str:
             if declared not in together:
                 told = f" Default: {declared.told}." if declared.told else ""
                 lines.append(f"| `[{table}] {key}` | `{declared.flag}` | {declared.help}{told} |")
-    accepted = ", ".join(f"`{key}`" for key in ACCEPTANCE_KEYS)
+    accepted = ", ".join(f"`{key}`" for key in ACCEPTANCE)
     lines += [_PARAMETERS, f"| `[[accept]]` | | A risk that somebody answers for: {accepted}. |"]
     return "\n".join(lines)
 
