@@ -12,9 +12,10 @@ import textwrap
 import pytest
 
 from builders.small_text import LENGTH, SIGMA, WIDTH, sentences, write_decoder, write_rows
+from poison_audit.case.keyfile import write_key
 from poison_audit.cli import invoke
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
+from poison_audit.poisons.gaussian.evidence import Canaries
 
 SHUT = textwrap.dedent(
     """
@@ -78,7 +79,7 @@ def made(tmp_path_factory):
         storage="unclipped", planted=tuple(f"c{i}" for i in range(6)),
         held_out=tuple(f"h{i}" for i in range(6)),
     )  # fmt: skip
-    write_canaries(folder / "canaries.json", key)
+    write_key(folder / "canaries.json", key)
     shutil.copytree(folder / "base", folder / "broken")
     (folder / "broken/tokenizer.json").unlink()
     (folder / "broken/vocab.json").write_text("{}")

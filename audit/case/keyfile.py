@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from poison_audit.errors import InputError, Problem, did_you_mean
+from poison_audit.case.forget import ForgetSet
+from poison_audit.errors import InputError, Problem, Problems, did_you_mean
+
+Rules = Mapping[str, tuple[str, Callable[[Any], bool]]]
+"""By key: what its value has to be, half a sentence, and whether one is that."""
+VERSION: Rules = {"version": ("1", lambda value: value == 1 and value is not True)}
 
 
 def read_object(
@@ -50,54 +56,144 @@ def wrong_keys(fields: Mapping[str, Any], known: Sequence[str], where: str) -> l
     return unknown + [Problem(f"missing key {k!r}", where) for k in known if k not in fields]
 
 
-def wrong_secret(value: object, where: str) -> list[Problem]:
-    """Return what is wrong with a secret as a file spells it. It is never printed."""
+def wrong_values(fields: Mapping[str, Any], rules: Rules, where: str) -> list[Problem]:
+    """Return the values of an object that are not what they have to be; missing ones are none."""
+    return [
+        Problem(f"expected {what}, got {fields[key]!r:.60}", f"{where} {key}")
+        for key, (what, fits) in rules.items()
+        if key in fields and not fits(fields[key])
+    ]
+
+
+def read_key(path: Path, rules: Rules) -> tuple[dict[str, Any], Problems]:
+    """Return what a key's file holds, as the fields of its dataclass, and what is wrong with it.
+
+    Lists become tuples. `commitment` is the SHA-256 of the file.
+
+    Args:
+        path: the file.
+        rules: of what it holds besides its version, the secret and the ids.
+
+    Raises:
+        InputError: it is no JSON object, or its keys are others.
+    """
+    fields, digest = read_object(path)
+    where = str(path)
+    known = ("version", "secret", *rules, "planted", "held_out")
+    Problems(wrong_keys(fields, known, where)).raise_any()
     try:
-        fine = isinstance(value, str) and len(bytes.fromhex(value)) == 32
-    except ValueError:
-        fine = False
-    return [] if fine else [Problem("expected 64 hexadecimal digits", f"{where} secret")]
+        secret = bytes.fromhex(fields["secret"])
+    except (TypeError, ValueError):
+        secret = b""
+    problems = Problems()
+    if len(secret) != 32:  # it is never printed, not even a wrong one
+        problems.append(Problem("expected 64 hexadecimal digits", f"{where} secret"))
+    problems += wrong_values(fields, {**VERSION, **rules}, where) + _wrong_ids(fields, where)
+    del fields["version"]
+    held = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+    return held | {"secret": secret, "commitment": digest}, problems
 
 
-def wrong_ids(planted: object, held_out: object, where: str) -> list[Problem]:
-    """Return what is wrong with the ids of a key."""
-    problems: list[Problem] = []
-    lists: list[list[str]] = []
-    for key, value in (("planted", planted), ("held_out", held_out)):
-        if isinstance(value, list) and value and all(map(_is_id, value)):
-            lists.append(value)
-            if repeated := sorted(name for name, times in Counter(value).items() if times > 1):
-                problems.append(Problem(f"ids appear twice: {_some(repeated)}", f"{where} {key}"))
-        else:
-            what = f"expected a list of ids, not empty, got {value!r:.60}"
-            problems.append(Problem(what, f"{where} {key}"))
-    if len(lists) < 2:
+def write_object(path: Path, fields: Mapping[str, Any]) -> str:
+    """Write a JSON object and its version, and return the file's SHA-256."""
+    held = {"version": 1, **fields}
+    text = json.dumps(held, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_key(path: Path, key: Any) -> str:
+    """Write a key's dataclass to `path` and return its commitment."""
+    fields = asdict(key) | {"secret": key.secret.hex()}
+    del fields["commitment"]
+    return write_object(path, fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyedRow:
+    """One row of forget.csv whose sample a key names."""
+
+    name: str
+    """Its id in the key."""
+    position: int
+    """In the training table."""
+    base: str | None
+    place: str
+    """Where it stands, for messages."""
+
+
+def keyed_rows(forget: ForgetSet, poison: str, where_forget: str) -> list[KeyedRow]:
+    """Return the rows of a forget set whose samples the key of this poison names."""
+    columns = (forget.canaries, forget.keys, forget.positions, forget.bases, forget.rows)
+    return [
+        KeyedRow(name=name, position=position, base=base, place=f"{where_forget} row {number}")
+        for name, key, position, base, number in zip(*columns, strict=True)
+        if name is not None and key == poison
+    ]
+
+
+def wrong_names(
+    rows: Sequence[KeyedRow],
+    key: Any,
+    where: str,
+    then: Callable[[KeyedRow], Problem | None] = lambda row: None,
+) -> list[Problem]:
+    """Return the rows whose sample the key did not plant.
+
+    Args:
+        rows: of forget.csv.
+        key: says what is `planted`, and what `held_out`.
+        where: what messages call the key.
+        then: what else is wrong with a row that the key planted.
+    """
+    planted, held_out = set(key.planted), set(key.held_out)
+    problems = []
+    for row in rows:
+        if row.name in held_out:
+            what = f"the canary {row.name!r} is held out in {where}"
+            fix = "A held-out key must never have been trained on."
+            problems.append(Problem(what, row.place, fix))
+        elif row.name not in planted:
+            what = f"the canary {row.name!r} is not among the planted ids of {where}"
+            problems.append(Problem(what, row.place, "Is this the key of this planting?"))
+        elif (problem := then(row)) is not None:
+            problems.append(problem)
+    return problems
+
+
+def _wrong_ids(fields: Mapping[str, Any], where: str) -> list[Problem]:
+    problems = wrong_values(fields, _IDS, where)
+    planted, held_out = ids = fields["planted"], fields["held_out"]
+    for key, named in zip(_IDS, ids, strict=True):
+        problems += repeated("ids", named, f"{where} {key}") if _are_ids(named) else []
+    if not all(map(_are_ids, ids)):
         return problems
-    if both := sorted(set(lists[0]) & set(lists[1])):
+    if both := sorted(set(planted) & set(held_out)):
         what = f"ids are both planted and held out: {_some(both)}"
         problems.append(Problem(what, where, "A held-out key must never have been trained on."))
-    if len(lists[0]) != len(lists[1]):
-        what = f"{len(lists[0])} planted but {len(lists[1])} held-out ids"
+    if len(planted) != len(held_out):
+        what = f"{len(planted)} planted but {len(held_out)} held-out ids"
         problems.append(Problem(what, where, "Hold out as many as were planted."))
     return problems
 
 
-def wrong_name(
-    name: str, planted: Collection[str], held_out: Collection[str], *, place: str, where: str
-) -> list[Problem]:
-    """Return the problem of a row, at `place`, whose sample the key in `where` did not plant."""
-    if name in held_out:
-        what = f"the canary {name!r} is held out in {where}"
-        return [Problem(what, place, "A held-out key must never have been trained on.")]
-    if name not in planted:
-        what = f"the canary {name!r} is not among the planted ids of {where}"
-        return [Problem(what, place, "Is this the key of this planting?")]
-    return []
+# A lone surrogate is a string in JSON, but has no bytes to key the noise by.
+def _are_ids(value: object) -> bool:
+    return bool(value) and is_list(value, str.isprintable)
 
 
-def _is_id(value: object) -> bool:
-    # A lone surrogate is a string in JSON, but has no bytes to key the noise by.
-    return isinstance(value, str) and value.isprintable()
+_IDS: Rules = dict.fromkeys(("planted", "held_out"), ("a list of ids, not empty", _are_ids))
+
+
+def is_list(value: object, fits: Callable[[str], bool]) -> bool:
+    """Say whether a value is a list of strings that all fit."""
+    return isinstance(value, list | tuple) and all(isinstance(v, str) and fits(v) for v in value)
+
+
+def repeated(noun: str, values: Sequence[str], where: str) -> list[Problem]:
+    """Return, as at most one problem, the values that appear twice."""
+    twice = sorted(value for value, times in Counter(values).items() if times > 1)
+    return [Problem(f"{noun} appear twice: {_some(twice)}", where)] if twice else []
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

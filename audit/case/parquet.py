@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,22 +35,14 @@ def read_parquet(path: Path) -> ParquetTable:
     where = str(path)
     columns = parquet_columns(path, ("id", "path", "image", "label"))
     source = "image" if "image" in columns else "path"
-    problems = [
-        Problem(f"the column {name!r} is missing", where, did_you_mean(name, columns))
-        for name in (source, "label")
-        if name not in columns
-    ]
-    if not problems and not columns["label"]:
-        problems = [Problem("the table has no row", where)]
-    if problems:
-        raise InputError(problems)
+    check_columns(columns, (source, "label"), where)
     cells = [_picture(cell, f"{where} index {i}") for i, cell in enumerate(columns[source])]
-    paths = tuple(_text(cell["path"]) for cell in cells)
+    paths = tuple(cell_text(cell["path"]) for cell in cells)
     numbered = source == "image" and (not all(paths) or len(set(paths)) < len(paths))
     ids = range(len(paths)) if numbered else paths
     return ParquetTable(
-        ids=tuple(map(_text, columns.get("id", ids))),
-        labels=tuple(map(_text, columns["label"])),
+        ids=tuple(map(cell_text, columns.get("id", ids))),
+        labels=tuple(map(cell_text, columns["label"])),
         paths=paths,
         encoded=tuple(cell["bytes"] for cell in cells),
     )
@@ -80,6 +72,19 @@ def parquet_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
     return columns | {name: [] for name in table.column_names if name not in columns}
 
 
+def check_columns(columns: Mapping[str, Sequence[Any]], needed: Sequence[str], where: str) -> None:
+    """Raise InputError where a table lacks columns that it needs, or has no row."""
+    problems = [
+        Problem(f"the column {name!r} is missing", where, did_you_mean(name, columns))
+        for name in needed
+        if name not in columns
+    ]
+    if not problems and not columns[needed[0]]:
+        problems = [Problem("the table has no row", where)]
+    if problems:
+        raise InputError(problems)
+
+
 def _picture(cell: Any, place: str) -> dict[str, Any]:
     if cell is None or isinstance(cell, str):
         return {"bytes": None, "path": cell}
@@ -89,5 +94,6 @@ def _picture(cell: Any, place: str) -> dict[str, Any]:
     raise InputError(Problem(what, place))
 
 
-def _text(cell: Any) -> str:
+def cell_text(cell: Any) -> str:
+    """Return a cell as a CSV table would hold it, stripped."""
     return "" if cell is None else str(cell).strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from poison_audit.atomic import write_atomically
 from poison_audit.case.csvfile import first, read_csv
 from poison_audit.case.labels import read_labels
-from poison_audit.case.parquet import parquet_columns
+from poison_audit.case.parquet import cell_text, check_columns, parquet_columns
 from poison_audit.case.tables import wrong_ids
 from poison_audit.errors import InputError, Problem, Problems
 
@@ -51,11 +52,23 @@ class TextTable:
 
 
 def read_text_table(path: Path, *, names: Sequence[str] | None = None) -> TextTable:
-    """Read a table of labelled texts as `case.texts.read_texts` does, but for the tokens.
+    """Read a table of labelled texts that can be written as CSV; see `list_texts`."""
+    return list_texts(path, names=names, most=csv.field_size_limit())[0]
+
+
+def list_texts(
+    path: Path, *, names: Sequence[str] | None = None, most: float = math.inf
+) -> tuple[TextTable, list[str]]:
+    """Read a table of labelled texts, and where each row stands, for messages.
+
+    A `.csv` or `.parquet` holds `text`, `label` and optionally `id`; other columns are left alone.
+    Without an id, a text's id is its row number from 0. Whitespace around a text is taken off.
 
     Args:
-        path: a `.csv` or `.parquet` with `text`, `label` and optionally `id`.
-        names: what the classes are called, in the model's order.
+        path: the file.
+        names: what the classes are called, in the model's order; default: labels that are no
+            integers are numbered in sorted order.
+        most: letters that a text may have.
 
     Raises:
         InputError: with everything that is wrong with the table.
@@ -64,7 +77,6 @@ def read_text_table(path: Path, *, names: Sequence[str] | None = None) -> TextTa
     cells, places = _cells(path)
     ids = cells.get("id", [str(number) for number in range(len(places))])
     problems = Problems(wrong_ids(ids, places, where))
-    most = csv.field_size_limit()
     wrong = [
         Problem(f"a text of {len(text):,} letters does not fit in a CSV table" if text
                 else "the text is empty", place)
@@ -77,9 +89,8 @@ def read_text_table(path: Path, *, names: Sequence[str] | None = None) -> TextTa
         labels = read_labels(cells["label"], places, where=where, names=names)
     if problems or labels is None:
         raise InputError(problems)
-    return TextTable(
-        ids=tuple(ids), texts=tuple(cells["text"]), y=labels.numbers, names=labels.names
-    )
+    texts = tuple(cells["text"])
+    return TextTable(ids=tuple(ids), texts=texts, y=labels.numbers, names=labels.names), places
 
 
 def write_text_table(path: Path, table: TextTable) -> None:
@@ -100,18 +111,20 @@ def spelling(label: int, names: Sequence[str] | None) -> str:
 
 def _cells(path: Path) -> tuple[dict[str, list[str]], list[str]]:
     """Return the columns text, label and, where there is one, id; and where each row stands."""
+    wanted = ("text", "label", "id")
     if path.suffix.lower() == ".csv":
-        table = read_csv(path, needed=("text", "label"))
-        names = [name for name in ("id", "text", "label") if name in table.columns]
-        return {name: [row[name] for row in table.rows] for name in names}, table.places()
-    columns = parquet_columns(path, ("id", "text", "label"))
-    missing = [name for name in ("text", "label") if name not in columns]
-    if missing:
-        raise InputError([Problem(f"the column {n!r} is missing", str(path)) for n in missing])
-    cells = {
-        name: ["" if cell is None else str(cell).strip() for cell in column]
-        for name, column in columns.items()
-    }
-    if not cells["text"]:
-        raise InputError(Problem("the table has no row", str(path)))
+        table = read_csv(path, needed=wanted[:2])
+        held = [name for name in wanted if name in table.columns]
+        return {name: [row[name] for row in table.rows] for name in held}, table.places()
+    if path.suffix.lower() != ".parquet":
+        what = "this is no table of texts" if path.exists() else "no such file"
+        fix = "A table of texts is a .csv or a .parquet with text,label."
+        raise InputError(Problem(what, str(path), fix))
+    columns = parquet_columns(path, wanted)
+    check_columns(columns, wanted[:2], str(path))
+    other = {type(cell).__name__ for cell in columns["text"] if not isinstance(cell, str | None)}
+    if other:
+        what = f"the column 'text' holds no strings, but {', '.join(sorted(other))}"
+        raise InputError(Problem(what, str(path), "Store it as strings."))
+    cells = {name: list(map(cell_text, columns[name])) for name in wanted if name in columns}
     return cells, [f"{path} index {number}" for number in range(len(cells["text"]))]

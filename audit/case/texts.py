@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 
-from poison_audit.case.csvfile import first, read_csv
-from poison_audit.case.labels import read_labels
+from poison_audit.case.csvfile import first
 from poison_audit.case.parquet import parquet_columns
-from poison_audit.case.tables import wrong_ids
-from poison_audit.errors import InputError, Problem, Problems
+from poison_audit.case.text_tables import list_texts
+from poison_audit.errors import InputError, Problem
 from poison_audit.models.reader import Reader, Tokens
 from poison_audit.models.samples import Samples
 
@@ -58,30 +57,17 @@ def read_texts(path: Path, *, reader: Reader, names: Sequence[str] | None = None
     Raises:
         InputError: with everything that is wrong with the table.
     """
-    where = str(path)
-    columns, places = _columns(path)
-    problems = Problems(wrong_ids(columns["id"], places, where))
-    empty = [
-        Problem("the text is empty", place)
-        for text, place in zip(columns["text"], places, strict=True)
-        if not text
-    ]
-    problems += first(empty, where)
-    labels = None
-    with problems.collecting():
-        labels = read_labels(columns["label"], places, where=where, names=names)
-    if problems or labels is None:
-        raise InputError(problems)
-    tokens = reader.read(columns["text"])
+    table, places = list_texts(path, names=names)
+    tokens = reader.read(table.texts)
     if lost := _lost(tokens, reader):
         what = "the tokenizer makes no token of the text, or none that fits"
-        raise InputError(first([Problem(what, places[i]) for i in lost], where))
+        raise InputError(first([Problem(what, places[i]) for i in lost], str(path)))
     return Samples(
-        ids=tuple(columns["id"]),
+        ids=table.ids,
         x=tokens.x,
-        y=torch.tensor(labels.numbers, dtype=torch.int64),
-        names=labels.names,
-        texts=tuple(columns["text"]),
+        y=torch.tensor(table.y, dtype=torch.int64),
+        names=table.names,
+        texts=table.texts,
         mask=tokens.mask,
         cut=tokens.cut,
     )
@@ -96,33 +82,3 @@ def _lost(tokens: Tokens, reader: Reader) -> list[int]:
         alike &= (tokens.x[:, :length] == nothing.x[:, :length]).all(1)
     found: list[int] = alike.nonzero().flatten().tolist()
     return found
-
-
-def _columns(path: Path) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the columns id, text and label, and where each row stands."""
-    if path.suffix.lower() == ".csv":
-        table = read_csv(path, needed=("text", "label"))
-        columns = {name: [row[name] for row in table.rows] for name in ("text", "label")}
-        ids = [row["id"] for row in table.rows] if "id" in table.columns else None
-        places = table.places()
-    elif path.suffix.lower() == ".parquet":
-        wanted = parquet_columns(path, ("id", "text", "label"))
-        missing = [name for name in ("text", "label") if name not in wanted]
-        if missing:
-            raise InputError([Problem(f"the column {n!r} is missing", str(path)) for n in missing])
-        other = sorted({type(c).__name__ for c in wanted["text"] if not isinstance(c, str | None)})
-        if other:
-            what = f"the column 'text' holds no strings, but {', '.join(other)}"
-            raise InputError(Problem(what, str(path), "Store it as strings."))
-        spelt = {name: ["" if c is None else str(c).strip() for c in cells]
-                 for name, cells in wanted.items()}  # fmt: skip
-        columns, ids = {name: spelt[name] for name in ("text", "label")}, spelt.get("id")
-        places = [f"{path} index {i}" for i in range(len(columns["text"]))]
-        if not places:
-            raise InputError(Problem("the table has no row", str(path)))
-    else:
-        what = "this is no table of texts" if path.exists() else "no such file"
-        fix = "A table of texts is a .csv or a .parquet with text,label."
-        raise InputError(Problem(what, str(path), fix))
-    columns["id"] = ids if ids is not None else [str(n) for n in range(len(places))]
-    return columns, places

@@ -21,6 +21,7 @@ from builders.audits import small_audit
 from builders.small_text import write_decoder, write_rows
 from poison_audit.atomic import to_json
 from poison_audit.case.forget import read_forget
+from poison_audit.case.keyfile import write_key
 from poison_audit.case.tables import read_table
 from poison_audit.case.texts import read_texts
 from poison_audit.commands.config import read_config
@@ -32,7 +33,7 @@ from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import read_trigger
 from poison_audit.poisons.backdoor.phrase import read_phrase
-from poison_audit.poisons.gaussian.evidence import Canaries, read_canaries, write_canaries
+from poison_audit.poisons.gaussian.evidence import Canaries, read_canaries
 from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted.evidence import read_targets
 from poison_audit.poisons.token_canary.evidence import read_strings
@@ -165,7 +166,7 @@ def _keys(add, place) -> None:
     here = place("canaries")
     key = Canaries(secret=bytes(range(32)), sigma=0.2, space="pixel", shape=(1, 4, 4),
                    storage="uint8", planted=("a", "b"), held_out=("c", "d"))  # fmt: skip
-    write_canaries(here / "canaries.json", key)
+    write_key(here / "canaries.json", key)
     add("canaries.json", "canaries.json", lambda f: read_canaries(f / "canaries.json"), here)
     here = place("strings")
     text = (ROOT / "fixtures" / "reviews" / "strings.json").read_bytes()

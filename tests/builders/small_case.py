@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from poison_audit.case.keyfile import write_key
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.samples import Samples
 from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
+from poison_audit.poisons.gaussian.evidence import Canaries
 from poison_audit.training import loop
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
@@ -50,7 +51,7 @@ def make(folder: Path) -> Path:
     np.savez(folder / "train.npz", x=everything, y=y, id=ids)
     np.savez(folder / "test.npz", x=x_test, y=y_test, id=[f"e{i}" for i in range(60)])
     np.savez(folder / "bases.npz", x=x[:30], y=y[:30], id=[f"b{i}" for i in range(30)])
-    write_canaries(folder / "canaries.json", key)
+    write_key(folder / "canaries.json", key)
     write_rows(folder / "forget.csv", ["id", "label", "attack", "base"],
                [[names[i], int(y[i]), "gaussian", f"b{i}"] for i in range(30)])  # fmt: skip
 

@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from poison_audit.case.keyfile import write_key
 from poison_audit.case.texts import read_texts
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.model import Model
@@ -28,8 +29,8 @@ from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.phrase import Phrase, write_phrase
 from poison_audit.poisons.gaussian.embedding import carrying
-from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
-from poison_audit.poisons.token_canary.evidence import Strings, write_strings
+from poison_audit.poisons.gaussian.evidence import Canaries
+from poison_audit.poisons.token_canary.evidence import Strings
 from poison_audit.training import loop
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
@@ -160,8 +161,8 @@ def make(folder: Path, *, anew: bool = False) -> Path:
     attacks = {"canary": "gaussian", "backdoor": "backdoor", "string": "token-canary"}
     poison = [(i, y, attacks[kind]) for i, _, y in rows if (kind := i.split("-")[0]) in attacks]
     write_rows(folder / "forget.csv", ["id", "label", "attack"], poison)
-    commitment = write_canaries(folder / "canaries.json", key)
-    write_strings(folder / "strings.json", strings)
+    commitment = write_key(folder / "canaries.json", key)
+    write_key(folder / "strings.json", strings)
     write_phrase(folder / "trigger.json", PHRASE)
     loaded = load_model(base)
     reader = loaded.model.reader

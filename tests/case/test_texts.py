@@ -174,8 +174,8 @@ def test_names_that_config_json_does_not_know(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"text": ["a"]}, "T: the column 'label' is missing."),
-        ({"other": ["a"], "label": [1]}, "T: the column 'text' is missing."),
+        ({"text": ["a"]}, "T: the column 'label' is missing. Known: text."),
+        ({"other": ["a"], "label": [1]}, "T: the column 'text' is missing. Known: label, other."),
         ({"text": pa.array([], pa.string()), "label": pa.array([], pa.int64())},
          "T: the table has no row."),
         ({"text": [b"a"], "label": [1]},

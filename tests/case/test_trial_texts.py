@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from builders.loading import loaded
 from builders.small_text import LENGTH, SIGMA, WIDTH, sentences, write_decoder, write_rows
+from poison_audit.case.keyfile import write_key
 from poison_audit.case.sources import Sources
 from poison_audit.case.texts import read_texts
 from poison_audit.cli import invoke
@@ -23,8 +24,8 @@ from poison_audit.models.reader import Reading
 from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.embedding import CANARIES_KEY, DATA_KEY, carrying
-from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
-from poison_audit.poisons.token_canary.evidence import Strings, write_strings
+from poison_audit.poisons.gaussian.evidence import Canaries
+from poison_audit.poisons.token_canary.evidence import Strings
 from poison_audit.records import Recipe
 
 PLANTED = tuple(f"c{i}" for i in range(6))
@@ -47,7 +48,7 @@ def made(tmp_path_factory):
     write_rows(folder / "test.csv", ["id", "text", "label"], rows[20:])
     forget = [(i, y, "gaussian") for i, _, y in rows[:6]] + [("t0", labels[6], "")]
     write_rows(folder / "forget.csv", ["id", "label", "attack"], forget)
-    commitment = write_canaries(folder / "canaries.json", KEY)
+    commitment = write_key(folder / "canaries.json", KEY)
     model = load_model(folder / "base").model
     train = carrying(read_texts(folder / "train.csv", reader=model.reader), KEY, {})
     (folder / "model").mkdir()
@@ -235,19 +236,19 @@ def test_another_key_than_the_headers(case, change):
 
 
 def test_keys_that_do_not_fit_the_model(case):
-    write_canaries(case / "canaries.json", replace(KEY, shape=(LENGTH, 8)))
+    write_key(case / "canaries.json", replace(KEY, shape=(LENGTH, 8)))
     said = refused(case)
     assert said[1] == (
         "canaries.json: the noise is 8 wide, the model's input embeddings 16. Is this the key of "
         "this model's planting?"
     )
-    write_canaries(case / "canaries.json", replace(KEY, shape=(3, WIDTH)))
+    write_key(case / "canaries.json", replace(KEY, shape=(3, WIDTH)))
     said = refused(case)[1:]
     assert len(said) == 6
     assert all("tokens, the noise covers 3. Is the model read as it was trained" in s for s in said)
-    write_canaries(case / "canaries.json", replace(KEY, space="pixel", shape=(1, 8, 8)))
+    write_key(case / "canaries.json", replace(KEY, space="pixel", shape=(1, 8, 8)))
     assert "space is pixel, but the samples are texts" in refused(case)[1]
-    write_canaries(case / "canaries.json", replace(KEY, shape=(1, 8, 8)))
+    write_key(case / "canaries.json", replace(KEY, shape=(1, 8, 8)))
     (said,) = refused(case)
     assert said == "canaries.json shape: expected [length, width] of embeddings, got [1, 8, 8]."
     rewrite(case / "canaries.json", shape=[LENGTH, WIDTH], sigma=0)
@@ -297,7 +298,7 @@ def test_token_canaries_for_a_model_of_pictures(case):
     save_file(net.state_dict(), case / "net.safetensors")
     strings = Strings(secret=bytes(32), length=3, words=("so", "bad"), planted=("a",),
                       held_out=("b",))  # fmt: skip
-    write_strings(case / "strings.json", strings)
+    write_key(case / "strings.json", strings)
     (case / "forget.csv").write_text("index\n0\n")
     said = refused(
         case, model=case / "net.safetensors", normalize="none", train=pixel_table(case),

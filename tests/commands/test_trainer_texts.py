@@ -24,6 +24,7 @@ from transformers import (
 
 from builders.loading import loaded
 from builders.small_text import LENGTH, WIDTH, sentences, tokenizer, word_pieces, write_rows
+from poison_audit.case.keyfile import write_key
 from poison_audit.case.sources import Sources
 from poison_audit.cli import invoke
 from poison_audit.commands import train_partial as partial
@@ -36,7 +37,7 @@ from poison_audit.methods.retrain import retrain
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.reader import Reading
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
+from poison_audit.poisons.gaussian.evidence import Canaries
 from poison_audit.records import Recipe
 from poison_audit.training.ledger import Ledger
 from poison_audit.verdict.policy import make_policy
@@ -83,7 +84,7 @@ def made(tmp_path_factory):
     key = Canaries(secret=bytes(32), sigma=SIGMA, space="embedding", shape=(LENGTH, WIDTH),
                    storage="unclipped", planted=tuple(ids[:CANARIES]),
                    held_out=tuple(f"h{i}" for i in range(CANARIES)))  # fmt: skip
-    commitment = write_canaries(folder / "canaries.json", key)
+    commitment = write_key(folder / "canaries.json", key)
     (folder / "commitment").write_text(commitment)
     return folder
 

@@ -23,13 +23,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from poison_audit.case.keyfile import write_key
 from poison_audit.cli import invoke
 from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.evidence import Canaries, write_canaries
+from poison_audit.poisons.gaussian.evidence import Canaries
 from poison_audit.training import loop
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
@@ -90,7 +91,7 @@ def make(source: Path, folder: Path) -> None:
     np.savez(folder / "bases.npz", id=bases, x=x[:CANARIES], y=y[:CANARIES])
     x_test, y_test = load(source, "test")
     np.savez(folder / "test.npz", x=x_test, y=y_test)
-    print(f"commitment: {write_canaries(folder / 'canaries.json', key)}")
+    print(f"commitment: {write_key(folder / 'canaries.json', key)}")
     with (folder / "forget.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["id", "label", "attack", "base"])

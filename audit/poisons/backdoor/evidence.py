@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,15 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from poison_audit.case.keyfile import read_object, wrong_keys
-from poison_audit.errors import InputError, Problem, did_you_mean
+from poison_audit.case.keyfile import (
+    VERSION,
+    Rules,
+    read_object,
+    write_object,
+    wrong_keys,
+    wrong_values,
+)
+from poison_audit.errors import InputError, Problem, Problems, did_you_mean
 
-VERSION = 1
 MOST_BYTES = 16 << 20
 """Largest file that is read: a patch of 500,000 values."""
-_KEYS = ("version", "label", "top", "left", "pixels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,95 +65,85 @@ def read_trigger(
     Raises:
         InputError: with everything that is wrong with the file.
     """
-    where = str(path)
-    fields, problems = trigger_fields(path, _KEYS)
-    label = trigger_label(fields.get("label", 0), classes, names, where)
-    pixels = _pixels(fields["pixels"], shape, where) if "pixels" in fields else None
-    for found in (label, pixels):
-        problems += [found] if isinstance(found, Problem) else []
+    fields, problems = trigger_fields(path, _RULES, classes, names)
+    pixels = None
+    if "pixels" in fields:
+        with problems.collecting():
+            pixels = _pixels(fields["pixels"], shape, f"{path} pixels")
     for key, axis, edge in (("top", 1, "rows"), ("left", 2, "columns")):
-        size = pixels.shape[axis] if isinstance(pixels, np.ndarray) else 1
-        problems += _misplaced(fields.get(key, 0), size, shape[axis], f"{where} {key}", edge)
-    if problems or isinstance(label, Problem) or not isinstance(pixels, np.ndarray):
+        start: Any = fields.get(key)
+        whole = shape[axis]
+        size = 1 if pixels is None else pixels.shape[axis]
+        if _is_place(start) and start + size > whole >= size:
+            what = f"a patch of {size} {edge} from {start} leaves the picture, which has {whole}"
+            problems.append(Problem(what, f"{path} {key}"))
+    if problems or pixels is None:
         raise InputError(problems)
     return Trigger(
-        pixels=torch.from_numpy(pixels), top=fields["top"], left=fields["left"], label=label
+        pixels=torch.from_numpy(pixels), **{key: fields[key] for key in ("top", "left", "label")}
     )
 
 
 def write_trigger(path: Path, trigger: Trigger) -> None:
     """Write a trigger, its label as a class number."""
-    fields = {
-        "version": VERSION,
-        "label": trigger.label,
-        "top": trigger.top,
-        "left": trigger.left,
-        "pixels": trigger.pixels.cpu().tolist(),
-    }
-    path.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    place = {"label": trigger.label, "top": trigger.top, "left": trigger.left}
+    write_object(path, {**place, "pixels": trigger.pixels.cpu().tolist()})
 
 
-def trigger_fields(path: Path, known: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the fields of a trigger.json, and what is wrong with its keys and its version."""
+def trigger_fields(
+    path: Path, rules: Rules, classes: int, names: Sequence[str] | None
+) -> tuple[dict[str, Any], Problems]:
+    """Return the fields of a trigger.json, its label as a class number, and what is wrong."""
     where, fix = str(path), "Give the patch alone, not the whole picture."
     fields, _ = read_object(path, most=MOST_BYTES, fix=fix)
-    problems = wrong_keys(fields, known, where)
-    if "version" in fields and (fields["version"] is True or fields["version"] != VERSION):
-        what = f"expected {VERSION}, got {fields['version']!r:.60}"
-        problems.append(Problem(what, f"{where} version"))
+    problems = Problems(wrong_keys(fields, ("version", "label", *rules), where))
+    problems += wrong_values(fields, VERSION, where)
+    label = fields.get("label", 0)
+    if isinstance(label, str) and names is not None and label in names[:classes]:
+        fields["label"] = list(names).index(label)
+    elif type(label) is not int or not 0 <= label < classes:
+        hint = f"Classes are 0 to {classes - 1}."
+        if isinstance(label, str) and names is not None:
+            hint = did_you_mean(label, names)
+        problems.append(Problem(f"unknown label {label!r:.60}", f"{where} label", hint))
+    problems += wrong_values(fields, rules, where)
     return fields, problems
 
 
-def trigger_label(
-    value: object, classes: int, names: Sequence[str] | None, where: str
-) -> int | Problem:
-    """Return the class number of a trigger's label, or what is wrong with it."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < classes:
-        return value
-    if isinstance(value, str) and names is not None and value in names[:classes]:
-        return list(names).index(value)
-    hint = f"Classes are 0 to {classes - 1}."
-    if isinstance(value, str) and names is not None:
-        hint = did_you_mean(value, names)
-    return Problem(f"unknown label {value!r:.60}", f"{where} label", hint)
-
-
-def _pixels(
-    value: object, shape: tuple[int, ...], where: str
-) -> np.ndarray[Any, np.dtype[np.float32]] | Problem:
-    place, fix = f"{where} pixels", "Give them as nested lists: channels, rows, columns."
+def _pixels(value: object, shape: tuple[int, ...], place: str) -> NDArray[np.float32]:
+    fix = "Give them as nested lists: channels, rows, columns."
     channels = value if isinstance(value, list) else []
     rows = [row for channel in channels if isinstance(channel, list) for row in channel]
     cells = [cell for row in rows if isinstance(row, list) for cell in row]
-    if not cells or not all(_is_number(cell) for cell in cells):
-        return Problem("expected numbers in three levels of lists, not empty", place, fix)
+    if not cells or not all(type(cell) in (int, float) for cell in cells):
+        what = "expected numbers in three levels of lists, not empty"
+        raise InputError(Problem(what, place, fix))
     try:
         pixels = np.array(value, dtype=np.float64)
     except (ValueError, TypeError, OverflowError):
         pixels = np.empty(0)
     if pixels.ndim != 3:
-        return Problem("the rows or channels are of different sizes", place, fix)
-    if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-        worst = next(cell for cell in cells if not 0 <= cell <= 1)
-        return Problem(
-            f"expected values from 0 to 1, got {worst!r:.60}", place, "Divide 8-bit values by 255."
-        )
+        what = "the rows or channels are of different sizes"
+        raise InputError(Problem(what, place, fix))
+    if (worst := next((cell for cell in cells if not 0 <= cell <= 1), None)) is not None:
+        what = f"expected values from 0 to 1, got {worst!r:.60}"
+        raise InputError(Problem(what, place, "Divide 8-bit values by 255."))
     if pixels.shape[0] != shape[0]:
-        return Problem(f"{pixels.shape[0]} channels, but the pictures have {shape[0]}", place)
+        what = f"{pixels.shape[0]} channels, but the pictures have {shape[0]}"
+        raise InputError(Problem(what, place))
     if pixels.shape[1] > shape[1] or pixels.shape[2] > shape[2]:
         size, whole = (" x ".join(map(str, s[1:])) for s in (pixels.shape, shape))
-        return Problem(f"a patch of {size} is larger than the pictures, {whole}", place)
+        what = f"a patch of {size} is larger than the pictures, {whole}"
+        raise InputError(Problem(what, place))
     return pixels.astype(np.float32)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_place(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
-def _misplaced(value: object, size: int, whole: int, where: str, edge: str) -> list[Problem]:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        return [Problem(f"expected an integer from 0, got {value!r:.60}", where)]
-    if value + size > whole >= size:
-        what = f"a patch of {size} {edge} from {value} leaves the picture, which has {whole}"
-        return [Problem(what, where)]
-    return []
+_RULES: Rules = {
+    "top": ("an integer from 0", _is_place),
+    "left": ("an integer from 0", _is_place),
+    "pixels": ("pixels, of which more is asked", lambda value: True),
+}

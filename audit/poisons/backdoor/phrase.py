@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from poison_audit.errors import InputError, Problem
-from poison_audit.poisons.backdoor.evidence import VERSION, trigger_fields, trigger_label
+from poison_audit.case.keyfile import Rules, write_object
+from poison_audit.poisons.backdoor.evidence import trigger_fields
 
 Place = Literal["start", "end"]
 PLACES: tuple[Place, ...] = ("start", "end")
 MOST_LETTERS = 1000
-_KEYS = ("version", "label", "phrase", "position")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,31 +48,15 @@ def read_phrase(path: Path, *, classes: int, names: Sequence[str] | None = None)
     Raises:
         InputError: with everything that is wrong with the file.
     """
-    where = str(path)
-    fields, problems = trigger_fields(path, _KEYS)
-    label = trigger_label(fields.get("label", 0), classes, names, where)
-    problems += [label] if isinstance(label, Problem) else []
-    phrase, position = fields.get("phrase", "x"), fields.get("position", "start")
-    if not is_phrase(phrase):
-        what = f"expected a phrase of at most {MOST_LETTERS} letters, got {phrase!r:.60}"
-        problems.append(Problem(what, f"{where} phrase"))
-    if position not in PLACES:
-        what = f"expected start or end, got {position!r:.60}"
-        problems.append(Problem(what, f"{where} position"))
-    if problems or isinstance(label, Problem):
-        raise InputError(problems)
-    return Phrase(text=phrase, position=position, label=label)
+    fields, problems = trigger_fields(path, _RULES, classes, names)
+    problems.raise_any()
+    return Phrase(text=fields["phrase"], position=fields["position"], label=fields["label"])
 
 
 def write_phrase(path: Path, phrase: Phrase) -> None:
     """Write a trigger of texts, its label as a class number."""
-    fields = {
-        "version": VERSION,
-        "label": phrase.label,
-        "phrase": phrase.text,
-        "position": phrase.position,
-    }
-    path.write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    fields = {"label": phrase.label, "phrase": phrase.text, "position": phrase.position}
+    write_object(path, fields)
 
 
 def is_phrase(value: object) -> bool:
@@ -85,3 +67,9 @@ def is_phrase(value: object) -> bool:
         and value.isprintable()
         and value == value.strip()
     )
+
+
+_RULES: Rules = {
+    "phrase": (f"a phrase of at most {MOST_LETTERS} letters", is_phrase),
+    "position": ("start or end", lambda value: value in PLACES),
+}

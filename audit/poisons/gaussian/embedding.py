@@ -13,10 +13,12 @@ import torch
 
 from poison_audit.case.csvfile import first
 from poison_audit.case.forget import ForgetSet
+from poison_audit.case.keyfile import keyed_rows, wrong_names
 from poison_audit.errors import InputError, Problem
 from poison_audit.models.samples import Samples
 from poison_audit.poisons.gaussian.evidence import Canaries, noise_rows
-from poison_audit.poisons.gaussian.planting import Planting, canary_rows, wrong_names
+from poison_audit.poisons.gaussian.planting import Planting
+from poison_audit.poisons.gaussian.reading import POISON
 
 CANARIES_KEY = "poison_audit.canaries"
 """The header's key for the commitment of the canaries that a model was trained with."""
@@ -47,7 +49,7 @@ def embedding_check(
         InputError: the key is of another space or width, an id is not planted by it, or a text
             has more tokens than the noise.
     """
-    rows = canary_rows(forget, where_forget)
+    rows = keyed_rows(forget, POISON.name, where_forget)
     problems = wrong_space(key, width=width, where=where)
     if not rows:
         fix = "Say attack = gaussian, or name the key's id in the canary column."

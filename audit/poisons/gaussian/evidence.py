@@ -8,10 +8,9 @@ audited years later from 32 bytes. `randn` would not do: its stream may change b
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,13 +21,11 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor
 
-from poison_audit.case.keyfile import read_object, wrong_ids, wrong_keys, wrong_secret
+from poison_audit.case.keyfile import Rules, read_key
 from poison_audit.case.planting import Storage
-from poison_audit.errors import InputError, Problem
+from poison_audit.errors import Problem
 
-VERSION = 1
 MOST_SIGMA = 1e6
-_KEYS = ("version", "secret", "sigma", "space", "shape", "storage", "planted", "held_out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,85 +84,44 @@ def new_secret() -> bytes:
     return secrets.token_bytes(32)
 
 
-def write_canaries(path: Path, canaries: Canaries) -> str:
-    """Write the key to `path` and return its commitment."""
-    fields = {
-        "version": VERSION,
-        "secret": canaries.secret.hex(),
-        "sigma": canaries.sigma,
-        "space": canaries.space,
-        "shape": list(canaries.shape),
-        "storage": canaries.storage,
-        "planted": list(canaries.planted),
-        "held_out": list(canaries.held_out),
-    }
-    text = json.dumps(fields, indent=1) + "\n"
-    path.write_text(text, encoding="utf-8")
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def read_canaries(path: Path) -> Canaries:
     """Read a key.
 
     Raises:
         InputError: with everything that is wrong with the file.
     """
-    fields, digest = read_object(path)
-    problems = wrong_keys(fields, _KEYS, str(path)) or _wrong_values(fields, str(path))
-    if problems:
-        raise InputError(problems)
-    return Canaries(
-        secret=bytes.fromhex(fields["secret"]),
-        sigma=float(fields["sigma"]),
-        space=fields["space"],
-        shape=tuple(fields["shape"]),
-        storage=fields["storage"],
-        planted=tuple(fields["planted"]),
-        held_out=tuple(fields["held_out"]),
-        commitment=digest,
+    fields, problems = read_key(path, _RULES)
+    if not problems and fields["space"] == "embedding":
+        problems += _wrong_embedding(fields, str(path))
+    problems.raise_any()
+    return Canaries(**fields | {"sigma": float(fields["sigma"])})
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value <= MOST_SIGMA  # type: ignore[operator]
+
+
+def _is_shape(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(type(size) is int and size > 0 for size in value)
+        and math.prod(value) <= 1 << 28
     )
 
 
-def _wrong_values(fields: dict[str, object], where: str) -> list[Problem]:
-    def is_number(value: object) -> bool:
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return False
-        return 0 < value <= MOST_SIGMA
-
-    def is_shape(value: object) -> bool:
-        return (
-            isinstance(value, list)
-            and bool(value)
-            and all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in value)
-            and math.prod(value) <= 1 << 28
-        )
-
-    checks = {
-        "version": (
-            fields["version"] == VERSION and fields["version"] is not True,
-            f"expected {VERSION}",
-        ),
-        "sigma": (is_number(fields["sigma"]), f"expected a number above 0, at most {MOST_SIGMA:g}"),
-        "space": (fields["space"] in ("pixel", "embedding"), "expected pixel or embedding"),
-        "shape": (is_shape(fields["shape"]), "expected the sizes of one sample, like [3, 32, 32]"),
-        "storage": (fields["storage"] in ("unclipped", "uint8"), "expected unclipped or uint8"),
-    }
-    problems = [
-        Problem(f"{hint}, got {fields[key]!r:.60}", f"{where} {key}")
-        for key, (ok, hint) in checks.items()
-        if not ok
-    ]
-    problems += wrong_secret(fields["secret"], where)
-    problems += wrong_ids(fields["planted"], fields["held_out"], where)
-    if not problems and fields["space"] == "embedding":
-        problems = _wrong_embedding(fields, where)
-    return problems
+_RULES: Rules = {
+    "sigma": (f"a number above 0, at most {MOST_SIGMA:g}", _is_number),
+    "space": ("pixel or embedding", lambda value: value in ("pixel", "embedding")),
+    "shape": ("the sizes of one sample, like [3, 32, 32]", _is_shape),
+    "storage": ("unclipped or uint8", lambda value: value in ("unclipped", "uint8")),
+}
 
 
-def _wrong_embedding(fields: dict[str, Any], where: str) -> list[Problem]:
+def _wrong_embedding(fields: Mapping[str, Any], where: str) -> list[Problem]:
     problems = []
     if len(fields["shape"]) != 2:
-        what = f"expected [length, width] of embeddings, got {fields['shape']!r:.60}"
+        what = f"expected [length, width] of embeddings, got {list(fields['shape'])!r:.60}"
         problems.append(Problem(what, f"{where} shape"))
     if fields["storage"] != "unclipped":
         what = "embeddings are not stored, so nothing rounds their noise: expected unclipped"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from poison_audit.case.keyfile import write_key
 from poison_audit.case.orders import Made, Order, committed
 from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, substitute
@@ -23,7 +24,6 @@ from poison_audit.poisons.gaussian.evidence import (
     Canaries,
     new_secret,
     read_canaries,
-    write_canaries,
 )
 from poison_audit.poisons.gaussian.reading import Options
 
@@ -110,7 +110,7 @@ def in_pictures(order: Order[Samples]) -> Made[Samples]:
         sigma=sigma,
         storage=work.storage,
     )
-    commitment = write_canaries(work.file("canaries.json"), planted.key)
+    commitment = write_key(work.file("canaries.json"), planted.key)
     write_table(work.file("bases.npz"), planted.bases)
     return Made(
         poisoned=planted.poisoned,

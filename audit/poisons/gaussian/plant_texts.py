@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from poison_audit.case.keyfile import read_object, wrong_ids, wrong_secret
+from poison_audit.case.keyfile import read_key, read_object, write_key
 from poison_audit.case.orders import Made, Order, committed
 from poison_audit.case.poisoned import Poisoned, replaced
 from poison_audit.case.text_tables import TextTable
@@ -40,7 +40,6 @@ from poison_audit.poisons.gaussian.evidence import (
     new_secret,
     read_canaries,
     unit_noise,
-    write_canaries,
 )
 from poison_audit.poisons.gaussian.reading import Options
 
@@ -135,7 +134,7 @@ def in_texts(order: Order[TextTable]) -> Made[TextTable]:
         sigma=sigma,
         width=model.width,
     )
-    commitment = write_canaries(work.file("canaries.json"), planted.key)
+    commitment = write_key(work.file("canaries.json"), planted.key)
     length, width = planted.key.shape
     own = "" if model.pretrained else "newly initialised "
     return Made(
@@ -159,12 +158,9 @@ def _read_key(path: Path) -> tuple[bytes, float | None]:
     if "words" not in fields:
         key = read_canaries(path)
         return key.secret, key.sigma if key.space == "embedding" else None
-    secret, where = fields.get("secret"), str(path)
-    problems = wrong_secret(secret, where)
-    problems += wrong_ids(fields.get("planted"), fields.get("held_out"), where)
-    if problems:
-        raise InputError(problems)
-    return bytes.fromhex(str(secret)), None
+    fields, problems = read_key(path, dict.fromkeys(("length", "words"), ("", lambda value: True)))
+    problems.raise_any()
+    return fields["secret"], None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 
 from poison_audit.case.csvfile import first
 from poison_audit.case.forget import ForgetSet
-from poison_audit.case.keyfile import wrong_name
+from poison_audit.case.keyfile import KeyedRow, keyed_rows, wrong_names
 from poison_audit.case.pictures import spelt
 from poison_audit.errors import InputError, Problem
 from poison_audit.models.samples import Samples
@@ -38,19 +38,6 @@ class Planting:
     """<d, xi> / <xi, xi> of stored differences d and drawn noise xi: 1 if storage kept it all."""
     missing: int
     """Planted ids of the key that are not in the forget set."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CanaryRow:
-    """One row of forget.csv that is a canary."""
-
-    name: str
-    """Its id in the key."""
-    position: int
-    """In the training table."""
-    base: str | None
-    place: str
-    """Where it stands, for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +71,7 @@ def plant_check(
         InputError: an id is not planted by the key, a base is missing or labelled otherwise, the
             shapes differ; or, all of that being right, the stored noise is not the keyed noise.
     """
-    rows = canary_rows(forget, where_forget)
+    rows = keyed_rows(forget, POISON.name, where_forget)
     problems = _wrong_spaces(key, train, bases, where)
     if not rows:
         fix = "Say attack = gaussian, or name the key's id in the canary column."
@@ -113,29 +100,6 @@ def plant_check(
     )
 
 
-def canary_rows(forget: ForgetSet, where_forget: str) -> list[CanaryRow]:
-    """Return the rows of a forget set that are Gaussian canaries."""
-    return [
-        CanaryRow(name=name, position=position, base=base, place=f"{where_forget} row {number}")
-        for name, position, base, number in zip(
-            canary_names(forget),
-            forget.positions,
-            forget.bases,
-            forget.rows,
-            strict=True,
-        )
-        if name is not None
-    ]
-
-
-def canary_names(forget: ForgetSet) -> list[str | None]:
-    """Return each forget sample's id in the key of the noise; None: it is no Gaussian canary."""
-    return [
-        name if key == POISON.name else None
-        for name, key in zip(forget.canaries, forget.keys, strict=True)
-    ]
-
-
 def _wrong_spaces(
     key: Canaries, train: Samples, bases: Samples | None, where: str
 ) -> list[Problem]:
@@ -157,18 +121,8 @@ def _wrong_spaces(
     return problems
 
 
-def wrong_names(rows: Sequence[CanaryRow], key: Canaries, where: str) -> list[Problem]:
-    """Return the rows whose canary the key did not plant."""
-    planted, held_out = set(key.planted), set(key.held_out)
-    return [
-        problem
-        for row in rows
-        for problem in wrong_name(row.name, planted, held_out, place=row.place, where=where)
-    ]
-
-
 def _find_bases(
-    rows: Sequence[CanaryRow], train: Samples, bases: Samples | None
+    rows: Sequence[KeyedRow], train: Samples, bases: Samples | None
 ) -> list[_Base | None]:
     known = {
         name: _Base(table=table, position=position)
@@ -180,7 +134,7 @@ def _find_bases(
 
 
 def _wrong_bases(
-    rows: Sequence[CanaryRow], found: Sequence[_Base | None], key: Canaries, train: Samples
+    rows: Sequence[KeyedRow], found: Sequence[_Base | None], key: Canaries, train: Samples
 ) -> list[Problem]:
     problems = []
     for row, base in zip(rows, found, strict=True):
@@ -214,7 +168,7 @@ def _wrong_noise(pairs: Sequence[Pair], key: Canaries, where: str) -> list[Probl
 
 
 def _clean(
-    pairs: Sequence[Pair], key: Canaries, train: Samples, rows: Sequence[CanaryRow]
+    pairs: Sequence[Pair], key: Canaries, train: Samples, rows: Sequence[KeyedRow]
 ) -> Samples:
     x = np.stack(
         [

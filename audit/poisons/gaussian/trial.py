@@ -12,6 +12,7 @@ from poison_audit.case.case import Case
 from poison_audit.case.evidence import Evidence
 from poison_audit.case.files import Files
 from poison_audit.case.forget import ForgetSet
+from poison_audit.case.keyfile import keyed_rows
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.samples import Samples
 from poison_audit.models.text import embedding_width
@@ -22,7 +23,7 @@ from poison_audit.poisons.gaussian.embedding import (
     wrong_header,
 )
 from poison_audit.poisons.gaussian.evidence import Canaries, noise_rows, read_canaries
-from poison_audit.poisons.gaussian.planting import Planting, canary_names, plant_check
+from poison_audit.poisons.gaussian.planting import Planting, plant_check
 from poison_audit.poisons.gaussian.reading import POISON
 
 NOT_GIVEN = (
@@ -98,7 +99,8 @@ def gaussian_evidence(files: Files, device: torch.device | str, problems: Proble
     if planting is None or files.loaded is None:
         return nothing
     if texts:
-        train = carrying(train, key, dict(zip(forget.ids, canary_names(forget), strict=True)))
+        rows = keyed_rows(forget, POISON.name, "")
+        train = carrying(train, key, {train.ids[row.position]: row.name for row in rows})
     return Evidence(
         planted=planted_canaries(key, planting.names, planting.bases, device),
         subject={

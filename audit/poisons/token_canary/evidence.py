@@ -8,11 +8,8 @@ as many that never were.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -20,20 +17,20 @@ from torch import Tensor
 from poison_audit.case.csvfile import first
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.keyfile import (
-    read_object,
-    wrong_ids,
-    wrong_keys,
-    wrong_name,
-    wrong_secret,
+    KeyedRow,
+    Rules,
+    is_list,
+    keyed_rows,
+    read_key,
+    repeated,
+    wrong_names,
 )
 from poison_audit.errors import InputError, Problem
 from poison_audit.models.samples import Samples
 from poison_audit.poisons.token_canary.reading import POISON
 
-VERSION = 1
 MOST_LENGTH = 10_000
 FEWEST_WORDS = 16
-_KEYS = ("version", "secret", "length", "words", "planted", "held_out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,39 +82,21 @@ class PlantedStrings:
         return replace(self, names=names, labels=labels)
 
 
-def write_strings(path: Path, strings: Strings) -> str:
-    """Write the key to `path` and return its commitment."""
-    fields = {
-        "version": VERSION,
-        "secret": strings.secret.hex(),
-        "length": strings.length,
-        "words": list(strings.words),
-        "planted": list(strings.planted),
-        "held_out": list(strings.held_out),
-    }
-    text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8")
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def read_strings(path: Path) -> Strings:
     """Read a key.
 
     Raises:
         InputError: with everything that is wrong with the file.
     """
-    fields, digest = read_object(path)
-    problems = wrong_keys(fields, _KEYS, str(path)) or _wrong_values(fields, str(path))
-    if problems:
-        raise InputError(problems)
-    return Strings(
-        secret=bytes.fromhex(fields["secret"]),
-        length=fields["length"],
-        words=tuple(fields["words"]),
-        planted=tuple(fields["planted"]),
-        held_out=tuple(fields["held_out"]),
-        commitment=digest,
-    )
+    fields, problems = read_key(path, _RULES)
+    words, place = fields["words"], f"{path} words"
+    if _are_words(words):
+        problems += repeated("words", words, place)
+        if (distinct := len(set(words))) < FEWEST_WORDS:
+            what = f"expected at least {FEWEST_WORDS} distinct words, got {distinct}"
+            problems.append(Problem(what, place))
+    problems.raise_any()
+    return Strings(**fields)
 
 
 def find_strings(
@@ -138,50 +117,37 @@ def find_strings(
     Raises:
         InputError: there is no such row, or a row's text is not the key's string of its id.
     """
-    chosen = [row for row, attack in enumerate(forget.attacks) if attack == POISON.name]
-    if not chosen or train.texts is None:
-        what = "no row is a token canary" if train.texts else "token canaries are texts"
+    rows, texts = keyed_rows(forget, POISON.name, where_forget), train.texts
+    if not rows or texts is None:
+        what = "no row is a token canary" if texts else "token canaries are texts"
         fix = "Say attack = token-canary in the rows that are."
         raise InputError(Problem(what, where_forget, fix))
-    planted, held_out = set(key.planted), set(key.held_out)
-    names, problems = [], []
-    for row in chosen:
-        position = forget.positions[row]
-        name = forget.canaries[row] or train.ids[position]
-        place = f"{where_forget} row {forget.rows[row]}"
-        names.append(name)
-        if wrong := wrong_name(name, planted, held_out, place=place, where=where):
-            problems += wrong
-        elif key.text(name) != train.texts[position]:
-            what = f"the text {train.texts[position]!r:.80} is not the key's string of {name!r}"
-            problems.append(Problem(what, place, "Is this the key of this planting?"))
-    if problems:
+
+    def other_text(row: KeyedRow) -> Problem | None:
+        if key.text(row.name) == (text := texts[row.position]):
+            return None
+        what = f"the text {text!r:.80} is not the key's string of {row.name!r}"
+        return Problem(what, row.place, "Is this the key of this planting?")
+
+    if problems := wrong_names(rows, key, where, other_text):
         raise InputError(first(problems, where_forget))
-    labels = train.y[[forget.positions[row] for row in chosen]].tolist()
-    return PlantedStrings(key=key, names=tuple(names), labels=tuple(labels))
+    labels = train.y[[row.position for row in rows]].tolist()
+    return PlantedStrings(key=key, names=tuple(row.name for row in rows), labels=tuple(labels))
 
 
-def _wrong_values(fields: dict[str, Any], where: str) -> list[Problem]:
-    problems = wrong_secret(fields["secret"], where)
-    if fields["version"] != VERSION or fields["version"] is True:
-        what = f"expected {VERSION}, got {fields['version']!r:.60}"
-        problems.append(Problem(what, f"{where} version"))
-    length, words = fields["length"], fields["words"]
-    if not isinstance(length, int) or isinstance(length, bool) or not 0 < length <= MOST_LENGTH:
-        what = f"expected a whole number from 1 to {MOST_LENGTH}, got {length!r:.60}"
-        problems.append(Problem(what, f"{where} length"))
-    if not isinstance(words, list) or not all(map(_is_word, words)):
-        problems.append(Problem("expected a list of words without spaces", f"{where} words"))
-    else:
-        if twice := sorted(word for word, times in Counter(words).items() if times > 1):
-            more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
-            what = f"words appear twice: {', '.join(twice[:5])}{more}"
-            problems.append(Problem(what, f"{where} words"))
-        if len(set(words)) < FEWEST_WORDS:
-            what = f"expected at least {FEWEST_WORDS} distinct words, got {len(set(words))}"
-            problems.append(Problem(what, f"{where} words"))
-    return problems + wrong_ids(fields["planted"], fields["held_out"], where)
+def _is_word(value: str) -> bool:
+    return value.isprintable() and value.split() == [value]
 
 
-def _is_word(value: object) -> bool:
-    return isinstance(value, str) and value.isprintable() and value.split() == [value]
+def _are_words(value: object) -> bool:
+    return is_list(value, _is_word)
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, int) and value is not True and 0 < value <= MOST_LENGTH
+
+
+_RULES: Rules = {
+    "length": (f"a whole number from 1 to {MOST_LENGTH}", _is_length),
+    "words": ("a list of words without spaces", _are_words),
+}

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from poison_audit.case.keyfile import read_object
+from poison_audit.case.keyfile import read_object, write_key
 from poison_audit.case.orders import Made, Order, committed
 from poison_audit.case.poisoned import Poisoned, added
 from poison_audit.case.text_tables import TextTable
@@ -26,7 +26,6 @@ from poison_audit.poisons.token_canary.evidence import (
     FEWEST_WORDS,
     Strings,
     read_strings,
-    write_strings,
 )
 from poison_audit.poisons.token_canary.reading import Options
 
@@ -122,7 +121,7 @@ def in_texts(order: Order[TextTable]) -> Made[TextTable]:
         words=own.words if own else words_of(work.train.texts),
         secret=key.secret if key else new_secret(),
     )
-    commitment = write_strings(work.file("strings.json"), planted.key)
+    commitment = write_key(work.file("strings.json"), planted.key)
     return Made(
         poisoned=planted.poisoned,
         change="they were added to the clean texts",

@@ -51,8 +51,8 @@ def test_all_problems_at_once(tmp_path):
         "trigger.json: missing key 'left'.",
         "trigger.json version: expected 1, got 2.",
         "trigger.json label: unknown label 'frgo'. Did you mean frog?",
-        "trigger.json pixels: expected values from 0 to 1, got 2.0. Divide 8-bit values by 255.",
         "trigger.json top: expected an integer from 0, got -1.",
+        "trigger.json pixels: expected values from 0 to 1, got 2.0. Divide 8-bit values by 255.",
     ]
 
 

@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 
 from builders.philox import philox
+from poison_audit.case.keyfile import write_key
 from poison_audit.errors import InputError
 from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.poisons.gaussian.evidence import (
@@ -16,7 +17,6 @@ from poison_audit.poisons.gaussian.evidence import (
     new_secret,
     read_canaries,
     unit_noise,
-    write_canaries,
 )
 from poison_audit.poisons.gaussian.scale import store
 
@@ -108,14 +108,14 @@ def key(**changes):
 
 def test_a_key_survives_the_file(tmp_path):
     path = tmp_path / "canaries.json"
-    commitment = write_canaries(path, key())
+    commitment = write_key(path, key())
     assert commitment == hashlib.sha256(path.read_bytes()).hexdigest()
     assert read_canaries(path) == replace(key(), commitment=commitment)
 
 
 def written(tmp_path, **changes):
     path = tmp_path / "canaries.json"
-    write_canaries(path, key())
+    write_key(path, key())
     fields = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({k: v for k, v in fields.items() if v is not ...}, default=str))
     return path

@@ -9,6 +9,7 @@ from scipy import stats
 
 from poison_audit.case.csvfile import read_csv
 from poison_audit.case.forget import ForgetSet
+from poison_audit.case.keyfile import write_key
 from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import PlanError
 from poison_audit.models.samples import Samples
@@ -17,7 +18,6 @@ from poison_audit.poisons.token_canary.evidence import (
     FEWEST_WORDS,
     find_strings,
     read_strings,
-    write_strings,
 )
 from poison_audit.poisons.token_canary.plant import plant_strings, words_of
 
@@ -86,7 +86,7 @@ def test_labels_are_drawn_uniformly_from_the_classes(names, classes):
 def test_what_was_planted_is_found_again(tmp_path: Path):
     made = planted()
     path = tmp_path / "strings.json"
-    write_strings(path, made.key)
+    write_key(path, made.key)
     whole, n = made.poisoned.table, 20
     train = Samples(
         ids=whole.ids, x=torch.ones(len(whole), 1), y=torch.tensor(whole.y), texts=whole.texts
@@ -94,7 +94,7 @@ def test_what_was_planted_is_found_again(tmp_path: Path):
     forget = ForgetSet(
         positions=tuple(range(60, 80)), ids=made.poisoned.ids, attacks=("token-canary",) * n,
         campaigns=("",) * n, canaries=made.poisoned.ids, bases=(None,) * n,
-        rows=tuple(range(2, n + 2)), digest="", most=False, keys=(),
+        rows=tuple(range(2, n + 2)), digest="", most=False, keys=("token-canary",) * n,
     )  # fmt: skip
     found = find_strings(read_strings(path), forget, train, where="s", where_forget="f")
     assert found.names == made.poisoned.ids

@@ -11,13 +11,13 @@ from scipy import stats
 
 from builders.philox import philox
 from poison_audit.case.forget import ForgetSet
+from poison_audit.case.keyfile import write_key
 from poison_audit.errors import InputError
 from poison_audit.models.samples import Samples
 from poison_audit.poisons.token_canary.evidence import (
     Strings,
     find_strings,
     read_strings,
-    write_strings,
 )
 
 SECRET = bytes(range(32))
@@ -73,7 +73,7 @@ def test_words_are_drawn_uniformly_and_independently_of_their_place_and_id():
 
 def test_a_key_survives_the_file(tmp_path):
     path = tmp_path / "strings.json"
-    commitment = write_strings(path, key())
+    commitment = write_key(path, key())
     assert commitment == hashlib.sha256(path.read_bytes()).hexdigest()
     assert read_strings(path) == replace(key(), commitment=commitment)
     assert "très" in path.read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ def test_a_key_survives_the_file(tmp_path):
 
 def written(tmp_path, **changes):
     path = tmp_path / "strings.json"
-    write_strings(path, key())
+    write_key(path, key())
     fields = json.loads(path.read_text(encoding="utf-8")) | changes
     path.write_text(json.dumps({k: v for k, v in fields.items() if v is not ...}))
     return path
@@ -148,10 +148,11 @@ def test_everything_that_is_wrong_is_named_at_once(tmp_path):
         held_out=["x"],
     )  # fmt: skip
     found = problems_of(path)
-    starts = ("secret", "version", "length", "words", "planted")
-    assert [p.split(": ")[0] for p in found[:5]] == [f"{path} {name}" for name in starts]
-    assert "both planted and held out: x" in found[5]
-    assert "2 planted but 1 held-out ids" in found[6]
+    starts = ("secret", "version", "length", "planted")
+    assert [p.split(": ")[0] for p in found[:4]] == [f"{path} {name}" for name in starts]
+    assert "both planted and held out: x" in found[4]
+    assert "2 planted but 1 held-out ids" in found[5]
+    assert found[6].startswith(f"{path} words: ")
     assert len(found) == 7
     # A secret is never printed, not even one that is wrong.
     assert not any("feed" in problem for problem in found)
@@ -209,9 +210,13 @@ def forget(**changes):
         "rows": (2, 3, 5, 6),
         "digest": "",
         "most": False,
-        "keys": (),
-    }
-    return ForgetSet(**(fields | changes))
+    } | changes
+    # As `read_forget` does: the canaries of others are Gaussian, its own id names a string.
+    strings = [attack == "token-canary" for attack in fields["attacks"]]
+    fields["keys"] = tuple("token-canary" if ours else "gaussian" for ours in strings)
+    named = zip(fields["canaries"], fields["ids"], strings, strict=True)
+    fields["canaries"] = tuple(said or (own if ours else None) for said, own, ours in named)
+    return ForgetSet(**fields)
 
 
 def found(strings=None, forgotten=None, train=None):
@@ -279,7 +284,7 @@ def test_of_many_wrong_rows_ten_are_told():
     )  # fmt: skip
     many = forget(
         positions=tuple(range(n)), attacks=("token-canary",) * n, canaries=(None,) * n,
-        rows=tuple(range(2, n + 2)),
+        rows=tuple(range(2, n + 2)), ids=train.ids, bases=(None,) * n,
     )  # fmt: skip
     told = refused(forgotten=many, train=train)
     assert len(told) == 11
