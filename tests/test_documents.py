@@ -81,8 +81,8 @@ def test_files_that_are_named_exist(document):
 def test_what_is_imported_is_there(document):
     for block in _blocks((ROOT / document).read_text("utf-8"), "python"):
         for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("poison_audit"):
-                module = importlib.import_module(node.module)
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("poison_audit"):
+                module = importlib.import_module(str(node.module))
                 assert [a.name for a in node.names if not hasattr(module, a.name)] == []
 
 
@@ -189,7 +189,7 @@ def test_a_report_is_read_again_with_the_packages_that_are_named(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    known = {re.match(r"[\w-]+", each).group() for each in project["dependencies"]}
+    known = {re.split("[^a-z0-9-]", each)[0] for each in project["dependencies"]}
     loaded = known & set(done.stdout.splitlines()[-1].split())
     # annotated-types comes with pydantic, pillow with matplotlib: their modules have other names.
     assert loaded == set(line.split())
