@@ -60,7 +60,7 @@ def test_another_default_is_another_measurement(package, file, old, new):
 
 
 def test_a_renamed_file_and_what_is_asked_for_beside_count(package):
-    with (package / "commands" / "train_steps.py").open("a", encoding="utf-8") as stream:
+    with (package / "commands" / "train_job.py").open("a", encoding="utf-8") as stream:
         stream.write("# a word\n")
     with (package / "poisons" / "gaussian" / "reading.py").open("a", encoding="utf-8") as stream:
         stream.write("# a word\n")
