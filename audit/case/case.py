@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
-from poison_audit.records import Recipe
+from poison_audit.records import Json, Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,21 @@ class Answers:
     """bool, (n,)."""
     asked: Mapping[str, Any] = field(default_factory=dict)
     """What else a poison's probe has asked it, by poison."""
+
+    def compared(self, theirs: Tensor, mine: Tensor) -> dict[str, Json]:
+        """Count the samples on which it, a model on trial, both or neither did something.
+
+        Args:
+            theirs: whether it did: bool, (n,).
+            mine: the same of the model on trial.
+        """
+        return {
+            "reference": self.name,
+            "both": int((mine & theirs).sum()),
+            "only_reference": int((~mine & theirs).sum()),
+            "only_candidate": int((mine & ~theirs).sum()),
+            "neither": int((~mine & ~theirs).sum()),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from poison_audit.case.csvfile import CsvFile, first, read_csv
-from poison_audit.case.labels import as_integer
+from poison_audit.case.csvfile import first, read_csv
 from poison_audit.case.poison import Poison
-from poison_audit.case.rows import find_samples, repeated
+from poison_audit.case.rows import find_samples, repeated, wrong_label
 from poison_audit.errors import InputError, Problem, did_you_mean
 from poison_audit.models.samples import Samples, as_pixels
 
-COLUMNS = (
-    "id",
-    "path",
-    "text",
-    "index",
-    "label",
-    "attack",
-    "campaign",
-    "canary",
-    "base",
-    "sha256",
-)
+COLUMNS = ("id", "path", "text", "index", "label", "attack", "campaign", "canary", "base", "sha256")
 
 GREY_SLACK = 0.1
 """Farthest that a picture stored as float16 may lie from 8-bit values, in grey levels."""
@@ -97,15 +85,26 @@ def read_forget(
     positions = [position for position in found if isinstance(position, int)]
     problems = first([p for p in found if isinstance(p, Problem)], table.where)
     attacks = [row.get("attack", "") for row in table.rows]
-    problems += first(_unknown_attacks(attacks, table.places(), poisons), table.where)
+    unknown = [
+        Problem(f"unknown attack {attack!r}", place, did_you_mean(attack, poisons))
+        for attack, place in zip(attacks, table.places(), strict=True)
+        if attack and attack not in poisons
+    ]
+    problems += first(unknown, table.where)
     problems += repeated("sample", [p if isinstance(p, int) else None for p in found], table)
-    for check in (_wrong_label, _wrong_content):
-        problems += first(_each(check, table, found, train, where_train), table.where)
+    for check in (wrong_label, _wrong_content):
+        wrong = [
+            Problem(what, place)
+            for row, place, position in zip(table.rows, table.places(), found, strict=True)
+            if isinstance(position, int) and (what := check(row, train, position, where_train))
+        ]
+        problems += first(wrong, table.where)
     with_key = [name for name, poison in poisons.items() if poison.keyed]
     keys = [attack if attack in with_key else with_key[0] for attack in attacks]
     canaries = [
-        row.get("canary") or (_id(train, position) if attack in with_key else None)
-        for row, attack, position in zip(table.rows, attacks, found, strict=True)
+        row.get("canary")
+        or (train.ids[place] if attack in with_key and isinstance(place, int) else None)
+        for row, attack, place in zip(table.rows, attacks, found, strict=True)
     ]
     keyed = [name and (key, name) for name, key in zip(canaries, keys, strict=True)]
     problems += repeated("canary", keyed, table)
@@ -164,47 +163,7 @@ def overlap(a: Samples, b: Samples, *, a_name: str, b_name: str) -> list[Problem
     return [Problem(what, fix="Remove them from the test table.")]
 
 
-def _id(train: Samples, position: int | Problem) -> str | None:
-    return train.ids[position] if isinstance(position, int) else None
-
-
-def _unknown_attacks(
-    attacks: Sequence[str], places: Sequence[str], known: Collection[str]
-) -> list[Problem]:
-    return [
-        Problem(f"unknown attack {attack!r}", place, did_you_mean(attack, known))
-        for attack, place in zip(attacks, places, strict=True)
-        if attack and attack not in known
-    ]
-
-
-_Check = Callable[[dict[str, str], int, Samples, str], str]
-
-
-def _each(
-    check: _Check,
-    table: CsvFile,
-    found: Sequence[int | Problem],
-    train: Samples,
-    where_train: str,
-) -> list[Problem]:
-    return [
-        Problem(what, place)
-        for row, place, position in zip(table.rows, table.places(), found, strict=True)
-        if isinstance(position, int) and (what := check(row, position, train, where_train))
-    ]
-
-
-def _wrong_label(row: dict[str, str], position: int, train: Samples, where_train: str) -> str:
-    stated, trained = row.get("label", ""), int(train.y[position])
-    name = train.names[trained] if train.names and trained < len(train.names) else None
-    if not stated or stated == name or as_integer(stated) == trained:
-        return ""
-    spelt = f"{trained} ({name!r})" if name else str(trained)
-    return f"the label is {stated!r}, but {where_train} says {spelt}"
-
-
-def _wrong_content(row: dict[str, str], position: int, train: Samples, where_train: str) -> str:
+def _wrong_content(row: dict[str, str], train: Samples, position: int, where_train: str) -> str:
     stated = row.get("sha256", "").lower()
     if not stated or stated == content_digest(train, position):
         return ""

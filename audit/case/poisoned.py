@@ -54,9 +54,8 @@ def substitute(
     pixels, labels = as_pixels(train.x).float().clone(), train.y.clone()
     clean = pixels[here]
     pixels[here], labels[here] = x.float(), y
-    table = replace(
-        train, ids=_put(train.ids, positions, ids), x=_stored(pixels, storage), y=labels
-    )
+    names = _put(train.ids, positions, ids)
+    table = replace(train, ids=names, x=_stored(pixels, storage), y=labels)
     change = as_pixels(table.x[here]) - clean
     return Poisoned(
         table=table,
@@ -70,18 +69,7 @@ def substitute(
 def append(
     train: Samples, x: Tensor, y: Tensor, *, prefix: str, storage: Storage
 ) -> Poisoned[Samples]:
-    """Return `train` with poisons after it.
-
-    Args:
-        train: the clean table.
-        x: the poisons, floating point, (n, c, h, w).
-        y: their labels.
-        prefix: of the poisons' ids.
-        storage: as in `substitute`.
-
-    Raises:
-        PlanError: `train` has ids that the poisons would be given.
-    """
+    """Return `train` with poisons after it; the rest as in `substitute`."""
     ids = _new_ids(train, len(y), prefix)
     pixels = torch.cat([as_pixels(train.x).float(), x.float()])
     table = replace(
@@ -109,18 +97,13 @@ def replaced(
         texts=_put(table.texts, positions, texts),
         y=_put(table.y, positions, y),
     )
-    bases = tuple(table.ids[position] for position in positions)
-    return Poisoned(table=poisoned, ids=ids, bases=bases)
+    return Poisoned(table=poisoned, ids=ids, bases=table.at(positions).ids)
 
 
 def added(
     table: TextTable, texts: Sequence[str], y: Sequence[int], *, prefix: str
 ) -> Poisoned[TextTable]:
-    """Return `table` with poisons after it.
-
-    Raises:
-        PlanError: `table` has ids that the poisons would be given.
-    """
+    """Return `table` with poisons after it; the rest as in `replaced`."""
     ids = _new_ids(table, len(texts), prefix)
     poisoned = table.joined(replace(table, ids=ids, texts=tuple(texts), y=tuple(y)))
     return Poisoned(table=poisoned, ids=ids, bases=(None,) * len(ids))

@@ -62,3 +62,23 @@ def repeated(noun: str, values: Sequence[object], table: CsvFile) -> list[Proble
             what = f"the same {noun} as in row {other}"
             problems.append(Problem(what, f"{table.where} row {number}", "Remove one."))
     return first(problems, table.where)
+
+
+def wrong_label(row: dict[str, str], samples: Samples, position: int, where: str) -> str:
+    """Say that a row's `label`, a name or a number, is not its sample's; empty if it is."""
+    stated, trained = row.get("label", ""), int(samples.y[position])
+    name = label_name(samples, trained)
+    if not stated or stated == name or as_integer(stated) == trained:
+        return ""
+    return f"the label is {stated!r}, but {where} says {label_spelt(samples, trained)}"
+
+
+def label_name(samples: Samples, label: int) -> str | None:
+    """Return what a class is called, where its table says."""
+    return samples.names[label] if samples.names and label < len(samples.names) else None
+
+
+def label_spelt(samples: Samples, label: int) -> str:
+    """Return a class number and, where there is one, its name."""
+    name = label_name(samples, label)
+    return f"{label} ({name!r})" if name else str(label)

@@ -74,7 +74,7 @@ def accepted(folder: Path, model) -> set[str]:
     if file := config.get("evidence.gaussian", "canaries"):
         key = read_canaries(file)
         planting = embedding_check(key, forget, train, width=small_text.WIDTH, **where)
-        assert planting.names == key.planted
+        assert planting.bases.ids == key.planted
         assert planting.missing == 0
         carried = carrying(train, key, {})
         carry = [

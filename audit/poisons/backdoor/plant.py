@@ -85,8 +85,8 @@ def plant_trigger(
         whose = "of that label" if clean_label else "of other labels"
         what = f"{count} samples to poison, but the table has {len(pool)} {whose}"
         problems.append(Problem(what, "--budget", f"At most {len(pool) / len(train):.3f}"))
-    if surrogate is not None and not 0 < epsilon <= 1:
-        problems.append(Problem(f"must lie above 0 and at most 1, got {epsilon}", "--epsilon"))
+    if surrogate is not None:
+        problems += wrong_epsilon(epsilon)
     if problems:
         raise PlanError(problems)
     order = rng.named("chosen").numpy().permutation(len(pool))[:count]

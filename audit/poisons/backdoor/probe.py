@@ -41,7 +41,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +58,7 @@ from poison_audit.poisons.backdoor.phrases import phrase_stamps
 from poison_audit.poisons.backdoor.reading import POISON
 from poison_audit.poisons.backdoor.stamps import Stamps
 from poison_audit.poisons.backdoor.trial import trigger_of
-from poison_audit.records import Measurement
+from poison_audit.records import Json, Measurement
 from poison_audit.training.scoring import exact, logits
 
 SIZE = 256
@@ -175,7 +174,7 @@ def _missing(reason: str) -> Measurement:
 
 def _against(
     model: Model, references: Sequence[Answers], hits: Tensor, places: Tensor, label: int
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """Count the stamped inputs, at these places of the test set, that either model calls `label`.
 
     Args:
@@ -191,16 +190,7 @@ def _against(
         stamped: Tensor | None = reference.asked.get(POISON.name)
         if stamped is None or reference.digest == digest:
             continue
-        theirs = stamped.cpu()[places] == label
-        found.append(
-            {
-                "reference": reference.name,
-                "both": int((hits & theirs).sum()),
-                "only_candidate": int((hits & ~theirs).sum()),
-                "only_reference": int((~hits & theirs).sum()),
-                "neither": int((~hits & ~theirs).sum()),
-            }
-        )
+        found.append(reference.compared(stamped.cpu()[places] == label, hits))
     return found
 
 

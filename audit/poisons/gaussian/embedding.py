@@ -13,12 +13,10 @@ import torch
 
 from poison_audit.case.csvfile import first
 from poison_audit.case.forget import ForgetSet
-from poison_audit.case.keyfile import keyed_rows, wrong_names
 from poison_audit.errors import InputError, Problem
 from poison_audit.models.samples import Samples
 from poison_audit.poisons.gaussian.evidence import Canaries, noise_rows
-from poison_audit.poisons.gaussian.planting import Planting
-from poison_audit.poisons.gaussian.reading import POISON
+from poison_audit.poisons.gaussian.planting import Planting, tied_rows
 
 CANARIES_KEY = "poison_audit.canaries"
 """The header's key for the commitment of the canaries that a model was trained with."""
@@ -49,28 +47,22 @@ def embedding_check(
         InputError: the key is of another space or width, an id is not planted by it, or a text
             has more tokens than the noise.
     """
-    rows = keyed_rows(forget, POISON.name, where_forget)
     problems = wrong_space(key, width=width, where=where)
-    if not rows:
-        fix = "Say attack = gaussian, or name the key's id in the canary column."
-        problems.append(Problem("no row is a canary", where_forget, fix))
-    problems += first(wrong_names(rows, key, where), where_forget)
+    rows = tied_rows(key, forget, problems, where=where, where_forget=where_forget)
     other = [
         Problem(f"names the base {row.base!r}", row.place, "A canary's text is its own base.")
         for row in rows
         if row.base not in (None, train.ids[row.position])
     ]
     problems += first(other, where_forget)
-    positions = [row.position for row in rows]
+    canaries = train.at([row.position for row in rows])
     if not problems:
-        problems = first(too_long(key, train.at(positions), where), where)
+        problems = first(too_long(key, canaries, where), where)
     if problems:
         raise InputError(problems)
     names = tuple(row.name for row in rows)
-    bases = _without_noise(train.at(positions))
     return Planting(
-        names=names,
-        bases=replace(bases, ids=names),
+        bases=replace(_without_noise(canaries), ids=names),
         attenuation=1.0,
         missing=len(set(key.planted) - set(names)),
     )
@@ -160,10 +152,5 @@ def _without_noise(samples: Samples) -> Samples:
     if samples.mask is None:
         raise ValueError("canaries in embeddings are texts")
     longest = int(samples.mask.sum(1).max())
-    return replace(
-        samples,
-        x=samples.x[:, :longest],
-        mask=samples.mask[:, :longest],
-        noise=None,
-        noisy=None,
-    )
+    x, mask = samples.x[:, :longest], samples.mask[:, :longest]
+    return replace(samples, x=x, mask=mask, noise=None, noisy=None)

@@ -29,23 +29,13 @@ from poison_audit.poisons.gaussian.scale import (
 class Planting:
     """The canaries of a forget set."""
 
-    names: tuple[str, ...]
-    """Ids in the key, in the order of forget.csv."""
     bases: Samples
-    """The clean samples they were made from, float32 in [0, 1] pixels, in `names`' order; the ids
-    are `names`, the labels those the canaries were trained with."""
+    """The clean samples they were made from, in the order of forget.csv: pictures float32 in [0, 1]
+    pixels, ids those of the key, labels those that the canaries were trained with."""
     attenuation: float
     """<d, xi> / <xi, xi> of stored differences d and drawn noise xi: 1 if storage kept it all."""
     missing: int
     """Planted ids of the key that are not in the forget set."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Base:
-    """Where a clean sample stands."""
-
-    table: Samples
-    position: int
 
 
 def plant_check(
@@ -71,13 +61,11 @@ def plant_check(
         InputError: an id is not planted by the key, a base is missing or labelled otherwise, the
             shapes differ; or, all of that being right, the stored noise is not the keyed noise.
     """
-    rows = keyed_rows(forget, POISON.name, where_forget)
     problems = _wrong_spaces(key, train, bases, where)
-    if not rows:
-        fix = "Say attack = gaussian, or name the key's id in the canary column."
-        problems.append(Problem("no row is a canary", where_forget, fix))
-    problems += first(wrong_names(rows, key, where), where_forget)
-    found = _find_bases(rows, train, bases)
+    rows = tied_rows(key, forget, problems, where=where, where_forget=where_forget)
+    tables = (train,) if bases is None else (train, bases)
+    known = {name: (t, place) for t in tables for place, name in enumerate(t.ids)}
+    found = [None if row.base is None else known.get(row.base) for row in rows]
     problems += first(_wrong_bases(rows, found, key, train), where_forget)
     if problems:
         raise InputError(problems)
@@ -85,19 +73,41 @@ def plant_check(
         Pair(
             name=row.name,
             sample=train.x[row.position],
-            base=base.table.x[base.position] if base else None,
+            base=base and base[0].x[base[1]],
             unit=unit_noise(key.secret, row.name, key.shape),
         )
         for row, base in zip(rows, found, strict=True)
     ]
-    if problems := _wrong_noise(pairs, key, where):
+    if problems := [
+        *wrong_differences([pair for pair in pairs if pair.base is not None], key, where),
+        *wrong_recoveries([pair for pair in pairs if pair.base is None], key, where),
+    ]:
         raise InputError(problems)
+    clean = np.stack([
+        pixels(pair.sample) - key.sigma * pair.unit if pair.base is None else pixels(pair.base)
+        for pair in pairs
+    ])  # fmt: skip
+    # Only the rounding of storage lies outside; the checks have seen to that.
+    x = torch.from_numpy(clean.clip(0, 1).astype(np.float32))
+    y = train.y[torch.tensor([row.position for row in rows])]
+    names = tuple(row.name for row in rows)
     return Planting(
-        names=tuple(row.name for row in rows),
-        bases=_clean(pairs, key, train, rows),
+        bases=Samples(ids=names, x=x, y=y, names=train.names),
         attenuation=attenuation(pairs, key),
-        missing=len(set(key.planted) - {row.name for row in rows}),
+        missing=len(set(key.planted) - set(names)),
     )
+
+
+def tied_rows(
+    key: Canaries, forget: ForgetSet, problems: list[Problem], *, where: str, where_forget: str
+) -> list[KeyedRow]:
+    """Return the rows of a forget set that are canaries, adding what is wrong to `problems`."""
+    rows = keyed_rows(forget, POISON.name, where_forget)
+    if not rows:
+        fix = "Say attack = gaussian, or name the key's id in the canary column."
+        problems.append(Problem("no row is a canary", where_forget, fix))
+    problems += first(wrong_names(rows, key, where), where_forget)
+    return rows
 
 
 def _wrong_spaces(
@@ -121,20 +131,11 @@ def _wrong_spaces(
     return problems
 
 
-def _find_bases(
-    rows: Sequence[KeyedRow], train: Samples, bases: Samples | None
-) -> list[_Base | None]:
-    known = {
-        name: _Base(table=table, position=position)
-        for table in (train, bases)
-        if table is not None
-        for position, name in enumerate(table.ids)
-    }
-    return [None if row.base is None else known.get(row.base) for row in rows]
-
-
 def _wrong_bases(
-    rows: Sequence[KeyedRow], found: Sequence[_Base | None], key: Canaries, train: Samples
+    rows: Sequence[KeyedRow],
+    found: Sequence[tuple[Samples, int] | None],
+    key: Canaries,
+    train: Samples,
 ) -> list[Problem]:
     problems = []
     for row, base in zip(rows, found, strict=True):
@@ -147,41 +148,15 @@ def _wrong_bases(
                 fix = "Name its clean sample in the base column."
                 problems.append(Problem(what, row.place, fix))
             continue
-        label, trained = int(base.table.y[base.position]), int(train.y[row.position])
+        table, place = base
+        label, trained = int(table.y[place]), int(train.y[row.position])
         if label != trained:
             what = (
                 f"the base {row.base!r} has the label {label}, its canary was trained as {trained}"
             )
             problems.append(Problem(what, row.place))
-        x = pixels(base.table.x[base.position])
+        x = pixels(table.x[place])
         if x.min() < -1e-3 or x.max() > 1 + 1e-3:
             what = f"the base {row.base!r} leaves [0, 1]: it is no clean picture"
             problems.append(Problem(what, row.place))
     return problems
-
-
-def _wrong_noise(pairs: Sequence[Pair], key: Canaries, where: str) -> list[Problem]:
-    based = [pair for pair in pairs if pair.base is not None]
-    baseless = [pair for pair in pairs if pair.base is None]
-    problems = wrong_differences(based, key, where) if based else []
-    return problems + (wrong_recoveries(baseless, key, where) if baseless else [])
-
-
-def _clean(
-    pairs: Sequence[Pair], key: Canaries, train: Samples, rows: Sequence[KeyedRow]
-) -> Samples:
-    x = np.stack(
-        [
-            pixels(pair.base)
-            if pair.base is not None
-            else pixels(pair.sample) - key.sigma * pair.unit
-            for pair in pairs
-        ]
-    )
-    # Only the rounding of storage lies outside; the checks have seen to that.
-    return Samples(
-        ids=tuple(row.name for row in rows),
-        x=torch.from_numpy(x.clip(0, 1).astype(np.float32)),
-        y=train.y[torch.tensor([row.position for row in rows])],
-        names=train.names,
-    )

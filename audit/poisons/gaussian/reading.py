@@ -34,14 +34,6 @@ class Scores:
     """Canaries whose gradient vanished."""
 
 
-def _figure(seen: Scores) -> float:
-    return sum(seen.scores) / len(seen.scores)
-
-
-def _mean_score(seen: Scores, level: float, tolerance: float) -> Estimate:
-    return statistics.estimates.mean_score(seen.scores, level=level, tolerance=tolerance)
-
-
 def _details_of_scores(seen: Scores, estimate: Estimate) -> dict[str, Any]:
     from scipy import stats as laws
 
@@ -91,8 +83,10 @@ GAUSSIAN = Reading(
     always=True,
     charts=("scores", "recognised"),
     evidence=Scores,
-    estimate=_mean_score,
-    figure=_figure,
+    estimate=lambda seen, level, tolerance: statistics.estimates.mean_score(
+        seen.scores, level=level, tolerance=tolerance
+    ),
+    figure=lambda seen: sum(seen.scores) / len(seen.scores),
     details=_details_of_scores,
     increase=_more_score,
     tolerance=0.25,
@@ -111,14 +105,6 @@ class Ranks:
     def __post_init__(self) -> None:
         most = max(self.wins)
         refuse((most > self.draws, f"a canary beats {most} of {self.draws} draws"))
-
-
-def _mean_rank(seen: Ranks, level: float, tolerance: float) -> Estimate:
-    return statistics.estimates.mean_rank(seen.wins, seen.draws, level=level, tolerance=tolerance)
-
-
-def _details_of_ranks(seen: Ranks, estimate: Estimate) -> dict[str, Any]:
-    return {"draws": seen.draws, "spread": estimate.spread}
 
 
 def _more_wins(before: Ranks, after: Ranks, level: float) -> Increase | None:
@@ -149,8 +135,10 @@ EXPOSURE = Reading(
     always=True,
     charts=("ranks of noise",),
     evidence=Ranks,
-    estimate=_mean_rank,
-    details=_details_of_ranks,
+    estimate=lambda seen, level, tolerance: statistics.estimates.mean_rank(
+        seen.wins, seen.draws, level=level, tolerance=tolerance
+    ),
+    details=lambda seen, estimate: {"draws": seen.draws, "spread": estimate.spread},
     increase=_more_wins,
     tolerance=0.57,
     least=0.5,

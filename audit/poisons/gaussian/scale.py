@@ -91,8 +91,10 @@ def wrong_differences(pairs: Sequence[Pair], key: Canaries, where: str) -> list[
     difference: another sigma, another base, or another key.
 
     Returns:
-        At most one problem. `pairs` must not be empty.
+        At most one problem; of no pairs none.
     """
+    if not pairs:
+        return []
     wrong = [pair for pair in pairs if not _matches(pair, key)]
     if wrong:
         count = f"{len(wrong)} of {len(pairs)} canaries ({_some(wrong)}) do not match the key"
@@ -113,9 +115,10 @@ def wrong_recoveries(pairs: Sequence[Pair], key: Canaries, where: str) -> list[P
     residuals give; and sample - sigma * u, the base, must lie in [0, 1].
 
     Returns:
-        At most one problem, also where the slope is too uncertain to tell. `pairs` must not be
-        empty.
+        At most one problem, also where the slope is too uncertain to tell; of no pairs none.
     """
+    if not pairs:
+        return []
     lines = [_regress(pair, key) for pair in pairs]
     weights = np.array([line.weight for line in lines])
     slope = float(np.average([line.slope for line in lines], weights=weights))

@@ -102,7 +102,7 @@ def gaussian_evidence(files: Files, device: torch.device | str, problems: Proble
         rows = keyed_rows(forget, POISON.name, "")
         train = carrying(train, key, {train.ids[row.position]: row.name for row in rows})
     return Evidence(
-        planted=planted_canaries(key, planting.names, planting.bases, device),
+        planted=planted_canaries(key, planting.bases.ids, planting.bases, device),
         subject={
             "canaries": {
                 "path": str(path),
@@ -111,7 +111,7 @@ def gaussian_evidence(files: Files, device: torch.device | str, problems: Proble
                 "space": key.space,
                 "storage": key.storage,
                 "planted": len(key.planted),
-                "in_forget_set": len(planting.names),
+                "in_forget_set": len(planting.bases.ids),
                 "attenuation": planting.attenuation,
             }
         },

@@ -8,6 +8,8 @@ and learnt beside it, an exact copy cannot.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from poison_audit.case.orders import Made, Order
@@ -96,23 +98,28 @@ def plant_flips(
     Raises:
         PlanError: the table has no sample of the class, or the classes are the same.
     """
-    true, wrong = flip
-    pool = torch.nonzero(train.y == true).squeeze(1)
-    if true == wrong or not len(pool):
-        what = f"the table has {len(pool)} samples of class {true} to label {wrong}"
-        raise PlanError(Problem(what, "--flip", "Name two classes that the table has"))
-    order = pool[torch.from_numpy(rng.named("copies").numpy().permutation(len(pool)))]
-    chosen = order.repeat(-(-count // len(pool)))[:count]
+    chosen, many = _copied(train.y.tolist(), rng, count, flip, "samples")
     x = as_pixels(train.x[chosen]).float()
-    y = torch.full((count,), wrong, dtype=torch.int64)
+    y = torch.full((count,), flip[1], dtype=torch.int64)
     return Made(
         change=ADDED,
         poisoned=append(train, x, y, prefix=PREFIX, storage=storage),
-        told=(
-            f"Exact copies of {min(count, len(pool))} of the {len(pool)} samples of class {true}, "
-            f"labelled {wrong}.",
-        ),
+        told=(f"Exact copies of {many} of class {flip[0]}, labelled {flip[1]}.",),
     )
+
+
+def _copied(
+    labels: Sequence[int], rng: Rng, count: int, flip: tuple[int, int], noun: str
+) -> tuple[list[int], str]:
+    """Return the places of `count` samples to copy, and how many that are, in words."""
+    true, wrong = flip
+    pool = [place for place, label in enumerate(labels) if label == true]
+    if true == wrong or not pool:
+        what = f"the table has {len(pool)} {noun} of class {true} to label {wrong}"
+        raise PlanError(Problem(what, "--flip", "Name two classes that the table has"))
+    drawn = rng.named("copies").numpy().permutation(len(pool)).tolist()
+    chosen = [pool[drawn[number % len(pool)]] for number in range(count)]
+    return chosen, f"{min(count, len(pool))} of the {len(pool)} {noun}"
 
 
 def in_pictures(order: Order[Samples]) -> Made[Samples]:
@@ -135,19 +142,12 @@ def in_texts(order: Order[TextTable]) -> Made[TextTable]:
         order.problems.append(Problem(what, "--steps", "Use 0"))
     flip = order.read(order.flip, order.options.flip)
     work, flip = order.checked(), order.sure(flip)
-    table, count, (true, wrong) = work.train, work.count, flip
-    pool = [place for place, label in enumerate(table.y) if label == true]
-    if true == wrong or not pool:
-        what = f"the table has {len(pool)} texts of class {true} to label {wrong}"
-        raise PlanError(Problem(what, "--flip", "Name two classes that the table has"))
-    drawn = work.rng.named("copies").numpy().permutation(len(pool)).tolist()
-    copies = [table.texts[pool[drawn[number % len(pool)]]] for number in range(count)]
+    table = work.train
+    chosen, many = _copied(table.y, work.rng, work.count, flip, "texts")
     of, as_what = (spelling(label, table.names) for label in flip)
+    labels = [flip[1]] * work.count
     return Made(
-        poisoned=added(table, copies, [wrong] * count, prefix=PREFIX),
+        poisoned=added(table, table.at(chosen).texts, labels, prefix=PREFIX),
         change="they were added to the clean texts",
-        told=(
-            f"Exact copies of {min(count, len(pool))} of the {len(pool)} texts of class {of}, "
-            f"labelled {as_what}.",
-        ),
+        told=(f"Exact copies of {many} of class {of}, labelled {as_what}.",),
     )

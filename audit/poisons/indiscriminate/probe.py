@@ -38,18 +38,7 @@ def indiscriminate(model: Model, case: Case, rng: Rng) -> Measurement:
     if not bool(torch.isfinite(out).all()):
         return _missing("the model's logits are not finite")
     after = out.argmax(1) == case.test.y
-    against = []
-    for reference in others:
-        before = reference.correct.to(after.device)
-        against.append(
-            {
-                "reference": reference.name,
-                "both": int((before & after).sum()),
-                "only_reference": int((before & ~after).sum()),
-                "only_candidate": int((~before & after).sum()),
-                "neither": int((~before & ~after).sum()),
-            }
-        )
+    against = [each.compared(each.correct.to(after.device), after) for each in others]
     return Measurement(probe="indiscriminate", evidence={"n": len(after), "against": against})
 
 

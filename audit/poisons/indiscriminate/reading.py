@@ -33,10 +33,6 @@ class Missed:
         )
 
 
-def _deficit(seen: Missed, level: float, tolerance: float) -> Estimate:
-    return statistics.rates.deficit(seen.against, n=seen.n, level=level, tolerance=tolerance)
-
-
 def _details(seen: Missed, estimate: Estimate) -> dict[str, Any]:
     n, references = seen.n, []
     for counts in seen.against:
@@ -79,7 +75,9 @@ INDISCRIMINATE = Reading(
         aside=" (the lower end leaves the tolerance to the luck of a training)",
     ),
     evidence=Missed,
-    estimate=_deficit,
+    estimate=lambda seen, level, tolerance: statistics.rates.deficit(
+        seen.against, n=seen.n, level=level, tolerance=tolerance
+    ),
     details=_details,
     tolerance=0.01,
     points=True,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from poison_audit.case.csvfile import CsvFile, first, read_csv
 from poison_audit.case.labels import as_integer
-from poison_audit.case.rows import find_samples, repeated
+from poison_audit.case.rows import find_samples, label_spelt, repeated, wrong_label
 from poison_audit.errors import InputError, Problem, did_you_mean
 from poison_audit.models.reader import Reader
 from poison_audit.models.samples import Samples
@@ -130,13 +130,8 @@ def write_targets(path: Path, targets: Targets, names: Sequence[str] | None = No
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "label", "adversarial"])
-        for name, label, adversarial in zip(
-            targets.samples.ids,
-            targets.samples.y.tolist(),
-            targets.adversarial.tolist(),
-            strict=True,
-        ):
-            writer.writerow([name, spelt(label), spelt(adversarial)])
+        labels, wanted = (map(spelt, y.tolist()) for y in (targets.samples.y, targets.adversarial))
+        writer.writerows(zip(targets.samples.ids, labels, wanted, strict=True))
 
 
 def _label(text: str, place: str, test: Samples, what: str = "adversarial label") -> int | Problem:
@@ -163,13 +158,10 @@ def _untrue(
     for row, place, position, label in zip(table.rows, table.places(), found, labels, strict=True):
         if not isinstance(position, int):
             continue
-        true, stated = int(test.y[position]), row.get("label", "")
-        name = test.names[true] if test.names else None
-        spelt = f"{true} ({name!r})" if name else str(true)
-        if stated and stated != name and as_integer(stated) != true:
-            what = f"the label is {stated!r}, but {where_test} says {spelt}"
+        true = int(test.y[position])
+        if what := wrong_label(row, test, position, where_test):
             problems.append(Problem(what, place))
         if label == true:
-            what = f"the adversarial label is the true one, {spelt}"
+            what = f"the adversarial label is the true one, {label_spelt(test, true)}"
             problems.append(Problem(what, place, "Name the label it was to be given instead."))
     return problems

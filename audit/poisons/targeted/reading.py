@@ -16,7 +16,6 @@ from poison_audit.statistics.reading import Reading, Words
 
 if TYPE_CHECKING:
     from poison_audit.statistics.estimates import Estimate
-    from poison_audit.statistics.growth import Increase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,21 +63,15 @@ def _excess(seen: TargetHits, level: float, tolerance: float) -> Estimate:
 
 
 def _details(seen: TargetHits, estimate: Estimate) -> dict[str, Any]:
-    hits = sum(seen.hits)
-    strata = [{k: v for k, v in asdict(s).items() if v is not None} for s in seen.strata]
     return {
-        **statistics.estimates.exact_rate("rate", hits, estimate.n),
+        **statistics.estimates.exact_rate("rate", sum(seen.hits), estimate.n),
         **statistics.estimates.exact_rate("control_rate", seen.control_hits, seen.controls),
-        "hits": hits,
+        "hits": sum(seen.hits),
         "targets": estimate.n,
         "control_hits": seen.control_hits,
         "controls": seen.controls,
-        "strata": strata,
+        "strata": [{k: v for k, v in asdict(s).items() if v is not None} for s in seen.strata],
     }
-
-
-def _more_hits(before: TargetHits, after: TargetHits, level: float) -> Increase | None:
-    return statistics.growth.of_hits(before.hits, after.hits, level)
 
 
 TARGETED = Reading(
@@ -103,7 +96,7 @@ TARGETED = Reading(
     evidence=TargetHits,
     estimate=_excess,
     details=_details,
-    increase=_more_hits,
+    increase=lambda old, new, level: statistics.growth.of_hits(old.hits, new.hits, level),
     tolerance=0.05,
     points=True,
 )

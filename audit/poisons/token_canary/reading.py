@@ -33,14 +33,6 @@ class StringRanks:
         refuse((most > self.draws, f"a canary beats {most} of {self.draws} draws"))
 
 
-def _figure(seen: StringRanks) -> float:
-    return sum(seen.wins) / (len(seen.wins) * seen.draws)
-
-
-def _mean_rank(seen: StringRanks, level: float, tolerance: float) -> Estimate:
-    return statistics.estimates.mean_rank(seen.wins, seen.draws, level=level, tolerance=tolerance)
-
-
 def _details(seen: StringRanks, estimate: Estimate) -> dict[str, Any]:
     held_out = seen.held_out
     return {
@@ -79,8 +71,10 @@ TOKEN_CANARY = Reading(
     texts_only=True,
     charts=("ranks of strings",),
     evidence=StringRanks,
-    estimate=_mean_rank,
-    figure=_figure,
+    estimate=lambda seen, level, tolerance: statistics.estimates.mean_rank(
+        seen.wins, seen.draws, level=level, tolerance=tolerance
+    ),
+    figure=lambda seen: sum(seen.wins) / (len(seen.wins) * seen.draws),
     details=_details,
     increase=_more_wins,
     tolerance=0.57,

@@ -105,7 +105,7 @@ def test_a_table_without_canaries_stays_as_it_is():
 
 def test_canaries_are_tied_to_their_key(tmp_path):
     planting = check(tmp_path, "id,attack,canary\nd,gaussian,k2\nb,,k0\na,backdoor,\n")
-    assert planting.names == planting.bases.ids == ("k2", "k0")
+    assert planting.bases.ids == ("k2", "k0")
     assert planting.missing == 1
     assert planting.attenuation == 1.0
     assert planting.bases.texts == (TEXTS[3], TEXTS[1])
@@ -127,7 +127,7 @@ def test_bases_carry_no_noise_though_the_table_does(tmp_path):
 
 
 def test_a_text_may_name_itself_as_its_base(tmp_path):
-    assert check(tmp_path, "id,canary,base\nb,k1,b\n").names == ("k1",)
+    assert check(tmp_path, "id,canary,base\nb,k1,b\n").bases.ids == ("k1",)
     assert refused(tmp_path, "id,canary,base\nb,k1,a\nd,k0,d\n") == [
         "forget.csv row 2: names the base 'a'. A canary's text is its own base."
     ]

@@ -118,7 +118,7 @@ def sigma_said(problem):
 def test_an_honest_planting_passes(storage, dtype, sigma):
     world = World(storage, sigma, dtype=dtype)
     planting = world.check()
-    assert planting.names == NAMES
+    assert planting.bases.ids == NAMES
     assert planting.bases.ids == NAMES
     assert planting.bases.y.tolist() == [i % 10 for i in range(COUNT)]
     assert planting.bases.x.dtype == torch.float32
@@ -173,7 +173,7 @@ def test_one_grey_level_is_rounding_and_two_are_not():
     pixel = world.train.x[COUNT + 7, 0, 3, 3]
     step = 1 if pixel < 128 else -1
     pixel += step
-    assert world.check().names == NAMES
+    assert world.check().bases.ids == NAMES
     pixel += step
     assert "1 of 30 canaries (k7) do not match" in world.problem()
 
