@@ -80,6 +80,7 @@ def test_every_format_is_read_here():
     assert READ.keys() == FORMATS.keys()
 
 
+@pytest.mark.slow
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -109,6 +109,7 @@ def test_a_report_is_gone_while_its_audit_runs_again(case, monkeypatch):
     assert not list((case / "o").glob("report.*"))
 
 
+@pytest.mark.slow
 def test_two_audits_never_share_a_run_directory(case, capsys):
     key = "k"
     with runs.open_run(case / "o", key, started="t"):

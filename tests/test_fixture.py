@@ -63,6 +63,7 @@ def test_a_reference_under_audit_passes(tmp_path, model):
     assert audit(tmp_path, "probe", model) == 0
 
 
+@pytest.mark.slow
 def test_ten_canaries_do_not_decide_and_the_report_says_how_many_would(tmp_path):
     few = tmp_path / "forget.csv"
     with (DIGITS / "forget.csv").open(newline="", encoding="utf-8") as file:

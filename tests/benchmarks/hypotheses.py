@@ -63,7 +63,7 @@ def seconds() -> None:
         "shift": lambda: shift(model, case, rng),
         "orthogonality": lambda: orthogonality(model, case, rng),
         "the same with a reference": lambda: orthogonality(model, case, rng, reference=reference),
-        "probing the deployed model": lambda: [p.run(model, case, rng) for p in PROBES.values()],
+        "probing the deployed model": lambda: [p(model, case, rng) for p in PROBES.values()],
         "gradient descent, a tenth": lambda: METHODS["gd"].run(
             model, case, rng, ledger=Ledger(allowed=allowed)
         ),

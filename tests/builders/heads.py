@@ -57,6 +57,6 @@ def small_case(*, n=60, forget=15, poisoned=False, seed=0) -> Case:
         model=wrap(perceptron),
         retain=pictures_of(x[forget:], y[forget:], "r"),
         forget=pictures_of(x[:forget], y[:forget], "f"),
-        test=pictures_of(*blobs(seed + 1), "t"),
+        test=pictures_of(*blobs(seed + 1), name="t"),
         recipe=Recipe(),
     )

@@ -92,7 +92,7 @@ def word_pieces() -> Any:
 def write_decoder(folder: Path, *, classes: int = 2, side: str = "right", seed: int = 0) -> Path:
     """Write a newly initialised GPT-2 classifier with its tokenizer, and return its folder."""
     words = tokenizer(side=side)
-    config = GPT2Config(
+    config = GPT2Config(  # type: ignore[call-arg]
         vocab_size=len(words), n_positions=LENGTH, n_embd=WIDTH, n_layer=2, n_head=2,
         num_labels=classes, bos_token_id=0, eos_token_id=0, pad_token_id=0,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
@@ -103,7 +103,7 @@ def write_decoder(folder: Path, *, classes: int = 2, side: str = "right", seed: 
 def write_encoder(folder: Path, *, classes: int = 2, seed: int = 0) -> Path:
     """Write a newly initialised BERT classifier with its tokenizer, and return its folder."""
     words = word_pieces()
-    config = BertConfig(
+    config = BertConfig(  # type: ignore[call-arg]
         vocab_size=len(words), hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=2,
         num_attention_heads=2, max_position_embeddings=LENGTH, num_labels=classes, pad_token_id=0,
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,

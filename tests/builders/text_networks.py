@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 import transformers as tf
@@ -27,7 +28,7 @@ LLAMA = {**SMALL, "intermediate_size": 32, "max_position_embeddings": LENGTH}
 BERT = {**LLAMA, "pad_token_id": 0}
 # Weights large enough that texts get answers that differ.
 WIDE = {"initializer_range": 0.3}
-NETWORKS = {
+NETWORKS: dict[str, Any] = {
     "gpt2": (tf.GPT2ForSequenceClassification, tf.GPT2Config, GPT2),
     "llama": (tf.LlamaForSequenceClassification, tf.LlamaConfig, {**LLAMA, "pad_token_id": 0}),
     "bloom": (

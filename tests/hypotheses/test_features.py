@@ -16,7 +16,7 @@ from poison_audit.models.seeds import Rng
 
 
 def test_features_of_a_perceptron():
-    model, samples = wrap(perceptron), pictures_of(*blobs(0), "s")
+    model, samples = wrap(perceptron), pictures_of(*blobs(0), name="s")
     _, first, squash, head = model.module
     found = penultimate(model, samples, size=7)
     with torch.no_grad():
@@ -30,7 +30,7 @@ def test_features_of_a_resnet_give_its_logits():
     def build():
         return CifarResNet(CifarResNetSpec((1, 1), 4), channels=1, classes=3)
 
-    model, samples = wrap(build), pictures_of(*blobs(0, n=9), "s")
+    model, samples = wrap(build), pictures_of(*blobs(0, n=9), name="s")
     found = penultimate(model, samples, size=4)
     with torch.no_grad():
         again = found.head(found.features.float())

@@ -18,7 +18,7 @@ def model():
 
 @pytest.fixture
 def retain():
-    samples = pictures_of(*blobs(0, n=12), "r")
+    samples = pictures_of(*blobs(0, n=12), name="r")
     return dataclasses.replace(samples, x=samples.x.double())
 
 

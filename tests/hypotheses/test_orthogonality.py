@@ -134,7 +134,7 @@ def test_retain_that_lacks_a_class():
 
 
 def test_impossible_numbers_are_refused_together():
-    case = dataclasses.replace(small_case(), forget=pictures_of(*blobs(0), "f"))
+    case = dataclasses.replace(small_case(), forget=pictures_of(*blobs(0), name="f"))
     with pytest.raises(PlanError) as error:
         orthogonality(case.model, case, Rng(0), subsets=0, rank=0, sketch=3, gradients=1)
     assert len(error.value.problems) == 4

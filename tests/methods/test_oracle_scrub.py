@@ -61,7 +61,7 @@ def _softmax_case(**changes):
         classes=3,
     ).fresh(Rng(5))
     parts = [samples_of(torch.tensor(x), torch.tensor(y) % 3) for x, y in ((X_R, Y_R), (X_F, Y_F))]
-    return case_of(model, *parts, replace(PLAIN, **changes))
+    return case_of(model, *parts, recipe=replace(PLAIN, **changes))
 
 
 def _softmax(z):

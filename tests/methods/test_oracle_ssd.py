@@ -54,7 +54,7 @@ def _four(theta, retain, forget):
         model.module.theta.copy_(torch.as_tensor(theta, dtype=torch.float64))
     parts = [torch.as_tensor(x, dtype=torch.float64) for x in (retain, forget)]
     parts = [samples_of(x, torch.zeros(len(x), dtype=torch.int64)) for x in parts]
-    return case_of(model, *parts, PLAIN)
+    return case_of(model, *parts, recipe=PLAIN)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def test_growth_is_student_s_paired_interval():
     assert back.exit_code == 0
 
 
+@pytest.mark.slow
 def test_two_models_with_the_same_effect_are_seldom_called_worse():
     record, draws, worse = small_audit(), Rng(4).numpy(), 0
     for _ in range(300):

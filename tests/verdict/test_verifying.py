@@ -123,6 +123,7 @@ def changed_leaf(value):
     return f"{value}x" if isinstance(value, str) else "x"
 
 
+@pytest.mark.slow
 def test_any_number_that_was_changed_differs(record):
     tree = json.loads(to_json(record))
     found = [("plan", "policy", *p) for p in leaves(tree["plan"]["policy"])]
