@@ -19,7 +19,7 @@ def files() -> list[str]:
     return sorted(path.relative_to(ROOT).as_posix() for path in paths)
 
 
-def named(path: str) -> set[str]:
+def named(path: str) -> frozenset[str]:
     """The names that stand in a file as strings."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     said = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}

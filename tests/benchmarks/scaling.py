@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,7 +149,7 @@ def main() -> None:
         print(growth(given.alone))
         return
     seconds(trial(samples=200), UNLEARNING)  # warms up
-    rows = {
+    rows: dict[str, Any] = {
         "samples": [({"samples": n}, UNLEARNING) for n in (2000, 4000, 8000)],
         "canaries": [({"canaries": n}, UNLEARNING) for n in (128, 256, 512)],
         "methods": [({}, UNLEARNING[:n]) for n in (1, 2, 4, 8)],

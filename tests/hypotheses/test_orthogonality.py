@@ -31,10 +31,10 @@ def test_reach_is_that_of_dense_gradients(rank):
     for at in rest:
         loss = nn.functional.cross_entropy(theta @ found.x[at], found.y[at])
         rows.append(torch.autograd.grad(loss, theta)[0].flatten())
-    rows = torch.stack(rows)
-    top = torch.linalg.svd(rows)[2][:rank]
+    stacked = torch.stack(rows)
+    top = torch.linalg.svd(stacked)[2][:rank]
     share = float((top @ need).square().sum() / need.square().sum())
-    step = -(rows.mean(dim=0) + RIDGE * whole.flatten())
+    step = -(stacked.mean(dim=0) + RIDGE * whole.flatten())
     assert told.share == pytest.approx(share, abs=1e-8)
     assert told.cosine == pytest.approx(float(step @ need / (step.norm() * need.norm())), abs=1e-8)
 
