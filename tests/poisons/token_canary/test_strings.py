@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,7 +201,7 @@ def table(*, texts=True, **changed):
 
 def forget(**changes):
     """Return the forget set: the three strings, in another order, behind a row that is none."""
-    fields = {
+    fields: dict[str, Any] = {
         "positions": (0, 3, 1, 2),
         "ids": ("t0", "row-7", "string-0000", "string-0001"),
         "attacks": ("backdoor", "token-canary", "token-canary", "token-canary"),
