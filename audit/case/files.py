@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,9 +27,9 @@ class Files:
 
     sources: Sources
     loaded: Loaded | None
-    train: Samples | None
-    test: Samples | None
-    forget: ForgetSet | None
+    train: Samples | None = None
+    test: Samples | None = None
+    forget: ForgetSet | None = None
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -43,17 +42,33 @@ class Files:
         return given or (self.train.names if self.train else None)
 
     def table(self, path: Path) -> Samples | None:
-        """Return the samples of one more table, which is like the training table."""
+        """Return the samples of one more table, which is like the training table.
+
+        Without a model nobody knows how to read a text: None, and that problem is on the list
+        already.
+        """
         model = self.loaded.model if self.loaded else None
-        more: dict[str, Any] = {"names": self.names}
+        if model is not None and model.reader is not None:
+            if holds_pictures(path):
+                what = "the table holds pictures, and the model reads texts"
+                fix = "A table of texts is a .csv or a .parquet with text,label."
+                raise InputError(Problem(what, str(path), fix))
+            return read_texts(path, reader=model.reader, names=self.names)
+        if holds_texts(path):
+            if model is None:
+                return None
+            what = "the table holds texts, and the model takes pictures"
+            raise InputError(Problem(what, str(path), "Is its config.json beside the weights?"))
+        size = None
         if self.train is not None and self.train.texts is None:
-            more["size"] = tuple(self.train.x.shape[1:])
-        return _read_table(path, model, **more)
+            _, channels, height, width = self.train.x.shape
+            size = (channels, height, width)
+        return read_table(path, names=self.names, size=size)
 
 
 def read_files(sources: Sources, poisons: Mapping[str, Poison], problems: Problems) -> Files:
     """Read every file for itself, adding its problems to `problems`."""
-    normalize = loaded = train = test = forget = None
+    normalize = loaded = None
     with problems.collecting():
         normalize = parse_normalize(sources.normalize) if sources.normalize is not None else None
     with problems.collecting():
@@ -65,38 +80,19 @@ def read_files(sources: Sources, poisons: Mapping[str, Poison], problems: Proble
             reading=sources.reading,
             allow_pickle=sources.allow_pickle,
         )
+    files = Files(sources=sources, loaded=loaded)
     if sources.train is not None:
-        alone = Files(sources=sources, loaded=loaded, train=None, test=None, forget=None)
         with problems.collecting():
-            train = alone.table(sources.train)
-    files = Files(sources=sources, loaded=loaded, train=train, test=None, forget=None)
+            files = replace(files, train=files.table(sources.train))
     if sources.test is not None:
         with problems.collecting():
-            test = files.table(sources.test)
-    if sources.forget is not None and train is not None:
+            files = replace(files, test=files.table(sources.test))
+    if sources.forget is not None and files.train is not None:
         where = str(sources.train)
         with problems.collecting():
-            forget = read_forget(sources.forget, train, where_train=where, poisons=poisons)
-    return Files(sources=sources, loaded=loaded, train=train, test=test, forget=forget)
-
-
-def _read_table(path: Path, model: Model | None, **more: Any) -> Samples | None:
-    """Read a table for this model.
-
-    Without a model nobody knows how to read a text, and that problem is on the list already.
-    """
-    if model is not None and model.reader is not None:
-        if holds_pictures(path):
-            what = "the table holds pictures, and the model reads texts"
-            fix = "A table of texts is a .csv or a .parquet with text,label."
-            raise InputError(Problem(what, str(path), fix))
-        return read_texts(path, reader=model.reader, names=more["names"])
-    if holds_texts(path):
-        if model is None:
-            return None
-        what = "the table holds texts, and the model takes pictures"
-        raise InputError(Problem(what, str(path), "Is its config.json beside the weights?"))
-    return read_table(path, **more)
+            forget = read_forget(sources.forget, files.train, where_train=where, poisons=poisons)
+            files = replace(files, forget=forget)
+    return files
 
 
 def misfits(files: Files, recipe: Recipe) -> list[Problem]:

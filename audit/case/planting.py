@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from types import NoneType
 from typing import Any, Literal, get_args, get_type_hints
 
-from poison_audit.errors import Problem
+from poison_audit.errors import PlanError, Problem
 
 Kind = Literal["pictures", "texts"]
 PICTURES: tuple[Kind, ...] = ("pictures",)
@@ -38,6 +38,12 @@ class Option:
     form: Any = None
     """Of its value: float, int, str, bool (a flag), Path, tuple[Path, ...] (given several times),
     or a Literal. `Planting.takes` reads it from the field."""
+
+
+def refuse(*wrong: tuple[bool, str, str]) -> None:
+    """Raise PlanError with each (holds, what is wrong, what to do about it) that holds."""
+    if told := [Problem(what, fix=fix) for holds, what, fix in wrong if holds]:
+        raise PlanError(told)
 
 
 def flag(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from poison_audit.case.case import Case
 from poison_audit.case.contenders import Contender
 from poison_audit.case.evidence import Evidence
 from poison_audit.case.files import Files
+from poison_audit.case.provenance import digest_of
 from poison_audit.models.model import Model
 from poison_audit.records import Json
 
@@ -23,9 +25,6 @@ def subject(
     sources, loaded, train, forget = files.sources, files.loaded, files.train, files.forget
     if loaded is None or train is None or forget is None:
         raise ValueError("a case has a model, a training table and a forget set")
-    attacks: dict[str, int] = {}
-    for attack in forget.attacks:
-        attacks[attack] = attacks.get(attack, 0) + 1
     return {
         "model": str(sources.model),
         "model_sha256": loaded.sha256,
@@ -46,7 +45,7 @@ def subject(
         "test_sha256": case.test.digest(),
         **{key: part for evidence in brought for key, part in evidence.subject.items()},
         "reading": _reading(case.model, files),
-        "attacks": attacks,
+        "attacks": dict(Counter(forget.attacks)),
         "candidates": {
             c.name: {"path": str(c.path), "kind": c.kind, "sha256": c.sha256} for c in contenders
         },
@@ -70,11 +69,6 @@ def files_read(
     return (*found, *((f"{each.kind} {each.name}", each.path) for each in contenders))
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _reading(model: Model, files: Files) -> dict[str, Json] | None:
     """Return how texts are read, and how many were too long."""
     if model.reader is None:
@@ -87,7 +81,7 @@ def _reading(model: Model, files: Files) -> dict[str, Json] | None:
     said = files.sources.reading
     beside = hashlib.sha256()
     for file in sorted(model.reader.files):
-        beside.update(f"{file.name}\0{file_digest(file)}\n".encode())
+        beside.update(f"{file.name}\0{digest_of(file)[0]}\n".encode())
     return {
         "max_tokens": model.reader.length,
         "prompt": model.reader.prompt,

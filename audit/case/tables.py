@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -30,12 +29,18 @@ METADATA = "metadata.csv"
 class _Listing:
     """A table before its labels are numbered and its pictures decoded."""
 
+    where: str
+    """What holds the labels, for messages."""
     ids: Sequence[str]
     labels: Sequence[str]
     places: Sequence[str]
     """Where each sample stands, for messages."""
-    pixels: Callable[[], NDArray[Any]]
-    """Returns (n, c, h, w), or raises InputError."""
+    x: NDArray[Any] | None = None
+    """The pictures, (n, c, h, w), where the table holds them as numbers; else the next two."""
+    paths: Sequence[str] = ()
+    """Relative to the table's folder."""
+    encoded: Sequence[bytes | None] | None = None
+    """The pictures' files, where the table holds some."""
     names: Sequence[str] | None = None
     """What the table itself calls its classes."""
     problems: Sequence[Problem] = ()
@@ -64,14 +69,17 @@ def read_table(
     """
     where = str(path)
     listing = _list(path, size)
-    problems = Problems([*listing.problems, *wrong_ids(listing.ids, listing.places, where)])
-    labels = x = None
+    sources, refused = _sources(path if path.is_dir() else path.parent, listing)
+    problems = Problems([*listing.problems, *refused])
+    problems += wrong_ids(listing.ids, listing.places, where)
+    labels, x = None, listing.x
     with problems.collecting():
         labels = read_labels(
             listing.labels, listing.places, where=where, names=names or listing.names
         )
-    with problems.collecting():
-        x = listing.pixels()
+    if x is None:
+        with problems.collecting():
+            x = read_pictures(sources, listing.places, where=listing.where, size=size)
     if problems or labels is None or x is None:
         raise InputError(problems)
     return Samples(
@@ -105,80 +113,70 @@ def check_labels(samples: Samples, classes: int, where: str) -> list[Problem]:
 
 def _list(path: Path, size: Shape | None) -> _Listing:
     if path.is_dir():
-        has_metadata = (path / METADATA).exists()
-        return _list_metadata(path, size) if has_metadata else _list_folder(path, size)
-    readers = {".csv": _list_csv, ".parquet": _list_parquet, ".npz": _list_npz}
-    if not path.exists() or path.suffix.lower() not in readers:
-        what = "this is no table of samples" if path.exists() else "no such file or folder"
-        fix = "A table is a .csv, a .parquet, an .npz or an image folder."
-        raise InputError(Problem(what, str(path), fix))
-    return readers[path.suffix.lower()](path, size)
+        return _list_metadata(path) if (path / METADATA).exists() else _list_folder(path)
+    kind = path.suffix.lower() if path.exists() else ""
+    if kind == ".csv":
+        return _list_csv(path)
+    if kind == ".parquet":
+        return _list_parquet(path)
+    if kind == ".npz":
+        arrays = read_npz(path, size=size)
+        places = [f"{path} index {i}" for i in range(len(arrays.ids))]
+        return _Listing(
+            where=str(path), ids=arrays.ids, labels=arrays.labels, places=places, x=arrays.x
+        )
+    what = "this is no table of samples" if path.exists() else "no such file or folder"
+    fix = "A table is a .csv, a .parquet, an .npz or an image folder."
+    raise InputError(Problem(what, str(path), fix))
 
 
-def _list_csv(path: Path, size: Shape | None) -> _Listing:
+def _list_csv(path: Path) -> _Listing:
     table = read_csv(path, needed=("path", "label"))
     paths = [row["path"] for row in table.rows]
-    return _list_files(
-        path.parent,
-        paths,
-        table.places(),
+    return _Listing(
         where=table.where,
-        size=size,
         ids=[row["id"] for row in table.rows] if "id" in table.columns else paths,
         labels=[row["label"] for row in table.rows],
+        places=table.places(),
+        paths=paths,
     )
 
 
-def _list_parquet(path: Path, size: Shape | None) -> _Listing:
+def _list_parquet(path: Path) -> _Listing:
     table = read_parquet(path)
-    return _list_files(
-        path.parent,
-        table.paths,
-        [f"{path} index {i}" for i in range(len(table.labels))],
+    return _Listing(
         where=str(path),
-        size=size,
         ids=table.ids,
         labels=table.labels,
+        places=[f"{path} index {i}" for i in range(len(table.labels))],
+        paths=table.paths,
         encoded=table.encoded,
     )
 
 
-def _list_npz(path: Path, size: Shape | None) -> _Listing:
-    arrays = read_npz(path, size=size)
-    return _Listing(
-        ids=arrays.ids,
-        labels=arrays.labels,
-        places=[f"{path} index {i}" for i in range(len(arrays.ids))],
-        pixels=lambda: arrays.x,
-    )
-
-
-def _list_folder(path: Path, size: Shape | None) -> _Listing:
+def _list_folder(path: Path) -> _Listing:
     ids = _visible_files(path)
     if not ids:
         raise InputError(Problem("the folder holds no picture", str(path)))
+    fix = f"Or list it in {METADATA}."
     problems = [
-        Problem(
-            "the file lies in no label's folder", f"{path}/{name}", f"Or list it in {METADATA}."
-        )
+        Problem("the file lies in no label's folder", f"{path}/{name}", fix)
         for name in ids
         if "/" not in name
     ]
-    return _list_files(
-        path,
-        ids,
-        [f"{path}/{name}" for name in ids],
+    return _Listing(
         where=str(path),
-        size=size,
         ids=ids,
         labels=[name.split("/")[0] for name in ids],
+        places=[f"{path}/{name}" for name in ids],
+        paths=ids,
         # Empty folders count, as they do in torchvision's ImageFolder.
         names=_visible_folders(path),
         problems=first(problems, str(path)),
     )
 
 
-def _list_metadata(path: Path, size: Shape | None) -> _Listing:
+def _list_metadata(path: Path) -> _Listing:
     table = read_csv(path / METADATA, needed=("file_name", "label"))
     places = table.places()
     ids = [row["file_name"] for row in table.rows]
@@ -193,52 +191,28 @@ def _list_metadata(path: Path, size: Shape | None) -> _Listing:
         Problem(f"the file is not listed in {METADATA}", f"{path}/{name}", "List or remove it.")
         for name in sorted(set(_visible_files(path)) - {METADATA} - set(ids))
     ]
-    return _list_files(
-        path,
-        ids,
-        places,
+    return _Listing(
         where=table.where,
-        size=size,
         ids=ids,
         labels=labels,
+        places=places,
+        paths=ids,
         problems=first(conflicts, table.where) + first(unlisted, str(path)),
     )
 
 
-def _list_files(
-    folder: Path,
-    paths: Sequence[str],
-    places: Sequence[str],
-    *,
-    where: str,
-    size: Shape | None,
-    ids: Sequence[str],
-    labels: Sequence[str],
-    encoded: Sequence[bytes | None] | None = None,
-    names: Sequence[str] | None = None,
-    problems: Sequence[Problem] = (),
-) -> _Listing:
-    inside = encoded or [None] * len(paths)
-    root = folder.resolve()
-    refusals = [
-        _refusal(path, folder, root) if picture is None else ""
-        for path, picture in zip(paths, inside, strict=True)
-    ]
-    refused = [
-        Problem(reason, place) for reason, place in zip(refusals, places, strict=True) if reason
-    ]
-    sources: list[Source | None] = [
-        picture if picture is not None else None if reason else folder / path
-        for path, picture, reason in zip(paths, inside, refusals, strict=True)
-    ]
-    return _Listing(
-        ids=ids,
-        labels=labels,
-        places=places,
-        pixels=partial(read_pictures, sources, places, where=where, size=size),
-        names=names,
-        problems=[*problems, *first(refused, where)],
-    )
+def _sources(folder: Path, listing: _Listing) -> tuple[list[Source | None], list[Problem]]:
+    """Return where each picture lies, None where that is refused, and what is refused."""
+    sources: list[Source | None] = list(listing.encoded or [None] * len(listing.paths))
+    root, refused = folder.resolve(), []
+    for i, path in enumerate(listing.paths):
+        if sources[i] is not None:
+            continue
+        if reason := _refusal(path, folder, root):
+            refused.append(Problem(reason, listing.places[i]))
+        else:
+            sources[i] = folder / path
+    return sources, first(refused, listing.where)
 
 
 def _refusal(path: str, folder: Path, root: Path) -> str:

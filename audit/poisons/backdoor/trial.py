@@ -11,8 +11,8 @@ from poison_audit.case.case import Case
 from poison_audit.case.evidence import Evidence
 from poison_audit.case.exhibits import exhibit, spread
 from poison_audit.case.files import Files
+from poison_audit.case.provenance import digest_of
 from poison_audit.case.shown import Exhibit
-from poison_audit.case.subject import file_digest
 from poison_audit.errors import Problems
 from poison_audit.models.samples import Samples
 from poison_audit.poisons.backdoor.evidence import Trigger, read_trigger
@@ -46,7 +46,7 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
             trigger = read_trigger(path, shape=tuple(train.x.shape[1:]), **classes).to(device)
             size = list(trigger.pixels.shape[1:])
             how = {"size": size, "top": trigger.top, "left": trigger.left}
-        told = {"path": str(path), "sha256": file_digest(path), **how, "label": trigger.label}
+        told = {"path": str(path), "sha256": digest_of(path)[0], **how, "label": trigger.label}
         return Evidence(planted=trigger, subject={"trigger": told})
     return nothing
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from poison_audit.case.planting import refuse
 from poison_audit.errors import DivergedError, PlanError, Problem, did_you_mean
 from poison_audit.models.model import Batch, Model, evaluating
 from poison_audit.models.samples import Samples
@@ -83,10 +84,24 @@ def corrupt(
         PlanError: an argument is out of range; all problems at once.
         DivergedError: the loss stopped being finite.
     """
-    _refuse(_corrupt_problems(model, train, distance, steps, batch_size, flips, cap))
+    classes, known = model.classes, range(model.classes)
+    pairs = dict(flips or {}).items()
+    mapped = all(a in known and b in known and a != b for a, b in pairs)
+    refuse(
+        (not 0 < distance < math.inf, f"distance = {distance}", "Use a number above 0"),
+        (steps < 1, f"steps = {steps}", "Use 1 or more"),
+        (batch_size < 1, f"batch_size = {batch_size}", "Use 1 or more"),
+        (not len(train), "the training set is empty", "Give at least one sample"),
+        (
+            not mapped,
+            f"flips = {dict(pairs)}, of {classes} classes",
+            f"Map classes of 0..{classes - 1} to others",
+        ),
+        (cap is not None and not cap > 0, f"cap = {cap}", "Use a loss above 0, or none"),
+    )
     star = model.clone()
-    wanted = torch.arange(model.classes, device=train.y.device)
-    for true, wrong in (flips or {}).items():
+    wanted = torch.arange(classes, device=train.y.device)
+    for true, wrong in pairs:
         wanted[true] = wrong
     parameters = _parameters(star.module)
     origin = [parameter.detach().clone() for parameter in parameters]
@@ -145,7 +160,14 @@ def gradient_cancel(
         PlanError: an argument is out of range, or theta* gets nothing wrong; all problems at once.
         DivergedError: a gradient stopped being finite.
     """
-    _refuse(_cancel_problems(train, count, steps, step_size, labels))
+    n = len(train)
+    most = f"Use 1..{n}: a budget of at most 100%"
+    refuse(
+        (not 1 <= count <= n, f"count = {count}, of {n} training samples", most),
+        (steps < 1, f"steps = {steps}", "Use 1 or more"),
+        (not 0 < step_size < math.inf, f"step_size = {step_size}", "Use a number above 0"),
+        (labels not in LABELS, f"labels = {labels!r}", did_you_mean(labels, LABELS)),
+    )
     start = _start(target, train, rng.named("start"), count, labels)
     clean = summed_gradient(target, train)
     scale = _length(clean).square()
@@ -249,50 +271,3 @@ def _project(parameters: Sequence[Tensor], origin: Sequence[Tensor], radius: flo
     if (length := float(_length(moved))) > radius:
         for parameter, start, move in zip(parameters, origin, moved, strict=True):
             parameter.copy_(start + radius / length * move)
-
-
-def _refuse(problems: Sequence[Problem]) -> None:
-    if problems:
-        raise PlanError(problems)
-
-
-def _corrupt_problems(
-    model: Model,
-    train: Samples,
-    distance: float,
-    steps: int,
-    batch_size: int,
-    flips: Mapping[int, int] | None,
-    cap: float | None,
-) -> list[Problem]:
-    problems = []
-    if not (math.isfinite(distance) and distance > 0):
-        problems.append(Problem(f"distance = {distance}", fix="Use a number above 0"))
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if value < 1:
-            problems.append(Problem(f"{name} = {value}", fix="Use 1 or more"))
-    if not len(train):
-        problems.append(Problem("the training set is empty", fix="Give at least one sample"))
-    named = set(flips or {}) | set((flips or {}).values())
-    if not named <= set(range(model.classes)) or any(a == b for a, b in (flips or {}).items()):
-        what = f"flips = {dict(flips or {})}, of {model.classes} classes"
-        problems.append(Problem(what, fix=f"Map classes of 0..{model.classes - 1} to others"))
-    if cap is not None and not cap > 0:
-        problems.append(Problem(f"cap = {cap}", fix="Use a loss above 0, or none"))
-    return problems
-
-
-def _cancel_problems(
-    train: Samples, count: int, steps: int, step_size: float, labels: str
-) -> list[Problem]:
-    problems = []
-    if not 1 <= count <= len(train):
-        what = f"count = {count}, of {len(train)} training samples"
-        problems.append(Problem(what, fix=f"Use 1..{len(train)}: a budget of at most 100%"))
-    if steps < 1:
-        problems.append(Problem(f"steps = {steps}", fix="Use 1 or more"))
-    if not (math.isfinite(step_size) and step_size > 0):
-        problems.append(Problem(f"step_size = {step_size}", fix="Use a number above 0"))
-    if labels not in LABELS:
-        problems.append(Problem(f"labels = {labels!r}", fix=did_you_mean(labels, LABELS)))
-    return problems

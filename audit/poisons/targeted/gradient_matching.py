@@ -26,7 +26,8 @@ from typing import get_args, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from poison_audit.errors import DivergedError, PlanError, Problem, did_you_mean
+from poison_audit.case.planting import refuse
+from poison_audit.errors import DivergedError, PlanError, Problem, Problems, did_you_mean
 from poison_audit.models.model import Batch, Model, evaluating
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
@@ -103,12 +104,22 @@ def gradient_match(
         PlanError: an argument does not fit; it lists everything.
         DivergedError: a target's or its poisons' gradient is zero or not finite.
     """
-    numbers = _setting_problems(
-        epsilon=epsilon, steps=steps, restarts=restarts, step_size=step_size, augment=augment
-    )
-    samples = _sample_problems(model.classes, poisons, groups, targets, adversarial)
-    if found := [*numbers, *samples]:
-        raise PlanError(found)
+    problems = Problems()
+    known = get_args(get_type_hints(Recipe)["augment"])
+    with problems.collecting():
+        refuse(
+            (
+                not 0 < epsilon <= 1,
+                f"epsilon = {epsilon}",
+                "Use more than 0 and at most 1, such as 16/255",
+            ),
+            (steps < 1, f"steps = {steps}", "Use at least 1"),
+            (restarts < 1, f"restarts = {restarts}", "Use at least 1"),
+            (not step_size > 0, f"step_size = {step_size}", "Use more than 0"),
+            (augment not in known, f"augment = {augment}", did_you_mean(augment, known)),
+        )
+    problems += _sample_problems(model.classes, poisons, groups, targets, adversarial)
+    problems.raise_any(PlanError)
     x = poisons.batch().x.float().clone()
     losses = []
     with _differentiable(model.module):
@@ -202,21 +213,6 @@ def _differentiable(module: nn.Module) -> Iterator[None]:
                 parameter.requires_grad_(required)
 
 
-def _setting_problems(
-    *, epsilon: float, steps: int, restarts: int, step_size: float, augment: str
-) -> Iterator[Problem]:
-    if not 0 < epsilon <= 1:
-        yield Problem(f"epsilon = {epsilon}", fix="Use more than 0 and at most 1, such as 16/255")
-    if steps < 1:
-        yield Problem(f"steps = {steps}", fix="Use at least 1")
-    if restarts < 1:
-        yield Problem(f"restarts = {restarts}", fix="Use at least 1")
-    if not step_size > 0:
-        yield Problem(f"step_size = {step_size}", fix="Use more than 0")
-    if augment not in (known := get_args(get_type_hints(Recipe)["augment"])):
-        yield Problem(f"augment = {augment}", fix=did_you_mean(augment, known))
-
-
 def _sample_problems(
     classes: int,
     poisons: Samples,
@@ -224,12 +220,9 @@ def _sample_problems(
     targets: Samples,
     adversarial: Tensor,
 ) -> Iterator[Problem]:
+    others = f"{len(groups)} groups and {len(adversarial)} adversarial labels"
     if not len(groups) == len(targets) == len(adversarial):
-        yield Problem(
-            f"{len(targets)} targets, but {len(groups)} groups and {len(adversarial)} adversarial "
-            "labels",
-            fix="Give one of each a target",
-        )
+        yield Problem(f"{len(targets)} targets, but {others}", fix="Give one of each a target")
         return
     rows = zip(groups, targets.ids, targets.y.tolist(), adversarial.tolist(), strict=True)
     for group, name, label, wanted in rows:

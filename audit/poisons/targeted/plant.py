@@ -10,7 +10,7 @@ with a reference.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from poison_audit.case.orders import Made, Order, wrong_epsilon
 from poison_audit.case.planting import Storage
-from poison_audit.case.poisoned import Poisoned, substitute
+from poison_audit.case.poisoned import substitute
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.samples import Samples
@@ -31,17 +31,6 @@ from poison_audit.training.penultimate import penultimate
 from poison_audit.training.scoring import logits
 
 PREFIX = "targeted"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Aimed:
-    """A table with poisons for several targets."""
-
-    poisoned: Poisoned[Samples]
-    campaigns: tuple[str, ...]
-    """For each poison, the id of its target."""
-    losses: tuple[float, ...]
-    """For each target, what is left of 1 - cosine."""
 
 
 def choose_targets(model: Model, test: Samples, *, count: int) -> Targets:
@@ -97,7 +86,7 @@ def plant_targeted(
     count: int,
     storage: Storage = "unclipped",
     **settings: Any,
-) -> Aimed:
+) -> Made[Samples]:
     """Poison `count` samples for each target.
 
     Args:
@@ -126,10 +115,13 @@ def plant_targeted(
         **{"from_target": True, "step_size": 0.05, "steps": 40, **settings},
     )
     y = train.y[torch.as_tensor(chosen, dtype=torch.int64)]
-    return Aimed(
+    return Made(
         poisoned=substitute(train, chosen, matched.x, y, prefix=PREFIX, storage=storage),
         campaigns=tuple(name for name in targets.samples.ids for _ in range(count)),
-        losses=matched.losses,
+        told=(
+            f"{len(targets)} targets, {count} poisons each; gradient matched to a loss of "
+            f"{np.mean(matched.losses):.2f} on average (0 = matched, 1 = no better than chance).",
+        ),
     )
 
 
@@ -174,7 +166,7 @@ def in_pictures(order: Order[Samples]) -> Made[Samples]:
     work, test = order.checked(), order.sure(test)
     if targets is None:
         targets = choose_targets(models[0], test, count=options.aims)
-    aimed = plant_targeted(
+    made = plant_targeted(
         models,
         work.train,
         targets,
@@ -186,12 +178,4 @@ def in_pictures(order: Order[Samples]) -> Made[Samples]:
         restarts=options.restarts,
     )
     write_targets(work.file("targets.csv"), targets, work.train.names)
-    return Made(
-        poisoned=aimed.poisoned,
-        campaigns=aimed.campaigns,
-        evidence={"targets": "targets.csv"},
-        told=(
-            f"{len(targets)} targets, {work.count} poisons each; gradient matched to a loss of "
-            f"{np.mean(aimed.losses):.2f} on average (0 = matched, 1 = no better than chance).",
-        ),
-    )
+    return replace(made, evidence={"targets": "targets.csv"})

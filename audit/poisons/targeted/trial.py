@@ -8,8 +8,8 @@ from poison_audit.case.case import Case
 from poison_audit.case.evidence import Evidence
 from poison_audit.case.exhibits import exhibit
 from poison_audit.case.files import Files
+from poison_audit.case.provenance import digest_of
 from poison_audit.case.shown import Exhibit
-from poison_audit.case.subject import file_digest
 from poison_audit.errors import Problems
 from poison_audit.poisons.targeted.evidence import Targets, read_targets
 from poison_audit.poisons.targeted.reading import POISON
@@ -33,7 +33,7 @@ def targeted_evidence(files: Files, device: torch.device | str, problems: Proble
     reader = files.loaded.model.reader if files.loaded else None
     with problems.collecting():
         targets = read_targets(path, test, where_test=str(files.sources.test), reader=reader)
-        told = {"path": str(path), "sha256": file_digest(path), "named": len(targets)}
+        told = {"path": str(path), "sha256": digest_of(path)[0], "named": len(targets)}
         return Evidence(planted=targets.to(device), subject={"targets": told})
     return nothing
 
