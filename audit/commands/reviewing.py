@@ -9,8 +9,7 @@ from pathlib import Path
 from poison_audit.atomic import from_json
 from poison_audit.errors import InputError, Problem
 from poison_audit.reports.formats import FORMATS
-from poison_audit.verdict.evidence import wrong_evidence
-from poison_audit.verdict.forms import wrong_forms
+from poison_audit.verdict.forms import wrong_evidence, wrong_forms
 from poison_audit.verdict.record import AuditRecord
 
 

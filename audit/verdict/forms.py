@@ -7,22 +7,47 @@ or the report is refused before it is judged, compared or rendered in any format
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, make_dataclass
 from typing import Annotated, Any
 
-from poison_audit.atomic import from_json
 from poison_audit.errors import Problem, Problems
 from poison_audit.records import Asked, Digest, Share
+from poison_audit.statistics.forms import read_form
+from poison_audit.verdict.readings import reading_of
 from poison_audit.verdict.record import AuditRecord
 
 Number = Annotated[float, Asked({"ge": -1e9, "le": 1e9})]
 """A number that a probe could write, and that a chart can be drawn with."""
 Size = Annotated[int, Asked({"ge": 0, "le": 2**63 - 1})]
+Seconds = Annotated[float, Asked({"ge": 0, "le": 1e9})]
 Ends = Annotated[tuple[float, ...], Asked({"min_length": 2, "max_length": 2})]
 Curve = tuple[Number, ...]
 Gaps = tuple[Number | None, ...]
+
+
+def _form(
+    name: str, *fields: tuple[Any, str], rule: Callable[[Any], None] = lambda _: None
+) -> type[Any]:
+    """Return a form by the names of its fields, type by type; none of them has to be there."""
+    named = [(each, kind, None) for kind, names in fields for each in names.split()]
+    return make_dataclass(name, named, namespace={"__post_init__": rule}, kw_only=True)
+
+
+def _whole(seen: Any) -> None:
+    """Refuse curves, and shares within reach, that a chart could not be drawn with."""
+    band = (seen.random_l1_mean, seen.random_l1_low, seen.random_l1_high)
+    curves = (seen.fractions, seen.poison_l1, *band)
+    if any(curve is not None for curve in curves):
+        if len({len(curve) if curve else 0 for curve in curves}) > 1 or not seen.fractions:
+            raise ValueError("the curves of the shift differ in length")
+        rows = list(zip(*(curve or () for curve in band), strict=True))
+        known = [row for row in rows if None not in row]
+        if not known or any(row != (None, None, None) for row in rows if row not in known):
+            raise ValueError("the band of random shifts is not whole")
+    ends = (seen.random_share_mean, seen.random_share_low, seen.random_share_high)
+    if seen.share is not None and None in ends:
+        raise ValueError("the share within reach comes with that of random subsets")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +57,6 @@ class Band:
     mean: Number
     low: Number
     high: Number
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """What was measured of the whole network; without a share nothing was."""
-
-    share: Number | None = None
-    share_low: Number = 0.0
-    share_high: Number = 0.0
-    sketched_share: Number | None = None
-    rank: Size = 0
-    gradients: Size = 0
-    random: Band | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,82 +71,6 @@ class Against:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Details:
-    """The details of a finding, of whatever probe or hypothesis."""
-
-    tpr: Number = 0.0
-    tpr_low: Number = 0.0
-    tpr_high: Number = 0.0
-    fpr: Number = 0.0
-    held_out_mean: Number | None = None
-    held_out_p: Share | None = None
-    spread: Number | None = None
-    dropped: Size = 0
-    draws: Size = 0
-    rate: Number = 0.0
-    rate_low: Number = 0.0
-    rate_high: Number = 0.0
-    clean_rate: Number = 0.0
-    control_rate: Number = 0.0
-    control_rate_low: Number = 0.0
-    control_rate_high: Number = 0.0
-    control_mean: Number = 0.0
-    control_sd: Number = 0.0
-    control_max: Number = 0.0
-    control_inputs: Size = 0
-    hits: Size = 0
-    targets: Size = 0
-    accuracy: Number = 0.0
-    accuracy_low: Number = 0.0
-    accuracy_high: Number = 0.0
-    deployed_accuracy: Number = 0.0
-    references: tuple[Against, ...] = ()
-    fractions: Curve | None = None
-    poison_l1: Curve | None = None
-    random_l1_mean: Gaps | None = None
-    random_l1_low: Gaps | None = None
-    random_l1_high: Gaps | None = None
-    share: Number | None = None
-    random_share_mean: Number | None = None
-    random_share_low: Number | None = None
-    random_share_high: Number | None = None
-    direction_share: Band | None = None
-    network: Network | None = None
-    network_missing: str | None = None
-
-    def __post_init__(self) -> None:
-        band = (self.random_l1_mean, self.random_l1_low, self.random_l1_high)
-        curves = (self.fractions, self.poison_l1, *band)
-        if any(curve is not None for curve in curves):
-            if len({len(curve) if curve else 0 for curve in curves}) > 1 or not self.fractions:
-                raise ValueError("the curves of the shift differ in length")
-            rows = list(zip(*(curve or () for curve in band), strict=True))
-            known = [row for row in rows if None not in row]
-            if not known or any(row != (None, None, None) for row in rows if row not in known):
-                raise ValueError("the band of random shifts is not whole")
-        ends = (self.random_share_mean, self.random_share_low, self.random_share_high)
-        if self.share is not None and None in ends:
-            raise ValueError("the share within reach comes with that of random subsets")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Movement:
-    """How far a method moved the weights: one that nearly diverged, by any distance."""
-
-    moved_l2: float | None = None
-    distance_l2: float | None = None
-    distance_l2_range: Ends | None = None
-    covered: float | None = None
-    covered_range: Ends | None = None
-    aligned: float | None = None
-    aligned_range: Ends | None = None
-    apart: float | None = None
-    references: Size = 0
-    missing: Mapping[str, str] | None = None
-    sentence: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """A file of the subject: a key, targets, a trigger, a model that was given."""
 
@@ -146,65 +82,95 @@ class Part:
     position: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextReading:
-    """How a model reads texts."""
+Network = _form(
+    "Network",
+    (Number | None, "share sketched_share"),
+    (Number, "share_low share_high"),
+    (Size, "rank gradients"),
+    (Band | None, "random"),
+)
+"""What was measured of the whole network; without a share nothing was."""
+Details = _form(
+    "Details",
+    (Number, "tpr tpr_low tpr_high fpr rate rate_low rate_high clean_rate"),
+    (Number, "control_rate control_rate_low control_rate_high"),
+    (Number, "control_mean control_sd control_max"),
+    (Number, "accuracy accuracy_low accuracy_high deployed_accuracy"),
+    (Number | None, "held_out_mean spread"),
+    (Share | None, "held_out_p"),
+    (Size, "dropped draws control_inputs hits targets"),
+    (tuple[Against, ...], "references"),
+    (Curve | None, "fractions poison_l1"),
+    (Gaps | None, "random_l1_mean random_l1_low random_l1_high"),
+    (Number | None, "share random_share_mean random_share_low random_share_high"),
+    (Band | None, "direction_share"),
+    (Network | None, "network"),
+    (str | None, "network_missing"),
+    rule=_whole,
+)
+"""The details of a finding, of whatever probe or hypothesis."""
+Movement = _form(
+    "Movement",
+    (float | None, "moved_l2 distance_l2 covered aligned apart"),
+    (Ends | None, "distance_l2_range covered_range aligned_range"),
+    (Size, "references"),
+    (dict[str, str] | None, "missing"),
+    (str, "sentence"),
+)
+"""How far a method moved the weights: one that nearly diverged, by any distance."""
+TextReading = _form(
+    "TextReading",
+    (Size | None, "max_tokens"),
+    (str | None, "prompt"),
+    (dict[str, Size] | None, "cut"),
+)
+"""How a model reads texts."""
+Subject = _form(
+    "Subject",
+    (str | None, "model arch train forget test"),
+    (Size | None, "train_size forget_size found_size test_size"),
+    (Digest | None, "model_sha256 train_sha256 forget_sha256 test_sha256"),
+    (Part | None, "canaries strings targets trigger"),
+    (TextReading | None, "reading"),
+    (dict[str, Size] | None, "attacks"),
+    (dict[str, Part] | None, "candidates"),
+)
+"""What was on trial."""
+Environment = _form(
+    "Environment",
+    (str | None, "started command decided_again"),
+    (Seconds | None, "seconds"),
+    (Digest | None, "decided_from"),
+)
+"""Where and when the audit ran."""
 
-    max_tokens: Size | None = None
-    prompt: str | None = None
-    cut: Mapping[str, Size] | None = None
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """What was on trial."""
-
-    model: str | None = None
-    model_sha256: Digest | None = None
-    arch: str | None = None
-    train: str | None = None
-    train_size: Size | None = None
-    train_sha256: Digest | None = None
-    forget: str | None = None
-    forget_size: Size | None = None
-    forget_sha256: Digest | None = None
-    found_size: Size | None = None
-    test: str | None = None
-    test_size: Size | None = None
-    test_sha256: Digest | None = None
-    canaries: Part | None = None
-    strings: Part | None = None
-    targets: Part | None = None
-    trigger: Part | None = None
-    reading: TextReading | None = None
-    attacks: Mapping[str, Size] | None = None
-    candidates: Mapping[str, Part] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Environment:
-    """Where and when the audit ran."""
-
-    started: str | None = None
-    seconds: Annotated[float, Asked({"ge": 0, "le": 1e9})] | None = None
-    command: str | None = None
-    decided_again: str | None = None
-    decided_from: Digest | None = None
+def wrong_evidence(record: AuditRecord) -> list[Problem]:
+    """Return what is wrong with the form of a report's measurements, each with its place."""
+    problems = Problems()
+    for place, part in (("", record), ("rehearsal.", record.rehearsal)):
+        for i, cell in enumerate(part.cells if part else ()):
+            for number, seen in enumerate(cell.measurements):
+                if seen.evidence is not None:
+                    where = f"{place}cells[{i}].measurements[{number}].evidence: {seen.probe}"
+                    with problems.collecting():
+                        reading_of(seen.probe).read(seen.evidence, where)
+    return problems
 
 
 def wrong_forms(record: AuditRecord) -> list[Problem]:
     """Return what is of another form than this tool writes, each with its place."""
     found = Problems()
-
-    def look(form: type[Any], plain: Mapping[str, Any], where: str) -> None:
-        with found.collecting():
-            from_json(form, json.dumps(plain), where=where, extra="ignore")
-
-    look(Subject, record.subject, "subject")
-    look(Environment, record.environment, "environment")
+    looked = [
+        (Subject, record.subject, "subject"),
+        (Environment, record.environment, "environment"),
+    ]
     for place, part in (("", record), ("rehearsal.", record.rehearsal)):
         for number, cell in enumerate(part.cells if part else ()):
-            look(Movement, cell.movement or {}, f"{place}cells[{number}].movement")
+            looked.append((Movement, cell.movement or {}, f"{place}cells[{number}].movement"))
         for number, finding in enumerate(part.findings if part else ()):
-            look(Details, finding.details, f"{place}findings[{number}].details")
+            looked.append((Details, finding.details, f"{place}findings[{number}].details"))
+    for form, plain, where in looked:
+        with found.collecting():
+            read_form(form, plain, where)
     return found

@@ -8,7 +8,7 @@ from dataclasses import replace
 from poison_audit.errors import InputError, PlanError, Problem, did_you_mean
 from poison_audit.records import Policy
 from poison_audit.verdict.decide import decide
-from poison_audit.verdict.evidence import wrong_evidence
+from poison_audit.verdict.forms import wrong_evidence
 from poison_audit.verdict.record import AuditRecord
 
 UNTOUCHED = (

@@ -17,11 +17,10 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from poison_audit.records import Finding, Json, Outcome
-from poison_audit.reports.view.about import about
 from poison_audit.reports.view.answer import answer
 from poison_audit.reports.view.figure import figure
 from poison_audit.reports.view.machine import exit_line
-from poison_audit.reports.view.words import printable, value
+from poison_audit.reports.view.words import about, printable, value
 from poison_audit.verdict.record import AuditRecord
 
 _MODEL, _TOOL, _CLAIM = "model", "poison-audit", "claim-verdict"

@@ -8,9 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from poison_audit.records import Finding
-from poison_audit.reports.view.about import about
 from poison_audit.reports.view.figure import figure
-from poison_audit.reports.view.words import printable
+from poison_audit.reports.view.words import about, printable
 from poison_audit.verdict.compare import Change, Comparison
 
 _STYLES = {

@@ -34,7 +34,6 @@ from poison_audit.reports.formats.sarif_parts import (
     unique,
 )
 from poison_audit.reports.formats.sarif_rules import RULES, Rule
-from poison_audit.reports.view.about import about
 from poison_audit.reports.view.machine import (
     Judged,
     digests,
@@ -44,7 +43,7 @@ from poison_audit.reports.view.machine import (
     passes,
     started,
 )
-from poison_audit.reports.view.words import printable, value
+from poison_audit.reports.view.words import about, printable, value
 from poison_audit.verdict.record import AuditRecord
 
 MOST = 5000

@@ -20,22 +20,13 @@ from poison_audit.reports.page.drawing import (
     short,
 )
 from poison_audit.reports.view.figure import TONES
-from poison_audit.reports.view.sound import drawable
+from poison_audit.reports.view.words import drawable
 from poison_audit.verdict.readings import READINGS, reading_of
 from poison_audit.verdict.record import AuditRecord
 
 
 def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:
-    """Draw one probe's estimates and intervals, a line a candidate, on its tolerance band.
-
-    Args:
-        record: what to draw.
-        probe: one of `RESIDUE`.
-        describe: what a reader who cannot see the chart is told.
-
-    Returns:
-        An `<svg>` element; None if the probe measured nothing.
-    """
+    """Draw the intervals of a probe of `RESIDUE`, a line a candidate; None if it measured none."""
     found = [f for f in record.findings if f.probe == probe]
     measured = [f for f in found if _drawn(f)]
     if not measured:
@@ -100,16 +91,7 @@ def _absent(axes: Axes, line: float) -> None:
 
 
 def loss_curve(cells: Sequence[Cell], *, name: str, describe: str) -> str | None:
-    """Draw the objective of a method along its steps, a line a seed.
-
-    Args:
-        cells: one method's runs.
-        name: unique on the page, letters and digits.
-        describe: what a reader who cannot see the chart is told.
-
-    Returns:
-        An `<svg>` element; None if no run has two points.
-    """
+    """Draw the objective along one method's runs, a line a seed; None if none has two points."""
     curves = [cell.cost.losses for cell in cells if cell.cost and len(cell.cost.losses) > 1]
     if not curves or not all(drawable(*curve, most=HIGHEST) for curve in curves):
         return None

@@ -20,24 +20,11 @@ from matplotlib.figure import Figure
 from poison_audit.reports.view.words import printable
 
 INK, MUTED, RULE, BAND = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
-VARIABLES = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    RULE: "var(--rule)",
-    BAND: "var(--band)",
-    "#0a0005": "var(--good)",
-    "#0a0006": "var(--bad)",
-    "#0a0007": "var(--unsure)",
-    "#0a0008": "var(--worse)",
-}
+COLOURS = {"good": "#0a0005", "bad": "#0a0006", "unsure": "#0a0007", "worse": "#0a0008"}
+VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)", BAND: "var(--band)"}
+VARIABLES |= {colour: f"var(--{tone})" for tone, colour in COLOURS.items()}
 """What each colour becomes in the page."""
-COLOURS = {
-    "good": "#0a0005",
-    "bad": "#0a0006",
-    "worse": "#0a0008",
-    "unsure": "#0a0007",
-    "plain": MUTED,
-}
+COLOURS["plain"] = MUTED
 """By tone."""
 MARKS = {"good": "o", "bad": "s", "worse": "^", "unsure": "D", "plain": "o"}
 """By tone: the shape says it where no colour does."""
@@ -102,13 +89,7 @@ def new_axes(
 
 
 def legend(axes: Axes, *, left: float, ncols: int = 1) -> None:
-    """Explain the marks above the axes.
-
-    Args:
-        axes: what was drawn, with labels.
-        left: where the legend begins, in widths of the axes; below 0 is left of them.
-        ncols: columns.
-    """
+    """Explain the marks above the axes, from `left` in widths of these; below 0 is left of them."""
     place = (left, 1.0)
     told = axes.legend(loc="lower left", bbox_to_anchor=place, ncols=ncols, frameon=False)
     for text in told.get_texts():
@@ -122,7 +103,7 @@ def as_svg(figure: Figure, *, name: str, title: str, describe: str) -> str:
         figure: what was drawn.
         name: unique on the page, letters, digits and hyphens.
         title: what it is.
-        describe: what a reader who cannot see it is told.
+        describe: what a reader who cannot see it is told; so it is of every chart.
     """
     out = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

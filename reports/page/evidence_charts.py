@@ -1,11 +1,17 @@
-"""The charts of evidence: what one probe saw in the deployed model, and what is said beside it."""
+"""The charts of evidence: what one probe saw in the deployed model, and what is said beside it.
+
+Each takes what the probe saw, its finding's tone (of `reports.view.figure.TONES`) and what a reader
+who cannot see the chart is told, and returns an `<svg>` element.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
+from typing import Any
 
 from poison_audit.poisons.backdoor.reading import TriggerHits
 from poison_audit.poisons.gaussian.reading import Ranks, Scores
@@ -29,16 +35,7 @@ LOWEST = 0.001
 
 
 def scores_chart(seen: Scores, *, tone: str, describe: str) -> str:
-    """Draw one model's leak scores against the exact null N(0, 1) and the held-out keys' scores.
-
-    Args:
-        seen: what the gaussian probe saw in a model.
-        tone: how its finding is coloured, one of `reports.view.figure.TONES`.
-        describe: what a reader who cannot see the chart is told.
-
-    Returns:
-        An `<svg>` element.
-    """
+    """Draw one model's leak scores against the exact null N(0, 1) and the held-out keys' scores."""
     # What lies beyond any score that chance could give stands at the edge.
     scores, held_out = (
         [min(FAR, max(-FAR, s)) for s in part] for part in (seen.scores, seen.held_out)
@@ -63,18 +60,10 @@ def scores_chart(seen: Scores, *, tone: str, describe: str) -> str:
 
 
 def trigger_chart(seen: TriggerHits, *, tone: str, describe: str) -> str:
-    """Draw the success rates of the control triggers and of the true one.
-
-    Args:
-        seen: what the backdoor probe saw in a model.
-        tone: how its finding is coloured, one of `reports.view.figure.TONES`.
-        describe: what a reader who cannot see the chart is told.
-
-    Returns:
-        An `<svg>` element.
-    """
+    """Draw the success rates of the control triggers and of the true one."""
     controls = [100 * rate for rate in seen.control_rates]
     rate, clean = 100 * seen.total / seen.n, 100 * seen.clean_hits / seen.n
+    mark: dict[str, Any] = {"marker": MARKS[tone], "ms": 7, "color": COLOURS[tone], "ls": "none"}
     with page_style():
         figure, axes = new_axes(height=250, left=44, top=46)
         counts, _, _ = axes.hist(
@@ -83,16 +72,7 @@ def trigger_chart(seen: TriggerHits, *, tone: str, describe: str) -> str:
         top = max(counts)
         axes.axvline(clean, color=INK, lw=1, ls=(0, (3, 3)), label="no trigger")
         axes.vlines(rate, 0, 0.92 * top, colors=COLOURS[tone], lw=2)
-        axes.plot(
-            rate,
-            0.92 * top,
-            marker=MARKS[tone],
-            ms=7,
-            color=COLOURS[tone],
-            ls="none",
-            clip_on=False,
-            label="the trigger",
-        )
+        axes.plot(rate, 0.92 * top, label="the trigger", clip_on=False, **mark)
         axes.set_xlim(0, 100)
         axes.locator_params(axis="y", integer=True, nbins=6)
         axes.set_xlabel("inputs given the trigger's label, %")
@@ -103,54 +83,10 @@ def trigger_chart(seen: TriggerHits, *, tone: str, describe: str) -> str:
         )
 
 
-def strings_chart(seen: StringRanks, *, tone: str, describe: str) -> str:
-    """Draw where the true strings rank among fresh ones, beside the held-out strings' ranks.
-
-    Args:
-        seen: what the token canary probe saw in a model.
-        tone: how its finding is coloured, one of `reports.view.figure.TONES`.
-        describe: what a reader who cannot see the chart is told.
-
-    Returns:
-        An `<svg>` element. By chance, the density is 1 everywhere.
-    """
-    return _ranks(
-        seen.draws,
-        seen.wins,
-        seen.held_out,
-        tone=tone,
-        name="ranks",
-        title="Ranks of the token canaries",
-        true="true strings",
-        axis="share of fresh strings that are given its label less surely",
-        describe=describe,
-    )
-
-
-def noise_chart(seen: Ranks, *, tone: str, describe: str) -> str:
-    """Draw where the true noise of each canary ranks among fresh draws; as `strings_chart`."""
-    return _ranks(
-        seen.draws,
-        seen.wins,
-        (),
-        tone=tone,
-        name="exposure",
-        title="Ranks of the canaries' noise",
-        true="true noise",
-        axis="share of fresh noise that the model prefers less",
-        describe=describe,
-    )
-
-
 def recognised_chart(seen: Scores, *, tone: str, describe: str) -> str:
     """Draw the share of canaries recognised at low false positive rates.
 
     The rate of a threshold is exact: the score of noise that was never planted is N(0, 1).
-
-    Args:
-        seen: what the gaussian probe saw in a model.
-        tone: how its finding is coloured, one of `reports.view.figure.TONES`.
-        describe: what a reader who cannot see the chart is told.
     """
     rates, found = roc(seen.scores)
     chance = [10 ** (-3 + 3 * i / 60) for i in range(61)]
@@ -186,20 +122,12 @@ def roc(scores: Sequence[float]) -> tuple[list[float], list[float]]:
 
 
 def _ranks(
-    draws: int,
-    wins: Sequence[int],
-    held_out: Sequence[int],
-    *,
-    tone: str,
-    name: str,
-    title: str,
-    true: str,
-    axis: str,
-    describe: str,
+    seen: Ranks | StringRanks, *, tone: str, describe: str, name: str, title: str, true: str, x: str
 ) -> str:
-    ranks = draws + 1
-    true_places, others = ([(win + 0.5) / ranks for win in part] for part in (wins, held_out))
-    bars = min(ranks, 20 if len(wins) >= 200 else 10)
+    """Draw where each `true` one ranks among fresh ones; by chance, the density is 1 everywhere."""
+    ranks, held_out = seen.draws + 1, seen.held_out if isinstance(seen, StringRanks) else ()
+    true_places, others = ([(win + 0.5) / ranks for win in part] for part in (seen.wins, held_out))
+    bars = min(ranks, 20 if len(seen.wins) >= 200 else 10)
     # Each bar holds whole ranks, so that chance alone fills none more than another.
     edges = [round(i * ranks / bars) / ranks for i in range(bars + 1)]
     with page_style():
@@ -209,10 +137,26 @@ def _ranks(
             axes.hist(others, edges, density=True, histtype="step", color=MUTED, label="held-out")
         axes.axhline(1, color=INK, lw=1.4, label="chance")
         axes.set_xlim(0, 1)
-        axes.set_xlabel(axis)
+        axes.set_xlabel(x)
         axes.set_ylabel("density")
         legend(axes, left=-0.1, ncols=3)
         return as_svg(figure, name=name, title=title, describe=describe)
+
+
+strings_chart = partial(
+    _ranks,
+    name="ranks",
+    title="Ranks of the token canaries",
+    true="true strings",
+    x="share of fresh strings that are given its label less surely",
+)
+noise_chart = partial(
+    _ranks,
+    name="exposure",
+    title="Ranks of the canaries' noise",
+    true="true noise",
+    x="share of fresh noise that the model prefers less",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +164,7 @@ class Chart:
     """A chart of evidence."""
 
     draw: Callable[..., str]
-    """(evidence, *, tone, describe) -> an `<svg>` element."""
+
     title: str
     text: str
     """What is said below it, right after the title."""

@@ -11,11 +11,9 @@ from poison_audit.reports.page.charts import RESIDUE, forest, loss_curve
 from poison_audit.reports.page.evidence_charts import CHARTS
 from poison_audit.reports.page.tradeoff import best, points, residue_probe, tradeoff
 from poison_audit.reports.page.why_charts import orthogonality_chart, shift_chart
-from poison_audit.reports.view.about import about
 from poison_audit.reports.view.evidence import deployed_tone, evidence_of
-from poison_audit.reports.view.sound import sound
 from poison_audit.reports.view.view import View, view
-from poison_audit.reports.view.words import printable
+from poison_audit.reports.view.words import about, printable
 from poison_audit.verdict.readings import READINGS, reading_of
 from poison_audit.verdict.record import AuditRecord
 
@@ -29,7 +27,6 @@ def render_html(record: AuditRecord) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    record = sound(record)
     seen = view(record)
     page = environment.get_template("report.html.j2")
     return page.render(

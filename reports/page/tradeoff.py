@@ -22,7 +22,7 @@ from poison_audit.reports.page.drawing import (
 )
 from poison_audit.reports.view.figure import TONES
 from poison_audit.reports.view.rows import worst
-from poison_audit.reports.view.sound import drawable
+from poison_audit.reports.view.words import drawable
 from poison_audit.verdict.readings import reading_of
 from poison_audit.verdict.record import AuditRecord
 
@@ -105,14 +105,8 @@ def sweeps(shown: Iterable[Point], cells: Iterable[Cell]) -> list[list[Point]]:
 def tradeoff(record: AuditRecord, *, describe: str) -> str | None:
     """Draw each candidate's accuracy against its residue, with what is allowed of both.
 
-    A thin line joins the budgets of one method, a ring marks what is Pareto-optimal.
-
-    Args:
-        record: what to draw.
-        describe: what a reader who cannot see the chart is told.
-
-    Returns:
-        An `<svg>` element; None if no candidate has both.
+    A thin line joins the budgets of one method, a ring marks what is Pareto-optimal. None if no
+    candidate has both figures.
     """
     probe, shown = residue_probe(record), points(record)
     if probe is None or not shown:
@@ -166,10 +160,7 @@ def _name_points(axes: Axes, shown: Sequence[Point], *, room: float) -> None:
 
 
 def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
-    """Return places near the wanted ones, rising, at least `gap` apart, below `high` if they fit.
-
-    Args:
-        wanted: rising.
+    """Return rising places near rising ones, at least `gap` apart, below `high` if they fit.
 
     >>> spread([0.0, 0.0, 5.0, 10.0, 10.0], gap=1.0, low=0.0, high=10.0)
     [0.0, 1.0, 5.0, 9.0, 10.0]

@@ -9,29 +9,16 @@ _CLEAN = "random clean subsets: mean and central 95%"
 
 
 def shift_chart(finding: Finding, *, describe: str) -> str | None:
-    """Draw how far leaving out growing parts of the forget set, or random sets, moves the layer.
-
-    Args:
-        finding: of the hypothesis `shift`.
-        describe: what a reader who cannot see the chart is told.
-
-    Returns:
-        An `<svg>` element; None if the finding has no curve.
-    """
+    """Draw how far leaving out growing parts of the forget set, or random sets, moves the layer."""
     details = finding.details
     if finding.statistic is None or not details.get("fractions"):
         return None
     x = [100 * fraction for fraction in details["fractions"]]
-    null = [
-        (at, mean, low, high)
-        for at, mean, low, high in zip(
-            x, *(details[f"random_l1_{end}"] for end in ("mean", "low", "high")), strict=True
-        )
-        if mean is not None
-    ]
+    curves = (details[f"random_l1_{end}"] for end in ("mean", "low", "high"))
+    known = [row for row in zip(x, *curves, strict=True) if None not in row]
+    at, mean, low, high = zip(*known, strict=True)
     with page_style():
         figure, axes = new_axes(height=260, left=58, top=46)
-        at, mean, low, high = zip(*null, strict=True)
         axes.fill_between(at, low, high, color=BAND, lw=0, zorder=0)
         axes.vlines(at, low, high, colors=MUTED, lw=1)
         axes.plot(at, mean, color=MUTED, lw=1.2, marker="o", ms=4, label=_CLEAN)
@@ -46,30 +33,18 @@ def shift_chart(finding: Finding, *, describe: str) -> str | None:
 
 
 def orthogonality_chart(finding: Finding, *, describe: str) -> str | None:
-    """Draw what share of the needed shift clean gradients span, beside that of random choices.
-
-    Args:
-        finding: of the hypothesis `orthogonality`.
-        describe: what a reader who cannot see the chart is told.
-
-    Returns:
-        An `<svg>` element; None if the last layer was not measured.
-    """
+    """Draw what share of the needed shift clean gradients span, beside that of random choices."""
     details = finding.details
     if finding.statistic is None or details.get("share") is None:
         return None
     random, direction = "random clean subsets", "random direction"
-    clean = (
-        details["random_share_mean"],
-        details["random_share_low"],
-        details["random_share_high"],
-    )
+    clean = (details[f"random_share_{end}"] for end in ("mean", "low", "high"))
     lines = [("forget set", details["share"], None, None), (random, *clean)]
     if (chance := details.get("direction_share")) is not None:
         lines.append((direction, chance["mean"], chance["low"], chance["high"]))
     network = details.get("network") or {}
     if network.get("share") is not None:
-        own = (network["share"], network["share_low"], network["share_high"])
+        own = (network[key] for key in ("share", "share_low", "share_high"))
         lines.append(("whole network", *own))
     with page_style():
         figure, axes = new_axes(height=64 + 30 * len(lines), left=150, right=20)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from poison_audit.records import Acceptance, Finding, Outcome
-from poison_audit.reports.view.about import about
 from poison_audit.reports.view.evidence import is_suspect
-from poison_audit.reports.view.words import printable, value
+from poison_audit.reports.view.words import about, printable, value
 from poison_audit.verdict.record import AuditRecord
 
 

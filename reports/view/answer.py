@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from poison_audit.records import WORST_FIRST, Finding, Outcome
-from poison_audit.reports.view.about import about
 from poison_audit.reports.view.evidence import is_suspect
 from poison_audit.reports.view.figure import figure
 from poison_audit.reports.view.machine import acceptance, at_gate
-from poison_audit.reports.view.sound import sound
-from poison_audit.reports.view.words import printable, value
+from poison_audit.reports.view.words import about, printable, value
 from poison_audit.verdict.readings import reading_of
 from poison_audit.verdict.record import AuditRecord
 
@@ -49,7 +47,6 @@ def answer(record: AuditRecord) -> str:
 
 def how_sure(record: AuditRecord) -> str:
     """Return how sure the answer is: the error rate, and the figure that decided."""
-    record = sound(record)
     verdict, rate = record.verdict, f"at most {100 * record.plan.policy.alpha:g} in 100"
     if not record.sanity.works:
         return "Nothing was measured in it, so this says nothing about poison, either way."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from poison_audit.records import Json
 from poison_audit.reports.view.reading import of_texts, place, reading
-from poison_audit.reports.view.words import printable, quoted, value
+from poison_audit.reports.view.words import DEEPEST, printable, quoted, shallow, value
 from poison_audit.verdict.record import AuditRecord
 
 
@@ -86,7 +86,8 @@ _TERMS = {
 
 def facts(record: AuditRecord) -> tuple[Facts, ...]:
     """Return the provenance of an audit; what is not recorded is left out."""
-    subject = _of_texts(record.subject) if of_texts(record) else _of_pictures(record.subject)
+    subject = shallow(record.subject, DEEPEST + 1)
+    subject = _of_texts(subject) if of_texts(record) else _of_pictures(subject)
     candidates = subject.pop("candidates", None) or {}
     if not isinstance(candidates, Mapping):
         candidates = {"candidates": candidates}
@@ -107,7 +108,7 @@ def facts(record: AuditRecord) -> tuple[Facts, ...]:
         Facts(title="Recipe of the original training", pairs=_recipe(record)),
         Facts(title="Plan and policy", pairs=_plan(record)),
         Facts(title="Files read", pairs=_files(record), fold=len(record.files) > FOLDED),
-        Facts(title="Environment", pairs=_pairs(record.environment)),
+        Facts(title="Environment", pairs=_pairs(shallow(record.environment, DEEPEST + 1))),
     )
     return tuple(group for group in groups if group.pairs)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from poison_audit.records import Finding, Interval, Json, Outcome
-from poison_audit.reports.view.about import about
-from poison_audit.reports.view.words import p_value, percent, printable, rounded
-from poison_audit.statistics.reading import Words
+from poison_audit.records import Finding, Json, Outcome
+from poison_audit.reports.view.words import about, p_value, percent, printable, rounded
 from poison_audit.verdict.readings import reading_of
 
 TONES = {
@@ -90,46 +88,21 @@ def _numbers(finding: Finding) -> tuple[str, str, str]:
     if estimate is None or interval is None:
         failed = finding.outcome is Outcome.FAILED
         return ("failed" if failed else "not measured"), "", ""
-    if reading_of(finding.probe).damage:
-        return _accuracy(finding, estimate, interval)
-    if reading_of(finding.probe).excess:
-        return _points(finding, estimate, interval)
+    reading, details = reading_of(finding.probe), finding.details
+    scale, least = (100, 1) if reading.points else (1, 2)
+    signed = reading.excess or (finding.null == 0 and not reading.damage)
     shown, low, high = rounded(
-        estimate,
-        interval.low,
-        interval.high,
-        limits=_limits(finding),
-        least=2,
-        sign="+" if finding.null == 0 else "",
+        *(scale * figure for figure in (estimate, interval.low, interval.high)),
+        limits=[scale * limit for limit in _limits(finding)],
+        least=least,
+        sign="+" if signed else "",
     )
-    return shown, f"[{low}, {high}]", ""
-
-
-def _accuracy(finding: Finding, loss: float, interval: Interval) -> tuple[str, str, str]:
-    points, low, high = rounded(
-        100 * loss,
-        100 * interval.low,
-        100 * interval.high,
-        limits=[100 * limit for limit in _limits(finding)],
-        least=1,
-    )
-    details = finding.details
+    if not reading.damage:
+        return shown, f"[{low}, {high}]", _note(finding) if reading.excess else ""
     if not {"accuracy", "accuracy_low", "accuracy_high"} <= details.keys():
-        return f"lost {points}", f"[{low}, {high}]", "points of accuracy"
+        return f"lost {shown}", f"[{low}, {high}]", "points of accuracy"
     ends = f"[{100 * details['accuracy_low']:.1f}, {100 * details['accuracy_high']:.1f}]"
-    return percent(details["accuracy"]), ends, f"lost {points} [{low}, {high}]"
-
-
-def _points(finding: Finding, excess: float, interval: Interval) -> tuple[str, str, str]:
-    shown, low, high = rounded(
-        100 * excess,
-        100 * interval.low,
-        100 * interval.high,
-        limits=[100 * limit for limit in _limits(finding)],
-        least=1,
-        sign="+",
-    )
-    return shown, f"[{low}, {high}]", _note(finding)
+    return percent(details["accuracy"]), ends, f"lost {shown} [{low}, {high}]"
 
 
 def _note(finding: Finding) -> str:
@@ -137,11 +110,8 @@ def _note(finding: Finding) -> str:
     details = finding.details
     if _have(details, "hits", "targets"):
         return f"{details['hits']:,} of {details['targets']:,} hit"
-    if _have(details, "rate"):
-        return f"rate {percent(details['rate'])}"
-    if _have(details, "accuracy"):
-        return f"accuracy {percent(details['accuracy'])}"
-    return ""
+    told = (f"{name} {percent(details[name])}" for name in ("rate", "accuracy") if name in details)
+    return next(told, "")
 
 
 def _have(details: Mapping[str, Json], *names: str) -> bool:
@@ -171,30 +141,24 @@ def _test(finding: Finding) -> list[str]:
 
 
 def _details(finding: Finding) -> list[str]:
-    lines, details = [], finding.details
+    lines, details, words = [], finding.details, about(finding.probe)
     if {"tpr", "tpr_low", "tpr_high", "fpr"} <= details.keys():
         ends = f"[{100 * details['tpr_low']:.1f}, {100 * details['tpr_high']:.1f}]"
         at = f"a false positive rate of {100 * details['fpr']:.3g}%"
         lines.append(f"true positive rate {100 * details['tpr']:.1f}% {ends} at {at}")
     if _have(details, "held_out_mean"):
-        lines.append(_held_out(finding, about(finding.probe)))
+        mean = f"{details['held_out_mean']:{'' if finding.null else '+z'}.2f}"
+        told = f"held-out {words.held_out}: mean {mean}"
+        if _have(details, "held_out_p"):
+            told += f", {p_value(details['held_out_p'])} for {words.law}"
+        lines.append(told)
     if details.get("spread") is not None:
         lines.append(f"spread of the scores {details['spread']:.2f}")
     if details.get("dropped"):
         lines.append(f"{details['dropped']:,} vanished gradients left out")
-    fresh = about(finding.probe).fresh
-    if fresh and details.get("draws") is not None:
-        lines.append(f"{details['draws']:,} fresh {fresh} a canary")
+    if words.fresh and _have(details, "draws"):
+        lines.append(f"{details['draws']:,} fresh {words.fresh} a canary")
     return [*lines, *_rates(finding)]
-
-
-def _held_out(finding: Finding, words: Words) -> str:
-    details = finding.details
-    mean = f"{details['held_out_mean']:{'' if finding.null else '+z'}.2f}"
-    told = f"held-out {words.held_out}: mean {mean}"
-    if not _have(details, "held_out_p"):
-        return told
-    return f"{told}, {p_value(details['held_out_p'])} for {words.law}"
 
 
 def _rates(finding: Finding) -> list[str]:
@@ -202,15 +166,8 @@ def _rates(finding: Finding) -> list[str]:
     details = finding.details
     if not reading_of(finding.probe).excess:
         return []
-    lines = [
-        f"{told} {_share(details, name)}"
-        for name, told in (
-            ("rate", "success rate"),
-            ("control_rate", "controls"),
-            ("accuracy", "accuracy"),
-        )
-        if _have(details, name)
-    ]
+    shares = {"rate": "success rate", "control_rate": "controls", "accuracy": "accuracy"}
+    lines = [f"{told} {_share(details, n)}" for n, told in shares.items() if n in details]
     if _have(details, "control_mean"):
         sd = f", sd {_pp(details['control_sd'])}" if _have(details, "control_sd") else ""
         most = f", highest {_pp(details['control_max'])}" if _have(details, "control_max") else ""

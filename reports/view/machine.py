@@ -15,8 +15,7 @@ from typing import Literal
 
 from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Acceptance, Finding, Json, Outcome, Policy
-from poison_audit.reports.view.about import about
-from poison_audit.reports.view.words import printable, value
+from poison_audit.reports.view.words import about, printable, value
 from poison_audit.verdict.record import AuditRecord, Verdict
 
 FOUND = frozenset((Outcome.RESIDUAL, Outcome.ACTIVATED, Outcome.BROKEN))

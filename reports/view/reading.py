@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from poison_audit.records import Json
-from poison_audit.reports.view.sound import is_number
-from poison_audit.reports.view.words import percent, printable, quoted, value
+from poison_audit.reports.view.words import is_number, percent, printable, quoted, value
 from poison_audit.verdict.record import AuditRecord
 
 _PLACES = {"start": "before the text", "end": "after the text"}

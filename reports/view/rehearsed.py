@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from poison_audit.records import Rehearsal
-from poison_audit.reports.view.about import about
 from poison_audit.reports.view.reading import of_texts
 from poison_audit.reports.view.rows import Row, make_row
-from poison_audit.reports.view.words import printable
+from poison_audit.reports.view.words import about, printable
 from poison_audit.statistics.reading import Words
 from poison_audit.verdict.readings import READINGS
 from poison_audit.verdict.record import AuditRecord

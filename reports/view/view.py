@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from poison_audit.records import Cell, Finding, Outcome
-from poison_audit.reports.view.about import about
 from poison_audit.reports.view.accepted import Accepted, accepted
 from poison_audit.reports.view.answer import answer, how_sure
 from poison_audit.reports.view.evidence import Evidence, evidence
@@ -20,10 +19,9 @@ from poison_audit.reports.view.figure import TONES, figure
 from poison_audit.reports.view.reading import of_texts
 from poison_audit.reports.view.rehearsed import Rehearsed, rehearsed
 from poison_audit.reports.view.rows import Row, allowed, make_row
-from poison_audit.reports.view.sound import sound
 from poison_audit.reports.view.tuned import Tuned, tuned
 from poison_audit.reports.view.why import HYPOTHESES, Why, why
-from poison_audit.reports.view.words import duration, memory, percent, printable, value
+from poison_audit.reports.view.words import about, duration, memory, percent, printable, value
 from poison_audit.statistics.reading import Words
 from poison_audit.verdict.readings import READINGS
 from poison_audit.verdict.record import AuditRecord
@@ -108,7 +106,6 @@ class View:
 
 def view(record: AuditRecord) -> View:
     """Return everything a renderer shows, in words."""
-    record = sound(record)
     verdict = record.verdict
     findings = tuple(f for f in record.findings if f.probe not in HYPOTHESES)
     probes = _probes(record, findings)

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from poison_audit.records import Json
+from poison_audit.statistics.reading import Words
+from poison_audit.verdict.readings import reading_of
+
+DEEPEST = 12
+"""Levels of lists and objects that are shown; deeper ones are cut."""
+FARTHEST = 1e9
+"""Largest number that any probe could write, and that a chart can be drawn with."""
+
+
+def about(probe: str) -> Words:
+    """Return what a reader is told about a probe, known here or not."""
+    words = reading_of(probe).words
+    return replace(words, title=printable(words.title))
 
 
 def printable(text: str) -> str:
@@ -32,12 +46,42 @@ def quoted(text: str, most: int = 1000) -> str:
     return f"\u201c{printable(text[:most])}\u2026\u201d ({len(text):,} characters)"
 
 
+def shallow(plain: Json, deepest: int = DEEPEST) -> Json:
+    """Return a JSON value with everything below so many levels cut, so that no page is endless.
+
+    >>> shallow([1, [2, [3]]], 2)
+    [1, [2, '...']]
+    """
+    if not isinstance(plain, list | tuple | Mapping):
+        return plain
+    if deepest == 0:
+        return "..."
+    if isinstance(plain, Mapping):
+        return {str(key): shallow(item, deepest - 1) for key, item in plain.items()}
+    return [shallow(item, deepest - 1) for item in plain]
+
+
+def drawable(*numbers: float | None, most: float = FARTHEST) -> bool:
+    """Say whether a chart can be drawn with these numbers, all of them at most `most` in size.
+
+    >>> drawable(0.5, -3.0), drawable(None), drawable(1e300)
+    (True, False, False)
+    """
+    return all(number is not None and abs(number) <= most for number in numbers)
+
+
+def is_number(plain: Json) -> bool:
+    """Say whether a value is a number that some probe could have written."""
+    return not isinstance(plain, bool) and isinstance(plain, int | float) and drawable(plain)
+
+
 def value(plain: Json) -> str:
-    """Return a value of a JSON file in words.
+    """Return a value of a JSON file in words, cut where it is deep.
 
     >>> value(11173962), value(0.0500001), value([0.5, 0.25]), value(None), value(True)
     ('11,173,962', '0.0500001', '0.5, 0.25', 'none', 'yes')
     """
+    plain = shallow(plain)
     if plain is None or plain == "":
         return "none"
     if isinstance(plain, bool):

@@ -14,10 +14,10 @@ from builders.some_records import (
     utility,
 )
 from poison_audit.records import WORST_FIRST, Attempt, Outcome, Step, Tuning
-from poison_audit.reports.view.about import about
 from poison_audit.reports.view.figure import TONES, figure
 from poison_audit.reports.view.rows import worst
 from poison_audit.reports.view.view import COLUMNS, view
+from poison_audit.reports.view.words import about
 
 
 def row(record, name):
