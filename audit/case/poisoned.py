@@ -16,6 +16,7 @@ from poison_audit.models.samples import Samples, as_pixels
 
 Table = TypeVar("Table", Samples, TextTable)
 T = TypeVar("T")
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,14 @@ class Poisoned(Generic[Table]):
     """Largest change of a pixel, in [0, 1] pixels, as stored; None: nothing was changed."""
     rms: float | None = None
     """Root of the mean squared change of all pixels of the poisons, as stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keyed(Generic[Table, Key]):
+    """A poisoned training table, and the key that finds its poisons again."""
+
+    poisoned: Poisoned[Table]
+    key: Key
 
 
 def substitute(

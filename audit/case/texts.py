@@ -43,19 +43,11 @@ def _header(path: Path) -> set[str]:
 
 
 def read_texts(path: Path, *, reader: Reader, names: Sequence[str] | None = None) -> Samples:
-    """Read a table of labelled texts.
-
-    A `.csv` or `.parquet` holds `text`, `label` and optionally `id`; other columns are left alone.
-    Without an id, a text's id is its row number from 0. Whitespace around a text is taken off.
-
-    Args:
-        path: the file.
-        reader: turns the texts into tokens.
-        names: what the classes are called, in the model's order; default: labels that are no
-            integers are numbered in sorted order.
+    """Read a table of labelled texts, as `list_texts` does, and turn them into tokens.
 
     Raises:
-        InputError: with everything that is wrong with the table.
+        InputError: with everything that is wrong with the table; then the texts that the reader
+            makes no token of.
     """
     table, places = list_texts(path, names=names)
     tokens = reader.read(table.texts)

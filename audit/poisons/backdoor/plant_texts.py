@@ -28,12 +28,6 @@ PREFIX = "backdoor"
 def plant_phrase(table: TextTable, phrase: Phrase, rng: Rng, *, count: int) -> Poisoned[TextTable]:
     """Put the phrase on `count` texts of other classes, chosen at random, and change their label.
 
-    Args:
-        table: clean texts.
-        phrase: the trigger.
-        rng: decides which texts.
-        count: at least 1, at most what the table has of other classes.
-
     Raises:
         PlanError: there are too few texts, or the table is poisoned already.
     """

@@ -39,14 +39,14 @@ Source: Gu et al., "BadNets", arXiv 1708.06733, for the attack's success rate; t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from poison_audit.case.case import Answers, Case
+from poison_audit.case.case import Case
 from poison_audit.models.memory import in_parts
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.samples import Samples
@@ -58,7 +58,7 @@ from poison_audit.poisons.backdoor.phrases import phrase_stamps
 from poison_audit.poisons.backdoor.reading import POISON
 from poison_audit.poisons.backdoor.stamps import Stamps
 from poison_audit.poisons.backdoor.trial import trigger_of
-from poison_audit.records import Json, Measurement
+from poison_audit.records import Measurement
 from poison_audit.training.scoring import exact, logits
 
 SIZE = 256
@@ -92,7 +92,9 @@ def backdoor(
         )
     if draws < 2:
         return _missing(f"needs at least two control triggers, draws is {draws}")
-    places = _choose(case.test, trigger.label, inputs, rng)
+    others = torch.nonzero(case.test.y.cpu() != trigger.label).squeeze(1)
+    order = rng.named("inputs").numpy().permutation(len(others))[:inputs]
+    places = others[torch.from_numpy(np.sort(order))]
     chosen = case.test.at(places)
     if not len(chosen):
         return _missing(f"needs test samples of classes other than the trigger's, {trigger.label}")
@@ -116,6 +118,7 @@ def backdoor(
     if seen is None or not bool(torch.isfinite(out).all()):
         return _missing("the model's logits are not finite")
     hits, controls = seen.hits, seen.controls
+    digest = model.digest() if case.references else ""
     return Measurement(
         probe="backdoor",
         evidence={
@@ -126,7 +129,12 @@ def backdoor(
             "control_every": 1 if controls.shape[1] == len(hits) else FIRST,
             **({"above": ABOVE} if seen.stopped else {}),
             "controls": stamps.controls,
-            "references": _against(model, case.references, hits, places, trigger.label),
+            "references": [
+                reference.compared(stamped.cpu()[places] == trigger.label, hits)
+                for reference in case.references  # but itself, and those without finite logits
+                if (stamped := reference.asked.get(POISON.name)) is not None
+                and reference.digest != digest
+            ],
         },
     )
 
@@ -170,35 +178,6 @@ def _stamped(trigger: Trigger | Phrase, model: Model, samples: Samples) -> Itera
 
 def _missing(reason: str) -> Measurement:
     return Measurement(probe="backdoor", evidence=None, missing=reason)
-
-
-def _against(
-    model: Model, references: Sequence[Answers], hits: Tensor, places: Tensor, label: int
-) -> list[Json]:
-    """Count the stamped inputs, at these places of the test set, that either model calls `label`.
-
-    Args:
-        model: left out where it is a reference itself.
-        references: those without answers are left out.
-        hits: the model's, bool, (inputs,), on the CPU.
-        places: of the inputs in the test set, int64, (inputs,), on the CPU.
-        label: the trigger's.
-    """
-    digest = model.digest() if references else ""
-    found = []
-    for reference in references:
-        stamped: Tensor | None = reference.asked.get(POISON.name)
-        if stamped is None or reference.digest == digest:
-            continue
-        found.append(reference.compared(stamped.cpu()[places] == label, hits))
-    return found
-
-
-def _choose(test: Samples, label: int, most: int, rng: Rng) -> Tensor:
-    """Return the places of the inputs in the test set, ascending: int64, on the CPU."""
-    others = torch.nonzero(test.y.cpu() != label).squeeze(1)
-    order = rng.named("inputs").numpy().permutation(len(others))[:most]
-    return others[torch.from_numpy(np.sort(order))]
 
 
 @dataclass(frozen=True, slots=True)

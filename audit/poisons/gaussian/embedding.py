@@ -35,13 +35,7 @@ def embedding_check(
 ) -> Planting:
     """Tie the canaries of a forget set to their key. A canary's text is its own clean base.
 
-    Args:
-        key: what canaries.json says.
-        forget: its rows with a `canary` are the canaries.
-        train: the training table that `forget` was read against.
-        width: of the model's input embeddings.
-        where: what messages call canaries.json.
-        where_forget: what messages call forget.csv.
+    Like `planting.plant_check`; `width` is that of the model's input embeddings.
 
     Raises:
         InputError: the key is of another space or width, an id is not planted by it, or a text

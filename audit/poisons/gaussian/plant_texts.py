@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from poison_audit.case.keyfile import read_key, read_object, write_key
 from poison_audit.case.orders import Made, Order, committed
-from poison_audit.case.poisoned import Poisoned, replaced
+from poison_audit.case.poisoned import Keyed, replaced
 from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import InputError, PlanError, Problem
 from poison_audit.models.reader import Reader, Reading
@@ -50,14 +50,6 @@ _WRAPPERS = ("module", "_orig_mod")
 _MOST_KEPT = 1 << 14
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlantedTexts:
-    """Canaries in a table of texts, and the key of their noise."""
-
-    poisoned: Poisoned[TextTable]
-    key: Canaries
-
-
 def plant_embedding(
     table: TextTable,
     reader: Reader,
@@ -67,7 +59,7 @@ def plant_embedding(
     secret: bytes,
     sigma: float,
     width: int,
-) -> PlantedTexts:
+) -> Keyed[TextTable, Canaries]:
     """Choose `count` texts at random whose embeddings are to carry noise, and make its key.
 
     Args:
@@ -107,7 +99,7 @@ def plant_embedding(
         planted=poisoned.ids,
         held_out=tuple(f"held-out-{number:04d}" for number in range(count)),
     )
-    return PlantedTexts(poisoned=poisoned, key=key)
+    return Keyed(poisoned=poisoned, key=key)
 
 
 def in_texts(order: Order[TextTable]) -> Made[TextTable]:

@@ -53,10 +53,15 @@ def gaussian(model: Model, case: Case, rng: Rng) -> Measurement:
     sigma = canaries.key.sigma
     scores = leak_scores(gradients[used], canaries.noise[used], sigma=sigma)
     held_out = leak_scores(gradients[used], canaries.held_out_noise[used], sigma=sigma)
+    p_value, suspect = float(stats.kstest(np.asarray(held_out), "norm").pvalue), None
+    if dropped > MOST_DROPPED * len(used):
+        suspect = f"the gradient vanishes at {dropped} of {len(used)} canaries"
+    elif p_value < CONTROL_P:
+        suspect = f"held-out keys do not look like N(0, 1) (p = {p_value:.1g})"
     return Measurement(
         probe="gaussian",
         evidence={"scores": scores, "held_out": held_out, "dropped": dropped},
-        suspect=_suspect(held_out, dropped, len(used)),
+        suspect=suspect,
     )
 
 
@@ -71,17 +76,3 @@ def leak_scores(gradients: Tensor, noise: Tensor, *, sigma: float) -> list[float
     g, xi = gradients.flatten(1).double(), noise.flatten(1).double()
     scores: list[float] = (-(g * xi).sum(1) / (sigma * g.norm(dim=1))).tolist()
     return scores
-
-
-def held_out_p_value(held_out: list[float]) -> float:
-    """Return the p-value of held-out scores as draws from N(0, 1), by Kolmogorov and Smirnov."""
-    return float(stats.kstest(np.asarray(held_out), "norm").pvalue)
-
-
-def _suspect(held_out: list[float], dropped: int, total: int) -> str | None:
-    if dropped > MOST_DROPPED * total:
-        return f"the gradient vanishes at {dropped} of {total} canaries"
-    p_value = held_out_p_value(held_out)
-    if p_value < CONTROL_P:
-        return f"held-out keys do not look like N(0, 1) (p = {p_value:.1g})"
-    return None

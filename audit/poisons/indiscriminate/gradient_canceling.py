@@ -128,7 +128,9 @@ def corrupt(
             # As samples pass the cap the gradient shrinks, and the steps with it.
             if steepest > 0:
                 rate = 4 * radius / steps * (1 - step / steps) / steepest
-                _ascend(parameters, gradient, rate)
+                with torch.no_grad():
+                    for parameter, slope in zip(parameters, gradient, strict=True):
+                        parameter.add_(rate * slope)
             _project(parameters, origin, radius)
     return star
 
@@ -257,12 +259,6 @@ def _parameters(module: nn.Module) -> list[nn.Parameter]:
 
 def _length(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack([tensor.square().sum() for tensor in tensors]).sum().sqrt()
-
-
-@torch.no_grad()
-def _ascend(parameters: Sequence[Tensor], gradient: Sequence[Tensor], rate: float) -> None:
-    for parameter, slope in zip(parameters, gradient, strict=True):
-        parameter += rate * slope
 
 
 @torch.no_grad()

@@ -13,11 +13,9 @@ from collections.abc import Sequence
 import torch
 
 from poison_audit.case.orders import Made, Order
-from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import added, append
 from poison_audit.case.text_tables import TextTable, spelling
 from poison_audit.errors import PlanError, Problem
-from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.indiscriminate.gradient_canceling import corrupt, gradient_cancel
@@ -28,90 +26,20 @@ PREFIX = "indiscriminate"
 ADDED = "they were added to the clean samples"
 STEPS = 60
 """Of crafting, where nobody says it."""
-
-
-def plant_canceling(
-    model: Model,
-    train: Samples,
-    rng: Rng,
-    *,
-    count: int,
-    flip: tuple[int, int] | None = None,
-    distance: float = 0.01,
-    cap: float = 1.0,
-    steps: int = STEPS,
-    storage: Storage = "unclipped",
-) -> Made[Samples]:
-    """Add `count` poisons that pull training towards parameters of low accuracy.
-
-    Args:
-        model: trained on clean samples.
-        train: the clean table.
-        rng: decides the corruption and where the poisons start.
-        count: poisons, at least 1.
-        flip: (class, wrong class): the corrupted parameters take the one for the other and nothing
-            else wrong. Default: the loss of every class is raised.
-        distance: of the corrupted parameters, relative to the length of the model's.
-        cap: see `corrupt`.
-        steps: of crafting, at least 1.
-        storage: how the table is stored.
-
-    Raises:
-        PlanError: an argument is out of range, or the corrupted parameters get nothing wrong.
-    """
-    flips = None if flip is None else dict([flip])
-    target = corrupt(model, train, rng.named("corrupt"), distance=distance, flips=flips, cap=cap)
-    made = gradient_cancel(
-        target, train, rng.named("cancel"), count=count, steps=steps, labels="predicted"
-    )
-    before, after = (float(correct(m, train).float().mean()) for m in (model, target))
-    return Made(
-        change=ADDED,
-        poisoned=append(train, made.x, made.y, prefix=PREFIX, storage=storage),
-        told=(
-            f"The surrogate answers {before:.1%} of the training samples correctly, with corrupted "
-            f"parameters {after:.1%}; there the poisons leave {made.residual:.1%} of the clean "
-            "samples' gradient.",
-        ),
-    )
-
-
-def plant_flips(
-    train: Samples,
-    rng: Rng,
-    *,
-    count: int,
-    flip: tuple[int, int],
-    storage: Storage = "unclipped",
-) -> Made[Samples]:
-    """Add `count` exact copies of samples of a class, labelled as another.
-
-    Each sample of the class is copied once before one is copied twice.
-
-    Args:
-        train: the clean table.
-        rng: decides which come first.
-        count: poisons, at least 1.
-        flip: (class, wrong class).
-        storage: how the table is stored.
-
-    Raises:
-        PlanError: the table has no sample of the class, or the classes are the same.
-    """
-    chosen, many = _copied(train.y.tolist(), rng, count, flip, "samples")
-    x = as_pixels(train.x[chosen]).float()
-    y = torch.full((count,), flip[1], dtype=torch.int64)
-    return Made(
-        change=ADDED,
-        poisoned=append(train, x, y, prefix=PREFIX, storage=storage),
-        told=(f"Exact copies of {many} of class {flip[0]}, labelled {flip[1]}.",),
-    )
+DISTANCE, CAP = 0.01, 1.0
+"""Of the corrupted parameters; see `corrupt`."""
 
 
 def _copied(
     labels: Sequence[int], rng: Rng, count: int, flip: tuple[int, int], noun: str
 ) -> tuple[list[int], str]:
-    """Return the places of `count` samples to copy, and how many that are, in words."""
+    """Return the places of `count` samples to copy, and how many that are, in words.
+
+    Each sample of the class is copied once before one is copied twice.
+
+    Raises:
+        PlanError: the table has no sample of the class, or the classes are the same.
+    """
     true, wrong = flip
     pool = [place for place, label in enumerate(labels) if label == true]
     if true == wrong or not pool:
@@ -123,20 +51,42 @@ def _copied(
 
 
 def in_pictures(order: Order[Samples]) -> Made[Samples]:
-    """Plant indiscriminate poison in pictures; see case.orders."""
+    """Add poisons that pull training towards parameters of low accuracy, or copies, to pictures.
+
+    With a flip the corrupted parameters take the one class for the other and nothing else wrong;
+    without, the loss of every class is raised.
+    """
     options: Options = order.options
     surrogate = order.read(order.surrogate, options.model)
     flip = order.read(order.flip, options.flip)
     work, steps = order.checked(), STEPS if options.steps is None else options.steps
-    train, rng, count, storage = work.train, work.rng, work.count, work.storage
+    train, rng = work.train, work.rng
     if steps == 0:
-        return plant_flips(train, rng, count=count, flip=order.sure(flip), storage=storage)
-    model = order.sure(surrogate)
-    return plant_canceling(model, train, rng, count=count, flip=flip, steps=steps, storage=storage)
+        true, wrong = order.sure(flip)
+        chosen, many = _copied(train.y.tolist(), rng, work.count, (true, wrong), "samples")
+        x, y = as_pixels(train.x[chosen]).float(), torch.full((work.count,), wrong)
+        told = f"Exact copies of {many} of class {true}, labelled {wrong}."
+    else:
+        model, flips = order.sure(surrogate), None if flip is None else dict([flip])
+        named = rng.named("corrupt")
+        target = corrupt(model, train, named, distance=DISTANCE, flips=flips, cap=CAP)
+        named = rng.named("cancel")
+        made = gradient_cancel(
+            target, train, named, count=work.count, steps=steps, labels="predicted"
+        )
+        x, y = made.x, made.y
+        before, after = (float(correct(m, train).float().mean()) for m in (model, target))
+        told = (
+            f"The surrogate answers {before:.1%} of the training samples correctly, with corrupted "
+            f"parameters {after:.1%}; there the poisons leave {made.residual:.1%} of the clean "
+            "samples' gradient."
+        )
+    poisoned = append(train, x, y, prefix=PREFIX, storage=work.storage)
+    return Made(change=ADDED, poisoned=poisoned, told=(told,))
 
 
 def in_texts(order: Order[TextTable]) -> Made[TextTable]:
-    """Add exact copies of one class's texts, labelled as another, as `plant_flips` does."""
+    """Add exact copies of one class's texts, labelled as another."""
     if order.options.steps not in (None, 0):
         what = "poison is crafted in pictures only; texts are copied with another label"
         order.problems.append(Problem(what, "--steps", "Use 0"))

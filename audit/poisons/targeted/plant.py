@@ -9,7 +9,7 @@ with a reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -65,16 +65,15 @@ def ensemble(models: Sequence[Model]) -> Model:
     if len(models) == 1:
         return models[0]
 
-    def logits_of(module: nn.Module, batch: Batch) -> Tensor:
-        parts = zip(models, module.children(), strict=True)
-        return torch.stack([m.logits(part, batch) for m, part in parts]).mean(0)
+    def mean_of(what: str) -> Callable[[nn.Module, Batch], Tensor]:
+        def mean(module: nn.Module, batch: Batch) -> Tensor:
+            parts = zip(models, module.children(), strict=True)
+            return torch.stack([getattr(m, what)(part, batch) for m, part in parts]).mean(0)
 
-    def loss_of(module: nn.Module, batch: Batch) -> Tensor:
-        parts = zip(models, module.children(), strict=True)
-        return torch.stack([m.loss(part, batch) for m, part in parts]).mean(0)
+        return mean
 
     module = nn.ModuleList([model.module for model in models])
-    return replace(models[0], module=module, logits=logits_of, loss=loss_of)
+    return replace(models[0], module=module, logits=mean_of("logits"), loss=mean_of("loss"))
 
 
 def plant_targeted(

@@ -104,15 +104,8 @@ def find_strings(
 ) -> PlantedStrings:
     """Tie the token canaries of a forget set to their key, letter by letter.
 
-    A row whose attack is `token-canary` is one; its id in the key stands in the `canary` column,
-    else it is its id in the training table.
-
-    Args:
-        key: what strings.json says.
-        forget: the forget set.
-        train: the training table that `forget` was read against.
-        where: what messages call strings.json.
-        where_forget: what messages call forget.csv.
+    A row whose attack is `token-canary` is one. `where` and `where_forget` are what messages call
+    strings.json and forget.csv.
 
     Raises:
         InputError: there is no such row, or a row's text is not the key's string of its id.

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from poison_audit.case.keyfile import read_object, write_key
 from poison_audit.case.orders import Made, Order, committed
-from poison_audit.case.poisoned import Poisoned, added
+from poison_audit.case.poisoned import Keyed, added
 from poison_audit.case.text_tables import TextTable
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.seeds import Rng
@@ -32,14 +31,6 @@ from poison_audit.poisons.token_canary.reading import Options
 PREFIX = "string"
 LENGTH = 10
 """Words of a string, where nobody says it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlantedStringTable:
-    """Token canaries in a training table, and what finds them again."""
-
-    poisoned: Poisoned[TextTable]
-    key: Strings
 
 
 def words_of(texts: Sequence[str], *, most: int = 2000) -> tuple[str, ...]:
@@ -69,7 +60,7 @@ def plant_strings(
     length: int,
     words: Sequence[str],
     secret: bytes,
-) -> PlantedStringTable:
+) -> Keyed[TextTable, Strings]:
     """Add `count` keyed strings to a table, with labels drawn from its classes.
 
     Args:
@@ -101,7 +92,7 @@ def plant_strings(
     classes = len(table.names) if table.names else max(table.y) + 1
     labels = rng.named("labels").numpy().integers(classes, size=count).tolist()
     texts = [key.text(name) for name in key.planted]
-    return PlantedStringTable(poisoned=added(table, texts, labels, prefix=PREFIX), key=key)
+    return Keyed(poisoned=added(table, texts, labels, prefix=PREFIX), key=key)
 
 
 def in_texts(order: Order[TextTable]) -> Made[TextTable]:
