@@ -88,7 +88,7 @@ class TrainSettings:
 def check_settings(given: Mapping[str, Any]) -> CheckSettings:
     """Return the settings of `check`; of `probe` and `unlearn` with the options these lack."""
     problems, config = Problems(), Config()
-    path = given["config"] or find_config(given["model"], given["forget"])
+    path = given["config"] or find_config(given["model"])
     if path is not None:
         with problems.collecting():
             config = read_config(path)
@@ -163,6 +163,7 @@ def policy_of(settings: CheckSettings | DecideSettings, *, base: Policy | None =
         accepted=settings.config.accepted,
         where=str(settings.config.path),
         exit_zero=deciding.exit_zero,
+        allow_loose=deciding.allow_tolerance,
         today=settings.today,
         base=base,
     )

@@ -78,8 +78,14 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
     if running.shard:
         check_shardable(trial.case.model.module)
     plan = _asked_of(plan, trial)
-    names = [job.candidate for job in jobs(plan, trial)]
-    check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[*names, *REFERENCES])
+    todo = jobs(plan, trial)
+    yardsticks = {job.candidate for job in todo if job.kind == "reference"}
+    check_plan(
+        plan,
+        blocks=len(trial.case.model.blocks),
+        candidates=[job.candidate for job in todo],
+        references=[*yardsticks, *(name for name in REFERENCES if plan.found == 1)],
+    )
     case, sanity = check_sanity(trial.case, alpha=plan.policy.alpha)
     trial = replace(trial, case=case)
     reporter.say(_introduction(trial, sanity))

@@ -49,11 +49,13 @@ class Config:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def find_config(model: Path, forget: Path | None) -> Path | None:
-    """Return the audit.toml beside the checkpoint, else the one beside the forget set."""
-    folders = [model if model.is_dir() else model.parent]
-    folders += [forget.parent] if forget else []
-    return next((f / "audit.toml" for f in folders if (f / "audit.toml").is_file()), None)
+def find_config(model: Path) -> Path | None:
+    """Return the audit.toml beside the checkpoint, if there is one.
+
+    One beside the forget set is not looked for: it may describe another model.
+    """
+    path = (model if model.is_dir() else model.parent) / "audit.toml"
+    return path if path.is_file() else None
 
 
 def read_config(path: Path) -> Config:

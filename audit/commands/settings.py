@@ -85,7 +85,7 @@ class Subject:
     forget: Path | None = said(
         PATH, "Table of the training samples known to be poisoned.", group="data"
     )
-    config: Path | None = said(PATH, "audit.toml.", group="data", told="beside MODEL, then FORGET")
+    config: Path | None = said(PATH, "audit.toml.", group="data", told="beside MODEL")
     train: Path | None = said(
         PATH, "Training table: CSV, Parquet, npz or image folder.", at="data.train", group="data",
         asked=True,
@@ -133,6 +133,10 @@ class Deciding:
         PAIR, "Largest figure of a probe that is clean.", group="policy", metavar="PROBE=VALUE",
         several=True, default=(),
         told=", ".join(f"{name} {value:g}" for name, value in POLICY.tolerances.items()),
+    )  # fmt: skip
+    allow_tolerance: bool = said(
+        SWITCH, "Take tolerances by which next to every model passes.", group="policy",
+        default=False,
     )  # fmt: skip
     exit_zero: bool = said(
         SWITCH, "Report exit code 1 as 0, and nothing else.", group="policy", default=False

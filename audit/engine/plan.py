@@ -124,8 +124,12 @@ def _within(problems: list[Problem], flag: str, value: float, *, high: float) ->
         problems.append(Problem(f"must be above 0 and at most {high:g}, got {value}", flag))
 
 
-def check_plan(plan: Plan, *, blocks: int, candidates: Sequence[str]) -> None:
+def check_plan(
+    plan: Plan, *, blocks: int, candidates: Sequence[str], references: Sequence[str] = ()
+) -> None:
     """Refuse what only the loaded model shows to be impossible: block counts, an unknown gate.
+
+    A reference is a yardstick, and never the gate.
 
     Raises:
         PlanError: everything that is impossible.
@@ -134,7 +138,11 @@ def check_plan(plan: Plan, *, blocks: int, candidates: Sequence[str]) -> None:
     for step in plan.methods:
         problems += check_params(step.name, step.params, blocks=blocks)
     known = ["deployed", "any-method", *candidates]
-    if plan.policy.gate not in known:
+    if plan.policy.gate in references:
+        what = f"{plan.policy.gate} is a reference, and a yardstick is never the gate"
+        fix = "Leave --gate out, or audit that file as MODEL"
+        problems.append(Problem(what, "--gate", fix))
+    elif plan.policy.gate not in known:
         hint = did_you_mean(plan.policy.gate, known)
         problems.append(Problem(f"nothing named {plan.policy.gate!r} is on trial", "--gate", hint))
     if problems:

@@ -118,6 +118,8 @@ class Reading(Generic[E]):
     """Above this a tolerance must lie."""
     most: float = 1.0
     """Below this a tolerance must lie."""
+    loosest: float = 0.5
+    """Beyond this a tolerance lets next to every model pass, so that it has to be asked for."""
     two_sided: bool = False
     """Whether either side of the null is an effect; else only what lies above it."""
     points: bool = False

@@ -35,6 +35,7 @@ from poison_audit.records import (
     Sanity,
 )
 from poison_audit.verdict.judge import judge
+from poison_audit.verdict.policy import looser
 from poison_audit.verdict.readings import increase, reading_of
 from poison_audit.verdict.record import ExitCode, Verdict
 
@@ -243,6 +244,8 @@ def _audit_verdict(
     else:
         outcome, sentence = _gate(policy, candidates)
         step = _next_step(policy, outcome, candidates)
+        if outcome in (Outcome.CLEAN, Outcome.ACCEPTED) and (told := looser(policy)):
+            sentence += f" {told}"
     code = EXIT_CODES[outcome]
     if policy.exit_zero and code == 1:
         code = 0
@@ -274,6 +277,9 @@ def _gate(policy: Policy, candidates: Sequence[CandidateVerdict]) -> tuple[Outco
     chosen = next((c for c in candidates if c.candidate == policy.gate), None)
     if chosen is None:
         return Outcome.INCONCLUSIVE, f"The gate, {policy.gate}, was not on trial."
+    if chosen.kind == "reference":
+        told = f"The gate, {policy.gate}, is a reference: a yardstick says nothing of the model."
+        return Outcome.INCONCLUSIVE, told
     subject = "The deployed model" if chosen.kind == "deployed" else f"Candidate {chosen.candidate}"
     says = {
         Outcome.CLEAN: f"shows no residual poison (alpha {policy.alpha:g})",

@@ -28,6 +28,7 @@ def make_policy(
     accepted: Sequence[Acceptance] = (),
     where: str = "",
     exit_zero: bool = False,
+    allow_loose: bool = False,
     today: str | None = None,
     base: Policy | None = None,
 ) -> Policy:
@@ -40,6 +41,7 @@ def make_policy(
         accepted: risks that somebody answers for.
         where: the file that `accepted` stands in.
         exit_zero: whether exit code 1 is reported as 0.
+        allow_loose: whether tolerances may be such that next to nothing fails.
         today: the UTC day, YYYY-MM-DD, by which acceptances expire; needed where there are any.
         base: what nobody asked for otherwise; default: the standard policy.
 
@@ -56,7 +58,7 @@ def make_policy(
             hint = did_you_mean(name, standard.tolerances)
             problems.append(Problem(f"no tolerance is named {name!r}", "--tolerance", hint))
     chosen = {**standard.tolerances, **tolerances}
-    problems += _wrong_tolerances(chosen)
+    problems += _wrong_tolerances(chosen, loose=allow_loose)
     risks = tuple(accepted) or standard.accepted
     problems += _wrong_acceptances(risks, chosen, where if accepted else "[[accept]]")
     problems.raise_any(PlanError)
@@ -70,14 +72,29 @@ def make_policy(
     )
 
 
-def _wrong_tolerances(chosen: Mapping[str, float]) -> list[Problem]:
+def _wrong_tolerances(chosen: Mapping[str, float], *, loose: bool) -> list[Problem]:
     problems = []
     for name, value in chosen.items():
-        low, high = reading_of(name).least, reading_of(name).most
+        reading, where = reading_of(name), f"tolerance of {name}"
+        low, high = reading.least, reading.most
         if not low < value < high:
             text = f"must be above {low:g}" + (f" and below {high:g}" if high < math.inf else "")
-            problems.append(Problem(f"{text}, got {value}", f"tolerance of {name}"))
+            problems.append(Problem(f"{text}, got {value}", where))
+        elif value > reading.loosest and not loose:
+            what = f"{value:g} lets next to every model pass (usual: {reading.tolerance:g})"
+            fix = f"Give at most {reading.loosest:g}, or add --allow-tolerance"
+            problems.append(Problem(what, where, fix))
     return problems
+
+
+def looser(policy: Policy) -> str:
+    """Say which tolerances are looser than the usual ones; empty if none is."""
+    told = [
+        f"{name} {value:g} instead of {usual:g}"
+        for name, usual in standard_policy().tolerances.items()
+        if (value := policy.tolerances.get(name, usual)) > usual
+    ]
+    return f"Judged by looser tolerances than usual: {', '.join(told)}." if told else ""
 
 
 def _wrong_acceptances(

@@ -25,7 +25,8 @@ def redecide(record: AuditRecord, policy: Policy) -> AuditRecord:
         InputError: its measurements are none, so that nothing can be decided.
         PlanError: the policy's gate is not on trial.
     """
-    known = ["deployed", "any-method", *(c.candidate for c in record.verdict.candidates)]
+    candidates = record.verdict.candidates
+    known = ["deployed", "any-method", *(c.candidate for c in candidates if c.kind != "reference")]
     if policy.gate not in known and policy.gate != record.plan.policy.gate:
         hint = did_you_mean(policy.gate, known)
         raise PlanError(Problem(f"nothing named {policy.gate!r} is on trial", "--gate", hint))

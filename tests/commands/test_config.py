@@ -267,16 +267,14 @@ def test_recipe_flags_win_and_what_nobody_said_is_assumed(tmp_path):
     assert len(caught.value.problems) == 3
 
 
-def test_the_config_beside_the_model_is_found_before_the_one_beside_forget(tmp_path):
+def test_the_config_beside_the_model_is_found_and_none_beside_the_forget_set(tmp_path):
     model, forget = tmp_path / "a" / "m.safetensors", tmp_path / "b" / "forget.csv"
     for folder in (model.parent, forget.parent):
         folder.mkdir()
-    assert find_config(model, forget) is None
-    beside = write(forget.parent, "")
-    assert find_config(model, forget) == beside
-    first = write(model.parent, "")
-    assert find_config(model, forget) == first
-    assert find_config(model.parent, None) == first
+    write(forget.parent, "")
+    assert find_config(model) is None
+    beside = write(model.parent, "")
+    assert find_config(model) == find_config(model.parent) == beside
 
 
 def test_every_recipe_field_can_be_said():

@@ -152,7 +152,7 @@ def test_help_is_in_groups_and_shows_defaults(capsys, monkeypatch):
     headings = [line for line in out.splitlines() if line.endswith(":") and line[0] != " "]
     assert headings == ["Model:", "Data:", "Evidence:", "Policy:", "Methods:", "Output:", "Other:"]
     for said in ("[default: 0.1]", "[default: all]", "[default: auto]", "gaussian 0.25",
-                 "[default: beside MODEL, then FORGET]"):  # fmt: skip
+                 "[default: beside MODEL]"):  # fmt: skip
         assert said in out
 
 

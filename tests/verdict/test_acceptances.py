@@ -219,7 +219,7 @@ def report(tmp_path_factory):
 
 def test_decide_by_flags_by_a_file_and_by_another_report(report, tmp_path, capsys):
     far = ["gaussian=9", "exposure=0.99", "token-canary=0.99", "targeted=0.9", "backdoor=0.9"]
-    flags = [part for each in far for part in ("--tolerance", each)]
+    flags = ["--allow-tolerance", *(part for each in far for part in ("--tolerance", each))]
     assert invoke(["decide", str(report)]) == 1
     # At a hundred times the tolerance everything is within it.
     assert invoke(["decide", str(report), *flags, "-o", str(tmp_path / "lax")]) == 0

@@ -91,6 +91,7 @@ GAUSSIAN = Reading(
     increase=_more_score,
     tolerance=0.25,
     most=math.inf,
+    loosest=1.0,
     two_sided=True,
 )
 
@@ -142,6 +143,7 @@ EXPOSURE = Reading(
     increase=_more_wins,
     tolerance=0.57,
     least=0.5,
+    loosest=0.76,  # a mean leak score of 1
     two_sided=True,
 )
 

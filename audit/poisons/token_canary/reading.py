@@ -79,6 +79,7 @@ TOKEN_CANARY = Reading(
     increase=_more_wins,
     tolerance=0.57,
     least=0.5,
+    loosest=0.76,
     two_sided=True,
 )
 
