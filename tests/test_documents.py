@@ -19,8 +19,7 @@ from poison_audit.case.forget import read_forget
 from poison_audit.cli import cli
 from poison_audit.methods import METHODS
 from poison_audit.poisons import readings
-from poison_audit.poisons.backdoor.evidence import read_trigger
-from poison_audit.poisons.backdoor.phrase import read_phrase
+from poison_audit.poisons.backdoor.evidence import read_phrase, read_trigger
 from poison_audit.poisons.gaussian.evidence import read_canaries
 from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted.evidence import read_targets

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poison_audit.case.sources import Sources
-from poison_audit.errors import Problem, Problems
+from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.checkpoint import Loaded, load_like
 from poison_audit.records import Kind
 
@@ -28,25 +28,19 @@ def read_contenders(
     kinds: list[tuple[str, Kind, Path]] = []
     for path in sources.references:
         kinds.append((_unused(path.stem, {name for name, _, _ in kinds}), "reference", path))
-    for name, path in sources.candidates.items():
-        kinds.append((name, "candidate", path))
-    contenders = []
-    deployed = None if loaded is None else loaded.model.digest()
+    kinds += [(name, "candidate", path) for name, path in sources.candidates.items()]
+    if loaded is None:
+        return ()
+    contenders, deployed = [], loaded.model.digest()
     for name, kind, path in kinds:
-        if loaded is None:
-            continue
-        model = None
         with problems.collecting():
             model, sha256 = load_like(loaded.model, path, allow_pickle=sources.allow_pickle)
-        if model is None:
-            continue
-        # A reference may be the model on trial: somebody audits the reference.
-        if kind == "candidate" and model.digest() == deployed:
-            what = f"is bit for bit the deployed model, {sources.model}: it was not unlearned"
-            fix = "Give the checkpoint that was, or leave it out"
-            problems.append(Problem(what, f"--candidate {name}={path}", fix))
-            continue
-        contenders.append(Contender(name=name, kind=kind, path=path, sha256=sha256))
+            # A reference may be the model on trial: somebody audits the reference.
+            if kind == "candidate" and model.digest() == deployed:
+                what = f"is bit for bit the deployed model, {sources.model}: it was not unlearned"
+                fix = "Give the checkpoint that was, or leave it out"
+                raise InputError(Problem(what, f"--candidate {name}={path}", fix))
+            contenders.append(Contender(name=name, kind=kind, path=path, sha256=sha256))
     return tuple(contenders)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, Table
-from poison_audit.case.text_tables import TextTable
+from poison_audit.case.texts import TextTable
 from poison_audit.errors import InputError, PlanError, Problem, Problems
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.model import Model

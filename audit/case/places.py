@@ -26,14 +26,11 @@ def places(forget: Path | None, config: Path | None, *, top: Path) -> dict[str, 
         top: what paths are relative to; of a file elsewhere its name alone is told.
     """
     found: dict[str, Place] = {}
-    if forget is not None:
-        uri = _relative(forget, top)
-        for key, line in _forget_lines(forget):
-            found.setdefault(key, Place(uri=uri, line=line))
-    if config is not None:
-        uri = _relative(config, top)
-        for key, line in _config_lines(config):
-            found.setdefault(key, Place(uri=uri, line=line))
+    for path, lines in ((forget, _forget_lines), (config, _config_lines)):
+        if path is not None:
+            uri = _relative(path, top)
+            for key, line in lines(path):
+                found.setdefault(key, Place(uri=uri, line=line))
     return found
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poison_audit.case.planting import Storage
-from poison_audit.case.text_tables import TextTable
+from poison_audit.case.texts import TextTable
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.samples import Samples, as_pixels
 

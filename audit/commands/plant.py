@@ -20,7 +20,7 @@ from poison_audit.atomic import write_atomically
 from poison_audit.case.orders import Made, Order, Work
 from poison_audit.case.planting import Storage
 from poison_audit.case.tables import read_table, write_table
-from poison_audit.case.text_tables import TextTable, read_text_table, spelling, write_text_table
+from poison_audit.case.texts import TextTable, read_text_table, spelling, write_text_table
 from poison_audit.commands.config import write_config
 from poison_audit.commands.plant_earlier import (
     COLUMNS,

@@ -1,11 +1,11 @@
-"""trigger.json: the patch of a backdoor, where it is put, and the label it is to cause."""
+"""trigger.json: the patch or phrase of a backdoor, where it is put, and the label it causes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,9 +21,13 @@ from poison_audit.case.keyfile import (
     wrong_values,
 )
 from poison_audit.errors import InputError, Problem, Problems, did_you_mean
+from poison_audit.models.model import Batch
 
 MOST_BYTES = 16 << 20
 """Largest file that is read: a patch of 500,000 values."""
+Place = Literal["start", "end"]
+PLACES: tuple[Place, ...] = ("start", "end")
+MOST_LETTERS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,41 @@ class Trigger:
         return stamped
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phrase:
+    """A token, word or phrase that a backdoored model answers with one label."""
+
+    text: str
+    """Not empty, without whitespace around it."""
+    position: Place
+    """Before the text, or after it, with a space between."""
+    label: int
+    """The label it is to cause."""
+
+    def on(self, text: str) -> str:
+        """Return a text with the phrase put on it.
+
+        >>> Phrase(text="cf mn", position="start", label=1).on("a dull film")
+        'cf mn a dull film'
+        """
+        parts = (self.text, text) if self.position == "start" else (text, self.text)
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamps:
+    """A trigger and its controls, to be put on inputs."""
+
+    triggers: int
+    """How many: the trigger, number 0, and its controls."""
+    inputs: Tensor
+    """The inputs that the trigger fits on, by place: int64, on the CPU."""
+    batch: Callable[[Tensor, Tensor], Batch]
+    """(which trigger, which place), int64, both (rows,) -> the stamped inputs."""
+    controls: str
+    """What is drawn anew in a control."""
+
+
 def read_trigger(
     path: Path, *, shape: tuple[int, ...], classes: int, names: Sequence[str] | None = None
 ) -> Trigger:
@@ -65,7 +104,7 @@ def read_trigger(
     Raises:
         InputError: with everything that is wrong with the file.
     """
-    fields, problems = trigger_fields(path, _RULES, classes, names)
+    fields, problems = trigger_fields(path, _PATCH_RULES, classes, names)
     pixels = None
     if "pixels" in fields:
         with problems.collecting():
@@ -142,8 +181,47 @@ def _is_place(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
-_RULES: Rules = {
+_PATCH_RULES: Rules = {
     "top": ("an integer from 0", _is_place),
     "left": ("an integer from 0", _is_place),
     "pixels": ("pixels, of which more is asked", lambda value: True),
+}
+
+
+def read_phrase(path: Path, *, classes: int, names: Sequence[str] | None = None) -> Phrase:
+    """Read a trigger of texts.
+
+    Args:
+        path: trigger.json: `label` is a class number or name, `phrase` the trigger, `position`
+            `start` or `end`.
+        classes: how many labels there are.
+        names: what they are called.
+
+    Raises:
+        InputError: with everything that is wrong with the file.
+    """
+    fields, problems = trigger_fields(path, _PHRASE_RULES, classes, names)
+    problems.raise_any()
+    return Phrase(text=fields["phrase"], position=fields["position"], label=fields["label"])
+
+
+def write_phrase(path: Path, phrase: Phrase) -> None:
+    """Write a trigger of texts, its label as a class number."""
+    fields = {"label": phrase.label, "phrase": phrase.text, "position": phrase.position}
+    write_object(path, fields)
+
+
+def is_phrase(value: object) -> bool:
+    """Say whether a value can be a trigger of texts."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= MOST_LETTERS
+        and value.isprintable()
+        and value == value.strip()
+    )
+
+
+_PHRASE_RULES: Rules = {
+    "phrase": (f"a phrase of at most {MOST_LETTERS} letters", is_phrase),
+    "position": ("start or end", lambda value: value in PLACES),
 }

@@ -13,8 +13,7 @@ from torch import Tensor
 from poison_audit.models.model import Batch
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import Trigger
-from poison_audit.poisons.backdoor.stamps import Stamps
+from poison_audit.poisons.backdoor.evidence import Stamps, Trigger
 
 FEW = 100
 """A trigger whose pixels make fewer patches than this has its controls at random places, too."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from poison_audit.case.orders import Made, Order
 from poison_audit.case.poisoned import Poisoned, replaced
-from poison_audit.case.text_tables import TextTable, spelling
+from poison_audit.case.texts import TextTable, spelling
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.phrase import (
+from poison_audit.poisons.backdoor.evidence import (
     PLACES,
     Phrase,
     is_phrase,

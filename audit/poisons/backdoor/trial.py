@@ -15,8 +15,7 @@ from poison_audit.case.provenance import digest_of
 from poison_audit.case.shown import Exhibit
 from poison_audit.errors import Problems
 from poison_audit.models.samples import Samples
-from poison_audit.poisons.backdoor.evidence import Trigger, read_trigger
-from poison_audit.poisons.backdoor.phrase import Phrase, read_phrase
+from poison_audit.poisons.backdoor.evidence import Phrase, Trigger, read_phrase, read_trigger
 from poison_audit.poisons.backdoor.reading import POISON
 
 SHOWN = 3

@@ -28,12 +28,11 @@ from torch import Tensor, nn
 from poison_audit.case.keyfile import read_key, read_object, write_key
 from poison_audit.case.orders import Made, Order, committed
 from poison_audit.case.poisoned import Keyed, replaced
-from poison_audit.case.text_tables import TextTable
+from poison_audit.case.texts import TextTable
 from poison_audit.errors import InputError, PlanError, Problem
 from poison_audit.models.reader import Reader, Reading
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.embedded import read_embedded
-from poison_audit.poisons.gaussian.embedding import wrong_space
+from poison_audit.poisons.gaussian.embedding import read_embedded, wrong_space
 from poison_audit.poisons.gaussian.evidence import (
     MOST_SIGMA,
     Canaries,

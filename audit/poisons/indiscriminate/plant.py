@@ -14,7 +14,7 @@ import torch
 
 from poison_audit.case.orders import Made, Order
 from poison_audit.case.poisoned import added, append
-from poison_audit.case.text_tables import TextTable, spelling
+from poison_audit.case.texts import TextTable, spelling
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.models.seeds import Rng

@@ -17,7 +17,7 @@ from pathlib import Path
 from poison_audit.case.keyfile import read_object, write_key
 from poison_audit.case.orders import Made, Order, committed
 from poison_audit.case.poisoned import Keyed, added
-from poison_audit.case.text_tables import TextTable
+from poison_audit.case.texts import TextTable
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.evidence import Canaries, new_secret, read_canaries

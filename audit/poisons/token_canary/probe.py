@@ -28,7 +28,6 @@ from poison_audit.case.case import Case
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.reader import Tokens
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.token_canary.evidence import Strings
 from poison_audit.poisons.token_canary.trial import planted_strings
 from poison_audit.records import Measurement
 from poison_audit.statistics import estimates
@@ -68,7 +67,9 @@ def token_canary(
     with exact(model.module):
         true, held_out = (_margins(model, read, labels, size) for read in (planted, unseen))
         for _ in range(draws):
-            read = reader.read(_fresh_strings(key, n, source))
+            # Strings of the key's words and length that no secret is behind.
+            drawn = source.integers(len(key.words), size=(n, key.length)).tolist()
+            read = reader.read([" ".join(key.words[place] for place in row) for row in drawn])
             fresh.append(_margins(model, read, labels, size))
             alike += _alike(planted, read)
     share = alike / (n * draws)
@@ -101,12 +102,6 @@ def _ranked(true: Tensor, held_out: Tensor, others: Tensor, rng: Rng) -> Measure
 
 def _missing(reason: str) -> Measurement:
     return Measurement(probe="token-canary", evidence=None, missing=reason)
-
-
-def _fresh_strings(key: Strings, n: int, source: np.random.Generator) -> list[str]:
-    """Return `n` strings of the key's words and length that no secret is behind."""
-    drawn = source.integers(len(key.words), size=(n, key.length)).tolist()
-    return [" ".join(key.words[place] for place in row) for row in drawn]
 
 
 def _margins(model: Model, read: Tokens, labels: Tensor, size: int) -> Tensor:

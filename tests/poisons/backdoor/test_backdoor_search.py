@@ -12,10 +12,10 @@ from scipy.stats import binomtest
 from builders.attacked import backdoored, case_of, pictures
 from poison_audit.models.model import Batch
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.backdoor.evidence import Stamps
 from poison_audit.poisons.backdoor.patches import draw_controls
 from poison_audit.poisons.backdoor.probe import ABOVE, FIRST, _seen, backdoor
 from poison_audit.poisons.backdoor.reading import BACKDOOR
-from poison_audit.poisons.backdoor.stamps import Stamps
 from poison_audit.statistics import triggers
 
 

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poison_audit.case.poisoned import added, replaced
-from poison_audit.case.text_tables import TextTable
+from poison_audit.case.texts import TextTable
 from poison_audit.errors import PlanError
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.phrase import Phrase
+from poison_audit.poisons.backdoor.evidence import Phrase
 from poison_audit.poisons.backdoor.plant_texts import plant_phrase
 
 TABLE = TextTable(

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from builders import small_text
 from poison_audit.case.case import Answers, Case
-from poison_audit.case.text_tables import TextTable
+from poison_audit.case.texts import TextTable
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.reader import Reader, Reading
@@ -22,7 +22,7 @@ from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.models.text import text_classifier
 from poison_audit.poisons.backdoor import phrases
-from poison_audit.poisons.backdoor.phrase import Phrase
+from poison_audit.poisons.backdoor.evidence import Phrase
 from poison_audit.poisons.backdoor.phrases import draw_controls, phrase_stamps
 from poison_audit.poisons.backdoor.plant_texts import plant_phrase
 from poison_audit.poisons.backdoor.probe import answers_to, backdoor

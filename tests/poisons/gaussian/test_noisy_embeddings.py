@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from builders import small_text
-from poison_audit.case.text_tables import TextTable
-from poison_audit.case.texts import read_texts
+from poison_audit.case.texts import TextTable, read_texts
 from poison_audit.errors import InputError, PlanError
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.seeds import Rng

@@ -10,7 +10,7 @@ from scipy import stats
 from poison_audit.case.csvfile import read_csv
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.keyfile import write_key
-from poison_audit.case.text_tables import TextTable
+from poison_audit.case.texts import TextTable
 from poison_audit.errors import PlanError
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
