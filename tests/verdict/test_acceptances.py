@@ -223,12 +223,14 @@ def test_decide_by_flags_by_a_file_and_by_another_report(report, tmp_path, capsy
     assert invoke(["decide", str(report)]) == 1
     # At a hundred times the tolerance everything is within it.
     assert invoke(["decide", str(report), *flags, "-o", str(tmp_path / "lax")]) == 0
-    assert invoke(["decide", str(report), "--policy", str(tmp_path / "lax/report.json")]) == 0
+    theirs = ["decide", str(report), "--policy", str(tmp_path / "lax/report.json")]
+    assert invoke([*theirs, "--allow-tolerance"]) == 0
+    assert invoke(theirs) == 2  # nobody's report may say it for whoever decides now
     # An audit.toml that says nothing means the defaults, whatever the report was decided by.
     plain_file = tmp_path / "audit.toml"
     plain_file.write_text("", encoding="utf-8")
     lax = str(tmp_path / "lax")
-    assert invoke(["decide", lax]) == 0
+    assert invoke(["decide", lax, "--allow-tolerance"]) == 0
     assert invoke(["decide", lax, "--policy", str(plain_file)]) == 1
     assert invoke(["decide", lax, *flags, "-o", lax]) == 2
     assert "never overwritten" in capsys.readouterr().err
