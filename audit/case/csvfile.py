@@ -77,13 +77,17 @@ def read_csv(path: Path, *, needed: Sequence[str], known: Sequence[str] | None =
     )
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return a file's bytes; InputError when it cannot be read."""
+def read_bytes(path: Path, *, most: int | None = None, fix: str = "") -> bytes:
+    """Return a file's bytes; InputError when it cannot be read, or has more than `most`."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(-1 if most is None else most + 1)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(Problem(f"cannot be read ({reason})", str(path))) from error
+    if most is not None and len(raw) > most:
+        raise InputError(Problem(f"larger than {most >> 20} MiB", str(path), fix))
+    return raw
 
 
 def first(problems: Sequence[Problem], where: str) -> list[Problem]:

@@ -1,10 +1,14 @@
-"""The files of every trial, read each for itself and then against one another."""
+"""The files of every trial, read each for itself and then against one another.
+
+The case knows no poison: each has a reader of its own, which gives the evidence that it brings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +22,7 @@ from poison_audit.models.checkpoint import Loaded, load_model
 from poison_audit.models.model import Model
 from poison_audit.models.normalization import parse_normalize
 from poison_audit.models.samples import Samples
-from poison_audit.records import Recipe
+from poison_audit.records import Json, Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,29 @@ class Files:
             _, channels, height, width = self.train.x.shape
             size = (channels, height, width)
         return read_table(path, names=self.names, size=size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What was read of one poison, and what the report is to say of it."""
+
+    planted: Any
+    """What its probes need, on the device; None: not given. It becomes `Case.evidence`."""
+    subject: Mapping[str, Json]
+    """Its part of the report's `subject`, None where a file is not given."""
+    train: Samples | None = None
+    """The training table as it was trained on; None: as it is stored."""
+    limits: tuple[str, ...] = ()
+    """What this case cannot show, in sentences."""
+    trust: tuple[str, ...] = ()
+    """What no file proves and has to be taken on trust, in sentences."""
+
+
+Reader = Callable[[Files, torch.device | str, Problems], Evidence]
+"""(what was read so far, where the evidence is to lie, problems to add to) -> the evidence.
+
+It is asked whatever was given and whatever could be read, so that all problems are said at once.
+"""
 
 
 def read_files(sources: Sources, poisons: Mapping[str, Poison], problems: Problems) -> Files:

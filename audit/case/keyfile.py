@@ -10,6 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from poison_audit.case.csvfile import read_bytes
 from poison_audit.case.forget import ForgetSet
 from poison_audit.errors import InputError, Problem, Problems, did_you_mean
 
@@ -30,21 +34,25 @@ def read_object(
     Raises:
         InputError: it cannot be read, is larger, or holds something else.
     """
-    where = str(path)
+    where, raw = str(path), read_bytes(path, most=most, fix=fix)
     try:
-        with path.open("rb") as file:
-            raw = file.read(-1 if most is None else most + 1)
-        if most is not None and len(raw) > most:
-            raise InputError(Problem(f"larger than {most >> 20} MiB", where, fix))
         fields = json.loads(raw)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(Problem(f"cannot be read ({reason})", where)) from error
     except (ValueError, RecursionError) as error:
         raise InputError(Problem(f"not JSON ({error})", where)) from error
     if not isinstance(fields, dict):
         raise InputError(Problem("expected a JSON object", where))
     return fields, hashlib.sha256(raw).hexdigest()
+
+
+def keyed_words(secret: bytes, name: str, count: int) -> NDArray[np.uint64]:
+    """Return random words of an id, the same on every machine and version: (count,).
+
+    They are raw words of Philox, keyed by SHA-256(secret, id): `randn` and the like may change
+    between versions.
+    """
+    digest = hashlib.sha256(secret + name.encode()).digest()
+    key, counter = (int.from_bytes(half, "little") for half in (digest[:16], digest[16:]))
+    return np.random.Philox(key=key, counter=counter).random_raw(count)
 
 
 def wrong_keys(fields: Mapping[str, Any], known: Sequence[str], where: str) -> list[Problem]:

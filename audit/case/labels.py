@@ -48,7 +48,9 @@ def read_labels(
         place_of = {name: number for number, name in enumerate(known)}
         numbers = [place_of.get(text) for text in texts]
         problems = [
-            _unknown(text, place, known)
+            Problem(f"unknown label {text!r}", place, did_you_mean(text, known))
+            if text
+            else Problem("the label is empty", place)
             for text, number, place in zip(texts, numbers, places, strict=True)
             if number is None
         ]
@@ -78,12 +80,6 @@ def as_integer(text: str) -> int | None:
     """
     # Digits beyond any class number or index are not worth int()'s quadratic time.
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
-
-
-def _unknown(text: str, place: str, known: Sequence[str]) -> Problem:
-    if not text:
-        return Problem("the label is empty", place)
-    return Problem(f"unknown label {text!r}", place, did_you_mean(text, known))
 
 
 def _are_names(

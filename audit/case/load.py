@@ -10,8 +10,7 @@ import torch
 
 from poison_audit.case.case import Case
 from poison_audit.case.contenders import Contender, read_contenders
-from poison_audit.case.evidence import Evidence, Reader
-from poison_audit.case.files import misfits, read_files
+from poison_audit.case.files import Evidence, Reader, misfits, read_files
 from poison_audit.case.forget import split
 from poison_audit.case.poison import Poison
 from poison_audit.case.sources import Sources, missing

@@ -28,9 +28,8 @@ def digest_of(path: Path, *, folder: bool = False) -> tuple[str, int]:
     """
     if not folder:
         with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest(), os.fstat(
-                stream.fileno()
-            ).st_size
+            size = os.fstat(stream.fileno()).st_size
+            return hashlib.file_digest(stream, "sha256").hexdigest(), size
     lines, size = [], 0
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         own, length = digest_of(file)

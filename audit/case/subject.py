@@ -9,8 +9,7 @@ from pathlib import Path
 
 from poison_audit.case.case import Case
 from poison_audit.case.contenders import Contender
-from poison_audit.case.evidence import Evidence
-from poison_audit.case.files import Files
+from poison_audit.case.files import Evidence, Files
 from poison_audit.case.provenance import digest_of
 from poison_audit.models.model import Model
 from poison_audit.records import Json

@@ -16,7 +16,7 @@ from poison_audit.atomic import written_whole
 from poison_audit.case.arrays import read_npz
 from poison_audit.case.csvfile import first, read_csv
 from poison_audit.case.labels import as_integer, read_labels
-from poison_audit.case.parquet import read_parquet
+from poison_audit.case.parquet import cell_text, check_columns, parquet_columns
 from poison_audit.case.pictures import Shape, Source, read_pictures
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.samples import Samples
@@ -55,8 +55,9 @@ def read_table(
     A `.csv` or `.parquet` holds `path` (relative to the table), `label` and optionally `id`; a
     Parquet file may hold a Hugging Face `image` column instead of `path`. An `.npz` holds `x`, `y`
     and optionally `id`. In a folder each subfolder is a label, unless its `metadata.csv`
-    (`file_name,label`) says otherwise. Without an id, a sample's id is its path, else its row
-    number from 0.
+    (`file_name,label`) says otherwise. Without an id, a sample's id is its path; it is the
+    row number from 0 where there is none, and in a Parquet file that holds the pictures where their
+    paths are missing or repeat.
 
     Args:
         path: the file or folder.
@@ -143,15 +144,32 @@ def _list_csv(path: Path) -> _Listing:
 
 
 def _list_parquet(path: Path) -> _Listing:
-    table = read_parquet(path)
+    where = str(path)
+    columns = parquet_columns(path, ("id", "path", "image", "label"))
+    source = "image" if "image" in columns else "path"
+    check_columns(columns, (source, "label"), where)
+    places = [f"{path} index {i}" for i in range(len(columns[source]))]
+    cells = [_picture(cell, place) for cell, place in zip(columns[source], places, strict=True)]
+    paths = [cell_text(cell["path"]) for cell in cells]
+    numbered = source == "image" and (not all(paths) or len(set(paths)) < len(paths))
+    ids = columns.get("id", range(len(paths)) if numbered else paths)
     return _Listing(
-        where=str(path),
-        ids=table.ids,
-        labels=table.labels,
-        places=[f"{path} index {i}" for i in range(len(table.labels))],
-        paths=table.paths,
-        encoded=table.encoded,
+        where=where,
+        ids=list(map(cell_text, ids)),
+        labels=list(map(cell_text, columns["label"])),
+        places=places,
+        paths=paths,
+        encoded=[cell["bytes"] for cell in cells],
     )
+
+
+def _picture(cell: Any, place: str) -> dict[str, Any]:
+    if cell is None or isinstance(cell, str):
+        return {"bytes": None, "path": cell}
+    if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes | None):
+        return {"bytes": cell.get("bytes"), "path": cell.get("path")}
+    what = f"expected a path, or a picture's bytes and path, got {type(cell).__name__}"
+    raise InputError(Problem(what, place))
 
 
 def _list_folder(path: Path) -> _Listing:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from poison_audit.case.case import Case
-from poison_audit.case.evidence import Reader
+from poison_audit.case.files import Reader
 from poison_audit.case.orders import Planter
 from poison_audit.case.planting import Kind
 from poison_audit.case.shown import Exhibit

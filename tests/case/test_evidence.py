@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from poison_audit.case.evidence import Evidence
+from poison_audit.case.files import Evidence
 from poison_audit.case.load import load_trial
 from poison_audit.case.poison import EvidenceFile, Poison
 from poison_audit.case.sources import Sources

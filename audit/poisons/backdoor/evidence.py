@@ -189,17 +189,7 @@ _PATCH_RULES: Rules = {
 
 
 def read_phrase(path: Path, *, classes: int, names: Sequence[str] | None = None) -> Phrase:
-    """Read a trigger of texts.
-
-    Args:
-        path: trigger.json: `label` is a class number or name, `phrase` the trigger, `position`
-            `start` or `end`.
-        classes: how many labels there are.
-        names: what they are called.
-
-    Raises:
-        InputError: with everything that is wrong with the file.
-    """
+    """Read a trigger of texts, as `read_trigger` does, but of a `phrase` and its `position`."""
     fields, problems = trigger_fields(path, _PHRASE_RULES, classes, names)
     problems.raise_any()
     return Phrase(text=fields["phrase"], position=fields["position"], label=fields["label"])

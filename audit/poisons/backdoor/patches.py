@@ -20,13 +20,9 @@ FEW = 100
 
 
 def patch_stamps(trigger: Trigger, inputs: Samples, draws: int, rng: Rng) -> Stamps:
-    """Return the trigger and its controls, to be put on pictures.
+    """Return the trigger, which fits on pictures, and at most `draws` controls, to be put on them.
 
-    Args:
-        trigger: fits on the pictures.
-        inputs: what they are put on.
-        draws: controls wanted.
-        rng: decides which.
+    `rng` decides which.
     """
     triggers = [trigger, *draw_controls(trigger, inputs.x.shape[-2:], draws, rng)]
 

@@ -32,12 +32,7 @@ PREFIX = "backdoor"
 
 
 def checkerboard(shape: Sequence[int], *, size: int, label: int) -> Trigger:
-    """Return a black and white checkerboard in the lower right corner.
-
-    Args:
-        shape: of one picture, (c, h, w).
-        size: edge of the patch in pixels.
-        label: the label it is to cause.
+    """Return a checkerboard of `size` x `size` pixels in the lower right corner of (c, h, w).
 
     Raises:
         PlanError: the patch is larger than the picture, or has no pixel.

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from poison_audit.case.case import Case
-from poison_audit.case.evidence import Evidence
 from poison_audit.case.exhibits import exhibit, spread
-from poison_audit.case.files import Files
+from poison_audit.case.files import Evidence, Files
 from poison_audit.case.provenance import digest_of
 from poison_audit.case.shown import Exhibit
 from poison_audit.errors import Problems

@@ -1,13 +1,11 @@
 """Gaussian canaries: keyed noise, and the file that holds the key.
 
-The noise of a canary is a function of the secret and its id alone (design: raw words of Philox,
-keyed by SHA-256(secret, id), through the normal quantile function), so that a planting can be
-audited years later from 32 bytes. `randn` would not do: its stream may change between versions.
+The noise of a canary is a function of the secret and its id alone (keyed words through the normal
+quantile function), so that a planting can be audited years later from 32 bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import secrets
 from collections.abc import Mapping, Sequence
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor
 
-from poison_audit.case.keyfile import Rules, read_key
+from poison_audit.case.keyfile import Rules, keyed_words, read_key
 from poison_audit.case.planting import Storage
 from poison_audit.errors import Problem
 
@@ -56,10 +54,7 @@ class Canaries:
 
 def unit_noise(secret: bytes, name: str, shape: Sequence[int]) -> NDArray[np.float64]:
     """Return the standard normal noise of one id, the same on every machine and version."""
-    digest = hashlib.sha256(secret + name.encode()).digest()
-    key = int.from_bytes(digest[:16], "little")
-    counter = int.from_bytes(digest[16:], "little")
-    words = np.random.Philox(key=key, counter=counter).random_raw(math.prod(shape))
+    words = keyed_words(secret, name, math.prod(shape))
     # The upper 52 bits, at the middle of their cell: strictly inside (0, 1), never 1.
     uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     normal: NDArray[np.float64] = ndtri(uniform).reshape(tuple(shape))

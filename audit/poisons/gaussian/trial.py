@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from poison_audit.case.case import Case
-from poison_audit.case.evidence import Evidence
-from poison_audit.case.files import Files
+from poison_audit.case.files import Evidence, Files
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.keyfile import keyed_rows
 from poison_audit.errors import InputError, Problem, Problems

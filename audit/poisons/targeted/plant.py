@@ -39,11 +39,6 @@ def choose_targets(model: Model, test: Samples, *, count: int) -> Targets:
     Of those that the model answers correctly, the ones with the least distance between the logits
     of the true and the next most likely label.
 
-    Args:
-        model: the surrogate.
-        test: the clean test table.
-        count: at least 1.
-
     Raises:
         PlanError: fewer samples are answered correctly.
     """

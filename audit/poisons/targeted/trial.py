@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from poison_audit.case.case import Case
-from poison_audit.case.evidence import Evidence
 from poison_audit.case.exhibits import exhibit
-from poison_audit.case.files import Files
+from poison_audit.case.files import Evidence, Files
 from poison_audit.case.provenance import digest_of
 from poison_audit.case.shown import Exhibit
 from poison_audit.errors import Problems

@@ -7,7 +7,6 @@ as many that never were.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from poison_audit.case.keyfile import (
     Rules,
     is_list,
     keyed_rows,
+    keyed_words,
     read_key,
     repeated,
     wrong_names,
@@ -53,11 +53,7 @@ class Strings:
     def text(self, name: str) -> str:
         """Return the string of one id, the same on every machine and version."""
         # Another prefix than the noise's, so that one secret can serve both.
-        digest = hashlib.sha256(self.secret + b"\0string\0" + name.encode()).digest()
-        generator = np.random.Philox(
-            key=int.from_bytes(digest[:16], "little"), counter=int.from_bytes(digest[16:], "little")
-        )
-        raw = generator.random_raw(self.length)
+        raw = keyed_words(self.secret + b"\0string\0", name, self.length)
         # 64-bit words over a short list: no remainder is favoured by more than 2**-40.
         return " ".join(self.words[int(word % np.uint64(len(self.words)))] for word in raw)
 

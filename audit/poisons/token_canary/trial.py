@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from poison_audit.case.case import Case
-from poison_audit.case.evidence import Evidence
-from poison_audit.case.files import Files
+from poison_audit.case.files import Evidence, Files
 from poison_audit.errors import Problem, Problems
 from poison_audit.poisons.token_canary.evidence import PlantedStrings, find_strings, read_strings
 from poison_audit.poisons.token_canary.reading import POISON
