@@ -24,23 +24,29 @@ class Increase:
     high: float
 
 
-def more_hits(before: Sequence[int], after: Sequence[int], *, level: float) -> Increase:
-    """Compare hits (0 or 1) on the same samples; Tango's score interval, as in `paired_loss`."""
-    pairs = np.asarray(before, dtype=np.int64), np.asarray(after, dtype=np.int64)
-    gone, come = int(np.sum(pairs[0] > pairs[1])), int(np.sum(pairs[1] > pairs[0]))
-    change = paired_loss(
-        only_before=come, only_after=gone, n=len(before), level=level, tolerance=1.0
-    )
+def of_hits(before: Sequence[int], after: Sequence[int], level: float) -> Increase | None:
+    """Compare hits (0 or 1) on the same samples; None where these cannot be paired.
+
+    Tango's score interval, as in `paired_loss`.
+    """
+    n = len(before)
+    if n != len(after):
+        return None
+    first, second = np.asarray(before, dtype=np.int64), np.asarray(after, dtype=np.int64)
+    gone, come = int(np.sum(first > second)), int(np.sum(second > first))
+    change = paired_loss(only_before=come, only_after=gone, n=n, level=level, tolerance=1.0)
     return Increase(
-        before=float(pairs[0].mean()),
-        after=float(pairs[1].mean()),
-        low=change.low,
-        high=change.high,
+        before=float(first.mean()), after=float(second.mean()), low=change.low, high=change.high
     )
 
 
-def more_score(before: Sequence[float], after: Sequence[float], *, level: float) -> Increase:
-    """Compare scores of the same samples, at least two; Student's t interval of the differences."""
+def of_scores(before: Sequence[float], after: Sequence[float], level: float) -> Increase | None:
+    """Compare scores of the same samples; None where these cannot be paired, or are but one.
+
+    Student's t interval of the differences.
+    """
+    if len(before) != len(after) or len(before) < 2:
+        return None
     first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     change, n = second - first, len(first)
     half = _student(0.5 + level / 2, n - 1) * float(np.std(change, ddof=1)) / math.sqrt(n)
@@ -54,15 +60,3 @@ def more_score(before: Sequence[float], after: Sequence[float], *, level: float)
 def _student(probability: float, freedom: int) -> float:
     # scipy takes a tenth of a millisecond, and a simulation asks for the same one each time.
     return float(laws.t.ppf(probability, freedom))
-
-
-def of_hits(before: Sequence[int], after: Sequence[int], level: float) -> Increase | None:
-    """Compare hits on the same samples; None where these cannot be paired."""
-    return more_hits(before, after, level=level) if len(before) == len(after) else None
-
-
-def of_scores(before: Sequence[float], after: Sequence[float], level: float) -> Increase | None:
-    """Compare scores of the same samples; None where these cannot be paired."""
-    if len(before) != len(after) or len(before) < 2:
-        return None
-    return more_score(before, after, level=level)

@@ -23,7 +23,7 @@ from poison_audit.poisons.readings import POISONS
 from poison_audit.records import WORST_FIRST, Finding, Json, Measurement, Outcome
 from poison_audit.statistics.growth import Increase
 from poison_audit.verdict.readings import increase, reading_of
-from poison_audit.verdict.record import AuditRecord, Verdict
+from poison_audit.verdict.record import AuditRecord
 
 _MEASURED = frozenset(WORST_FIRST) - {Outcome.FAILED, Outcome.NOT_MEASURED}
 
@@ -38,9 +38,8 @@ class Change:
     before: Finding | None
     after: Finding | None
     direction: Literal["better", "same", "worse", "undecided", "new", "gone"]
-    low: float | None = None
-    """Lower end of the interval of how much the effect grew, on the same samples."""
-    high: float | None = None
+    grown: Increase | None
+    """By how much the effect grew on the same samples; None where these cannot be paired."""
     reason: str
     """One sentence."""
 
@@ -49,8 +48,6 @@ class Change:
 class Comparison:
     """What two comparable audits differ in."""
 
-    before: Verdict
-    after: Verdict
     changes: tuple[Change, ...]
     exit_code: int
     """0 no worse, 1 worse, 3 something that was measured no longer is."""
@@ -67,7 +64,8 @@ def _shared(record: AuditRecord) -> dict[str, Json]:
     subject = record.subject
     reading = _part(subject, "reading")
     candidates = _part(subject, "candidates")
-    references = [c.get("sha256") for c in map(_object, candidates.values()) if _is_reference(c)]
+    given = [_object(candidate) for candidate in candidates.values()]
+    references = [c.get("sha256") for c in given if c.get("kind") == "reference"]
     told: dict[str, Json] = {
         "report format": record.schema_version,
         "training samples": subject.get("train_sha256"),
@@ -97,10 +95,6 @@ def _object(value: Json) -> Mapping[str, Json]:
 
 def _part(subject: Mapping[str, Json], key: str) -> Mapping[str, Json]:
     return _object(subject.get(key))
-
-
-def _is_reference(candidate: Mapping[str, Json]) -> bool:
-    return candidate.get("kind") == "reference"
 
 
 def differences(before: AuditRecord, after: AuditRecord) -> list[Problem]:
@@ -147,18 +141,22 @@ def compare(before: AuditRecord, after: AuditRecord) -> Comparison:
     level = 1 - before.plan.policy.alpha / max(1, len(paired))
     changes = []
     for key in dict.fromkeys((*old, *new)):
-        grown = None
-        if key in paired:
-            grown = increase(seen[0][key], seen[1][key], level=level)
-        changes.append(_change(key, old.get(key), new.get(key), grown))
+        grown = increase(seen[0][key], seen[1][key], level=level) if key in paired else None
+        direction, reason = _direction(old.get(key), new.get(key), grown)
+        candidate, probe, seed = key
+        one = Change(
+            candidate=candidate,
+            probe=probe,
+            seed=seed,
+            before=old.get(key),
+            after=new.get(key),
+            direction=direction,
+            grown=grown,
+            reason=reason,
+        )
+        changes.append(one)
     code, sentence = _conclusion(before, after, changes)
-    return Comparison(
-        before=before.verdict,
-        after=after.verdict,
-        changes=tuple(changes),
-        exit_code=code,
-        sentence=sentence,
-    )
+    return Comparison(changes=tuple(changes), exit_code=code, sentence=sentence)
 
 
 Key = tuple[str, str, int]
@@ -175,29 +173,13 @@ def _measurements(record: AuditRecord) -> dict[Key, Measurement]:
     return {(c.candidate, m.probe, c.seed): m for c in record.cells for m in c.measurements}
 
 
-def _change(
-    key: Key, before: Finding | None, after: Finding | None, grown: Increase | None
-) -> Change:
-    direction, reason = _direction(before, after, grown)
-    return Change(
-        candidate=key[0],
-        probe=key[1],
-        seed=key[2],
-        before=before,
-        after=after,
-        direction=direction,
-        low=None if grown is None else grown.low,
-        high=None if grown is None else grown.high,
-        reason=reason,
-    )
-
-
 def _direction(
     before: Finding | None, after: Finding | None, grown: Increase | None
 ) -> tuple[Any, str]:
-    if before is None or (before.outcome not in _MEASURED and _is_measured(after)):
+    was, now = (f is not None and f.outcome in _MEASURED for f in (before, after))
+    if before is None or (now and not was):
         return "new", "Measured in the second audit only."
-    if after is None or (after.outcome not in _MEASURED and before.outcome in _MEASURED):
+    if after is None or (was and not now):
         return "gone", "Measured in the first audit only."
     ranks = [WORST_FIRST.index(f.outcome) for f in (before, after)]
     if before.outcome is not after.outcome and Outcome.INFO not in (before.outcome, after.outcome):
@@ -216,10 +198,6 @@ def _direction(
     if -room <= low and high <= room:
         return "same", f"{told}, within what the tolerance leaves room for ({room:.3f})."
     return "undecided", f"{told}: too few samples to call it a change, or none."
-
-
-def _is_measured(finding: Finding | None) -> bool:
-    return finding is not None and finding.outcome in _MEASURED
 
 
 def _conclusion(before: AuditRecord, after: AuditRecord, changes: list[Change]) -> tuple[int, str]:

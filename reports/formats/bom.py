@@ -18,7 +18,6 @@ from datetime import datetime
 
 from poison_audit.records import Finding, Json, Outcome
 from poison_audit.reports.view.answer import answer
-from poison_audit.reports.view.figure import figure
 from poison_audit.reports.view.machine import exit_line
 from poison_audit.reports.view.words import about, printable, value
 from poison_audit.verdict.record import AuditRecord
@@ -49,18 +48,22 @@ def _identity(record: AuditRecord) -> str:
 
 
 def _metadata(record: AuditRecord) -> dict[str, Json]:
-    tool = {
-        "type": "application",
-        "bom-ref": _TOOL,
-        "name": "poison-audit",
-        "version": _text(record.tool_version) or "0",
-    }
-    made: dict[str, Json] = {"tools": {"components": [tool]}}
+    version = _text(record.tool_version) or "0"
+    tool = {"type": "application", "bom-ref": _TOOL, "name": "poison-audit", "version": version}
+    return {"tools": {"components": [tool]}, **_started(record, "timestamp")}
+
+
+def _started(record: AuditRecord, key: str) -> dict[str, Json]:
     started = record.environment.get("started")
     if isinstance(started, str):
         with contextlib.suppress(ValueError):
-            made["timestamp"] = datetime.fromisoformat(started).isoformat()
-    return made
+            return {key: datetime.fromisoformat(started).isoformat()}
+    return {}
+
+
+def _named(record: AuditRecord, ref: str) -> dict[str, Json]:
+    name = _text(str(record.subject.get("model") or "")) or "model"
+    return {"type": "machine-learning-model", "bom-ref": ref, "name": name}
 
 
 def _model(record: AuditRecord) -> dict[str, Json]:
@@ -71,7 +74,8 @@ def _model(record: AuditRecord) -> dict[str, Json]:
         for f in _deployed(record)
         if f.gating and f.outcome in (Outcome.INCONCLUSIVE, Outcome.NOT_MEASURED, Outcome.FAILED)
     ]
-    parameters: dict[str, Json] = {"task": "classification", "datasets": list(_datasets(record))}
+    datasets = [{"ref": f"data-{place}"} for place, _ in enumerate(_tables(record))]
+    parameters: dict[str, Json] = {"task": "classification", "datasets": datasets}
     if isinstance(arch := subject.get("arch"), str) and arch:
         parameters["modelArchitecture"] = _text(arch)
     card: dict[str, Json] = {
@@ -80,24 +84,13 @@ def _model(record: AuditRecord) -> dict[str, Json]:
     }
     if limits:
         card["considerations"] = {"technicalLimitations": limits}
-    return {
-        "type": "machine-learning-model",
-        "bom-ref": _MODEL,
-        "name": _text(str(subject.get("model") or "")) or "model",
-        **_hashes(subject.get("model_sha256")),
-        "modelCard": card,
-    }
+    return {**_named(record, _MODEL), **_hashes(subject.get("model_sha256")), "modelCard": card}
 
 
 def _hashes(digest: Json) -> dict[str, Json]:
     if not (isinstance(digest, str) and _HEX.fullmatch(digest)):
         return {}
     return {"hashes": [{"alg": "SHA-256", "content": digest}]}
-
-
-def _datasets(record: AuditRecord) -> Iterator[dict[str, Json]]:
-    for place, _ in enumerate(_tables(record)):
-        yield {"ref": f"data-{place}"}
 
 
 def _tables(record: AuditRecord) -> list[tuple[str, str, Json]]:
@@ -129,70 +122,45 @@ def _metrics(record: AuditRecord) -> Iterator[dict[str, Json]]:
     for finding in _deployed(record):
         if finding.statistic is None or finding.interval is None:
             continue
-        told = about(finding.probe)
+        told, ends = about(finding.probe), finding.interval
         yield {
             "type": f"{told.title}: {told.unit}",
             "value": value(finding.statistic),
             "slice": f"{finding.sample_size} {told.samples}, seed {finding.seed}",
-            "confidenceInterval": {
-                "lowerBound": value(finding.interval.low),
-                "upperBound": value(finding.interval.high),
-            },
+            "confidenceInterval": {"lowerBound": value(ends.low), "upperBound": value(ends.high)},
         }
 
 
 def _declarations(record: AuditRecord) -> dict[str, Json]:
-    clean = record.verdict.outcome is Outcome.CLEAN
-    for_it: list[str] = []
-    against: list[str] = []
+    refs: dict[bool, list[str]] = {True: [], False: []}
     evidence = []
     for place, finding in enumerate(f for f in record.findings if f.gating):
-        ref = f"evidence-{place}"
-        told = figure(finding)
-        evidence.append(
-            {
-                "bom-ref": ref,
-                "propertyName": f"{_text(finding.candidate)}/{_text(finding.probe)}",
-                "description": f"{finding.outcome.value}. {_text(told.reason)}",
-                **_created(record),
-            }
-        )
-        (for_it if finding.outcome is Outcome.CLEAN else against).append(ref)
+        one = {
+            "bom-ref": f"evidence-{place}",
+            "propertyName": f"{_text(finding.candidate)}/{_text(finding.probe)}",
+            "description": f"{finding.outcome.value}. {_text(finding.reason)}",
+        }
+        evidence.append(one | _started(record, "created"))
+        refs[finding.outcome is Outcome.CLEAN].append(one["bom-ref"])
+    line = exit_line(record.verdict)[: 4 * _LONGEST]
     claim: dict[str, Json] = {
         "bom-ref": _CLAIM,
         "target": "target-model",
         "predicate": "holds no more of the named poison than is tolerated",
-        "reasoning": exit_line(record.verdict)[: 4 * _LONGEST],
-        "evidence": for_it,
-        "counterEvidence": against,
+        "reasoning": line,
+        "evidence": refs[True],
+        "counterEvidence": refs[False],
     }
+    clean = record.verdict.outcome is Outcome.CLEAN
     share = {"score": 1.0 if clean else 0.0, "rationale": answer(record)}
+    mapped = [{"claims": [_CLAIM], "conformance": share}]
     return {
         "assessors": [{"bom-ref": "assessor", "thirdParty": False}],
-        "attestations": [
-            {
-                "summary": exit_line(record.verdict)[: 4 * _LONGEST],
-                "assessor": "assessor",
-                "map": [{"claims": [_CLAIM], "conformance": share}],
-            }
-        ],
+        "attestations": [{"summary": line, "assessor": "assessor", "map": mapped}],
         "claims": [claim],
         "evidence": evidence,
-        "targets": {"components": [_target(record)]},
+        "targets": {"components": [_named(record, "target-model")]},
     }
-
-
-def _target(record: AuditRecord) -> dict[str, Json]:
-    return {
-        "type": "machine-learning-model",
-        "bom-ref": "target-model",
-        "name": _text(str(record.subject.get("model") or "")) or "model",
-    }
-
-
-def _created(record: AuditRecord) -> dict[str, Json]:
-    stamp = _metadata(record).get("timestamp")
-    return {"created": stamp} if stamp else {}
 
 
 def _text(text: str) -> str:

@@ -50,27 +50,19 @@ def how_sure(record: AuditRecord) -> str:
     verdict, rate = record.verdict, f"at most {100 * record.plan.policy.alpha:g} in 100"
     if not record.sanity.works:
         return "Nothing was measured in it, so this says nothing about poison, either way."
-    told = {
-        Outcome.CLEAN: (
-            f"Of models with more poison left than is tolerated, {rate} would pass. This holds for "
-            f"what was looked for: {_probed(record)}."
-        ),
-        Outcome.ACCEPTED: (
-            f"Of models with more left than was accepted, {rate} would be let through."
-        ),
-    }.get(verdict.outcome)
-    if verdict.outcome in (Outcome.RESIDUAL, Outcome.ACTIVATED):
-        told = f"Of clean models, {rate} would be called poisoned."
-    elif verdict.outcome is Outcome.BROKEN:
-        told = (
-            f"Of models that work as well as before, {rate} would be called broken. A broken model "
-            "can look clean to every other probe, so that says little about the poison."
-        )
-    if told is None:
-        told = (
-            "Not at all: neither the poison nor its absence could be shown. What could not be "
-            "measured never passes."
-        )
+    poisoned = f"Of clean models, {rate} would be called poisoned."
+    sure = {
+        Outcome.CLEAN: f"Of models with more poison left than is tolerated, {rate} would pass. "
+        f"This holds for what was looked for: {_probed(record)}.",
+        Outcome.ACCEPTED: f"Of models with more left than was accepted, {rate} would be let "
+        "through.",
+        Outcome.RESIDUAL: poisoned,
+        Outcome.ACTIVATED: poisoned,
+        Outcome.BROKEN: f"Of models that work as well as before, {rate} would be called broken. A "
+        "broken model can look clean to every other probe, so that says little about the poison.",
+    }
+    unsure = "Not at all: neither the poison nor its absence could be shown. What could not be "
+    told = sure.get(verdict.outcome, f"{unsure}measured never passes.")
     decisive = _decisive(record)
     if decisive is None:
         return told
@@ -79,24 +71,22 @@ def how_sure(record: AuditRecord) -> str:
     return f"{told} {_figure(decisive, record)}"
 
 
+def _at_gate(record: AuditRecord) -> list[Finding]:
+    names = at_gate(record.verdict)
+    return [f for f in record.findings if f.candidate in names and f.gating]
+
+
 def _probed(record: AuditRecord) -> str:
-    names, looked = at_gate(record.verdict), dict[str, list[str]]()
-    for f in record.findings:
-        if f.candidate in names and f.gating and f.statistic is not None:
-            words = about(f.probe)
-            looked.setdefault(words.looks, []).append(words.title.lower())
+    looked = dict[str, list[str]]()
+    for words in (about(f.probe) for f in _at_gate(record) if f.statistic is not None):
+        looked.setdefault(words.looks, []).append(words.title.lower())
     told = [f"{what} ({', '.join(dict.fromkeys(who))})" for what, who in looked.items()]
     return "; ".join(told) or "nothing"
 
 
 def _overshot(record: AuditRecord) -> bool:
     """Say whether all that was found lies on the far side of a model that never saw the poison."""
-    names = at_gate(record.verdict)
-    found = [
-        f
-        for f in record.findings
-        if f.candidate in names and f.gating and f.outcome is Outcome.RESIDUAL
-    ]
+    found = [f for f in _at_gate(record) if f.outcome is Outcome.RESIDUAL]
     return bool(found) and all(
         reading_of(f.probe).two_sided
         and f.interval is not None
@@ -108,16 +98,9 @@ def _overshot(record: AuditRecord) -> bool:
 
 def _decisive(record: AuditRecord) -> Finding | None:
     """Return the measured finding at the gate that the verdict rests on."""
-    names = at_gate(record.verdict)
-    found = [
-        f
-        for f in record.findings
-        if f.candidate in names and f.gating and f.statistic is not None and f.interval is not None
-    ]
-    worst = min((WORST_FIRST.index(f.outcome) for f in found), default=None)
-    if worst is None or WORST_FIRST[worst] in (Outcome.CLEAN, Outcome.INFO):
-        return None
-    return next(f for f in found if WORST_FIRST.index(f.outcome) == worst)
+    found = [f for f in _at_gate(record) if f.statistic is not None and f.interval is not None]
+    worst = min(found, key=lambda f: WORST_FIRST.index(f.outcome), default=None)
+    return None if worst is None or worst.outcome in (Outcome.CLEAN, Outcome.INFO) else worst
 
 
 def _figure(finding: Finding, record: AuditRecord) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from poison_audit.errors import InputError
-from poison_audit.poisons.backdoor.reading import BACKDOOR, TriggerHits
+from poison_audit.poisons.backdoor.reading import BACKDOOR
 from poison_audit.poisons.indiscriminate.reading import INDISCRIMINATE
 from poison_audit.poisons.targeted.reading import TARGETED, TargetHits
 from poison_audit.poisons.token_canary.reading import TOKEN_CANARY, StringRanks
@@ -69,13 +69,14 @@ def evidence(record: AuditRecord) -> Evidence:
     targets = () if seen is None else _targets(record, seen)
     trigger = record.subject.get("trigger")
     trigger = trigger if isinstance(trigger, Mapping) else {}
+    backdoor = evidence_of(deployed, BACKDOOR)
     return Evidence(
         targets=targets,
         targets_summary="" if seen is None else _summary(seen),
         fold=len(targets) > FOLDED,
         phrase=quoted(str(trigger["phrase"]), most=80) if "phrase" in trigger else "",
         place=place(trigger.get("position")),
-        controls=_controls(evidence_of(deployed, BACKDOOR)),
+        controls=_CONTROLS.get(backdoor.controls or "", "") if backdoor else "",
         strings=_strings(evidence_of(deployed, TOKEN_CANARY)),
         deficits=_deficits(deployed, deployed_finding(record, INDISCRIMINATE.name)),
     )
@@ -117,34 +118,27 @@ def _targets(record: AuditRecord, seen: TargetHits) -> tuple[Target, ...]:
     hit: dict[str, list[str]] = {name: [] for name in seen.targets}
     seeds = {cell.candidate for cell in record.cells if cell.seed}
     faces = {s.name: s for wall in walls(record) if wall.role == "target" for s in wall.shown}
-    measured = 0
-    for cell in record.cells:
-        own = evidence_of(cell, TARGETED)
-        if own is None:
-            continue
-        measured += 1
+    measured = [(cell, own) for cell in record.cells if (own := evidence_of(cell, TARGETED))]
+    for cell, own in measured:
         of_seed = f", seed {cell.seed}" if cell.candidate in seeds else ""
         for name, success in zip(own.targets, own.hits, strict=True):
             if success and name in hit:
                 hit[name].append(f"{printable(cell.candidate)}{of_seed}")
+    told = zip(seen.targets, seen.labels, seen.adversarial, strict=True)
     return tuple(
         Target(
             name=printable(name),
             label=value(label),
             adversarial=value(adversarial),
-            hit=_who(hit[name], measured),
+            hit=_who(hit[name], len(measured)),
             face=faces.get(printable(name)),
         )
-        for name, label, adversarial in zip(
-            seen.targets, seen.labels, seen.adversarial, strict=True
-        )
+        for name, label, adversarial in told
     )
 
 
 def _who(names: list[str], measured: int) -> str:
-    if not names:
-        return "none"
-    return f"all {measured}" if len(names) == measured > 1 else "; ".join(names)
+    return f"all {measured}" if len(names) == measured > 1 else "; ".join(names) or "none"
 
 
 def _summary(seen: TargetHits) -> str:
@@ -161,10 +155,6 @@ _CONTROLS = {
 }
 
 
-def _controls(seen: TriggerHits | None) -> str:
-    return "" if seen is None else _CONTROLS.get(seen.controls or "", "")
-
-
 def _strings(seen: StringRanks | None) -> str:
     if seen is None:
         return ""
@@ -179,26 +169,15 @@ def _strings(seen: StringRanks | None) -> str:
 
 
 def _deficits(cell: Cell | None, finding: Finding | None) -> tuple[Deficit, ...]:
-    told = [
-        one
-        for one in (finding.details.get("references") if finding else None) or ()
-        if one.get("deficit") is not None
-    ]
-    if told:
-        return tuple(
-            Deficit(reference=printable(str(one["reference"])), deficit=_interval(one))
-            for one in told
-        )
+    told = (finding.details.get("references") if finding else None) or ()
+    shown = [(one["reference"], _interval(one)) for one in told if one.get("deficit") is not None]
     seen = evidence_of(cell, INDISCRIMINATE)
-    if seen is None:
-        return ()
-    return tuple(
-        Deficit(
-            reference=printable(one.reference),
-            deficit=f"{100 * (one.only_reference - one.only_candidate) / seen.n:+z.2f}",
-        )
-        for one in seen.against
-    )
+    if seen is not None and not shown:
+        shown = [
+            (one.reference, f"{100 * (one.only_reference - one.only_candidate) / seen.n:+z.2f}")
+            for one in seen.against
+        ]
+    return tuple(Deficit(reference=printable(name), deficit=deficit) for name, deficit in shown)
 
 
 def _interval(one: Mapping[str, Json]) -> str:

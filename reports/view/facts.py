@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from poison_audit.records import Json
@@ -24,6 +24,7 @@ class Facts:
 
 FOLDED = 12
 """From more files or models than this on, their list is folded."""
+_LONG = ("Weights measured, SHA-256", "Files read")
 _MODEL = ("model", "model_sha256", "arch", "arch_source", "parameters", "classes", "normalize")
 
 _TERMS = {
@@ -95,22 +96,31 @@ def facts(record: AuditRecord) -> tuple[Facts, ...]:
     if isinstance(attacks := subject.get("attacks"), Mapping):
         named = [f"{name or 'unknown'}: {value(count)}" for name, count in attacks.items()]
         subject["attacks"] = ", ".join(named)
-    groups = (
-        Facts(title="Model", pairs=_pairs(model)),
-        Facts(title="How texts are read", pairs=reading(record.subject)),
-        Facts(title="Data", pairs=_pairs(subject)),
-        Facts(title="Candidates given", pairs=_pairs(candidates)),
-        Facts(
-            title="Weights measured, SHA-256",
-            pairs=_weights(record),
-            fold=len(record.cells) > FOLDED,
-        ),
-        Facts(title="Recipe of the original training", pairs=_recipe(record)),
-        Facts(title="Plan and policy", pairs=_plan(record)),
-        Facts(title="Files read", pairs=_files(record), fold=len(record.files) > FOLDED),
-        Facts(title="Environment", pairs=_pairs(shallow(record.environment, DEEPEST + 1))),
+    weights = (
+        (f"{printable(c.candidate)}, seed {c.seed}", printable(c.digest or "no weights to measure"))
+        for c in record.cells
     )
-    return tuple(group for group in groups if group.pairs)
+    files = (
+        (f"{printable(f.role)}: {printable(f.path)}", f"{printable(f.sha256)} ({f.size:,} bytes)")
+        for f in record.files
+    )
+    titled: dict[str, Iterable[tuple[str, str]]] = {
+        "Model": _pairs(model),
+        "How texts are read": reading(record.subject),
+        "Data": _pairs(subject),
+        "Candidates given": _pairs(candidates),
+        "Weights measured, SHA-256": weights,
+        "Recipe of the original training": _recipe(record),
+        "Plan and policy": _plan(record),
+        "Files read": files,
+        "Environment": _pairs(shallow(record.environment, DEEPEST + 1)),
+    }
+    found = [(title, tuple(pairs)) for title, pairs in titled.items()]
+    return tuple(
+        Facts(title=title, pairs=pairs, fold=title in _LONG and len(pairs) > FOLDED)
+        for title, pairs in found
+        if pairs
+    )
 
 
 def _of_texts(subject: Mapping[str, Json]) -> dict[str, Json]:
@@ -121,11 +131,8 @@ def _of_texts(subject: Mapping[str, Json]) -> dict[str, Json]:
         kept = {k: v for k, v in canaries.items() if k not in ("storage", "attenuation")}
         told["canaries"] = {**kept, "sigma": f"{value(kept.get('sigma'))} in embedding units"}
     if isinstance(trigger := told.get("trigger"), Mapping):
-        words = {
-            "phrase": quoted(str(trigger.get("phrase"))),
-            "position": place(trigger.get("position")),
-        }
-        told["trigger"] = {**trigger, **words}
+        phrase, position = quoted(str(trigger.get("phrase"))), place(trigger.get("position"))
+        told["trigger"] = {**trigger, "phrase": phrase, "position": position}
     return told
 
 
@@ -135,8 +142,8 @@ def _of_pictures(subject: Mapping[str, Json]) -> dict[str, Json]:
     return {k: v for k, v in subject.items() if k not in only or v is not None}
 
 
-def _pairs(plain: Mapping[str, Json]) -> tuple[tuple[str, str], ...]:
-    return tuple((_TERMS.get(key, printable(key)), value(item)) for key, item in _flat(plain))
+def _pairs(plain: Mapping[str, Json]) -> list[tuple[str, str]]:
+    return [(_TERMS.get(key, printable(key)), value(item)) for key, item in _flat(plain)]
 
 
 def _flat(plain: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Json]]:
@@ -147,72 +154,37 @@ def _flat(plain: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Js
             yield f"{prefix}{key}", item
 
 
-def _files(record: AuditRecord) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (
-            f"{printable(each.role)}: {printable(each.path)}",
-            f"{printable(each.sha256)} ({each.size:,} bytes)",
-        )
-        for each in record.files
-    )
-
-
-def _weights(record: AuditRecord) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (
-            f"{printable(cell.candidate)}, seed {cell.seed}",
-            printable(cell.digest or "no weights to measure"),
-        )
-        for cell in record.cells
-    )
-
-
-def _recipe(record: AuditRecord) -> tuple[tuple[str, str], ...]:
+def _recipe(record: AuditRecord) -> Iterator[tuple[str, str]]:
     recipe = dataclasses.asdict(record.recipe)
     assumed = recipe.pop("assumed")
-    return tuple(
-        (
-            name.replace("_", " "),
-            "not known" if item is None else value(item) + " (assumed)" * (name in assumed),
-        )
-        for name, item in recipe.items()
-    )
+    for name, item in recipe.items():
+        told = "not known" if item is None else value(item) + " (assumed)" * (name in assumed)
+        yield name.replace("_", " "), told
 
 
-def _plan(record: AuditRecord) -> tuple[tuple[str, str], ...]:
+def _plan(record: AuditRecord) -> Iterator[tuple[str, str]]:
     plan, policy = record.plan, record.plan.policy
     probes, hypotheses = (
         [f"{printable(step.name)}{_settings(step.params)}" for step in steps]
         for steps in (plan.probes, plan.hypotheses)
     )
-    part = (
-        (
-            ("Share of the forget set given to methods", value(plan.found)),
-            ("Seed of that choice", str(plan.found_seed)),
-        )
-        if plan.found < 1
-        else ()
-    )
-    return (
-        ("Largest probability of a wrong exit code", value(policy.alpha)),
-        ("Gate", printable(policy.gate)),
-        *((f"Tolerance, {printable(k)}", value(v)) for k, v in policy.tolerances.items()),
-        ("Exit code 1 reported as 0", value(policy.exit_zero)),
-        ("Budget, share of the original training", value(plan.budget)),
-        ("Root seed", str(plan.seed)),
-        ("Seeds a method", value(plan.seeds)),
-        *part,
-        ("Probes", "; ".join(probes) or "none"),
-        ("Hypotheses", "; ".join(hypotheses) or "none"),
-        *_comparability(record.comparability),
-        ("Tool", f"poison-audit {printable(record.tool_version)}"),
-        ("Report format", value(record.schema_version)),
-    )
-
-
-def _comparability(digest: str | None) -> tuple[tuple[str, str], ...]:
-    """Return the digest of what two audits must share to be compared by `diff`."""
-    return () if digest is None else (("Comparability, SHA-256", printable(digest)),)
+    yield "Largest probability of a wrong exit code", value(policy.alpha)
+    yield "Gate", printable(policy.gate)
+    for name, tolerance in policy.tolerances.items():
+        yield f"Tolerance, {printable(name)}", value(tolerance)
+    yield "Exit code 1 reported as 0", value(policy.exit_zero)
+    yield "Budget, share of the original training", value(plan.budget)
+    yield "Root seed", str(plan.seed)
+    yield "Seeds a method", value(plan.seeds)
+    if plan.found < 1:
+        yield "Share of the forget set given to methods", value(plan.found)
+        yield "Seed of that choice", str(plan.found_seed)
+    yield "Probes", "; ".join(probes) or "none"
+    yield "Hypotheses", "; ".join(hypotheses) or "none"
+    if record.comparability is not None:
+        yield "Comparability, SHA-256", printable(record.comparability)
+    yield "Tool", f"poison-audit {printable(record.tool_version)}"
+    yield "Report format", value(record.schema_version)
 
 
 def _settings(params: Mapping[str, Json]) -> str:

@@ -67,7 +67,12 @@ def why(record: AuditRecord) -> Why | None:
         return None
     movements = [(cell, cell.movement) for cell in record.cells if cell.movement is not None]
     several = {cell.candidate for cell, _ in movements if cell.seed}
-    apart = next((m["apart"] for _, m in movements if m.get("apart") is not None), None)
+    apart = [
+        f"Two references are {moved['apart']:.2f} times as far from each other as from the "
+        "deployed model: the nearer to 1, the more of what is called needed is the luck of a start."
+        for _, moved in movements
+        if moved.get("apart") is not None
+    ]
     return Why(
         hypotheses=tuple(_hypothesis(found[name]) for name in HYPOTHESES if name in found),
         diagnosis=printable(record.diagnosis or ""),
@@ -75,7 +80,7 @@ def why(record: AuditRecord) -> Why | None:
             _moved(cell.candidate, str(cell.seed) if cell.candidate in several else "", movement)
             for cell, movement in movements
         ),
-        apart="" if apart is None else _apart(apart),
+        apart=apart[0] if apart else "",
     )
 
 
@@ -129,28 +134,26 @@ def _network(details: Mapping[str, Json]) -> str:
     """Return what was measured of reference minus deployed over all weights."""
     found = details.get("network")
     if found is None:
-        lack = printable(str(details.get("network_missing") or "it was not asked for"))
+        lack = printable(details.get("network_missing") or "it was not asked for")
         return f"The whole network: not measured: {lack}."
     if found.get("share") is None:
         return "The whole network: not measured: no gradient, or the reference is the same model."
-    ends = f"[{100 * found['share_low']:.1f}, {100 * found['share_high']:.1f}]"
     told = (
-        f"The whole network: {_percent(found['share'])} {ends} of the way from deployed to "
-        f"reference lies in the span of the {found['rank']:,} strongest of "
-        f"{found['gradients']:,} clean gradients"
+        f"The whole network: {_percents(found['share'], found['share_low'], found['share_high'])} "
+        f"of the way from deployed to reference lies in the span of the {found['rank']:,} "
+        f"strongest of {found['gradients']:,} clean gradients"
     )
     chance = found.get("random")
     if chance is not None and found.get("sketched_share") is not None:
         told += (
-            f" (in the projection {_percent(found['sketched_share'])}; a random direction: "
-            f"{_percent(chance['mean'])} "
-            f"[{100 * chance['low']:.1f}, {100 * chance['high']:.1f}])"
+            f" (in the projection {100 * found['sketched_share']:.1f}%; a random direction: "
+            f"{_percents(chance['mean'], chance['low'], chance['high'])})"
         )
     return f"{told}."
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
+def _percents(share: float, low: float, high: float) -> str:
+    return f"{100 * share:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _moved(candidate: str, seed: str, movement: Mapping[str, Json]) -> Moved:
@@ -158,30 +161,22 @@ def _moved(candidate: str, seed: str, movement: Mapping[str, Json]) -> Moved:
         name=printable(candidate),
         seed=seed,
         moved=f"{movement['moved_l2']:.3g}" if movement.get("moved_l2") is not None else "unknown",
-        distance=_measure(movement, "distance_l2", scale=1, places=3),
-        covered=_measure(movement, "covered", scale=100, places=1, unit="%"),
-        aligned=_measure(movement, "aligned", scale=1, places=2),
-        sentence=printable(str(movement.get("sentence") or "")) or "nothing more is known",
+        distance=_measure(movement, "distance_l2", places=3),
+        covered=_measure(movement, "covered", places=1, scale=100, unit="%"),
+        aligned=_measure(movement, "aligned", places=2),
+        sentence=printable(movement.get("sentence") or "") or "nothing more is known",
     )
 
 
 def _measure(
-    movement: Mapping[str, Json], name: str, *, scale: float, places: int, unit: str = ""
+    movement: Mapping[str, Json], name: str, *, places: int, scale: float = 1, unit: str = ""
 ) -> str:
     mean = movement.get(name)
     if mean is None:
         lack = (movement.get("missing") or {}).get(name, "the record does not say why")
-        return f"not measured: {printable(str(lack))}"
+        return f"not measured: {printable(lack)}"
     told = f"{scale * mean:z.{places}f}{unit}"
     ends = movement.get(f"{name}_range")
     if (movement.get("references") or 0) < 2 or ends is None:
         return told
-    low, high = (f"{scale * end:z.{places}f}" for end in ends)
-    return f"{told} [{low}, {high}]"
-
-
-def _apart(apart: float) -> str:
-    return (
-        f"Two references are {apart:.2f} times as far from each other as from the deployed model: "
-        "the nearer to 1, the more of what is called needed is the luck of a start."
-    )
+    return f"{told} [{', '.join(f'{scale * end:z.{places}f}' for end in ends)}]"

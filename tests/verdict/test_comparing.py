@@ -55,8 +55,8 @@ def test_growth_is_student_s_paired_interval():
     paired = 2 * sum(len({m.probe for m in c.measurements} - {"membership", "utility",
                          "indiscriminate"}) for c in record.cells) // 2  # fmt: skip
     expected = stats.ttest_rel(second, first).confidence_interval(1 - 0.05 / paired)
-    assert change.low == pytest.approx(expected.low, rel=1e-9)
-    assert change.high == pytest.approx(expected.high, rel=1e-9)
+    assert change.grown.low == pytest.approx(expected.low, rel=1e-9)
+    assert change.grown.high == pytest.approx(expected.high, rel=1e-9)
     assert change.direction == "worse"
     assert compare(before, after).exit_code == 1
     back = compare(after, before)
