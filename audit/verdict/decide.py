@@ -155,22 +155,15 @@ def _activated(finding: Finding, before: Measurement | None, now: Measurement | 
         f"{scale * figure:.{digits}f}"
         for figure in (grown, change.low, change.high, change.before, change.after)
     )
-    note = (
-        f"Stronger than in the deployed model by {by}{unit} [{low}, {high}]: from {start} to {end}."
-    )
-    return replace(finding, outcome=Outcome.ACTIVATED, reason=f"{finding.reason} {note}")
+    note = f"Stronger than in the deployed model by {by}{unit} [{low}, {high}]"
+    told = f"{finding.reason} {note}: from {start} to {end}."
+    return replace(finding, outcome=Outcome.ACTIVATED, reason=told)
 
 
 def _accepted(finding: Finding, policy: Policy, *, suspect: bool) -> Finding:
     """Return the finding as ACCEPTED if somebody answers for all that its interval leaves open."""
-    acceptance = next(
-        (
-            a
-            for a in policy.accepted
-            if (a.probe, a.candidate) == (finding.probe, finding.candidate)
-        ),
-        None,
-    )
+    of = (finding.probe, finding.candidate)
+    acceptance = next((a for a in policy.accepted if (a.probe, a.candidate) == of), None)
     if acceptance is None or finding.outcome not in ACCEPTABLE or not finding.gating or suspect:
         return finding
     if finding.interval is None or finding.null is None:
@@ -182,11 +175,8 @@ def _accepted(finding: Finding, policy: Policy, *, suspect: bool) -> Finding:
     room = acceptance.bound - finding.null
     lowest = finding.null - room if reading_of(finding.probe).two_sided else -math.inf
     if not lowest <= finding.interval.low <= finding.interval.high <= acceptance.bound:
-        note = (
-            f"It is accepted up to {acceptance.bound:g} only, and the interval reaches further "
-            f"(by {told})."
-        )
-        return replace(finding, reason=f"{finding.reason} {note}")
+        note = f"It is accepted up to {acceptance.bound:g} only, and the interval reaches further"
+        return replace(finding, reason=f"{finding.reason} {note} (by {told}).")
     note = f"Accepted up to {acceptance.bound:g} until {acceptance.expires} by {told}."
     return replace(finding, outcome=Outcome.ACCEPTED, reason=f"{finding.reason} {note}")
 
@@ -294,10 +284,8 @@ def _gate(policy: Policy, candidates: Sequence[CandidateVerdict]) -> tuple[Outco
 
 
 def _next_step(policy: Policy, outcome: Outcome, candidates: Sequence[CandidateVerdict]) -> str:
-    suspicious = [
-        c.candidate for c in candidates if c.kind == "reference" and c.outcome is Outcome.RESIDUAL
-    ]
-    if suspicious:
+    references = [c for c in candidates if c.kind == "reference"]
+    if suspicious := [c.candidate for c in references if c.outcome is Outcome.RESIDUAL]:
         return (
             f"First look into the reference {', '.join(suspicious)}: a model that never saw the "
             "poison should be clean. Was it trained without the forget set?"
@@ -307,10 +295,8 @@ def _next_step(policy: Policy, outcome: Outcome, candidates: Sequence[CandidateV
     if outcome is Outcome.CLEAN:
         return "The gate is open: the model may ship. Keep this report with it."
     if outcome is Outcome.ACCEPTED:
-        until = min(
-            (a.expires for a in policy.accepted if a.expires >= (policy.decided or "")),
-            default="it expires",
-        )
+        days = [a.expires for a in policy.accepted if a.expires >= (policy.decided or "")]
+        until = min(days, default="it expires")
         return (
             f"The gate is open until {until}, not because the model is clean: replace it or renew "
             "the acceptance by then. Keep this report with the model."

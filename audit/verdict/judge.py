@@ -28,16 +28,11 @@ def judge(
         InputError: it is not of the form that its probe writes.
     """
     reading = reading_of(measurement.probe)
-    who: dict[str, Any] = {
-        "probe": reading.name, "candidate": cell.candidate, "seed": cell.seed,
-    }  # fmt: skip
+    who: Any = {"probe": reading.name, "candidate": cell.candidate, "seed": cell.seed}
     if measurement.evidence is None:
-        return Finding(
-            **who,
-            outcome=Outcome.NOT_MEASURED,
-            gating=_was_to_gate(reading, cell, required=required),
-            reason=f"Not measured: {measurement.missing}.",
-        )
+        gating = _was_to_gate(reading, cell, required=required)
+        reason = f"Not measured: {measurement.missing}."
+        return Finding(**who, outcome=Outcome.NOT_MEASURED, gating=gating, reason=reason)
     seen = reading.read(measurement.evidence)
     if reading.shown is not None:
         return Finding(**who, outcome=Outcome.INFO, gating=False, **reading.shown(seen))

@@ -105,10 +105,8 @@ def _wrong_acceptances(
         place = f"{where} [[accept]] {number}"
         tolerance = tolerances.get(each.probe)
         if tolerance is None:
-            hint = did_you_mean(each.probe, tolerances)
-            problems.append(
-                Problem(f"no probe with a tolerance is named {each.probe!r}", place, hint)
-            )
+            what = f"no probe with a tolerance is named {each.probe!r}"
+            problems.append(Problem(what, place, did_you_mean(each.probe, tolerances)))
         elif not (tolerance < each.bound and math.isfinite(each.bound)):
             what = f"bound is {each.bound:g}, and {each.probe} tolerates {tolerance:g} already"
             problems.append(Problem(what, place, "Give the larger figure that is accepted."))

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from poison_audit.case.provenance import digest_of
 from poison_audit.case.shown import InputFile
 from poison_audit.errors import InputError
-from poison_audit.records import Cell, Finding
+from poison_audit.records import Finding
 from poison_audit.statistics import estimates
 from poison_audit.verdict.compare import comparability
 from poison_audit.verdict.diagnosis import diagnosis, method_diagnosis
@@ -144,22 +144,15 @@ def _explanations(record: AuditRecord) -> Iterator[Check]:
 
 
 def _of_details(name: str, finding: Finding) -> dict[str, Any]:
-    details = finding.details
+    details, ends = finding.details, ("mean", "low", "high")
     if name == "shift":
         at = details["fractions"].index(details["ratio_fraction"])
-        own, mean, low, high = (
-            details[key][at]
-            for key in ("poison_l1", "random_l1_mean", "random_l1_low", "random_l1_high")
-        )
+        own, *random = (details[k][at] for k in ("poison_l1", *(f"random_l1_{e}" for e in ends)))
     else:
-        own, mean, low, high = (
-            details[key]
-            for key in ("share", "random_share_mean", "random_share_low", "random_share_high")
-        )
-    return {
-        "statistic": own / mean,
-        "interval": {"low": own / high, "high": own / low, "level": 0.95},
-    }
+        own, *random = (details[k] for k in ("share", *(f"random_share_{e}" for e in ends)))
+    mean, low, high = random
+    interval = {"low": own / high, "high": own / low, "level": 0.95}
+    return {"statistic": own / mean, "interval": interval}
 
 
 def _rehearsal(record: AuditRecord) -> Iterator[Check]:
@@ -175,15 +168,8 @@ def _rehearsal(record: AuditRecord) -> Iterator[Check]:
         yield from _compared("rehearsal.findings", rehearsal.findings, findings)
         yield from _compared("rehearsal.candidates", kept, candidates)
         if kept == rehearsal.candidates and kept:
-            sentence = rehearsal_sentence(
-                findings,
-                candidates,
-                useless=None,
-                epochs=rehearsal.epochs,
-                held=rehearsal.held,
-                planted=rehearsal.planted,
-                sigma=rehearsal.sigma,
-            )
+            how = {key: getattr(rehearsal, key) for key in ("epochs", "held", "planted", "sigma")}
+            sentence = rehearsal_sentence(findings, candidates, useless=None, **how)
             yield from _compared("rehearsal.sentence", rehearsal.sentence, sentence)
     except _BROKEN as error:
         told = f"Its measurements cannot be judged ({error!r:.80})."
@@ -211,15 +197,11 @@ def _digests(record: AuditRecord) -> Iterator[Check]:
         # Of a sharded checkpoint the subject states a digest over all shards.
         if stated is not None and len(files) == 1 and not files[0].folder:
             yield from _compared(f"subject.{'.'.join(keys)}", stated, files[0].sha256)
-    for number, cell in enumerate(record.cells):
-        yield from _unchanged(number, cell, record)
-
-
-def _unchanged(number: int, cell: Cell, record: AuditRecord) -> Iterator[Check]:
     deployed = next((c.digest for c in record.cells if c.kind == "deployed"), None)
-    if cell.kind == "candidate" and cell.digest is not None and cell.digest == deployed:
-        told = "It is bit for bit the deployed model, so nothing was unlearned."
-        yield Check(what=f"cells[{number}].digest", state="differs", told=told)
+    for number, cell in enumerate(record.cells):
+        if cell.kind == "candidate" and cell.digest is not None and cell.digest == deployed:
+            told = "It is bit for bit the deployed model, so nothing was unlearned."
+            yield Check(what=f"cells[{number}].digest", state="differs", told=told)
 
 
 def _file(each: InputFile, *, root: Path | None, folder: Path) -> Check:
@@ -231,12 +213,11 @@ def _file(each: InputFile, *, root: Path | None, folder: Path) -> Check:
     try:
         digest, _ = digest_of(path, folder=each.folder)
     except OSError as error:
-        told = f"It cannot be read ({error.strerror})."
-        return Check(what=what, state="not checked", told=told)
-    if digest != each.sha256:
-        told = f"Its SHA-256 is {digest}, recorded is {each.sha256}."
-        return Check(what=what, state="differs", told=told)
-    return Check(what=what, state="agrees", told=f"Its SHA-256 is {digest}.")
+        return Check(what=what, state="not checked", told=f"It cannot be read ({error.strerror}).")
+    if digest == each.sha256:
+        return Check(what=what, state="agrees", told=f"Its SHA-256 is {digest}.")
+    told = f"Its SHA-256 is {digest}, recorded is {each.sha256}."
+    return Check(what=what, state="differs", told=told)
 
 
 def _located(each: InputFile, *, root: Path | None, folder: Path) -> Path | None:
@@ -280,12 +261,11 @@ def _plain(value: Any) -> Any:
 def _differences(what: str, recorded: Any, found: Any) -> Iterator[Check]:
     if isinstance(recorded, dict) and isinstance(found, dict):
         for key in dict.fromkeys((*recorded, *found)):
+            here, again = recorded.get(key, "absent"), found.get(key, "absent")
             if key not in recorded or key not in found:
-                yield _differs(
-                    f"{what}.{key}", recorded.get(key, "absent"), found.get(key, "absent")
-                )
+                yield _differs(f"{what}.{key}", here, again)
             else:
-                yield from _differences(f"{what}.{key}", recorded[key], found[key])
+                yield from _differences(f"{what}.{key}", here, again)
     elif isinstance(recorded, list) and isinstance(found, list):
         if len(recorded) != len(found):
             yield _differs(f"the number of {what}", len(recorded), len(found))

@@ -70,12 +70,8 @@ def _configuration(record: AuditRecord) -> Iterator[Mapping[str, Json]]:
             told = {"name": f"{_name(each.role)}: {_name(each.path)}"}
             how = {"annotations": {"sha256 of": "the lines `sha256  path` of its files"}}
             yield {**told, "digest": {"sha256": each.sha256}, **(how if each.folder else {})}
-    subject = record.subject
-    for name, digest in (
-        ("training samples", subject.get("train_sha256")),
-        ("test samples", subject.get("test_sha256")),
-    ):
-        if isinstance(digest, str):
+    for name, key in (("training samples", "train_sha256"), ("test samples", "test_sha256")):
+        if isinstance(digest := record.subject.get(key), str):
             yield {"name": name, "digest": {"sha256": digest}}
     yield {"name": f"poison-audit {_name(record.tool_version)}"}
 

@@ -24,12 +24,7 @@ _WORDS = {0: "NO WORSE", 1: "WORSE", 3: "NO LONGER MEASURED"}
 
 
 def render_difference(comparison: Comparison, console: Console) -> None:
-    """Print what changed, the findings that got worse first; the last line is the exit code's.
-
-    Args:
-        comparison: as `verdict.compare.compare` returns it.
-        console: where to.
-    """
+    """Print what changed, the findings that got worse first; the last line is the exit code's."""
 
     def say(words: str, style: str = "") -> Text:
         encoding = console.encoding
@@ -40,19 +35,18 @@ def render_difference(comparison: Comparison, console: Console) -> None:
     for title in ("candidate", "probe", "before", "after", "change"):
         table.add_column(say(title), overflow="fold")
     for change in sorted(comparison.changes, key=lambda c: order.index(c.direction)):
-        seed = f", seed {change.seed}" if change.seed else ""
-        table.add_row(
-            say(f"{change.candidate}{seed}"),
-            say(about(change.probe).title),
-            say(_shown(change.before)),
-            say(_shown(change.after)),
-            say(change.direction, _STYLES[change.direction]),
-        )
+        outcomes = _shown(change.before), _shown(change.after)
+        told = map(say, (_who(change), about(change.probe).title, *outcomes))
+        table.add_row(*told, say(change.direction, _STYLES[change.direction]))
     console.print(table)
-    told = [c for c in comparison.changes if c.direction in ("worse", "gone")]
-    for change in told:
-        console.print(say(f"- {_named(change)}: {change.reason}"))
-    if told:
+    reasons = [
+        f"- {_who(change)}, {about(change.probe).title.lower()}: {change.reason}"
+        for change in comparison.changes
+        if change.direction in ("worse", "gone")
+    ]
+    for line in reasons:
+        console.print(say(line))
+    if reasons:
         console.print()
     console.print(say(comparison.sentence))
     console.print()
@@ -60,9 +54,8 @@ def render_difference(comparison: Comparison, console: Console) -> None:
     console.print(say(last, "bold"), soft_wrap=True)
 
 
-def _named(change: Change) -> str:
-    seed = f", seed {change.seed}" if change.seed else ""
-    return f"{change.candidate}{seed}, {about(change.probe).title.lower()}"
+def _who(change: Change) -> str:
+    return f"{change.candidate}, seed {change.seed}" if change.seed else change.candidate
 
 
 def _shown(finding: Finding | None) -> str:

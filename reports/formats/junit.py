@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from xml.etree import ElementTree as ET
 
-from poison_audit.records import Cell
 from poison_audit.reports.view.machine import (
     FOUND,
     Judged,
@@ -90,8 +89,7 @@ def _verdict(record: AuditRecord) -> ET.Element:
     if passes(verdict):
         ET.SubElement(case, "system-out").text = line
         return suite
-    poison = verdict.outcome in FOUND or verdict.exit_code == 1
-    tag = "failure" if poison else "error"
+    tag = "failure" if verdict.outcome in FOUND or verdict.exit_code == 1 else "error"
     shut = ET.SubElement(case, tag, type=verdict.outcome.value, message=line)
     shut.text = f"{line}\nNext: {printable(verdict.next_step)}"
     return suite
@@ -100,7 +98,8 @@ def _verdict(record: AuditRecord) -> ET.Element:
 def _suite(name: str, found: list[Judged], record: AuditRecord) -> ET.Element:
     cells = [cell for cell in record.cells if cell.candidate == name]
     suite = ET.Element("testsuite", name=printable(name))
-    _time(suite, seconds(_times(cells)))
+    spent = [cell.cost.seconds for cell in cells if cell.cost]
+    _time(suite, seconds([*spent, *(cell.probe_seconds for cell in cells)]))
     policy = record.plan.policy
     kinds = [("kind", c.kind) for c in record.verdict.candidates if c.candidate == name]
     weights = [(f"weights_sha256.seed_{c.seed}", printable(c.digest)) for c in cells if c.digest]
@@ -112,11 +111,6 @@ def _suite(name: str, found: list[Judged], record: AuditRecord) -> ET.Element:
     _properties(suite, [*kinds, *weights, *accepted])
     suite.extend(_case(one, record) for one in found)
     return suite
-
-
-def _times(cells: Iterable[Cell]) -> list[float]:
-    spent = [cell.cost.seconds for cell in cells if cell.cost]
-    return [*spent, *(cell.probe_seconds for cell in cells)]
 
 
 def _properties(suite: ET.Element, pairs: Iterable[tuple[str, str]]) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 from poison_audit.poisons.readings import POISONS
@@ -65,12 +66,8 @@ def render_sarif(record: AuditRecord) -> str:
 
     Under `--exit-zero` the results are the same: a report says what is.
     """
-    log = {
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [_run(record)],
-    }
-    return json.dumps(log, indent=1, allow_nan=False) + "\n"
+    log = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0"}
+    return json.dumps({**log, "runs": [_run(record)]}, indent=1, allow_nan=False) + "\n"
 
 
 def _run(record: AuditRecord) -> dict[str, Any]:
@@ -83,7 +80,11 @@ def _run(record: AuditRecord) -> dict[str, Any]:
     passed = [f"{printable(j.finding.candidate)}: {j.name}" for j in every if j.standing == "clean"]
     forget = location(record, "forget")["physicalLocation"]["artifactLocation"]["uri"]
     return {
-        "tool": {"driver": _driver(record)},
+        "tool": {"driver": {
+            "name": "poison-audit",
+            "version": printable(record.tool_version),
+            "rules": [_rule(name, rule) for name, rule in RULES.items()],
+        }},
         "automationDetails": {"id": f"poison-audit/{forget}/"},
         "invocations": [_invocation(record)],
         "originalUriBaseIds": {
@@ -103,19 +104,11 @@ def _run(record: AuditRecord) -> dict[str, Any]:
             "passed": passed[:MOST],
             "resultsLeftOut": max(0, len(results) - MOST),
         },
-    }
+    }  # fmt: skip
 
 
 def _urgency(one: Judged) -> tuple[int, int]:
     return list(_RULES).index(one.standing), WORST_FIRST.index(one.finding.outcome)
-
-
-def _driver(record: AuditRecord) -> dict[str, Any]:
-    return {
-        "name": "poison-audit",
-        "version": printable(record.tool_version),
-        "rules": [_rule(name, rule) for name, rule in RULES.items()],
-    }
 
 
 def _rule(name: str, rule: Rule) -> dict[str, Any]:
@@ -162,8 +155,8 @@ def _result(one: Judged, record: AuditRecord) -> dict[str, Any]:
     if one.number is not None:
         related.append(f"config.accept.{one.number}")
         told = justification(record.plan.policy.accepted[one.number])
-        suppression = {"kind": "external", "status": "accepted", "justification": told}
-        result["suppressions"] = [suppression]
+        why = {"kind": "external", "status": "accepted", "justification": told}
+        result["suppressions"] = [why]
     places = [record.places[name] for name in related if name in record.places]
     if places:
         result["relatedLocations"] = unique(map(at, places))
@@ -202,12 +195,9 @@ def _alert(rule: str, text: str, where: dict[str, Any], *, key: tuple[str, ...])
 
 
 def _figures(finding: Finding) -> dict[str, Any]:
-    span = finding.interval
     told = {
         "statistic": finding.statistic,
-        "low": span.low if span else None,
-        "high": span.high if span else None,
-        "level": span.level if span else None,
+        **(asdict(finding.interval) if finding.interval else {}),
         "null": finding.null,
         "tolerance": finding.tolerance,
     }

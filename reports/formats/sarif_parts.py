@@ -39,12 +39,9 @@ def location(record: AuditRecord, *names: str) -> dict[str, Any]:
 
 def at(place: Place) -> dict[str, Any]:
     """Return a line of a text file below the root."""
-    return {
-        "physicalLocation": {
-            "artifactLocation": {"uri": _relative(place.uri), "uriBaseId": ROOT},
-            "region": {"startLine": min(max(1, place.line), 2**31 - 1)},
-        }
-    }
+    where = {"uri": _relative(place.uri), "uriBaseId": ROOT}
+    line = {"startLine": min(max(1, place.line), 2**31 - 1)}
+    return {"physicalLocation": {"artifactLocation": where, "region": line}}
 
 
 def _relative(path: str) -> str:

@@ -15,7 +15,8 @@ from poison_audit.reports.view.answer import answer, how_sure
 from poison_audit.reports.view.evidence import Evidence, evidence
 from poison_audit.reports.view.exhibits import Wall, walls
 from poison_audit.reports.view.facts import Facts, facts
-from poison_audit.reports.view.figure import TONES, figure
+from poison_audit.reports.view.figure import TONES, Figure, figure
+from poison_audit.reports.view.machine import exit_line
 from poison_audit.reports.view.reading import of_texts
 from poison_audit.reports.view.rehearsed import Rehearsed, rehearsed
 from poison_audit.reports.view.rows import Row, allowed, make_row
@@ -114,7 +115,6 @@ def view(record: AuditRecord) -> View:
         make_row(candidate, record.cells, shown, plan=record.plan, probes=probes)
         for candidate in verdict.candidates
     )
-    sentence = printable(verdict.sentence)
     # What is asked of texts alone is not missing where there are pictures.
     absent = (n for n, reading in READINGS.items() if reading.texts_only)
     other = probes if of_texts(record) else (*probes, *absent)
@@ -124,10 +124,10 @@ def view(record: AuditRecord) -> View:
         outcome=verdict.outcome.value,
         tone=TONES[verdict.outcome],
         exit_code=str(verdict.exit_code),
-        exit_line=f"exit {verdict.exit_code}: {verdict.outcome.value}. {sentence}",
+        exit_line=exit_line(verdict),
         answer=answer(record),
         how_sure=how_sure(record),
-        sentence=sentence,
+        sentence=printable(verdict.sentence),
         next_step=printable(verdict.next_step),
         gate=printable(verdict.gate),
         judged=_JUDGED.get(verdict.gate, f"candidate {printable(verdict.gate)}"),
@@ -210,6 +210,10 @@ def _found(record: AuditRecord) -> tuple[str, ...]:
 
 def _gaps(record: AuditRecord, rows: Sequence[Row], unshown: Iterable[Finding]) -> tuple[Gap, ...]:
     asked: dict[tuple[str, str, str], list[str]] = {}
+
+    def ask(shown: Figure, who: str) -> None:
+        asked.setdefault((shown.title, shown.reason, shown.remedy), []).append(who)
+
     if not record.sanity.works:
         what = "tokenizer, prompt" if of_texts(record) else "architecture, normalisation"
         remedy = f"A model that beats chance: check {what} and label order."
@@ -220,12 +224,9 @@ def _gaps(record: AuditRecord, rows: Sequence[Row], unshown: Iterable[Finding]) 
         missing = [shown for shown in row.figures if shown.probe not in measured]
         for shown in (*(shown for _, shown in row.every), *missing):
             if shown.outcome in _UNDECIDED:
-                key = (shown.title, shown.reason, shown.remedy)
-                asked.setdefault(key, []).append(row.name)
+                ask(shown, row.name)
     for finding in unshown:
-        shown = figure(finding)
-        key = (shown.title, shown.reason, shown.remedy)
-        asked.setdefault(key, []).append(printable(finding.candidate))
+        ask(figure(finding), printable(finding.candidate))
     everyone = list(dict.fromkeys(row.name for row in rows))
     # Of one reason: first the candidates of each probe, then the probes with the same candidates.
     merged: dict[tuple[str, str, str], list[str]] = {}
