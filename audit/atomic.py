@@ -7,6 +7,7 @@ while, so that happens only where something is read, and `records` itself needs 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -47,6 +48,11 @@ def to_json(record: Any) -> str:
     """Return a record as JSON: sorted keys, full precision, no NaN (ValueError on one)."""
     plain = dataclasses.asdict(record)
     return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def digest_of(plain: Any) -> str:
+    """Return the SHA-256 of what JSON can say, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def from_json(

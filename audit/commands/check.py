@@ -98,11 +98,8 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
         with reporter.stage("Doing every part in miniature"):
             told = forecast(judged, plan, allow_pickle=settings.subject.allow_pickle)
         if rank() == 0:
-            show_forecast(
-                [(part.name, part.seconds) for part in told.parts],
-                peak=told.peak_bytes,
-                left_out=["the rehearsal"] if running.rehearse else [],
-            )
+            left_out = ["the rehearsal"] if running.rehearse else []
+            show_forecast(told.parts, peak=told.peak_bytes, left_out=left_out)
         return 3  # nothing was judged, and a gate must not take that for a pass
     computing = f"{device.type} {fast_precision(device)}"
     code = user_code() if inputs.sources.factory else None

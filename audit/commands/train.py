@@ -27,9 +27,8 @@ from poison_audit.models.reader import Reading
 from poison_audit.models.saving import save_model
 from poison_audit.poisons.gaussian.embedding import CANARIES_KEY
 from poison_audit.statistics.estimates import clopper_pearson
-from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger, Snapshot
-from poison_audit.training.loop import descend, fast_precision, recipe_settings
+from poison_audit.training.loop import descend_on, fast_precision
 from poison_audit.training.scoring import correct
 
 LEVEL = 0.95
@@ -80,10 +79,8 @@ def _trained(job: Job, partial: Path, reporter: Reporter) -> tuple[Model, float]
     if told:
         reporter.say(told)
     done = start.step if start else 0
-    size = min(recipe.batch_size, len(data))
-    batches = shuffled(data, size, rng.named("batches"), augment=recipe.augment, start=done)
     save = saver(partial, key)
-    epoch = max(1, round(len(data) / size))
+    epoch = max(1, round(len(data) / min(recipe.batch_size, len(data))))
 
     def where(step: int) -> str:
         epochs = recipe.epochs or 0
@@ -94,20 +91,10 @@ def _trained(job: Job, partial: Path, reporter: Reporter) -> tuple[Model, float]
         save(step, take)
 
     with reporter.steps(job.steps, done=done, told=where) as show:
-        descend(
-            model,
-            ((batch,) for batch in batches),
-            lambda loss: loss,
-            steps=job.steps,
-            lr=recipe.lr,
-            ledger=ledger,
-            rng=rng,
-            batch_statistics=True,
-            schedule=recipe.schedule,
-            start=start,
-            watch=watch,
-            **recipe_settings(recipe),
-        )
+        descend_on(
+            model, data, recipe, rng, ledger=ledger, steps=job.steps, lr=recipe.lr,
+            schedule=recipe.schedule, start=start, watch=watch,
+        )  # fmt: skip
     return model, float(torch.stack(ledger.losses[-epoch:]).mean())
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,7 +11,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from poison_audit.atomic import written_whole
+from poison_audit.atomic import digest_of, written_whole
 from poison_audit.commands.train_job import Job, stated
 from poison_audit.engine import runs
 from poison_audit.models.factory import FACTORY, user_code
@@ -44,7 +42,7 @@ def fingerprint(job: Job, *, weights: str) -> str:
         "recipe": stated(job.recipe),
         "seed": job.rng.root,
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return digest_of(told)
 
 
 def saver(path: Path, key: str) -> Watch:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, TypeVar
 
-from poison_audit.atomic import from_json
+from poison_audit.atomic import digest_of, from_json
 from poison_audit.engine.jobs import Job
 from poison_audit.errors import InputError
 from poison_audit.models.model import Model
 from poison_audit.models.saving import save_model
 from poison_audit.models.weights import SINGLE
 from poison_audit.records import Cell
+
+T = TypeVar("T")
 
 
 class Lack(StrEnum):
@@ -49,16 +51,16 @@ def save_unlearned(model: Model, cell: Cell, path: Path) -> None:
 
 def cell_path(out: Path, job: Job, key: str) -> Path:
     """Return where a job's cell lies, under the digest of all that decides it."""
-    own = {
-        "job": asdict(job.method) if job.method else None,
-        "seed": job.seed,
-        "budget": job.budget,
-        "key": key,
-    }
+    method = asdict(job.method) if job.method else None
+    own = {"job": method, "seed": job.seed, "budget": job.budget, "key": key}
     if job.contender is not None:
         own["sha256"] = job.contender.sha256
-    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
-    return out / "cells" / f"{_safe(job.candidate)}-{job.seed}-{digest[:16]}.json"
+    return kept_path(out, f"{_safe(job.candidate)}-{job.seed}", own)
+
+
+def kept_path(out: Path, name: str, told: Mapping[str, Any]) -> Path:
+    """Return where something lies among the cells, under the digest of all that decides it."""
+    return out / "cells" / f"{name}-{digest_of(told)[:16]}.json"
 
 
 def model_path(out: Path, job: Job, model: Model) -> Path:
@@ -73,10 +75,10 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:60]
 
 
-def stored(path: Path) -> tuple[Cell | None, bool]:
-    """Return the cell that lies there, and whether what lies there is damaged."""
+def stored(kind: type[T], path: Path) -> tuple[T | None, bool]:
+    """Return the record that lies there, and whether what lies there is damaged."""
     try:
-        return from_json(Cell, path.read_text(encoding="utf-8"), where=str(path)), False
+        return from_json(kind, path.read_text(encoding="utf-8"), where=str(path)), False
     except FileNotFoundError:
         return None, False
     except (UnicodeDecodeError, InputError):

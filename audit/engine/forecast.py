@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
@@ -34,8 +35,7 @@ SUBSETS = (2, 6)
 """Subsets between which a hypothesis's pace is measured."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(NamedTuple):
     """One part of an audit."""
 
     name: str
@@ -49,11 +49,6 @@ class Forecast:
     parts: tuple[Part, ...]
     peak_bytes: int
     """Peak device memory on CUDA, peak resident memory of the process on the CPU."""
-
-    @property
-    def seconds(self) -> float:
-        """Of all parts together."""
-        return sum(part.seconds for part in self.parts)
 
 
 def forecast(trial: Trial, plan: Plan, *, allow_pickle: bool = False) -> Forecast:

@@ -31,16 +31,11 @@ def jobs(plan: Plan, trial: Trial) -> list[Job]:
         # Retrained on all but a part of the poison, it is no yardstick of never having seen it.
         reference = METHODS[step.name].reference and plan.found == 1
         for name, budget in _budgets(step, plan):
-            for seed in range(plan.seeds):
-                found.append(
-                    Job(
-                        candidate=name,
-                        kind="reference" if reference else "method",
-                        seed=seed,
-                        method=step,
-                        budget=budget,
-                    )
-                )
+            kind: Kind = "reference" if reference else "method"
+            found += [
+                Job(candidate=name, kind=kind, seed=seed, method=step, budget=budget)
+                for seed in range(plan.seeds)
+            ]
     for contender in trial.contenders:
         found.append(Job(candidate=contender.name, kind=contender.kind, contender=contender))
     return found

@@ -113,9 +113,8 @@ def _method_names(given: Sequence[str], problems: list[Problem]) -> tuple[str, .
         elif name in METHODS:
             names.append(name)
         elif name != "none":
-            problems.append(
-                Problem(f"unknown method {name!r}", "--methods", did_you_mean(name, METHODS))
-            )
+            hint = did_you_mean(name, METHODS)
+            problems.append(Problem(f"unknown method {name!r}", "--methods", hint))
     return tuple(dict.fromkeys(names))
 
 
@@ -134,7 +133,7 @@ def check_plan(
     Raises:
         PlanError: everything that is impossible.
     """
-    problems: list[Problem] = []
+    problems = Problems()
     for step in plan.methods:
         problems += check_params(step.name, step.params, blocks=blocks)
     known = ["deployed", "any-method", *candidates]
@@ -145,8 +144,7 @@ def check_plan(
     elif plan.policy.gate not in known:
         hint = did_you_mean(plan.policy.gate, known)
         problems.append(Problem(f"nothing named {plan.policy.gate!r} is on trial", "--gate", hint))
-    if problems:
-        raise PlanError(problems)
+    problems.raise_any(PlanError)
 
 
 def _check_counts(
@@ -156,15 +154,13 @@ def _check_counts(
     *,
     least: Mapping[str, int] | None = None,
 ) -> list[Problem]:
-    low = {key: (least or {}).get(key, 1) for key in known}
-    return [
-        Problem(f"{name} has no parameter {key!r}", "", did_you_mean(key, known))
-        if known
-        else Problem(f"{name} has no parameter {key!r}", "", f"{name} takes none.")
-        for key in given
-        if key not in known
-    ] + [
-        Problem(f"{name}.{key} must be a whole number of at least {low[key]}, got {value!r:.40}")
-        for key, value in given.items()
-        if key in known and not (isinstance(value, int) and value >= low[key])
-    ]
+    unknown, wrong = [], []
+    for key, value in given.items():
+        low = (least or {}).get(key, 1)
+        if key not in known:
+            hint = did_you_mean(key, known) if known else f"{name} takes none."
+            unknown.append(Problem(f"{name} has no parameter {key!r}", "", hint))
+        elif not (isinstance(value, int) and value >= low):
+            what = f"{name}.{key} must be a whole number of at least {low}, got {value!r:.40}"
+            wrong.append(Problem(what))
+    return unknown + wrong

@@ -13,13 +13,13 @@ What is planted, and how much, stands in engine.rehearsal_planting; how the copy
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from poison_audit.atomic import digest_of
 from poison_audit.case.load import Trial
 from poison_audit.checks.sanity import check_sanity
 from poison_audit.engine.probes import PROBES, probe_parameters
@@ -100,7 +100,7 @@ def rehearse(
     if sigma is None:
         sigma = dose(case, secret, spread=spread_of(case.model, usual), unseen_loss=unseen_loss)
     case = poisoned(case, secret, sigma)
-    own = hashlib.sha256(json.dumps([key, "rehearsal", sigma, limit]).encode()).hexdigest()
+    own = digest_of([key, "rehearsal", sigma, limit])
     target = usual_loss + FORGIVEN * max(0.0, unseen_loss - usual_loss)
     copy = stored_copy(case.model, folder, own)
     if copy is None:
@@ -110,26 +110,19 @@ def rehearse(
     cells, findings, candidates, found = _perform(
         stage, _own_plan(plan, judge.probes), folder, copy, key=own, judge=judge, report=report
     )
+    told: dict[str, Any] = {
+        "planted": len(case.forget), "sigma": sigma, "epochs": float(copy.epochs),
+        "held": copy.held,
+    }  # fmt: skip
     return Rehearsal(
-        planted=len(case.forget),
-        sigma=sigma,
         commitment=commitment(secret),
-        epochs=float(copy.epochs),
-        held=copy.held,
         loss=copy.loss,
         usual_loss=usual_loss,
         cells=cells,
         findings=findings,
         candidates=candidates,
-        sentence=judge.sentence(
-            findings,
-            candidates,
-            useless=found,
-            epochs=float(copy.epochs),
-            held=copy.held,
-            planted=len(case.forget),
-            sigma=sigma,
-        ),
+        sentence=judge.sentence(findings, candidates, useless=found, **told),
+        **told,
     )
 
 

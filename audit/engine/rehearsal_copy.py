@@ -52,6 +52,10 @@ class Copy:
     """Why it is of no use."""
 
 
+_TOLD = ("epochs", "loss", "held", "broken")
+"""What is known of a copy beside its weights."""
+
+
 def _cycles(limit: int) -> Iterator[int]:
     """Yield the epochs of each restart, each twice the last, `limit` together.
 
@@ -93,13 +97,9 @@ def train_copy(case: Case, rng: Rng, *, target: float, limit: int) -> Copy:
                 **recipe_settings(recipe),
             )
         except DivergedError as reason:
-            return Copy(
-                model=case.model.clone(),
-                epochs=spent,
-                loss=loss,
-                held=False,
-                broken=f"training it on diverged ({reason})",
-            )
+            broken = f"training it on diverged ({reason})"
+            model = case.model.clone()
+            return Copy(model=model, epochs=spent, loss=loss, held=False, broken=broken)
         spent, loss = spent + epochs, mean_loss(model, case.forget)
         if loss <= target:
             break
@@ -108,14 +108,8 @@ def train_copy(case: Case, rng: Rng, *, target: float, limit: int) -> Copy:
 
 def store_copy(copy: Copy, folder: Path, key: str) -> None:
     """Write the copy and what is known of it, under the rehearsal's key."""
-    told = {
-        "key": key,
-        "digest": copy.model.digest(),
-        "epochs": copy.epochs,
-        "loss": copy.loss,
-        "held": copy.held,
-        "broken": copy.broken,
-    }
+    told = {"key": key, "digest": copy.model.digest()}
+    told |= {name: getattr(copy, name) for name in _TOLD}
     folder.mkdir(parents=True, exist_ok=True)
     save_model(copy.model, folder / "copy.safetensors", extra={"poison_audit.rehearsal": "copy"})
     write_atomically(folder / "copy.json", json.dumps(told, indent=1) + "\n")
@@ -133,12 +127,6 @@ def stored_copy(like: Model, folder: Path, key: str) -> Copy | None:
         model, _ = load_like(like, path)
         if model.digest() != told["digest"]:
             return None
-        return Copy(
-            model=model,
-            epochs=told["epochs"],
-            loss=told["loss"],
-            held=told["held"],
-            broken=told["broken"],
-        )
+        return Copy(model=model, **{name: told[name] for name in _TOLD})
     except (ValueError, LookupError, TypeError, InputError):
         return None  # damaged: it is trained again

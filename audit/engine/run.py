@@ -79,7 +79,7 @@ def run(
         ))  # fmt: skip
 
     for place, job in enumerate(todo):
-        cell, broken = stored(cell_path(out, job, key))
+        cell, broken = stored(Cell, cell_path(out, job, key))
         damaged |= {place} if broken else set()
         unkept = keep and job.method and not model_path(out, job, case.model).exists()
         if cell is not None and not unkept:

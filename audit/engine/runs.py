@@ -16,7 +16,7 @@ from typing import IO
 
 import torch
 
-from poison_audit.atomic import remove_partials, write_atomically
+from poison_audit.atomic import digest_of, remove_partials, write_atomically
 from poison_audit.errors import InputError, Problem
 from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Json, Plan, Recipe
@@ -33,6 +33,9 @@ NOT_MEASURING = (
     "engine/runs.py",
 )  # fmt: skip
 """What lies among it and does not: it judges, words, plants, or chooses what is measured."""
+
+SUBJECT = ("model_sha256", "arch", "normalize", "train_sha256", "forget_sha256", "test_sha256")
+"""Of what is known of a subject, what decides a measurement."""
 
 
 def fingerprint(
@@ -57,17 +60,7 @@ def fingerprint(
         "halved": plan.tune > 0,
         "probes": [asdict(step) for step in plan.probes],
         "recipe": asdict(recipe),
-        "subject": {
-            key: subject[key]
-            for key in (
-                "model_sha256",
-                "arch",
-                "normalize",
-                "train_sha256",
-                "forget_sha256",
-                "test_sha256",
-            )
-        },
+        "subject": {key: subject[key] for key in SUBJECT},
         "evidence": {
             **{
                 file.name: {k: v for k, v in (subject.get(file.name) or {}).items() if k != "path"}
@@ -82,7 +75,7 @@ def fingerprint(
             ),
         },
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return digest_of(told)
 
 
 def code_digest(*also: str, package: Path | None = None) -> str:

@@ -12,8 +12,6 @@ estimator proposes the numbers. The split and the score are ours.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -23,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poison_audit.atomic import from_json, to_json, write_atomically
+from poison_audit.atomic import to_json, write_atomically
 from poison_audit.case.case import Case
 from poison_audit.checks.readings import UTILITY
 from poison_audit.engine import unlearning
-from poison_audit.engine.cells import Lack
+from poison_audit.engine.cells import Lack, kept_path, stored
 from poison_audit.engine.probes import PROBES
 from poison_audit.engine.runs import code_digest
 from poison_audit.errors import InputError, PlanError, Problem
@@ -113,9 +111,9 @@ def tune(
         "tolerances": dict(plan.policy.tolerances),
         "readings": code_digest("*/reading.py", "*/readings.py", "statistics/*"),
     }  # fmt: skip
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    path = out / "cells" / f"tune-{step.name}-{digest[:16]}.json"
-    kept, attempts = _kept(path), list[Attempt]()
+    path = kept_path(out, f"tune-{step.name}", told)
+    before, _ = stored(Tuning, path)  # damaged: it is searched again
+    kept, attempts = before.attempts if before else (), list[Attempt]()
     for params, tell in _proposals(case, step, plan):
         number = len(attempts)
         if number < len(kept) and kept[number].params == params:
@@ -190,13 +188,6 @@ def chosen(plan: Plan, tunings: Sequence[Tuning]) -> Plan:
     return replace(plan, methods=steps)
 
 
-def _kept(path: Path) -> tuple[Attempt, ...]:
-    try:
-        return from_json(Tuning, path.read_text("utf-8"), where=str(path)).attempts
-    except (FileNotFoundError, UnicodeDecodeError, InputError):
-        return ()  # absent or damaged: it is searched again
-
-
 def _proposals(
     case: Case, step: Step, plan: Plan
 ) -> Iterator[tuple[dict[str, Any], Callable[[float | None], None]]]:
@@ -211,10 +202,7 @@ def _proposals(
         params = {**step.params, **_drawn(trial, step.name, case)}
 
         def tell(score: float | None, trial: Any = trial) -> None:
-            if score is None:
-                study.tell(trial, state=failed)
-            else:
-                study.tell(trial, score)
+            study.tell(trial, score, state=failed if score is None else None)
 
         yield params, tell
 

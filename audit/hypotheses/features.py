@@ -6,7 +6,9 @@ change if some of the samples had never been there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +17,15 @@ from torch import Tensor
 
 from poison_audit.case.case import Case
 from poison_audit.hypotheses.head import solve, standardised
+from poison_audit.hypotheses.subsets import lacking
 from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
+from poison_audit.records import Finding, Outcome
 from poison_audit.training.penultimate import penultimate
 
+LEVEL = 0.95
+"""Of intervals; one minus it is the largest p-value that says "surely"."""
 MOST_WORK = 1_000_000_000
 """Most samples times entries of the last layer for which it is solved again and again."""
 
@@ -76,6 +82,28 @@ def design(model: Model, case: Case, rng: Rng, *, most: int) -> Design | str:
         classes=model.classes,
         samples=total,
     )
+
+
+def finding(name: str, **told: Any) -> Finding:
+    """Return what a hypothesis found of the deployed model: it never gates."""
+    return Finding(probe=name, candidate="deployed", seed=0, gating=False, **told)
+
+
+def not_measured(name: str, why: str, **told: Any) -> Finding:
+    """Return why a hypothesis has no figure."""
+    return finding(name, outcome=Outcome.NOT_MEASURED, reason=f"Not measured: {why}.", **told)
+
+
+def too_few(found: Design) -> str:
+    """Return why there are no random subsets of retain with the forget set's class mix, or ""."""
+    short = ", ".join(map(str, lacking(~found.forgotten, found.forgotten, found.labels)))
+    return f"retain holds fewer samples than the forget set of classes {short}" if short else ""
+
+
+def central(values: Sequence[float]) -> tuple[float, float]:
+    """Return the bounds of the central `LEVEL` of some values."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def moved(found: Design, whole: Tensor, left_out: NDArray[np.bool_]) -> Tensor:

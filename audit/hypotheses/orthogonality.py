@@ -31,19 +31,25 @@ from torch.nn import functional as F
 
 from poison_audit.case.case import Case
 from poison_audit.errors import PlanError, Problem
-from poison_audit.hypotheses.features import Design, design, moved
+from poison_audit.hypotheses.features import (
+    LEVEL,
+    Design,
+    central,
+    design,
+    finding,
+    moved,
+    not_measured,
+    too_few,
+)
 from poison_audit.hypotheses.head import RIDGE, TOLERANCE, UnsolvedError, objective, solve
 from poison_audit.hypotheses.network import network_share
 from poison_audit.hypotheses.spans import cosine, random_share, span_share
-from poison_audit.hypotheses.subsets import Members, drawn, lacking, rank_p_value
+from poison_audit.hypotheses.subsets import Members, drawn, rank_p_value
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Finding, Interval, Json, Outcome
 
-WHO: dict[str, Any] = {
-    "probe": "orthogonality", "candidate": "deployed", "seed": 0, "gating": False,
-}  # fmt: skip
-LEVEL = 0.95
+NAME = "orthogonality"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +100,11 @@ def orthogonality(
         whole_network = {"network": measured, "network_missing": None}
     found = design(model, case, rng.named("samples"), most=most)
     if isinstance(found, str):
-        return _not_measured(found, whole_network)
+        return not_measured(NAME, found, details=whole_network)
     try:
         return _finding(found, rng, whole_network, subsets=subsets, rank=rank, gradients=gradients)
     except UnsolvedError as error:
-        return _not_measured(str(error), whole_network)
+        return not_measured(NAME, str(error), details=whole_network)
 
 
 def _finding(
@@ -111,9 +117,8 @@ def _finding(
     gradients: int,
 ) -> Finding:
     forgotten = found.forgotten
-    if short := ", ".join(map(str, lacking(~forgotten, forgotten, found.labels))):
-        why = f"retain holds fewer samples than the forget set of classes {short}"
-        return _not_measured(why, whole_network)
+    if why := too_few(found):
+        return not_measured(NAME, why, details=whole_network)
     whole = solve(found.x, found.y, classes=found.classes)
     free = free_dimensions(found.x, found.classes)
     span = {"rank": max(1, min(rank, free // 2, gradients // 2)), "gradients": gradients}
@@ -124,10 +129,11 @@ def _finding(
     told = _figures(own, clean, anyone)
     low, high = told["random_share_low"], told["random_share_high"]
     if low <= 0:
-        return _not_measured("clean gradients reach no random subset's shift", whole_network)
+        why = "clean gradients reach no random subset's shift"
+        return not_measured(NAME, why, details=whole_network)
     direction = random_share(span["rank"], free)
-    return Finding(
-        **WHO,
+    return finding(
+        NAME,
         outcome=Outcome.INFO,
         reason=_sentence(told, direction["mean"], span["rank"]),
         statistic=own.share / told["random_share_mean"],
@@ -152,13 +158,13 @@ def _finding(
 
 def _figures(own: Reach, clean: list[Reach], anyone: list[Reach]) -> dict[str, float]:
     shares = [one.share for one in clean]
-    low, high = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = central(shares)
     return {
         "share": own.share,
         "share_p": rank_p_value(-own.share, [-one.share for one in anyone]),
         "random_share_mean": float(np.mean(shares)),
-        "random_share_low": float(low),
-        "random_share_high": float(high),
+        "random_share_low": low,
+        "random_share_high": high,
         "cosine": own.cosine,
         "cosine_p": rank_p_value(-own.cosine, [-one.cosine for one in anyone]),
         "random_cosine_mean": float(np.mean([one.cosine for one in clean])),
@@ -230,14 +236,9 @@ def _sentence(told: dict[str, float], direction: float, rank: int) -> str:
     )
 
 
-def _not_measured(why: str, details: dict[str, Json]) -> Finding:
-    reason = f"Not measured: {why}."
-    return Finding(**WHO, outcome=Outcome.NOT_MEASURED, reason=reason, details=details)
-
-
 def _check(**numbers: tuple[int, int]) -> None:
     problems = [
-        Problem(f"{name} is {value}", "orthogonality", f"Use {least} or more.")
+        Problem(f"{name} is {value}", NAME, f"Use {least} or more.")
         for name, (value, least) in numbers.items()
         if value < least
     ]

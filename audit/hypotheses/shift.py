@@ -17,7 +17,6 @@ Source: Pawelczyk et al., ICLR 2025, arXiv 2406.17216, hypothesis 1. Departs fro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,15 +24,21 @@ from torch import Tensor
 
 from poison_audit.case.case import Case
 from poison_audit.errors import PlanError, Problem
-from poison_audit.hypotheses.features import Design, design, moved
+from poison_audit.hypotheses.features import (
+    LEVEL,
+    Design,
+    central,
+    design,
+    finding,
+    moved,
+    not_measured,
+    too_few,
+)
 from poison_audit.hypotheses.head import RIDGE, TOLERANCE, UnsolvedError, solve
 from poison_audit.hypotheses.subsets import drawn, lacking, part_of, rank_p_value
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Finding, Interval, Json, Outcome
-
-WHO: dict[str, Any] = {"probe": "shift", "candidate": "deployed", "seed": 0, "gating": False}
-LEVEL = 0.95
 
 
 def shift(
@@ -61,11 +66,11 @@ def shift(
     _check(subsets, fractions)
     found = design(model, case, rng.named("samples"), most=most)
     if isinstance(found, str):
-        return Finding(**WHO, outcome=Outcome.NOT_MEASURED, reason=f"Not measured: {found}.")
+        return not_measured("shift", found)
     try:
         return _finding(found, rng, subsets=subsets, fractions=fractions)
     except UnsolvedError as error:
-        return Finding(**WHO, outcome=Outcome.NOT_MEASURED, reason=f"Not measured: {error}.")
+        return not_measured("shift", str(error))
 
 
 def _finding(found: Design, rng: Rng, *, subsets: int, fractions: Sequence[float]) -> Finding:
@@ -73,16 +78,16 @@ def _finding(found: Design, rng: Rng, *, subsets: int, fractions: Sequence[float
     curve = _curve(found, whole, rng, subsets=subsets, fractions=fractions)
     matched = [at for at, low in enumerate(curve["random_l1_low"]) if low]
     if not matched:
-        why = _short(found)
-        return Finding(**WHO, outcome=Outcome.NOT_MEASURED, reason=f"Not measured: {why}.")
+        why = too_few(found) or "leaving out random samples moves nothing"
+        return not_measured("shift", why)
     at = matched[-1]
     poison, low, high, mean = (
         curve[name][at]
         for name in ("poison_l1", "random_l1_low", "random_l1_high", "random_l1_mean")
     )
     p_value = chance(found, whole, rng.named("any"), subsets=subsets)
-    return Finding(
-        **WHO,
+    return finding(
+        "shift",
         outcome=Outcome.INFO,
         reason=_sentence(poison / mean, p_value, fractions[at]),
         statistic=poison / mean,
@@ -119,11 +124,9 @@ def _curve(
     for fraction in fractions:
         part = part_of(found.forgotten, order, fraction)
         row: dict[str, float | None] = {}
-        own = moved(found, whole, part)
+        own, clean = moved(found, whole, part), []
         retain, draws = ~found.forgotten, rng.named("clean", fraction).numpy()
-        if lacking(retain, part, found.labels):
-            clean = []
-        else:
+        if not lacking(retain, part, found.labels):
             clean = drawn(retain, part, found.labels, draws=subsets, rng=draws)
         others = [moved(found, whole, left) for left in clean]
         for norm, power in (("l1", 1), ("l2", 2)):
@@ -137,16 +140,8 @@ def _curve(
 def _band(name: str, sizes: list[float]) -> dict[str, float | None]:
     if not sizes:
         return {f"{name}_{end}": None for end in ("mean", "low", "high")}
-    low, high = np.quantile(sizes, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    mean = float(np.mean(sizes))
-    return {f"{name}_mean": mean, f"{name}_low": float(low), f"{name}_high": float(high)}
-
-
-def _short(found: Design) -> str:
-    short = ", ".join(map(str, lacking(~found.forgotten, found.forgotten, found.labels)))
-    if not short:
-        return "leaving out random samples moves nothing"
-    return f"retain holds fewer samples than the forget set of classes {short}"
+    low, high = central(sizes)
+    return {f"{name}_mean": float(np.mean(sizes)), f"{name}_low": low, f"{name}_high": high}
 
 
 def _sentence(ratio: float, p_value: float, fraction: float) -> str:

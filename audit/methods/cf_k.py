@@ -15,9 +15,8 @@ from __future__ import annotations
 from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
-from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
-from poison_audit.training.loop import descend, recipe_settings
+from poison_audit.training.loop import descend_on
 from poison_audit.training.modes import last_blocks
 
 
@@ -35,17 +34,6 @@ def cf_k(
     """
     names = last_blocks(model, k)
     model, recipe = model.clone(), case.recipe
-    batches = shuffled(case.retain, recipe.batch_size, rng.named("batches"), augment=recipe.augment)
-    descend(
-        model,
-        ((retain,) for retain in batches),
-        lambda retain: retain,
-        steps=ledger.steps(min(recipe.batch_size, len(case.retain))),
-        lr=recipe.lr / 10 if lr is None else lr,
-        ledger=ledger,
-        rng=rng,
-        parameters=names,
-        batch_statistics=True,
-        **recipe_settings(recipe),
-    )
+    rate = recipe.lr / 10 if lr is None else lr
+    descend_on(model, case.retain, recipe, rng, ledger=ledger, lr=rate, parameters=names)
     return model

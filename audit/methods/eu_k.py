@@ -23,9 +23,8 @@ from torch import nn
 from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
-from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
-from poison_audit.training.loop import descend, recipe_settings
+from poison_audit.training.loop import descend_on
 from poison_audit.training.modes import last_blocks, stateful_parts
 
 
@@ -46,20 +45,11 @@ def eu_k(
     fresh = model.fresh(rng.named("init"))
     model, recipe = model.clone(), case.recipe
     _copy(fresh.module, model.module, names)
-    batches = shuffled(case.retain, recipe.batch_size, rng.named("batches"), augment=recipe.augment)
-    descend(
-        model,
-        ((retain,) for retain in batches),
-        lambda retain: retain,
-        steps=ledger.steps(min(recipe.batch_size, len(case.retain))),
-        lr=recipe.lr if lr is None else lr,
-        ledger=ledger,
-        rng=rng,
-        parameters=names,
-        batch_statistics=True,
-        schedule=recipe.schedule,
-        **recipe_settings(recipe),
-    )
+    rate = recipe.lr if lr is None else lr
+    descend_on(
+        model, case.retain, recipe, rng,
+        ledger=ledger, lr=rate, parameters=names, schedule=recipe.schedule,
+    )  # fmt: skip
     return model
 
 

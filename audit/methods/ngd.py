@@ -15,9 +15,8 @@ from __future__ import annotations
 from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
-from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
-from poison_audit.training.loop import descend, recipe_settings
+from poison_audit.training.loop import descend_on
 
 
 def ngd(
@@ -37,17 +36,6 @@ def ngd(
             GD. The default is the variance of 1e-7 that the paper shows.
     """
     model, recipe = model.clone(), case.recipe
-    batches = shuffled(case.retain, recipe.batch_size, rng.named("batches"), augment=recipe.augment)
-    descend(
-        model,
-        ((retain,) for retain in batches),
-        lambda retain: retain,
-        steps=ledger.steps(min(recipe.batch_size, len(case.retain))),
-        lr=recipe.lr / 10 if lr is None else lr,
-        ledger=ledger,
-        rng=rng,
-        noise=sigma,
-        batch_statistics=True,
-        **recipe_settings(recipe),
-    )
+    rate = recipe.lr / 10 if lr is None else lr
+    descend_on(model, case.retain, recipe, rng, ledger=ledger, lr=rate, noise=sigma)
     return model

@@ -14,9 +14,8 @@ from __future__ import annotations
 from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
-from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
-from poison_audit.training.loop import descend, recipe_settings
+from poison_audit.training.loop import descend_on
 
 
 def retrain(model: Model, case: Case, rng: Rng, *, ledger: Ledger) -> Model:
@@ -29,17 +28,9 @@ def retrain(model: Model, case: Case, rng: Rng, *, ledger: Ledger) -> Model:
         raise ValueError("retraining needs the recipe's epochs")
     model = model.fresh(rng.named("init"))
     size = min(recipe.batch_size, len(case.retain))
-    batches = shuffled(case.retain, size, rng.named("batches"), augment=recipe.augment)
-    descend(
-        model,
-        ((retain,) for retain in batches),
-        lambda retain: retain,
-        steps=max(1, round(recipe.epochs * len(case.retain) / size)),
-        lr=recipe.lr,
-        ledger=ledger,
-        rng=rng,
-        batch_statistics=True,
-        schedule=recipe.schedule,
-        **recipe_settings(recipe),
-    )
+    steps = max(1, round(recipe.epochs * len(case.retain) / size))
+    descend_on(
+        model, case.retain, recipe, rng,
+        ledger=ledger, steps=steps, lr=recipe.lr, schedule=recipe.schedule,
+    )  # fmt: skip
     return model

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import islice
-from typing import Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from poison_audit.errors import DivergedError
 from poison_audit.models.memory import Undo, kept_in_main_memory, release
 from poison_audit.models.model import Batch, Model
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Recipe
+from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger, Snapshot, Watch, restore, take_snapshot
 from poison_audit.training.modes import choose, set_modes
 from poison_audit.training.sharding import (
@@ -173,6 +175,30 @@ def descend(
     module.eval().requires_grad_(True)
 
 
+def descend_on(
+    model: Model, samples: Samples, recipe: Recipe, rng: Rng, *, ledger: Ledger, lr: float,
+    steps: int | None = None, start: Snapshot | None = None, **more: Any,
+) -> None:  # fmt: skip
+    """Train `model.module` in place on these samples alone, in the recipe's batches.
+
+    BatchNorm uses and updates batch statistics: they are samples to remember. The arguments are
+    those of `descend`; by default it makes as many steps as the ledger allows.
+    """
+    size = min(recipe.batch_size, len(samples))
+    batches = shuffled(
+        samples,
+        size,
+        rng.named("batches"),
+        augment=recipe.augment,
+        start=start.step if start else 0,
+    )
+    descend(
+        model, ((batch,) for batch in batches), lambda mean: mean, lr=lr, ledger=ledger, rng=rng,
+        steps=ledger.steps(size) if steps is None else steps, start=start, batch_statistics=True,
+        **recipe_settings(recipe), **more,
+    )  # fmt: skip
+
+
 def _differentiated(
     model: Model,
     through: Through,
@@ -281,12 +307,10 @@ def _optimiser(
     weight_decay: float,
     fused: bool | None,
 ) -> torch.optim.Optimizer:
-    own = list(parameters)
+    settings: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": fused}
     if name == "sgd":
-        return torch.optim.SGD(
-            own, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused
-        )
-    return torch.optim.AdamW(own, lr=lr, weight_decay=weight_decay, fused=fused)
+        return torch.optim.SGD(list(parameters), momentum=momentum, **settings)
+    return torch.optim.AdamW(list(parameters), **settings)
 
 
 def _scheduled(schedule: str, step: int, steps: int) -> float:

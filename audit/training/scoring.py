@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poison_audit.models.memory import in_parts
-from poison_audit.models.model import Batch, Model, evaluating
+from poison_audit.models.model import Batch, Logits, Model, evaluating
 from poison_audit.models.samples import Samples
 
 
@@ -75,25 +75,19 @@ def margins(model: Model, batch: Batch) -> Tensor:
 @torch.no_grad()
 def logits(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
     """Return the logits of every sample in eval mode, in order: (n, classes)."""
-    with evaluating(model.module) as module:
-        return torch.cat(
-            [
-                in_parts(lambda part: model.logits(module, part), batch)
-                for batch in samples.in_order(size)
-            ]
-        )
+    return _each(model, model.logits, samples, size)
 
 
 @torch.no_grad()
 def losses(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
     """Return the loss of every sample in eval mode, in order: (n,)."""
+    return _each(model, model.loss, samples, size)
+
+
+def _each(model: Model, ask: Logits, samples: Samples, size: int) -> Tensor:
     with evaluating(model.module) as module:
-        return torch.cat(
-            [
-                in_parts(lambda part: model.loss(module, part), batch)
-                for batch in samples.in_order(size)
-            ]
-        )
+        batches = samples.in_order(size)
+        return torch.cat([in_parts(lambda part: ask(module, part), batch) for batch in batches])
 
 
 def correct(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
