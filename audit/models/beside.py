@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from poison_audit.atomic import written_whole
 from poison_audit.errors import InputError, Problem
 from poison_audit.models.hugging_face import ADAPTER
 from poison_audit.models.language import BESIDE
@@ -44,14 +44,10 @@ def files_beside(model: Model) -> dict[str, bytes]:
 def write_beside(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write files into a folder, over those of the same names; a reader finds each one whole."""
     for name, content in contents.items():
-        file, partial = folder / name, folder / f".{name}.{os.getpid()}"
-        if file.is_file() and file.read_bytes() == content:
-            continue
-        try:
-            partial.write_bytes(content)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        file = folder / name
+        if not (file.is_file() and file.read_bytes() == content):
+            with written_whole(file) as partial:
+                partial.write_bytes(content)
 
 
 def wrong_company(file: Path, contents: Mapping[str, bytes]) -> list[Problem]:

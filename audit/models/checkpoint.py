@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from poison_audit.errors import InputError, Problem
 from poison_audit.models import hugging_face, language
 from poison_audit.models.factory import FACTORY
-from poison_audit.models.identify import canonical
+from poison_audit.models.identify import Network, canonical
 from poison_audit.models.image import image_classifier
 from poison_audit.models.model import Model
 from poison_audit.models.network import (
     ArchSource,
-    Network,
     description_of,
     language_of,
     names_of,
@@ -91,19 +90,14 @@ def load_model(
         raise InputError(Problem(what, "--factory", "Give one of them."))
     where = str(path)
     weights = read_weights(path, allow_pickle=allow_pickle)
+    told = {name: getattr(weights, name) for name in ("sha256", "files", "metadata", "notes")}
     if not factory and (found := language_of(weights, arch, reading or Reading())):
         if normalize is not None:
             what = "is for pictures, and this model reads texts"
             raise InputError(Problem(what, "--normalize", "Leave it out."))
-        return Loaded(
-            model=language.load_language(found, weights.tensors, where=where),
-            sha256=weights.sha256,
-            files=weights.files,
-            arch_source=names_of(weights)[1] if arch is None else "flag",
-            metadata=weights.metadata,
-            channels=None,
-            notes=weights.notes,
-        )
+        model = language.load_language(found, weights.tensors, where=where)
+        source = names_of(weights)[1] if arch is None else "flag"
+        return Loaded(model=model, arch_source=source, channels=None, **told)
     known, problems = _known_normalize(weights, normalize, where)
     try:
         network, source = network_of(weights, arch=arch, factory=factory, where=where)
@@ -115,22 +109,11 @@ def load_model(
     problems += _impossible(network, known, where)
     if problems or known is None:
         raise InputError(problems)
-    return Loaded(
-        model=image_classifier(
-            module.eval(),
-            build=network.build,
-            arch=network.arch,
-            classes=network.classes,
-            normalize=known,
-            channels_last=factory is None,
-        ),
-        sha256=weights.sha256,
-        files=weights.files,
-        arch_source=source,
-        metadata=weights.metadata,
-        channels=network.channels,
-        notes=weights.notes,
-    )
+    model = image_classifier(
+        module.eval(), build=network.build, arch=network.arch, classes=network.classes,
+        normalize=known, channels_last=factory is None,
+    )  # fmt: skip
+    return Loaded(model=model, arch_source=source, channels=network.channels, **told)
 
 
 def load_like(model: Model, path: Path, *, allow_pickle: bool = False) -> tuple[Model, str]:

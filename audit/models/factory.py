@@ -95,17 +95,14 @@ def head_size(module: nn.Module, name: str) -> int:
     for kind in (nn.Linear, nn.Conv2d):
         layers = [part for part in module.modules() if isinstance(part, kind)]
         if layers:
-            weight = layers[-1].weight
-            return weight.shape[0]
+            return layers[-1].weight.shape[0]
     raise InputError(Problem(f"{name} has no linear layer that gives logits", _WHERE, _FIX))
 
 
 def first_channels(module: nn.Module) -> int | None:
     """Return the channels that a network's first convolution takes; None if it has none."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            return part.in_channels
-    return None
+    convolutions = (part for part in module.modules() if isinstance(part, nn.Conv2d))
+    return next((part.in_channels for part in convolutions), None)
 
 
 def _checked(module: Any, name: str) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from poison_audit.errors import InputError, Problem
-from poison_audit.models.weights import listed
+from poison_audit.models.weights import json_beside, listed
 
 PREFIX = "transformers:"
 """What an architecture's name begins with when config.json describes it."""
@@ -45,14 +44,7 @@ def config_name(folder: Path) -> str | None:
         what = "holds an adapter (LoRA or another of PEFT's), which is a part of a network"
         fix = "Merge it into its model first, by merge_and_unload(), and save that."
         raise InputError(Problem(what, str(folder), fix))
-    file = folder / "config.json"
-    if not file.is_file():
-        return None
-    try:
-        config: Any = json.loads(file.read_bytes())
-    except (ValueError, RecursionError, OSError) as error:
-        raise InputError(Problem(f"cannot be read as JSON ({error})", str(file))) from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
+    kind = json_beside(folder / "config.json").get("model_type")
     return f"{PREFIX}{kind}" if isinstance(kind, str) else None
 
 
@@ -189,11 +181,10 @@ def _of_the_network(report: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     def inside(name: str) -> bool:
         return name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")
 
-    found = dict(report)
-    found["missing_keys"] = [name for name in report["missing_keys"] if inside(name)]
-    found["mismatched_keys"] = [row for row in report["mismatched_keys"] if inside(row[0])]
-    found["unexpected_keys"] = [name for name in report["unexpected_keys"] if inside(name)]
-    return found
+    found = {key: [name for name in report[key] if inside(name)]
+             for key in ("missing_keys", "unexpected_keys")}  # fmt: skip
+    reshaped = [row for row in report["mismatched_keys"] if inside(row[0])]
+    return {**report, **found, "mismatched_keys": reshaped}
 
 
 def _returning_logits(module: nn.Module) -> nn.Module:

@@ -51,15 +51,15 @@ _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """A network that can be built, of the size that a checkpoint's tensors ask for."""
+class Network:
+    """An architecture, of the size that a checkpoint's tensors ask for, and what builds it."""
 
-    name: str
     build: Callable[[], nn.Module]
     """A newly initialised network."""
+    arch: str
     classes: int
-    channels: int
-    """Channels of a picture."""
+    channels: int | None
+    """Channels of a picture; None when it has no convolution to tell."""
 
 
 def architectures() -> tuple[str, ...]:
@@ -68,9 +68,7 @@ def architectures() -> tuple[str, ...]:
     return (*_CIFAR, *(name for name in listed if _family(name) in _FAMILIES))
 
 
-def architecture(
-    name: str, tensors: Mapping[str, Tensor], *, where: str = "--arch"
-) -> Architecture:
+def architecture(name: str, tensors: Mapping[str, Tensor], *, where: str = "--arch") -> Network:
     """Return the architecture of this name, with the tensors' classes, channels and picture size.
 
     What no tensor tells keeps torchvision's default: GoogLeNet and Inception do not transform
@@ -88,12 +86,11 @@ def architecture(
         classes = _size(tensors, "fc.weight", 0, default=10)
         channels = _size(tensors, "conv1.weight", 1, default=3)
         build = partial(CifarResNet, spec, channels=channels, classes=classes)
-        return Architecture(name=name, build=build, classes=classes, channels=channels)
+        return Network(arch=name, build=build, classes=classes, channels=channels)
     known = architectures()
     if name not in known:
-        raise InputError(
-            Problem(f"unknown architecture {name!r}", where, did_you_mean(name, known))
-        )
+        hint = did_you_mean(name, known)
+        raise InputError(Problem(f"unknown architecture {name!r}", where, hint))
     family = _family(name)
     options: dict[str, Any] = {}
     if family in _WITH_AUXILIARY:
@@ -103,7 +100,7 @@ def architecture(
     classes = _size(tensors, _FAMILIES[family].head, 0, default=1000)
     builder = torchvision_models.get_model_builder(name)
     build = partial(builder, weights=None, num_classes=classes, **options)
-    return Architecture(name=name, build=build, classes=classes, channels=3)
+    return Network(arch=name, build=build, classes=classes, channels=3)
 
 
 def identify(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -115,11 +112,8 @@ def identify(tensors: Mapping[str, Tensor]) -> list[str]:
     tensors = canonical(tensors)
     spec = _cifar_spec(tensors)
     names = [spec.name] if spec else []
-    names += [
-        name
-        for name in architectures()
-        if name not in _CIFAR and _FAMILIES[_family(name)].mark in tensors
-    ]
+    others = (name for name in architectures() if name not in _CIFAR)
+    names += [name for name in others if _FAMILIES[_family(name)].mark in tensors]
     return [name for name in names if _fits(name, tensors)]
 
 
@@ -193,11 +187,7 @@ class _EmptyOnMeta(TorchFunctionMode):
     """
 
     def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        return func(*args, **({**kwargs, "device": "meta"} if func is torch.empty else kwargs))
+        meta = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **{**(kwargs or {}), **meta})

@@ -55,15 +55,9 @@ def image_classifier(
         return F.cross_entropy(logits(module, batch), batch.y, reduction="none")
 
     return Model(
-        module=module,
-        logits=logits,
-        loss=loss,
-        blocks=blocks_of(module),
-        build=build,
-        arch=arch,
-        classes=classes,
-        normalize=(mean, std),
-    )
+        module=module, logits=logits, loss=loss, blocks=blocks_of(module), build=build, arch=arch,
+        classes=classes, normalize=(mean, std),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

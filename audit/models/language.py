@@ -25,15 +25,9 @@ AUTO = {
     "causal": ("AutoModelForCausalLM", "causal language model"),
 }
 BESIDE = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "merges.txt",
-    "chat_template.jinja",
-    *VOCABULARIES,
-)
+    "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "merges.txt", "chat_template.jinja", *VOCABULARIES,
+)  # fmt: skip
 """What belongs beside the weights of a language model."""
 MOST_ASSUMED = 4096
 """Largest number of tokens that an input holds without a word of the user's."""

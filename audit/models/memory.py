@@ -9,7 +9,7 @@ main memory meanwhile: slower, and the same bits.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -92,7 +92,12 @@ class Undo:
     """What a failed step may have changed: buffers that a forward pass writes, and generators."""
 
     def __init__(self, module: nn.Module, generators: Mapping[str, torch.Generator]) -> None:
-        self._buffers = list(_groups(_written(module)))
+        groups: dict[torch.dtype, list[Tensor]] = {}
+        for part in module.modules():
+            if part.training:
+                for buffer in part.buffers(recurse=False):
+                    groups.setdefault(buffer.dtype, []).append(buffer)
+        self._buffers = list(groups.values())
         self._copies = [[buffer.clone() for buffer in group] for group in self._buffers]
         self._generators = generators
         self._states: dict[str, Tensor] = {}
@@ -111,16 +116,3 @@ class Undo:
             torch._foreach_copy_(buffers, copies)
         for name, source in self._generators.items():
             source.set_state(self._states[name])
-
-
-def _written(module: nn.Module) -> Iterator[Tensor]:
-    for part in module.modules():
-        if part.training:
-            yield from part.buffers(recurse=False)
-
-
-def _groups(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    groups: dict[torch.dtype, list[Tensor]] = {}
-    for tensor in tensors:
-        groups.setdefault(tensor.dtype, []).append(tensor)
-    yield from groups.values()

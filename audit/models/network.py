@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from poison_audit.errors import InputError, Problem
 from poison_audit.models import hugging_face, language
 from poison_audit.models.factory import FACTORY, first_channels, head_size, import_factory
-from poison_audit.models.identify import architecture, canonical, identify
+from poison_audit.models.identify import Network, architecture, canonical, identify
 from poison_audit.models.reader import Reading
 from poison_audit.models.saving import ARCH_KEY
 from poison_audit.models.weights import Weights, wrapper_prefix
 
 _TOLD = "--arch NAME, or --factory package.module:function for your own."
-
-
 ArchSource = Literal["flag", "factory", "header", "config", "identified"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """An architecture, and what builds it."""
-
-    build: Callable[[], nn.Module]
-    arch: str
-    classes: int
-    channels: int | None
-    """Channels of a picture; None when it has no convolution to tell."""
 
 
 def names_of(weights: Weights) -> tuple[list[str], ArchSource]:
@@ -103,8 +89,7 @@ def network_named(name: str, weights: Weights, where: str) -> Network:
         raise InputError(Problem(what, where, fix))
     if name.startswith(hugging_face.PREFIX):
         return _from_config(name, weights.files[0].parent, where)
-    built = architecture(name, canonical(weights.tensors), where=where)
-    return Network(build=built.build, arch=name, classes=built.classes, channels=built.channels)
+    return architecture(name, canonical(weights.tensors), where=where)
 
 
 def language_of(weights: Weights, arch: str | None, reading: Reading) -> language.Language | None:
@@ -133,15 +118,7 @@ def _from_config(name: str, folder: Path, where: str) -> Network:
         what = f"{name} needs its config.json, but {there}"
         raise InputError(Problem(what, where, "Put the checkpoint's config.json beside it."))
     config = hugging_face.read_config(folder)
-    return Network(
-        build=partial(
-            hugging_face.build_classifier,
-            config,
-            where=str(folder / "config.json"),
-            auto="AutoModelForImageClassification",
-            kind="image classifier",
-        ),
-        arch=name,
-        classes=config.num_labels,
-        channels=getattr(config, "num_channels", 3),
-    )
+    auto, kind = "AutoModelForImageClassification", "image classifier"
+    where, channels = str(folder / "config.json"), getattr(config, "num_channels", 3)
+    build = partial(hugging_face.build_classifier, config, where=where, auto=auto, kind=kind)
+    return Network(build=build, arch=name, classes=config.num_labels, channels=channels)

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 from poison_audit.errors import InputError, Problem, did_you_mean
 from poison_audit.models.image import NORMALIZE
+from poison_audit.models.weights import json_beside
 
 Normalize = tuple[tuple[float, ...], tuple[float, ...]]
 """Channel means and standard deviations, in [0, 1] pixels; one value serves all channels."""
@@ -42,9 +43,8 @@ def parse_normalize(text: str, *, where: str = "--normalize") -> Normalize:
         fix = did_you_mean(text, NORMALIZE) if text.isalnum() else _SPELLINGS
         raise InputError(Problem(f"unknown normalisation {text!r}", where, fix)) from error
     if len(values) != 2:
-        what = f"{text!r} is not two groups of numbers"
-        raise InputError(Problem(what, where, _SPELLINGS))
-    return checked_normalize(values[0], values[1], where=where)
+        raise InputError(Problem(f"{text!r} is not two groups of numbers", where, _SPELLINGS))
+    return checked_normalize(*values, where=where)
 
 
 def checked_normalize(mean: Sequence[float], std: Sequence[float], *, where: str) -> Normalize:
@@ -87,11 +87,11 @@ def same_normalize(one: Normalize, other: Normalize) -> bool:
     True
     """
     channels = max(len(one[0]), len(other[0]))
-    spread = [
-        tuple(values * channels if len(values) == 1 else values for values in normalize)
-        for normalize in (one, other)
-    ]
-    return spread[0] == spread[1]
+
+    def spread(normalize: Normalize) -> list[tuple[float, ...]]:
+        return [values * channels if len(values) == 1 else values for values in normalize]
+
+    return spread(one) == spread(other)
 
 
 def normalize_from_header(metadata: Mapping[str, str], *, where: str) -> Normalize | None:
@@ -115,13 +115,8 @@ def normalize_from_preprocessor(folder: Path) -> Normalize | None:
     A preprocessor that scales pixels to anything but [0, 1] first is taken to state none.
     """
     file = folder / "preprocessor_config.json"
-    if not file.is_file():
-        return None
-    try:
-        config: Any = json.loads(file.read_bytes())
-    except (ValueError, RecursionError, OSError) as error:
-        raise InputError(Problem(f"cannot be read as JSON ({error})", str(file))) from error
-    if not isinstance(config, dict) or not _scales_to_unit(config):
+    config = json_beside(file)
+    if not _scales_to_unit(config):
         return None
     if config.get("do_normalize", True) is False:
         return NORMALIZE["none"]
@@ -141,6 +136,4 @@ def _scales_to_unit(config: Mapping[str, Any]) -> bool:
 
 
 def _are_numbers(value: Any) -> TypeGuard[list[float]]:
-    return isinstance(value, list) and all(
-        isinstance(number, int | float) and not isinstance(number, bool) for number in value
-    )
+    return isinstance(value, list) and all(type(number) in (int, float) for number in value)

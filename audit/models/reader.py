@@ -16,14 +16,9 @@ from poison_audit.models import hugging_face
 PLACE = "{text}"
 """Where a prompt holds the text."""
 VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.json",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "spm.model",
-)
+    "tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model",
+    "sentencepiece.bpe.model", "spm.model",
+)  # fmt: skip
 """Files of which a tokenizer has at least one."""
 
 

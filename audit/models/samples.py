@@ -63,12 +63,8 @@ class Samples:
             name: None if (part := getattr(self, name)) is None else part[where.to(part.device)]
             for name in _ROWS
         }
-        return replace(
-            self,
-            ids=tuple(self.ids[i] for i in chosen),
-            texts=None if self.texts is None else tuple(self.texts[i] for i in chosen),
-            **rows,
-        )
+        texts = None if self.texts is None else tuple(self.texts[i] for i in chosen)
+        return replace(self, ids=tuple(self.ids[i] for i in chosen), texts=texts, **rows)
 
     def joined(self, other: Samples) -> Samples:
         """Return these samples and then those of `other`, parts of the same table."""

@@ -26,14 +26,7 @@ Side = Literal["left", "right"]
 
 CLOSE = 1e-3
 """Largest difference between two ways to the same logits, relative to the largest logit."""
-REFUSALS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+REFUSALS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What networks of transformers raise at an input that they do not take."""
 UNSUPPORTED = "This kind of network is not supported."
 

@@ -7,7 +7,7 @@ import json
 import pickle
 import struct
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from poison_audit.errors import InputError, Problem
+from poison_audit.errors import InputError, Problem, Problems
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -25,18 +25,9 @@ _PICKLES = (".bin", ".pt", ".pth")
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 # What torch.load raises on damaged or refused files: there is no common base below Exception.
 _UNREADABLE = (
-    pickle.UnpicklingError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
+    pickle.UnpicklingError, struct.error, ArithmeticError, AssertionError, AttributeError, EOFError,
+    LookupError, OSError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +66,9 @@ def read_weights(path: Path, *, allow_pickle: bool = False) -> Weights:
     prefix = wrapper_prefix(weights.tensors)
     if not prefix:
         return weights
-    return Weights(
-        tensors={name.removeprefix(prefix): t for name, t in weights.tensors.items()},
-        metadata=weights.metadata,
-        files=weights.files,
-        sha256=weights.sha256,
-        notes=(f"the prefix {prefix!r} was taken off every tensor's name",),
-    )
+    bare = {name.removeprefix(prefix): tensor for name, tensor in weights.tensors.items()}
+    note = f"the prefix {prefix!r} was taken off every tensor's name"
+    return replace(weights, tensors=bare, notes=(note,))
 
 
 def wrapper_prefix(names: Collection[str]) -> str:
@@ -180,8 +167,7 @@ def _read_shards(index: Path) -> Weights:
         raise InputError(Problem(what, str(index), "Fetch them into the same folder."))
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
-    problems: list[Problem] = []
-    lines: list[str] = []
+    problems, lines = Problems(), list[str]()
     for name in names:
         shard = index.parent / name
         held, header = _read_safetensors(shard)
@@ -195,14 +181,28 @@ def _read_shards(index: Path) -> Weights:
         tensors.update(held)
         metadata.update(header)
         lines.append(f"{name} {_sha256(shard)}\n")
-    if problems:
-        raise InputError(problems)
+    problems.raise_any()
     return Weights(
         tensors=tensors,
         metadata=metadata,
         files=(index, *(index.parent / name for name in names)),
         sha256=hashlib.sha256("".join(lines).encode()).hexdigest(),
     )
+
+
+def json_beside(file: Path) -> dict[str, Any]:
+    """Return what a JSON file beside weights says; nothing if there is none, or no object in it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        raise InputError(Problem(f"cannot be read as JSON ({error})", str(file))) from error
+    return content if isinstance(content, dict) else {}
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -263,7 +263,7 @@ def _check(tensors: Mapping[str, Tensor], file: Path) -> None:
         # float16 and bfloat16 widen exactly; a float64 may overflow the float32 it is read into.
         elif tensor.dtype in FLOATS and not bool(tensor.float().isfinite().all()):
             infinite.append(name)
-    problems = []
+    problems = Problems()
     if refused:
         what = f"unusable: {listed([f'{name} ({reason})' for name, reason in refused.items()])}"
         fix = "Audit the checkpoint as it was before it was quantised or converted."
@@ -271,8 +271,7 @@ def _check(tensors: Mapping[str, Tensor], file: Path) -> None:
     if infinite:
         what = f"not finite in float32: {listed(infinite)}"
         problems.append(Problem(what, where, "A diverged network cannot be audited."))
-    if problems:
-        raise InputError(problems)
+    problems.raise_any()
 
 
 def _unusable(tensor: Tensor) -> str:

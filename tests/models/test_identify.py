@@ -192,5 +192,5 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 
 def test_the_named_cifar_resnets_exist():
     named = [name for name in architectures() if name.startswith("cifar-")]
-    assert [architecture(name, {}).name for name in named] == named
+    assert [architecture(name, {}).arch for name in named] == named
     assert len(named) == 5
