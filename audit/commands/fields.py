@@ -238,12 +238,10 @@ def said(
     """Declare one field of a settings dataclass.
 
     Args:
-        kind: its form.
         text: the flag's help, and audit.toml's hint.
         at: TABLE.KEY of audit.toml.
         flag: where it is not the field's own name; "" for the command's argument.
         default: what holds where nobody says it.
-        more: of `Field`.
     """
     table, _, key = at.rpartition(".")
     if kind is PAIR and "metavar" in more:

@@ -183,7 +183,6 @@ def check_output(path: Path, *, folder: bool = False) -> None:
     """Refuse an output that could not be written, before anything is computed for it.
 
     Args:
-        path: the output.
         folder: whether it is to be a folder, which may be there already; else it is a file.
     """
     reason = ""

@@ -67,9 +67,6 @@ def read_earlier(
     """Return what an earlier planting left beside DATA; None where DATA is none's table.
 
     Args:
-        data: the table.
-        attack: what is to be planted in it.
-        output: where.
         names: what the command line calls the labels.
 
     Raises:
@@ -120,7 +117,6 @@ def joined(whole: Table, clean: Sequence[int], planted: Table) -> Table:
     """Return a table with what was planted now and before, its samples where they stood.
 
     Args:
-        whole: the table before.
         clean: where the samples stood that the new planting was given, ascending.
         planted: what it made of them, what it added at the end.
     """

@@ -17,11 +17,10 @@ from poison_audit.errors import PlanError, Problem, Problems
 
 
 def read_settings(given: Mapping[str, Any], problems: Problems) -> PlantSettings:
-    """Make the settings, as far as the command line can be read.
+    """Make the settings, as far as the command line can be read; `problems` takes what is wrong.
 
     Args:
         given: the command line's values by name; None alone means that it does not say.
-        problems: to which everything that is wrong is added.
     """
     data, attack, output = given["data"], given["attack"], given["output"]
     kind: Kind = "texts" if holds_texts(data) else "pictures"

@@ -67,9 +67,7 @@ def show_forecast(
     """Print on stdout what an audit will take.
 
     Args:
-        parts: what, and its seconds.
         peak: bytes of memory.
-        left_out: what was not looked at.
     """
     table = Table(box=None, show_header=False, padding=(0, 2), pad_edge=False)
     table.add_column()

@@ -112,8 +112,6 @@ def read_tables(training: Training, found: Problems, read: Callable[..., Samples
     """Read every table that is given, adding their problems to `found`.
 
     Args:
-        training: names them.
-        found: grows.
         read: what reads one table: takes a path and `names`; of pictures also `size`.
     """
     data, names, where = training.data, training.names, str(training.data)

@@ -25,7 +25,6 @@ def fingerprint(job: Job, *, weights: str) -> str:
     """Return the SHA-256 of everything that decides the trained model.
 
     Args:
-        job: what is trained, on what, and how.
         weights: the digest of the initial weights, which the architecture and the seed decide.
     """
     told = {

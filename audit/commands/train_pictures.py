@@ -33,12 +33,7 @@ OF_TEXTS = ("max_tokens", "prompt", "label_words", "fresh", "canaries")
 
 
 def pictures(settings: TrainSettings, found: Problems) -> Subject:
-    """Read tables of pictures and build what is to be trained on them.
-
-    Args:
-        settings: what is to be done.
-        found: every problem is added to it.
-    """
+    """Read tables of pictures and build what to train on them; `found` takes every problem."""
     found += misplaced(settings.given, OF_TEXTS, "is for texts, and DATA holds pictures")
     asked = settings.architecture
     normalize = _normalize(asked.normalize, found)

@@ -38,12 +38,7 @@ WEIGHTS = ("*.safetensors*", "pytorch_model*", "tf_model*", "flax_model*")
 
 
 def texts(settings: TrainSettings, found: Problems) -> Subject:
-    """Read tables of texts and make a classifier of their labels out of a language model.
-
-    Args:
-        settings: what is to be done.
-        found: every problem is added to it.
-    """
+    """Make a classifier of a table's labels of a language model; `found` takes every problem."""
     training, where = settings.training, str(settings.training.data)
     found += misplaced(settings.given, OF_PICTURES, "is for pictures, and DATA holds texts")
     said = reading_of(settings.texts)

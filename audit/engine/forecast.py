@@ -56,8 +56,6 @@ def forecast(trial: Trial, plan: Plan, *, allow_pickle: bool = False) -> Forecas
 
     Args:
         trial: the validated case, with its baseline.
-        plan: what would be run.
-        allow_pickle: whether contenders may be pickles.
     """
     references = load_references(trial, allow_pickle=allow_pickle)
     case = unlearning.found_part(trial.case, plan)

@@ -72,13 +72,11 @@ def measure(
     """Make the candidate of a job, and ask every probe of it.
 
     Args:
-        job: what to make.
         case: with the answers of its references.
         plan: which probes are asked.
         references: models that never saw the poison: what a movement is measured against.
         trail: where the same method under a smaller budget ended.
         tell: called with the share of what the method may spend that is spent.
-        allow_pickle: whether a contender may be a pickle.
     """
     rng = Rng(plan.seed)
     cell = blank(job)

@@ -75,7 +75,6 @@ def train_copy(case: Case, rng: Rng, *, target: float, limit: int) -> Copy:
         case: the poisoned case; its model is left as it is.
         rng: decides the order of the samples, augmentation and dropout.
         target: mean loss of the forget samples at which they are held.
-        limit: epochs at most.
     """
     model, recipe = case.model.clone(), case.recipe
     data = case.retain.joined(case.forget)

@@ -54,11 +54,9 @@ def run(
 
     Args:
         trial: the validated case, with its baseline.
-        plan: what to run.
         out: the run directory; cells are read from and written to its folder `cells`.
         key: the audit's `fingerprint`.
         keep: whether to save each unlearned model in the folder `models`.
-        allow_pickle: whether contenders may be pickles.
         report: called when a job starts and when it ends.
         perform: works on the lines of jobs; by default one after another, in this process.
     """

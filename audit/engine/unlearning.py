@@ -65,8 +65,6 @@ def unlearn(
 
     Args:
         case: what the method sees; its recipe knows the epochs.
-        step: the method and its parameters.
-        rng: the stream of this method and seed.
         budget: fraction of the original training's gradient evaluations; None: no bound.
         trail: where the same under a smaller budget ended; it is left where this run ends.
         tell: called with the share of the budget that is spent, as it grows.

@@ -36,9 +36,6 @@ def ask(
 
     Args:
         name: one of `HYPOTHESES`.
-        model: the deployed model.
-        case: its data.
-        rng: draws subsets and projections.
         references: models that never saw the forget set; the first one shows the whole network's
             needed displacement.
         params: as `hypothesis_parameters` names them.

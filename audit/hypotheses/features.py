@@ -54,7 +54,6 @@ def design(model: Model, case: Case, rng: Rng, *, most: int) -> Design | str:
     """Return the training set as the head sees it, or the reason why it cannot be had.
 
     Args:
-        model: whose features are taken.
         case: its retain and forget samples together are the training set.
         rng: chooses the samples where there are more than `most`.
         most: samples kept at most; retain and forget are thinned in the same proportion.

@@ -44,7 +44,6 @@ def solve(x: Tensor, y: Tensor, *, classes: int, start: Tensor | None = None) ->
     Args:
         x: features with their column of ones, float64, (n, d); at least one sample.
         y: labels below `classes`, (n,).
-        classes: number of classes, at least 2.
         start: where to begin, (classes, d); it decides the time taken, not the answer.
 
     Raises:

@@ -77,9 +77,7 @@ def orthogonality(
     """Compare how much of what forget and random samples need lies in the span of clean gradients.
 
     Args:
-        model: the deployed checkpoint.
         case: its retain and forget samples together are the training set.
-        rng: draws the subsets, the samples and the projection.
         reference: never saw the forget set; without it the whole network is not measured.
         subsets: random subsets of each kind, at least 1: the smallest p-value is 1 / (1 + subsets).
         rank: r, at least 1; at most half of the head's free dimensions and of the gradients.
@@ -196,9 +194,7 @@ def reach(
     """Measure how much of theta(train minus `left_out`) - theta(train) the rest reaches.
 
     Args:
-        found: the training set.
         whole: theta(train), (classes, d + 1).
-        left_out: who is left out.
         rng: chooses whose gradients make the span.
         rank: singular directions of the span.
         gradients: samples at most whose gradients are taken.

@@ -53,9 +53,7 @@ def shift(
     """Compare how far leaving out forget samples and random samples moves the last layer.
 
     Args:
-        model: the deployed checkpoint.
         case: its retain and forget samples together are the training set.
-        rng: draws the subsets.
         subsets: random subsets of each kind, at least 1: the smallest p-value is 1 / (1 + subsets).
         fractions: growing parts of the forget set, the last of them 1.
         most: training samples used at most, chosen at random.

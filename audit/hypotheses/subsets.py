@@ -27,7 +27,6 @@ def part_of(forgotten: Members, order: NDArray[np.int64], fraction: float) -> Me
     """Return the first `fraction` of the forget set, at least one sample.
 
     Args:
-        forgotten: the forget set.
         order: a permutation of the forget set's size, the same for a growing fraction.
         fraction: in (0, 1].
     """

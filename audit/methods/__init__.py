@@ -198,7 +198,6 @@ def check_params(
     """Return everything that is wrong with the numbers given to a method.
 
     Args:
-        name: a key of `METHODS`.
         params: what a plan gives it; what is left out takes its default.
         blocks: the model's number of blocks, None while that is not known.
     """

@@ -76,9 +76,7 @@ def build_classifier(config: Any, *, where: str, auto: str, kind: str) -> nn.Mod
 
     Args:
         config: as `read_config` returns it.
-        where: what messages call it.
         auto: the class of transformers that chooses the network, `AutoModelFor...`.
-        kind: what it chooses, in words.
 
     Raises:
         InputError: no such network has this configuration.
@@ -132,9 +130,6 @@ def load_classifier(
     transformers itself loads them, since the names in a file can be older than its classes'.
 
     Args:
-        module: of the architecture.
-        tensors: by name.
-        where: what messages call them.
         new_head: whether what stands outside the pretrained network may be missing, or of another
             shape: it is drawn anew, from the global generator.
 

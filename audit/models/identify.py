@@ -77,7 +77,6 @@ def architecture(name: str, tensors: Mapping[str, Tensor], *, where: str = "--ar
     Args:
         name: one of `architectures()`, or `cifar-resnet:DEPTHS:wWIDTH[:bottleneck]`.
         tensors: a checkpoint's tensors, by `canonical` name.
-        where: what named it, for the error.
 
     Raises:
         InputError: no architecture has this name.

@@ -34,9 +34,6 @@ def image_classifier(
 
     Args:
         module: the network, (n, c, h, w) -> (n, classes).
-        build: makes the same network with new weights.
-        arch: the architecture's name.
-        classes: the number of classes.
         normalize: channel means and standard deviations in [0, 1] pixels; one value serves all
             channels. Normalisation is part of the adapter: every x is in [0, 1].
         channels_last: whether to lay pictures out in memory channel by channel within a pixel,

@@ -84,8 +84,6 @@ def read_language(
     Args:
         folder: holds config.json and the tokenizer's files.
         config: as `hugging_face.read_config` returns it; it is changed in place.
-        kind: of classifier.
-        reading: what the user says.
         labels: makes a classifier of these labels out of whatever it was.
 
     Raises:

@@ -37,7 +37,6 @@ def save_model(
         model: any model; one from a factory can be read back with the factory only, one of
             pictures from transformers with its config.json beside it.
         path: the file; its folder must exist.
-        extra: further strings for the header.
         config: of a language model: what config.json is to say, where that is not what the one
             says that it was read with.
 

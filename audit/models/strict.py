@@ -20,7 +20,6 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
     Args:
         module: is changed in place, or left alone when an error is raised.
         tensors: floating-point ones of any width are read into the module's own.
-        where: the file, for errors.
 
     Raises:
         InputError: everything that does not fit, by name.

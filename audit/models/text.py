@@ -46,12 +46,8 @@ def text_classifier(
     Args:
         module: takes `inputs_embeds` and `attention_mask`; returns logits, (n, classes), or
             with `words` those of the next token, (n, length, vocabulary).
-        build: makes the same network with new weights.
-        arch: the architecture's name.
-        reader: how it reads texts.
         side: where its rows are padded, as `padding_sides` finds out.
         words: of a causal language model: the token that stands for each class.
-        labels: what the classes are called.
     """
     chosen = None if words is None else torch.tensor(words)
 
@@ -98,7 +94,6 @@ def answers(module: nn.Module, x: Tensor, mask: Tensor, *, side: Side) -> Tensor
     """Return what a network answers to embeddings, whatever the padding.
 
     Args:
-        module: the network.
         x: input embeddings, (n, length, width), each row beginning with its first token.
         mask: 1 where a token is real, (n, length).
         side: where the network's own rows are padded.
@@ -138,12 +133,6 @@ def padding_sides(
     Rows of unlike lengths, some of them texts as the reader reads them, are answered one by one
     by token ids, as transformers does it, and together by embeddings. An input of the full length
     is tried as well.
-
-    Args:
-        module: the network.
-        reader: of its texts.
-        where: what messages call the network.
-        sides: the ones to try.
 
     Returns:
         Those of `sides` that change no answer; more than one where the network answers everything

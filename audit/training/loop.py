@@ -93,7 +93,6 @@ def descend(
         precision: of the forward pass's products; by default what the device is fast in.
             Parameters, sums and losses stay as they are.
         start: where an earlier call with the same arguments stood; `batches` begins there.
-        watch: called after every step.
 
     Raises:
         DivergedError: a loss or a parameter stopped being finite.
