@@ -142,9 +142,7 @@ def train_settings(given: Mapping[str, Any]) -> TrainSettings:
         texts=settled(Texts, given, config.values),
         recipe=_recipe(given, config, problems),
         config=config,
-        given=frozenset(
-            k for k, value in given.items() if value is not None and value is not False
-        ),
+        given=frozenset(k for k, v in given.items() if v is not None and v is not False),
         problems=tuple(problems),
     )
 
@@ -167,10 +165,6 @@ def policy_of(settings: CheckSettings | DecideSettings, *, base: Policy | None =
         today=settings.today,
         base=base,
     )
-
-
-def _unsaid(value: Any) -> bool:
-    return value is None or value is False  # 0 == False is said
 
 
 def _today() -> str:

@@ -25,7 +25,7 @@ from poison_audit.case.provenance import git_state, git_top, input_files
 from poison_audit.checks.sanity import check_sanity
 from poison_audit.commands.arguments import CheckSettings
 from poison_audit.commands.config import Config
-from poison_audit.commands.inputs import device_named, read_inputs
+from poison_audit.commands.inputs import device_named, load, read_inputs
 from poison_audit.commands.own_settings import Running
 from poison_audit.commands.progress import Reporter
 from poison_audit.commands.rendering import clear_reports, show, show_forecast, write_reports
@@ -67,12 +67,12 @@ def audit(settings: CheckSettings) -> int:
 def _audit(settings: CheckSettings, *, quiet: bool) -> int:
     here = Path.cwd()
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    inputs = read_inputs(settings)
-    recipe, plan, running = settings.recipe, inputs.plan, settings.running
+    sources, plan = read_inputs(settings)
+    recipe, running, config = settings.recipe, settings.running, settings.config
     device = device_named(settings.subject.device)
     reporter = Reporter(quiet=quiet)
     with reporter.stage("Reading the model, the tables and the keys"):
-        trial = inputs.load(device)
+        trial = load(sources, recipe, device)
     if running.rehearse:
         check_size(trial.case)
     if running.shard:
@@ -102,7 +102,7 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
             show_forecast(told.parts, peak=told.peak_bytes, left_out=left_out)
         return 3  # nothing was judged, and a gate must not take that for a pass
     computing = f"{device.type} {fast_precision(device)}"
-    code = user_code() if inputs.sources.factory else None
+    code = user_code() if sources.factory else None
     key = runs.fingerprint(plan, recipe, trial.subject, computing, code)
     stamp = started.strftime("%Y%m%dT%H%M%SZ")
     with _opened(settings.output.out, key, started=stamp) as out:
@@ -132,10 +132,10 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
             rehearsal=rehearsal,
             tuning=tunings,
             limits=(*trial.limits, *caveats(plan, trial, cells), *halved(tunings, judged.case)),
-            files=input_files([*trial.files, *_config_file(settings.config)]),
-            places=places(inputs.sources.forget, settings.config.path, top=git_top(here) or here),
+            files=input_files([*trial.files, *([("config", config.path)] if config.path else [])]),
+            places=places(sources.forget, config.path, top=git_top(here) or here),
             exhibits=exhibits(trial.case),
-            environment=_environment(device, settings.config, started, time.perf_counter() - clock),
+            environment=_environment(device, config, started, time.perf_counter() - clock),
         )
         record = replace(record, comparability=comparability(record))
         # What is rendered is what was stored: whoever reads report.json sees the same.
@@ -206,10 +206,6 @@ def _performing(running: Running) -> AbstractContextManager[Performer | None]:
     return through_ray(running.ray, gpus=running.ray_gpus)
 
 
-def _config_file(config: Config) -> list[tuple[str, Path]]:
-    return [] if config.path is None else [("config", config.path)]
-
-
 def _asked_of(plan: Plan, trial: Trial) -> Plan:
     """Return the plan without the probes that cannot be asked of pictures."""
     texts = trial.case.model.reader is not None
@@ -230,12 +226,11 @@ def _environment(
     device: torch.device, config: Config, started: datetime.datetime, seconds: float
 ) -> dict[str, Any]:
     packages = ("numpy", "scipy", "torch", "torchvision", "transformers", "safetensors")
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else platform.processor()
     return {
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-        "device": (
-            torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
-        )
-        or device.type,
+        "device": name or device.type,
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "precision": fast_precision(device),  # of training steps; scores are always float32

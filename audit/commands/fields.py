@@ -188,6 +188,7 @@ WORDS = Kind(
 )  # fmt: skip
 WHOLE = Kind(expected="a whole number", metavar="NUMBER", holds=_is_whole, read=int)
 NUMBER = Kind(expected="a number", metavar="NUMBER", holds=is_number, read=float)
+FLOAT = dataclasses.replace(NUMBER, kept=lambda folder, value: float(value))
 SHARES = Kind(
     expected="a number or a list of them", metavar="SHARE,..", holds=_are_shares,
     read=_shares,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -26,20 +26,7 @@ from poison_audit.verdict.policy import standard_policy
 RESERVED = ("deployed", "any-method", *REFERENCES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """What an audit begins with."""
-
-    sources: Sources
-    recipe: Recipe
-    plan: Plan
-
-    def load(self, device: torch.device) -> Trial:
-        """Read everything on trial; InputError names every problem of every file."""
-        return _load(self.sources, self.recipe, device)
-
-
-def read_inputs(settings: CheckSettings) -> Inputs:
+def read_inputs(settings: CheckSettings) -> tuple[Sources, Plan]:
     """Return where everything on trial lies, and what will be done with it.
 
     Raises:
@@ -51,26 +38,22 @@ def read_inputs(settings: CheckSettings) -> Inputs:
     if plan is not None:
         problems += _wrong_rehearsal(settings.running, plan)
         if plan.methods and settings.recipe.epochs is None:
-            problems.append(
-                Problem(
-                    "the epochs of the original training are not given, and budgets are a share of "
-                    "them",
-                    fix="Give them by --recipe epochs=N, or epochs = N under [training] in "
-                    "audit.toml; `poison-audit probe` needs none",
-                )
-            )
+            what = "the epochs of the original training are not given, and budgets are a share of "
+            fix = "Give them by --recipe epochs=N, or epochs = N under [training] in audit.toml; "
+            problems.append(Problem(f"{what}them", fix=f"{fix}`poison-audit probe` needs none"))
     problems += _wrong_ray(settings.running)
     candidates = _candidates(settings.judged.candidate, problems)
     sources = _sources(settings, candidates)
     if problems or plan is None:
         # The files are looked at all the same, so that one run names everything that is wrong.
         with problems.collecting():
-            _load(sources, settings.recipe, "cpu")
+            load(sources, settings.recipe, "cpu")
         raise InputError(problems)
-    return Inputs(sources=sources, recipe=settings.recipe, plan=plan)
+    return sources, plan
 
 
-def _load(sources: Sources, recipe: Recipe, device: torch.device | str) -> Trial:
+def load(sources: Sources, recipe: Recipe, device: torch.device | str) -> Trial:
+    """Read everything on trial; InputError names every problem of every file."""
     return load_trial(sources, recipe=recipe, device=device, poisons=POISONS, readers=READERS)
 
 
@@ -104,7 +87,7 @@ def read_plan(settings: CheckSettings) -> Plan:
 
 
 def _sources(settings: CheckSettings, candidates: Mapping[str, Path]) -> Sources:
-    subject, architecture = settings.subject, settings.architecture
+    subject = settings.subject
     return Sources(
         model=subject.model,
         forget=subject.forget,
@@ -114,11 +97,9 @@ def _sources(settings: CheckSettings, candidates: Mapping[str, Path]) -> Sources
         evidence=settings.evidence,
         references=settings.judged.reference,
         candidates=candidates,
-        arch=architecture.arch,
-        factory=architecture.factory,
-        normalize=architecture.normalize,
         reading=reading_of(settings.texts),
         allow_pickle=subject.allow_pickle,
+        **asdict(settings.architecture),
     )
 
 

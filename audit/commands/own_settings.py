@@ -6,20 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poison_audit.commands.fields import (
-    NAMES,
     NUMBER,
     PAIR,
     PATH,
     SWITCH,
     TEXT,
-    WHOLE,
     Kind,
     RefusedError,
     choice,
     parts_of,
     said,
 )
-from poison_audit.commands.settings import EVIDENCE, PLAN, TRAINING, Pairs
+from poison_audit.commands.settings import DEVICE, EVIDENCE, LABELS, PLAN, SEED, TRAINING, Pairs
 from poison_audit.errors import did_you_mean
 
 CI = {"github": ".github/workflows/poison-audit.yml", "gitlab": ".gitlab-ci.yml"}
@@ -36,8 +34,15 @@ def _formats(text: str) -> tuple[str, ...]:
     return names
 
 
-FORMATS = Kind(expected="names of formats", metavar="F,..", holds=bool, read=_formats, joined=True)
-_FORMATS_TOLD = "junit, sarif, markdown, in-toto, cyclonedx, html, json."
+FORMATS = said(
+    Kind(expected="names of formats", metavar="F,..", holds=bool, read=_formats, joined=True),
+    "junit, sarif, markdown, in-toto, cyclonedx, html, json.", flag="--format", short="-f",
+    several=True, default=(),
+)  # fmt: skip
+QUIET = said(SWITCH, "No progress on stderr.", short="-q", default=False)
+REPORT = said(PATH, "report.json, or a run directory.", flag="")
+MADE = said(PATH, "Where to write: the safetensors, or a folder.", short="-o", needed=True)
+"""Fields of several commands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +89,12 @@ class Output:
     """What becomes of the result."""
 
     out: Path | None = said(PATH, "Run directory.", told="audit-UTC, or one to resume")
-    formats: tuple[str, ...] = said(
-        FORMATS, _FORMATS_TOLD, flag="--format", short="-f", several=True, default=()
-    )
+    formats: tuple[str, ...] = FORMATS
     dry_run: bool = said(
         SWITCH, "Say what it will take, in time and memory, and stop (exit code 3).",
         default=False,
     )  # fmt: skip
-    quiet: bool = said(SWITCH, "No progress on stderr.", short="-q", default=False)
+    quiet: bool = QUIET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,23 +106,19 @@ class Unlearning:
         NUMBER, "Share of the original training's gradient evaluations.", at="plan.budget",
         group="methods", metavar="SHARE", told=f"{PLAN.budget}",
     )  # fmt: skip
-    output: Path = said(
-        PATH, "Where to write: the safetensors, or a folder.", short="-o", needed=True
-    )
+    output: Path = MADE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
     """A report that is decided again."""
 
-    report: Path = said(PATH, "report.json, or a run directory.", flag="")
+    report: Path = REPORT
     policy: Path | None = said(
         PATH, "audit.toml or report.json.", group="policy", told="REPORT's own"
     )
     output: Path | None = said(PATH, "Folder for the new report.", short="-o")
-    formats: tuple[str, ...] = said(
-        FORMATS, _FORMATS_TOLD, flag="--format", short="-f", several=True, default=()
-    )
+    formats: tuple[str, ...] = FORMATS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,15 +126,11 @@ class Training:
     """What `train` does."""
 
     data: Path = said(PATH, "The training table.", flag="")
-    output: Path = said(
-        PATH, "Where to write: the safetensors, or a folder.", short="-o", needed=True
-    )
+    output: Path = MADE
     test: Path | None = said(
         PATH, "Clean test table, for the accuracy at the end.", at="data.test", group="data"
     )
-    names: tuple[str, ...] | None = said(
-        NAMES, "Label names, in the order of the outputs.", at="data.names", group="data"
-    )
+    names: tuple[str, ...] | None = LABELS
     without: Path | None = said(
         PATH, "Leave these out: a reference.", group="data", metavar="FORGET"
     )
@@ -151,10 +146,10 @@ class Training:
         PATH, "Texts: key (canaries.json) of the noise to put on embeddings.", group="evidence",
         at=f"{EVIDENCE['canaries'].table}.canaries",
     )  # fmt: skip
-    seed: int = said(WHOLE, "Root seed of every generator.", at="plan.seed", default=PLAN.seed)
-    device: str = said(TEXT, "auto, cpu, cuda or cuda:N.", default="auto")
+    seed: int = SEED
+    device: str = DEVICE
     force: bool = said(SWITCH, "Overwrite an output that is there.", default=False)
-    quiet: bool = said(SWITCH, "No progress on stderr.", short="-q", default=False)
+    quiet: bool = QUIET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,10 +168,8 @@ class Drafting:
 class Rendering:
     """What `render` does."""
 
-    report: Path = said(PATH, "report.json, or a run directory.", flag="")
-    formats: tuple[str, ...] = said(
-        FORMATS, _FORMATS_TOLD, flag="--format", short="-f", several=True, default=()
-    )
+    report: Path = REPORT
+    formats: tuple[str, ...] = FORMATS
     output: Path | None = said(PATH, "A file, or a folder for several formats.", short="-o")
 
 
@@ -192,6 +185,6 @@ class Differing:
 class Verifying:
     """What `verify` does."""
 
-    report: Path = said(PATH, "report.json, or a run directory.", flag="")
+    report: Path = REPORT
     root: Path | None = said(PATH, "Where the files are now.", told="here, then REPORT's")
     no_files: bool = said(SWITCH, "Look at the numbers alone.", default=False)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from poison_audit.case.planting import KINDS, Kind, Option, Storage, flag
 from poison_audit.commands.fields import (
-    NAMES,
     NUMBER,
     PATH,
     SWITCH,
@@ -19,6 +18,7 @@ from poison_audit.commands.fields import (
     choice,
     said,
 )
+from poison_audit.commands.settings import LABELS
 from poison_audit.poisons.readings import POISONS
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ class PlantSettings:
     test: Path | None = said(
         PATH, "Clean test table; targets are chosen from it.", at="data.test", group="data"
     )
-    names: tuple[str, ...] | None = said(
-        NAMES, "Label names, in the order of the outputs.", at="data.names", group="data"
-    )
+    names: tuple[str, ...] | None = LABELS
     seed: int = said(WHOLE, "Root seed.", group="data", default=0)
     arch: str | None = said(
         TEXT, "Architecture of --model, where the file does not say.", group=OWN

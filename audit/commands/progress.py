@@ -11,12 +11,7 @@ from contextlib import contextmanager
 
 import rich.progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from poison_audit.engine.jobs import Job

@@ -5,12 +5,13 @@ A part is what several commands share; None in it stands for what nobody said.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 from poison_audit.commands.fields import (
     DAY,
+    FLOAT,
     NAMES,
     NUMBER,
     PAIR,
@@ -36,6 +37,11 @@ POLICY, RECIPE = standard_policy(), Recipe()
 PLAN = Plan(methods=(), probes=(), policy=POLICY)
 """The defaults."""
 Pairs = tuple[tuple[str, str], ...]
+
+LABELS = said(NAMES, "Label names, in the order of the outputs.", at="data.names", group="data")
+SEED = said(WHOLE, "Root seed of every generator.", at="plan.seed", default=PLAN.seed)
+DEVICE = said(TEXT, "auto, cpu, cuda or cuda:N.", default="auto")
+"""Fields of several commands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +99,12 @@ class Subject:
     test: Path | None = said(
         PATH, "Clean test table, never trained on.", at="data.test", group="data", asked=True
     )
-    names: tuple[str, ...] | None = said(
-        NAMES, "Label names, in the order of the outputs.", at="data.names", group="data"
-    )
+    names: tuple[str, ...] | None = LABELS
     allow_pickle: bool = said(
         SWITCH, "Read .pt files, with weights_only=True.", group="model", default=False
     )
-    seed: int = said(WHOLE, "Root seed of every generator.", at="plan.seed", default=PLAN.seed)
-    device: str = said(TEXT, "auto, cpu, cuda or cuda:N.", default="auto")
+    seed: int = SEED
+    device: str = DEVICE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,17 +228,12 @@ class Trained:
     )  # fmt: skip
 
 
-FLOAT = replace(NUMBER, kept=lambda folder, value: float(value))
 ACCEPTANCE: dict[str, Field] = {
     key: Field(kind=kind, help=text, needed=key != "candidate")
     for key, kind, text in (
         ("probe", SENTENCE, "which probe's figure is accepted"),
         ("candidate", SENTENCE, "whose"),
-        (
-            "bound",
-            replace(NUMBER, kept=lambda folder, value: float(value)),
-            "up to where, on the scale of the probe's tolerance",
-        ),
+        ("bound", FLOAT, "up to where, on the scale of the probe's tolerance"),
         ("reason", SENTENCE, "why"),
         ("owner", SENTENCE, "who answers for it"),
         ("expires", DAY, "the last day on which it counts"),

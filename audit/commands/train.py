@@ -46,9 +46,10 @@ def train(settings: TrainSettings) -> int:
     reporter = Reporter(quiet=settings.training.quiet)
     with reporter.stage("Reading the tables"):
         job = read_job(settings)
-    for sentence in job.texts.told if job.texts else ():
+    texts, test, output = job.subject.texts, job.subject.tables.test, job.asked.output
+    for sentence in texts.told if texts else ():
         reporter.say(sentence)
-    partial = job.output.with_name(f"{job.output.name}.partial")
+    partial = output.with_name(f"{output.name}.partial")
     try:
         model, loss = _trained(job, partial, reporter)
     except DivergedError as error:
@@ -58,10 +59,9 @@ def train(settings: TrainSettings) -> int:
     except torch.OutOfMemoryError as error:
         fix = f"Try a lower batch_size (it was {job.recipe.batch_size})"
         raise AuditError(f"out of memory on {job.device}. {fix}") from error
-    right = None if job.test is None else int(correct(model, job.test.to(job.device)).sum())
+    right = None if test is None else int(correct(model, test.to(job.device)).sum())
     job.file.parent.mkdir(exist_ok=True)
-    config = job.texts.config if job.texts else None
-    save_model(model, job.file, extra=_header(job, right), config=config)
+    save_model(model, job.file, extra=_header(job, right), config=texts.config if texts else None)
     _tell_config(job, reporter)
     partial.unlink(missing_ok=True)
     print(_summary(job, loss, right, time.perf_counter() - clock))
@@ -107,24 +107,26 @@ def _header(job: Job, right: int | None) -> dict[str, str]:
         "precision": fast_precision(job.device),
         "version": version("poison-audit"),
     }
-    if job.forget is not None:
-        told["without"] = job.forget.digest
-    if job.test is not None and right is not None:
-        told |= {"test": job.test.digest(), "test_accuracy": repr(right / len(job.test))}
+    texts, tables = job.subject.texts, job.subject.tables
+    if tables.forget is not None:
+        told["without"] = tables.forget.digest
+    if tables.test is not None and right is not None:
+        told |= {"test": tables.test.digest(), "test_accuracy": repr(right / len(tables.test))}
     header = {f"poison_audit.{key}": value for key, value in told.items()}
-    if job.noisy and job.texts and job.texts.key:
-        header[CANARIES_KEY] = job.texts.key.commitment
+    if job.noisy and texts and texts.key:
+        header[CANARIES_KEY] = texts.key.commitment
     return header
 
 
 def _tell_config(job: Job, reporter: Reporter) -> None:
     """Write what was done into the audit.toml beside the output."""
-    path = job.output.parent / "audit.toml"
+    texts, output = job.subject.texts, job.asked.output
+    path = output.parent / "audit.toml"
     before = read_config(path) if path.is_file() else None
     tables: dict[str, dict[str, Any]]
-    if job.forget is not None:
+    if job.subject.tables.forget is not None:
         there = before.get("reference", "paths", ()) if before else ()
-        paths = dict.fromkeys(_relative(p, path) for p in (*there, job.output))
+        paths = dict.fromkeys(_relative(p, path) for p in (*there, output))
         tables = {"reference": {"paths": list(paths)}}
     else:
         tables = _done(job, path)
@@ -132,29 +134,29 @@ def _tell_config(job: Job, reporter: Reporter) -> None:
                     if before and before.get("training", key, value) != value]  # fmt: skip
         if replaced:
             reporter.say(f"{path} [training] said otherwise before: {', '.join(replaced)}.")
-        if job.texts and not job.texts.reading.start and before and before.get("model", "start"):
+        if texts and not texts.reading.start and before and before.get("model", "start"):
             reporter.say(f"{path} [model] start: this model began with new weights. Take it out.")
     write_config(path, tables)
 
 
 def _done(job: Job, path: Path) -> dict[str, dict[str, Any]]:
     """Return what audit.toml is to say of a model, by table."""
-    data = {"train": job.train_path, "test": job.test_path}
+    subject, data = job.subject, {"train": job.asked.data, "test": job.asked.test}
     tables: dict[str, dict[str, Any]] = {
         "model": {},
         "data": {key: _relative(value, path) for key, value in data.items() if value},
         "training": stated(job.recipe),
     }
-    if job.normalize is not None:
-        tables["model"]["normalize"] = spell_normalize(job.normalize)
-    if job.arch is not None:
-        tables["model"]["arch"] = job.arch
-    if job.names is not None:
-        tables["data"]["names"] = list(job.names)
-    if job.texts is not None:
-        tables["model"] |= _read_again(job.texts.reading, path)
-        if job.noisy and job.texts.key_path:
-            canaries = _relative(job.texts.key_path, path)
+    if subject.normalize is not None:
+        tables["model"]["normalize"] = spell_normalize(subject.normalize)
+    if subject.arch is not None:
+        tables["model"]["arch"] = subject.arch
+    if subject.tables.names is not None:
+        tables["data"]["names"] = list(subject.tables.names)
+    if subject.texts is not None:
+        tables["model"] |= _read_again(subject.texts.reading, path)
+        if job.noisy and subject.texts.key_path:
+            canaries = _relative(subject.texts.key_path, path)
             tables[EVIDENCE["canaries"].table] = {"canaries": canaries}
     return tables
 
@@ -174,15 +176,10 @@ def _relative(path: Path, config: Path) -> str:
 
 
 def _summary(job: Job, loss: float, right: int | None, seconds: float) -> str:
-    told = [
-        f"{job.recipe.epochs:g} epochs",
-        f"{len(job.data):,} samples",
-        f"train loss {loss:.4f}",
-    ]
-    if job.test is not None and right is not None:
-        low, high = clopper_pearson(right, len(job.test), level=LEVEL)
-        told.append(
-            f"test accuracy {right / len(job.test):.1%} ({low:.1%} to {high:.1%}, "
-            f"{LEVEL:.0%} exact)"
-        )
-    return f"{job.output}: {', '.join([*told, f'{seconds:.1f} s'])}"
+    test = job.subject.tables.test
+    told = f"{job.recipe.epochs:g} epochs, {len(job.data):,} samples, train loss {loss:.4f}"
+    if test is not None and right is not None:
+        low, high = clopper_pearson(right, len(test), level=LEVEL)
+        share = f"{right / len(test):.1%} ({low:.1%} to {high:.1%}, {LEVEL:.0%} exact)"
+        told += f", test accuracy {share}"
+    return f"{job.asked.output}: {told}, {seconds:.1f} s"

@@ -30,17 +30,15 @@ def read_job(settings: TrainSettings) -> Job:
     """
     found, training, recipe = Problems(), settings.training, settings.recipe
     of_texts = "start" in settings.given or holds_texts(training.data)
-    output = training.output
-    file = weights_file(output, texts=of_texts)
+    file = weights_file(training.output, texts=of_texts)
     with found.collecting():
-        _check_new(output, folder=file != output, force=training.force)
+        _check_new(training.output, folder=file != training.output, force=training.force)
     found += [*settings.problems, *_wrong_recipe(settings, of_texts=of_texts)]
     device = None
     with found.collecting():
         device = device_named(training.device)
     subject = (texts if of_texts else pictures)(settings, found)
-    tables, model = subject.tables, subject.model
-    data = _trained_on(tables)
+    model, data = subject.model, _trained_on(subject.tables)
     if data is not None and len(data) == 0:
         found.append(Problem("every training sample is to be left out", str(training.without)))
     found += _wrong_folder(file, subject)
@@ -50,21 +48,14 @@ def read_job(settings: TrainSettings) -> Job:
         raise InputError(found)
     size = min(recipe.batch_size, len(data))
     return Job(
+        asked=training,
+        subject=subject,
         model=replace(model, module=model.module.to(device)),
-        arch=subject.arch,
-        normalize=subject.normalize,
-        texts=subject.texts,
         data=data,
-        test=tables.test,
-        forget=tables.forget,
         recipe=recipe,
         steps=max(1, round((recipe.epochs or 0) * len(data) / size)),
         rng=Rng(training.seed).named("train"),
         device=device,
-        train_path=training.data,
-        test_path=training.test,
-        names=tables.names,
-        output=output,
         file=file,
     )
 

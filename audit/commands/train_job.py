@@ -31,9 +31,9 @@ class Tables:
     """The whole of it: how many classes there are does not depend on what is left out."""
     test: Samples | None
     forget: ForgetSet | None
-    test_path: Path | None
+    """What is left out of training."""
     names: tuple[str, ...] | None
-    """The labels' names, where they were given."""
+    """The labels' names, as audit.toml should give them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,37 +61,27 @@ class Subject:
     model: Model | None
     """None: a problem says why."""
     arch: str | None = None
+    """As `--arch` takes it; None for a factory's and a language model's."""
     normalize: Normalize | None = None
+    """None: it reads texts."""
     texts: Texts | None = None
+    """None: it takes pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A training run that has everything it needs."""
 
+    asked: Training
+    subject: Subject
     model: Model
     """The architecture, on `device`; its weights are not looked at."""
-    arch: str | None
-    """As `--arch` takes it; None for a factory's and a language model's."""
-    normalize: Normalize | None
-    """None: it reads texts."""
-    texts: Texts | None
-    """None: it takes pictures."""
     data: Samples
     """What is trained on, on the CPU."""
-    test: Samples | None
-    forget: ForgetSet | None
-    """What was left out of `data`."""
     recipe: Recipe
     steps: int
     rng: Rng
     device: torch.device
-    train_path: Path
-    test_path: Path | None
-    names: tuple[str, ...] | None
-    """The labels' names, as audit.toml should give them."""
-    output: Path
-    """As it was given: a file, or a language model's folder."""
     file: Path
     """Of the weights."""
 
@@ -103,9 +93,7 @@ class Job:
 
 def stated(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's values; what was assumed before is done now."""
-    values = asdict(recipe)
-    del values["assumed"]
-    return values
+    return {key: value for key, value in asdict(recipe).items() if key != "assumed"}
 
 
 def read_tables(training: Training, found: Problems, read: Callable[..., Samples]) -> Tables:
@@ -132,13 +120,7 @@ def read_tables(training: Training, found: Problems, read: Callable[..., Samples
             test = read(training.test, **like)
     if train is not None and test is not None:
         found += overlap(train, test, a_name=where, b_name=str(training.test))
-    return Tables(
-        train=train,
-        test=test,
-        forget=forget,
-        test_path=training.test,
-        names=tuple(names) if names else None,
-    )
+    return Tables(train=train, test=test, forget=forget, names=tuple(names) if names else None)
 
 
 def classes_of(train: Samples, where: str) -> int:
@@ -161,13 +143,14 @@ def classes_of(train: Samples, where: str) -> int:
     return largest + 1
 
 
-def wrong_labels(tables: Tables, classes: int, where: str) -> list[Problem]:
+def wrong_labels(tables: Tables, classes: int, training: Training) -> list[Problem]:
     """Return the labels of the tables that a model of so many classes cannot answer."""
+    read = ((tables.train, training.data), (tables.test, training.test))
     return [
-        problem
-        for table, name in ((tables.train, where), (tables.test, str(tables.test_path)))
+        p
+        for table, path in read
         if table is not None
-        for problem in check_labels(table, classes, name)
+        for p in check_labels(table, classes, str(path))
     ]
 
 

@@ -27,6 +27,7 @@ def fingerprint(job: Job, *, weights: str) -> str:
     Args:
         weights: the digest of the initial weights, which the architecture and the seed decide.
     """
+    texts = job.subject.texts
     told = {
         "version": version("poison-audit"),
         "code": runs.code_digest("commands/train*.py"),
@@ -35,8 +36,8 @@ def fingerprint(job: Job, *, weights: str) -> str:
         "device": job.device.type,
         "data": job.data.digest(),
         "arch": job.model.arch,
-        "normalize": job.normalize,
-        "config": job.texts and [job.texts.config, job.texts.reading.words],
+        "normalize": job.subject.normalize,
+        "config": texts and [texts.config, texts.reading.words],
         "weights": weights,
         "recipe": stated(job.recipe),
         "seed": job.rng.root,

@@ -11,6 +11,7 @@ from torch import nn
 
 from poison_audit.case.tables import read_table
 from poison_audit.commands.arguments import TrainSettings
+from poison_audit.commands.own_settings import Training
 from poison_audit.commands.settings import Architecture
 from poison_audit.commands.train_job import (
     Subject,
@@ -40,8 +41,7 @@ def pictures(settings: TrainSettings, found: Problems) -> Subject:
     tables = read_tables(settings.training, found, read_table)
     model = None
     with found.collecting():
-        where = str(settings.training.data)
-        model = _model(asked, tables, normalize, where, found)
+        model = _model(asked, tables, normalize, settings.training, found)
     return Subject(tables=tables, model=model, arch=asked.arch, normalize=normalize)
 
 
@@ -60,7 +60,7 @@ def _model(
     asked: Architecture,
     tables: Tables,
     normalize: Normalize | None,
-    where: str,
+    training: Training,
     found: Problems,
 ) -> Model | None:
     """Return the model to train; None where `found` says why there is none.
@@ -68,7 +68,7 @@ def _model(
     Raises:
         InputError: the architecture is not known, or does not fit the table.
     """
-    train, factory = tables.train, asked.factory
+    train, factory, where = tables.train, asked.factory, str(training.data)
     build = _builder(factory, asked.arch, train, where)
     if train is None or normalize is None:
         return None
@@ -79,15 +79,11 @@ def _model(
         module = build()
     name = f"{FACTORY}{factory}" if factory else str(asked.arch)
     classes = head_size(module, factory) if factory else classes_of(train, where)
-    found += wrong_labels(tables, classes, where)
+    found += wrong_labels(tables, classes, training)
     return image_classifier(
-        module,
-        build=build,
-        arch=name,
-        classes=classes,
-        normalize=normalize,
+        module, build=build, arch=name, classes=classes, normalize=normalize,
         channels_last=factory is None,
-    )
+    )  # fmt: skip
 
 
 def _builder(

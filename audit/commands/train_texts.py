@@ -54,7 +54,7 @@ def texts(settings: TrainSettings, found: Problems) -> Subject:
         with found.collecting():
             described = _described(base, replace(said, start=None))
     if base is None or described is None:
-        nothing = Tables(train=None, test=None, forget=None, test_path=training.test, names=None)
+        nothing = Tables(train=None, test=None, forget=None, names=None)
         return Subject(tables=nothing, model=None)
     weights = False
     if not training.fresh:
@@ -69,20 +69,19 @@ def texts(settings: TrainSettings, found: Problems) -> Subject:
             model = _model(tables.train, where, base, said)
     if model is None or tables.train is None:
         return Subject(tables=tables, model=None)
-    found += wrong_labels(tables, model.classes, where)
+    names = tables.train.names
+    found += wrong_labels(tables, model.classes, training)
     if key is not None:
         width = embedding_width(model)
         train = _with_noise(tables.train, key, width=width, where=str(key_path), found=found)
         tables = replace(tables, train=train)
-    part = Texts(
-        reading=said,
-        base=base,
-        config=_config(base, model),
-        key=key,
-        key_path=key_path,
-        told=_told(tables, key, described.reader.length),
-    )
-    return Subject(tables=_named(tables, said), model=model, texts=part)
+    told = _told(tables, key, described.reader.length)
+    config = _config(base, model)
+    part = Texts(reading=said, base=base, config=config, key=key, key_path=key_path, told=told)
+    if said.words is not None:
+        # The config.json of a classifier names its labels; a language model's cannot.
+        tables = replace(tables, names=tables.names or names)
+    return Subject(tables=tables, model=model, texts=part)
 
 
 def _described(base: Path, said: Reading, labels: Sequence[str] | None = None) -> language.Language:
@@ -147,13 +146,6 @@ def _with_noise(
         problems = first(too_long(key, train.at(rows), where), where)
     found += problems
     return train if problems else carrying(train, key, {})
-
-
-def _named(tables: Tables, said: Reading) -> Tables:
-    # The config.json of a classifier names its labels; a language model's cannot.
-    if said.words is None or tables.names is not None or tables.train is None:
-        return tables
-    return replace(tables, names=tables.train.names)
 
 
 def _told(tables: Tables, key: Canaries | None, length: int) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from poison_audit.commands.arguments import CheckSettings
-from poison_audit.commands.inputs import check_output, device_named, read_inputs
+from poison_audit.commands.inputs import check_output, device_named, load, read_inputs
 from poison_audit.engine import unlearning
 from poison_audit.engine.plan import check_plan
 from poison_audit.errors import AuditError, InputError, PlanError, Problem
@@ -18,12 +18,10 @@ from poison_audit.models.seeds import Rng
 
 def unlearn(settings: CheckSettings, *, output: Path) -> int:
     """Unlearn by one method and write the model to `output`; return the exit code."""
-    inputs = read_inputs(settings)
-    plan = inputs.plan
+    sources, plan = read_inputs(settings)
     if len(plan.methods) != 1:
         raise PlanError(Problem("give one method", "--method"))
-    device = device_named(settings.subject.device)
-    trial = inputs.load(device)
+    trial = load(sources, settings.recipe, device_named(settings.subject.device))
     check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[])
     file = _unlearned_file(output, trial.case.model)
     step = plan.methods[0]
