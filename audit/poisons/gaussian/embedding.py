@@ -62,9 +62,11 @@ def embedding_check(
         problems = first(too_long(key, canaries, where), where)
     if problems:
         raise InputError(problems)
-    names = tuple(row.name for row in rows)
+    assert canaries.mask is not None  # as `too_long` has asked
+    longest, names = int(canaries.mask.sum(1).max()), tuple(row.name for row in rows)
+    x, mask = canaries.x[:, :longest], canaries.mask[:, :longest]
     return Planting(
-        bases=replace(_without_noise(canaries), ids=names),
+        bases=replace(canaries, ids=names, x=x, mask=mask, noise=None, noisy=None),
         attenuation=1.0,
         missing=len(set(key.planted) - set(names)),
     )
@@ -149,15 +151,6 @@ def too_long(key: Canaries, canaries: Samples, where: str) -> list[Problem]:
     ]
 
 
-def _without_noise(samples: Samples) -> Samples:
-    """Return texts as they are, no wider than the longest."""
-    if samples.mask is None:
-        raise ValueError("canaries in embeddings are texts")
-    longest = int(samples.mask.sum(1).max())
-    x, mask = samples.x[:, :longest], samples.mask[:, :longest]
-    return replace(samples, x=x, mask=mask, noise=None, noisy=None)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
     """How a language model reads texts, and what its input embeddings are like."""
@@ -191,11 +184,8 @@ def read_embedded(folder: Path, reading: Reading) -> Embedded:
     if kind_of(config) is None:
         raise InputError(Problem("describes no model of texts", str(folder / "config.json"), fix))
     pretrained = any(True for name in WEIGHTS for _ in folder.glob(name))
-    said = Reading(
-        max_tokens=reading.max_tokens,
-        prompt=reading.prompt,
-        start=folder if pretrained else None,
-    )
+    start = folder if pretrained else None
+    said = Reading(max_tokens=reading.max_tokens, prompt=reading.prompt, start=start)
     # As a classifier: its head is of no account, and every language model can be one.
     language = read_language(folder, config, kind="sequence", reading=said)
     with torch.random.fork_rng(devices=[]):

@@ -14,7 +14,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from poison_audit.case.case import Case
 from poison_audit.case.planting import Storage
@@ -40,7 +43,7 @@ def exposure(
     key, bases = canaries.key, canaries.bases
     generator = rng.named("fresh").torch(bases.y.device)
     fates = rng.named("ties").numpy()
-    wins: list[int] = []
+    found: list[int] = []
     with exact(model.module):
         for start in range(0, len(bases), size):
             batch = model.inputs(model.module, bases.batch(slice(start, start + size)))
@@ -48,27 +51,32 @@ def exposure(
             if batch.mask is not None:  # a batch is as long as its longest text
                 noise = noise[:, : batch.mask.shape[1]]
             true = _margins_with(model, batch, noise, key.storage)
-            below = torch.zeros(len(batch), dtype=torch.int64, device=true.device)
-            tied = torch.zeros_like(below)
-            for _ in range(draws):
-                fresh = key.sigma * torch.randn(
-                    batch.x.shape, generator=generator, device=batch.x.device
-                )
-                other = _margins_with(model, batch, fresh, key.storage)
-                below += other < true
-                tied += other == true
             if not bool(torch.isfinite(true).all()):
                 return Measurement(
                     probe="exposure", evidence=None, missing="the model's logits are not finite"
                 )
-            extra = fates.integers(0, tied.cpu().numpy(), endpoint=True)
-            wins += (below.cpu().numpy() + extra).tolist()
-    return Measurement(probe="exposure", evidence={"wins": wins, "draws": draws})
+            others = []
+            for _ in range(draws):
+                fresh = torch.randn(batch.x.shape, generator=generator, device=batch.x.device)
+                others.append(_margins_with(model, batch, key.sigma * fresh, key.storage))
+            found += wins(true.cpu(), torch.stack(others).cpu(), fates).tolist()
+    return Measurement(probe="exposure", evidence={"wins": found, "draws": draws})
 
 
-def _margins_with(
-    model: Model, batch: Batch, noise: torch.Tensor, storage: Storage
-) -> torch.Tensor:
+def wins(mine: Tensor, others: Tensor, fates: np.random.Generator) -> NDArray[np.int64]:
+    """Return how many of its column's margins each of mine exceeds, ties at random: (n,).
+
+    Args:
+        mine: (n,).
+        others: (draws, n).
+        fates: decides the ties.
+    """
+    tied = (others == mine).sum(0).numpy()
+    ranks: NDArray[np.int64] = (others < mine).sum(0).numpy()
+    return ranks + fates.integers(0, tied, endpoint=True)
+
+
+def _margins_with(model: Model, batch: Batch, noise: Tensor, storage: Storage) -> Tensor:
     x = batch.x + noise
     if storage == "uint8":
         x = torch.round(x.clamp(0, 1) * 255) / 255

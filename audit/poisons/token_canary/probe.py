@@ -17,17 +17,14 @@ Source: ours; the rank is that of Carlini et al., "The Secret Sharer", arXiv 180
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from poison_audit.case.case import Case
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.reader import Tokens
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.gaussian.exposure import wins
 from poison_audit.poisons.token_canary.trial import planted_strings
 from poison_audit.records import Measurement
 from poison_audit.statistics import estimates
@@ -86,13 +83,13 @@ def _ranked(true: Tensor, held_out: Tensor, others: Tensor, rng: Rng) -> Measure
     if not bool(torch.isfinite(torch.cat([true[None], held_out[None], others])).all()):
         return _missing("the model's logits are not finite")
     fates, draws = rng.numpy(), len(others)
-    control = _wins(held_out, others, fates)
+    control = wins(held_out, others, fates)
     p_value = estimates.rank_sum_p_value(int(control.sum()), len(control), draws)
     suspect = f"held-out strings do not rank uniformly (p = {p_value:.1g})"
     return Measurement(
         probe="token-canary",
         evidence={
-            "wins": _wins(true, others, fates).tolist(),
+            "wins": wins(true, others, fates).tolist(),
             "held_out": control.tolist(),
             "draws": draws,
         },
@@ -124,11 +121,3 @@ def _alike(first: Tokens, second: Tokens) -> int:
     width = min(first.x.shape[1], second.x.shape[1])
     as_long = first.mask.sum(1) == second.mask.sum(1)
     return int((as_long & (first.x[:, :width] == second.x[:, :width]).all(1)).sum())
-
-
-def _wins(mine: Tensor, others: Tensor, fates: np.random.Generator) -> NDArray[Any]:
-    """Return how many of its column's margins each of mine exceeds, ties at random: (n,)."""
-    tied = (others == mine).sum(0).numpy()
-    extra: NDArray[Any] = fates.integers(0, tied, endpoint=True)
-    wins: NDArray[Any] = (others < mine).sum(0).numpy() + extra
-    return wins
