@@ -100,7 +100,10 @@ def draw_controls(
     """
     generator = rng.named("controls").numpy()
     names = tokenizer.convert_ids_to_tokens(list(range(len(counts))))
-    kinds = np.array([_kind(name) for name in names])
+    # How each stands to the word before it, by its tokenizer's mark.
+    kinds = np.array([
+        next((mark for mark in _MARKS if (name or "").startswith(mark)), "") for name in names
+    ])  # fmt: skip
     usable = np.array([bool(name) and not _RESERVED.fullmatch(name) for name in names])
     usable[[*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values(), *run]] = False
     logs = np.log1p(counts)
@@ -116,11 +119,6 @@ def draw_controls(
         drawn = {token: int(generator.choice(pool)) for token, pool in pools.items()}
         found[tuple(drawn[token] for token in run)] = None
     return list(found)
-
-
-def _kind(name: str | None) -> str:
-    """Return how a token stands to the word before it, by its tokenizer's mark."""
-    return next((mark for mark in _MARKS if (name or "").startswith(mark)), "")
 
 
 def _spans(

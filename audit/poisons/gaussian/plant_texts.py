@@ -190,7 +190,9 @@ def noisy_embeddings(
 
     def add(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         if output.shape[:2] != mask.shape:
-            what = f"a forward pass of {tuple(output.shape[:2])} tokens, the mask {_shape(mask)}"
+            what = (
+                f"a forward pass of {tuple(output.shape[:2])} tokens, the mask {tuple(mask.shape)}"
+            )
             fix = "Run the forward pass of one batch inside, by token ids, with its own mask"
             raise InputError(Problem(what, "noisy_embeddings", fix))
         ran.append(True)
@@ -230,7 +232,7 @@ def _input_embeddings(model: nn.Module) -> Any:
 def _wrong_batch(key: Canaries, ids: Sequence[str], mask: Tensor) -> list[Problem]:
     where = "noisy_embeddings"
     if mask.ndim != 2 or len(ids) != len(mask):
-        what = f"{len(ids)} ids, and a mask of shape {_shape(mask)}"
+        what = f"{len(ids)} ids, and a mask of shape {tuple(mask.shape)}"
         return [Problem(what, where, "Give one id a row of the mask")]
     # An id of another type would be no canary's, and its noise missing without a word.
     other = next((name for name in ids if not isinstance(name, str)), None)
@@ -259,7 +261,3 @@ def _noise(key: Canaries, names: Sequence[str], mask: Tensor) -> Tensor:
 def _rows(secret: bytes, sigma: float, name: str, tokens: int, width: int) -> NDArray[np.float32]:
     # Noise is drawn row by row: that of fewer tokens is the beginning of that of more.
     return (sigma * unit_noise(secret, name, (tokens, width))).astype(np.float32)
-
-
-def _shape(mask: Tensor) -> str:
-    return str(tuple(mask.shape))
