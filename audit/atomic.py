@@ -144,28 +144,25 @@ def _problems(cls: type[Any], errors: Sequence[Any], where: str) -> list[Problem
     """Return pydantic's errors in our words; misspelt keys first: they explain what is missing."""
     unknown, others = [], []
     for error in errors:
-        at, got, context = error["loc"][1:], error["input"], error.get("ctx", {})
-        kind, inner = error["type"], "".join(map(_step, at[:-1]))
+        at, kind, context = error["loc"][1:], error["type"], error.get("ctx", {})
+        steps = [f"[{key}]" if isinstance(key, int) else f".{key}" for key in at]
+        here, inside = where + "".join(steps), where + "".join(steps[:-1])
         if kind == "unexpected_keyword_argument":
             hint = did_you_mean(at[-1], _fields(cls, at[:-1]))
-            unknown.append(Problem(f"unknown key {at[-1]!r:.80}", where + inner, hint))
+            unknown.append(Problem(f"unknown key {at[-1]!r:.80}", inside, hint))
         elif kind == "missing":
-            others.append(Problem(f"missing key {at[-1]!r}", where + inner))
-        elif kind == "json_invalid":
-            others.append(Problem(f"not JSON ({context['error']})", where))
+            others.append(Problem(f"missing key {at[-1]!r}", inside))
+        elif kind in ("json_invalid", "value_error"):
+            told = "not JSON ({})" if kind == "json_invalid" else "{}"
+            others.append(Problem(told.format(context["error"]), here))
         else:
-            expected = f"one of {context.get('expected')}" if "expected" in context else None
-            expected = _EXPECTED.get(kind, expected)
-            told = f"expected {expected}" if expected else re.sub(r"^\w+ ", "", error["msg"])
-            what = str(context["error"]) if kind == "value_error" else f"{told}, got {got!r:.80}"
-            others.append(Problem(what, where + "".join(map(_step, at))))
+            expected = _EXPECTED.get(kind) or f"one of {context.get('expected')}"
+            known = kind in _EXPECTED or "expected" in context
+            told = f"expected {expected}" if known else re.sub(r"^\w+ ", "", error["msg"])
+            others.append(Problem(f"{told}, got {error['input']!r:.80}", here))
     found = [*unknown, *others]
     more = len(found) - _MOST
-    return [*found[:_MOST], *([Problem(f"{more} more problems", where)] if more > 0 else ())]
-
-
-def _step(key: int | str) -> str:
-    return f"[{key}]" if isinstance(key, int) else f".{key}"
+    return found[:_MOST] + [Problem(f"{more} more problems", where)] * (more > 0)
 
 
 def _fields(kind: Any, at: Sequence[int | str]) -> list[str]:

@@ -65,11 +65,11 @@ def _own_verdict(verdict: CandidateVerdict, *, held: bool) -> CandidateVerdict:
 
 
 _SAID = {
-    "would remove it": (Outcome.CLEAN,),
-    "would not": (Outcome.RESIDUAL, Outcome.ACTIVATED),
-    "would break the model": (Outcome.BROKEN,),
-    "failed": (Outcome.FAILED,),
-    "undecided": (Outcome.INCONCLUSIVE, Outcome.NOT_MEASURED),
+    "Would remove it": (Outcome.CLEAN,),
+    "Would not": (Outcome.RESIDUAL, Outcome.ACTIVATED),
+    "Would break the model": (Outcome.BROKEN,),
+    "Failed": (Outcome.FAILED,),
+    "Undecided": (Outcome.INCONCLUSIVE, Outcome.NOT_MEASURED),
 }
 
 
@@ -83,16 +83,10 @@ def rehearsal_sentence(
     planted: int,
     sigma: float,
 ) -> str:
-    """Say what a rehearsal comes to, and that it is one.
+    """Say what a rehearsal comes to, and that it is one: the fields of `records.Rehearsal`.
 
     Args:
-        findings: of the rehearsal.
-        candidates: likewise.
         useless: why the copy is of no use; None: it is.
-        epochs: passes over train that it was trained further.
-        held: whether it came to hold the canaries.
-        planted: canaries.
-        sigma: standard deviation of their noise.
     """
     start = (
         f"A rehearsal: it judges methods, never the deployed model. A copy was trained on for "
@@ -108,15 +102,11 @@ def rehearsal_sentence(
             "pass here; one that fails would fail all the more."
         )
     for what, outcomes in _SAID.items():
-        named = [
-            f"{c.candidate} ({_figure(c.candidate, findings)})"
-            if c.outcome is not Outcome.FAILED
-            else c.candidate
-            for c in candidates
-            if c.kind == "method" and c.outcome in outcomes
-        ]
-        if named:
-            parts.append(f"{what[0].upper()}{what[1:]}: {', '.join(named)}.")
+        here = [c.candidate for c in candidates if c.kind == "method" and c.outcome in outcomes]
+        if Outcome.FAILED not in outcomes:
+            here = [f"{name} ({_figure(name, findings)})" for name in here]
+        if here:
+            parts.append(f"{what}: {', '.join(here)}.")
     planting = {reading.name for reading in REHEARSED.readings}
     needed = max((f.needed or 0 for f in findings if f.probe in planting), default=0)
     if needed > planted:

@@ -82,9 +82,8 @@ def summary(checks: Sequence[Check]) -> str:
     agree = sum(check.state == "agrees" for check in checks)
     lines = [f"{agree} of {len(checks)} checks agree."]
     for state in ("differs", "not checked"):
-        for check in checks:
-            if check.state == state:
-                lines.append(f"{state.upper()}: {check.what}: {check.told}")
+        here = (check for check in checks if check.state == state)
+        lines += (f"{state.upper()}: {check.what}: {check.told}" for check in here)
     code = verify_exit_code(checks)
     words = {
         0: "all agrees",

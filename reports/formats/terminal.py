@@ -46,10 +46,8 @@ _Say = Callable[..., Text]
 def render_terminal(record: AuditRecord, *, console: Console) -> None:
     """Print the report; the last line is `exit N: OUTCOME. Reason`, unwrapped.
 
-    Args:
-        record: what to report.
-        console: where to. Its width decides how many columns the table has; without a terminal
-            rich leaves out the colours and takes 80 columns.
+    The console's width decides how many columns the table has; without a terminal rich leaves out
+    the colours and takes 80 columns.
     """
     seen = view(record)
 
@@ -61,14 +59,12 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
     console.print(say(f"{seen.tool}: {seen.model}", "bold"), overflow="fold")
     console.print(say(f"As loaded: {seen.sanity}."))
     console.print()
+    wide = console.width >= WIDE
     if seen.rows:
-        wide = console.width >= WIDE
         console.print(_table(seen.rows, seen.probes, say, wide=wide))
         if not wide:
-            hint = (
-                f"Membership, budgets, times: in report.html, or in a terminal of {WIDE} columns."
-            )
-            console.print(say(hint, "dim"))
+            hint = "Membership, budgets, times: in report.html, or in a terminal of"
+            console.print(say(f"{hint} {WIDE} columns.", "dim"))
         console.print()
     console.print(say(f"{seen.answer}.", _STYLES[seen.tone]))
     head = say(f"{seen.outcome}. ", _STYLES[seen.tone])
@@ -80,13 +76,11 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
     if seen.why:
         _print_why(console, say, seen.why)
     if seen.rehearsed:
-        _print_rehearsal(console, say, seen.rehearsed, wide=console.width >= WIDE)
-    risks = (
-        f"{risk.what}: {risk.state}. Until {risk.expires}, by {risk.owner}: {risk.reason}"
-        for risk in seen.accepted
-    )
+        _print_rehearsal(console, say, seen.rehearsed, wide=wide)
+    risks = [f"{r.what}: {r.state}. Until {r.expires}, by {r.owner}: {r.reason}"
+             for r in seen.accepted]  # fmt: skip
     _list(console, say, "Accepted risks", risks)
-    gaps = (f"{gap.title} ({gap.who}): {gap.reason}" for gap in seen.gaps)
+    gaps = [f"{gap.title} ({gap.who}): {gap.reason}" for gap in seen.gaps]
     _list(console, say, "Not decided", gaps)
     _list(console, say, "What this does not show", seen.limits)
     console.print()
@@ -96,15 +90,8 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
 def _print_why(console: Console, say: _Say, why: Why) -> None:
     told = [f"{asked.title} {asked.sentence}" for asked in why.hypotheses]
     _list(console, say, "Why (explains, decides nothing)", [*filter(None, [why.diagnosis]), *told])
-    _list(
-        console,
-        say,
-        "Where methods moved the weights",
-        (
-            f"{moved.name}{', seed ' * bool(moved.seed)}{moved.seed}: {moved.sentence}"
-            for moved in why.movements
-        ),
-    )
+    moves = [f"{m.name}{', seed ' * bool(m.seed)}{m.seed}: {m.sentence}" for m in why.movements]
+    _list(console, say, "Where methods moved the weights", moves)
 
 
 def _print_rehearsal(console: Console, say: _Say, seen: Rehearsed, *, wide: bool) -> None:
@@ -147,11 +134,9 @@ def _cells(row: Row, shown: Sequence[int], say: _Say, *, wide: bool) -> list[Tex
         figure = row.figures[place]
         room = len(shown) <= (_MOST_WIDE if wide else _MOST)
         z = f", {figure.z}" if figure.z and room else ""
-        interval = figure.interval or ""
-        if not wide and len(shown) > _ROOMY:
-            interval = interval.replace(", ", ",\n")
-        below = f"\n{interval}" if interval else ""
-        cells.append(say(f"{figure.value}{z}{below}"))
+        crowded = not wide and len(shown) > _ROOMY
+        interval = figure.interval.replace(", ", ",\n") if crowded else figure.interval
+        cells.append(say(f"{figure.value}{z}\n{interval}".rstrip("\n")))
     return [*cells, say(row.budget), say(row.time)] if wide else cells
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
@@ -47,9 +48,8 @@ def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:
         axes.spines["left"].set_visible(False)
         band(axes, measured[0], across=False)
         axes.set_xlabel(axis(probe), parse_math=False)
-        return as_svg(
-            figure, name=f"forest-{probe}", title=f"{probe} by candidate", describe=describe
-        )
+        title = f"{probe} by candidate"
+        return as_svg(figure, name=f"forest-{probe}", title=title, describe=describe)
 
 
 HIGHEST = 1e30
@@ -84,10 +84,9 @@ def _interval(axes: Axes, finding: Finding, line: float) -> None:
 
 
 def _absent(axes: Axes, line: float) -> None:
-    edge_and_line = axes.get_yaxis_transform()  # x in shares of the width, y in lines
-    axes.text(
-        0.02, line, "not measured", transform=edge_and_line, color=MUTED, va="center", fontsize=9
-    )
+    place = axes.get_yaxis_transform()  # x in shares of the width, y in lines
+    how: dict[str, Any] = {"transform": place, "color": MUTED, "va": "center", "fontsize": 9}
+    axes.text(0.02, line, "not measured", **how)
 
 
 def loss_curve(cells: Sequence[Cell], *, name: str, describe: str) -> str | None:

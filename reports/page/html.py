@@ -28,8 +28,7 @@ def render_html(record: AuditRecord) -> str:
         lstrip_blocks=True,
     )
     seen = view(record)
-    page = environment.get_template("report.html.j2")
-    return page.render(
+    return environment.get_template("report.html.j2").render(
         view=seen,
         forests=_forests(record, seen),
         charts=_evidence_charts(record, seen),

@@ -27,18 +27,18 @@ class Accepted:
 
 def accepted(record: AuditRecord) -> tuple[Accepted, ...]:
     """Return the acceptances of the policy in words, in its order."""
-    return tuple(_one(each, record) for each in record.plan.policy.accepted)
-
-
-def _one(each: Acceptance, record: AuditRecord) -> Accepted:
-    state, tone = _state(each, record)
-    return Accepted(
-        what=f"{about(each.probe).title} of {printable(each.candidate)}, up to {value(each.bound)}",
-        reason=printable(each.reason),
-        owner=printable(each.owner),
-        expires=printable(each.expires),
-        state=state,
-        tone=tone,
+    every = record.plan.policy.accepted
+    return tuple(
+        Accepted(
+            what=f"{about(a.probe).title} of {printable(a.candidate)}, up to {value(a.bound)}",
+            reason=printable(a.reason),
+            owner=printable(a.owner),
+            expires=printable(a.expires),
+            state=state,
+            tone=tone,
+        )
+        for a in every
+        for state, tone in [_state(a, record)]
     )
 
 

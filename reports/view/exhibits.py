@@ -74,12 +74,9 @@ def walls(record: AuditRecord) -> tuple[Wall, ...]:
 
 
 def _title(each: Exhibit) -> str:
-    if each.role == "target":
-        return "Targets of the attack"
-    if each.role == "trigger":
-        return "The trigger on clean test samples"
-    attack = printable(each.attack)
-    return f"Forget samples, {attack}" if attack else "Forget samples of no named attack"
+    named = f", {printable(each.attack)}" if each.attack else " of no named attack"
+    titles = {"target": "Targets of the attack", "trigger": "The trigger on clean test samples"}
+    return titles.get(each.role, f"Forget samples{named}")
 
 
 def _shown(each: Exhibit) -> Shown | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from poison_audit.records import Rehearsal
 from poison_audit.reports.view.reading import of_texts
@@ -43,6 +44,7 @@ def rehearsed(record: AuditRecord) -> Rehearsed | None:
         make_row(verdict, seen.cells, seen.findings, plan=record.plan, probes=probes)
         for verdict in seen.candidates
     ]
+    copy: dict[str, Any] = {"kind": "poisoned copy", "budget": "made here"}
     return Rehearsed(
         label=LABEL,
         sentence=printable(seen.sentence),
@@ -50,28 +52,20 @@ def rehearsed(record: AuditRecord) -> Rehearsed | None:
         tone="plain" if seen.held else "unsure",
         facts=_facts(seen, texts=of_texts(record)),
         probes=tuple(map(about, probes)),
-        rows=tuple(
-            replace(row, kind="poisoned copy", budget="made here")
-            if row.kind == "deployed"
-            else row
-            for row in rows
-        ),
+        rows=tuple(replace(row, **copy) if row.kind == "deployed" else row for row in rows),
     )
 
 
 def _held(seen: Rehearsal) -> str:
-    losses = (
-        f"their mean loss in the copy is {seen.loss:.3g}, "
-        f"that of as many retain samples {seen.usual_loss:.3g}"
+    told = (
+        "the canaries as firmly as ordinary training samples; their mean loss in the copy is "
+        f"{seen.loss:.3g}, that of as many retain samples {seen.usual_loss:.3g}."
     )
     if seen.held:
-        return (
-            f"Held: the copy holds the canaries as firmly as ordinary training samples; {losses}."
-        )
+        return f"Held: the copy holds {told}"
     return (
-        "Not held: the copy does not hold the canaries as firmly as ordinary training samples; "
-        f"{losses}. A method that fails here fails all the more on a real poison; one that passes "
-        "proves nothing."
+        f"Not held: the copy does not hold {told} A method that fails here fails all the more on a "
+        "real poison; one that passes proves nothing."
     )
 
 

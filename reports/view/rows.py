@@ -56,15 +56,7 @@ def make_row(
     plan: Plan,
     probes: Sequence[str],
 ) -> Row:
-    """Return one candidate's row.
-
-    Args:
-        verdict: of the candidate.
-        cells: of all candidates.
-        findings: of all candidates.
-        plan: says which probes were to run.
-        probes: the columns.
-    """
+    """Return one candidate's row, its columns `probes`, from the cells and findings of all."""
     name = verdict.candidate
     cells = [cell for cell in cells if cell.candidate == name]
     findings = [f for f in findings if f.candidate == name]
