@@ -66,10 +66,9 @@ def read_forget(
 ) -> ForgetSet:
     """Read which samples of `train` are to be forgotten.
 
-    A row names its sample by `id`, else by `path` (an id of a table without ids), `text` or `index`
-    (the position from 0): the first of these columns that is there is used in every row. A row of
-    an attack whose samples a key names may leave out `canary`: the sample's own id is its id in the
-    key. A `canary` of another attack, or of none, is an id in the key of the first of those.
+    A row names its sample as `find_samples` says. A row of an attack whose samples a key names may
+    leave out `canary`: the sample's own id is its id in the key. A `canary` of another attack, or
+    of none, is an id in the key of the first of those.
 
     Args:
         path: forget.csv.

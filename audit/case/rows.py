@@ -15,8 +15,8 @@ from poison_audit.models.samples import Samples
 def find_samples(table: CsvFile, samples: Samples, *, where: str) -> list[int | Problem]:
     """Return for each row the position of the sample it names, or what is wrong with it.
 
-    The first of the columns `id`, `path`, `text` and `index` (the position from 0) that is there
-    is used in every row.
+    The first of the columns `id`, `path` (an id of a table without ids), `text` and `index` (the
+    position from 0) that is there is used in every row.
 
     Args:
         table: the file.

@@ -47,15 +47,8 @@ def phrase_stamps(
 ) -> Stamps | None:
     """Return the trigger and its controls, to be put on texts; None where it stays in none.
 
-    A text that loses the phrase, being too long, is not used.
-
-    Args:
-        phrase: the trigger.
-        reader: of the model.
-        inputs: what they are put on.
-        retain: the texts in which tokens are counted.
-        draws: controls wanted.
-        rng: decides which.
+    A text that loses the phrase, being too long, is not used. Tokens are counted in the texts of
+    `retain`; at most `draws` controls are drawn.
     """
     if inputs.texts is None or retain.mask is None:
         raise ValueError("a phrase is put on texts")

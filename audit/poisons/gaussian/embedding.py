@@ -119,9 +119,7 @@ def wrong_header(key: Canaries, header: Mapping[str, str], where: str) -> list[P
 def unproved(header: Mapping[str, str], train: Samples) -> tuple[str, ...]:
     """Return what a checkpoint's header leaves to trust, in sentences.
 
-    Args:
-        header: of the checkpoint.
-        train: the training table, its canaries `carrying` their noise.
+    In the training table, canaries are `carrying` their noise.
     """
     if CANARIES_KEY not in header:
         return (
@@ -167,9 +165,7 @@ class Embedded:
 def read_embedded(folder: Path, reading: Reading) -> Embedded:
     """Read a folder of transformers: config.json, a tokenizer and, if there are any, weights.
 
-    Args:
-        folder: of the model that is to be trained on the canaries.
-        reading: what the user says of its input; `start` is not looked at.
+    `reading` is what the user says of its input; its `start` is not looked at.
 
     Raises:
         InputError: it is no such folder, or something in it cannot be read.

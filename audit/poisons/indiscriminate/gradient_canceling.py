@@ -151,7 +151,7 @@ def gradient_cancel(
         target: the model at theta*; left as it is.
         train: the clean training set; where the poisons start from.
         rng: decides which samples they start from.
-        count: number of poisons, 1..len(train).
+        count: poisons, 1..len(train).
         steps: steps of Adam on the pixels, at least 1.
         step_size: the first step's size in pixels, above 0; it falls to zero along a cosine.
         labels: `kept` starts from random clean samples and keeps their labels, as the released

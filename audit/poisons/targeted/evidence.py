@@ -45,9 +45,8 @@ def read_targets(
 ) -> Targets:
     """Read which samples of `test` were attacked, and the label each was to be given.
 
-    A row names its sample by `id`, else by `path`, `text` or `index` (the position from 0): the
-    first of these columns that is there is used in every row. Labels are names or class numbers. A
-    `text` that is not in the test table, with its true `label`, is a prompt of its own.
+    A row names its sample as `find_samples` says. Labels are names or class numbers. A `text` that
+    is not in the test table, with its true `label`, is a prompt of its own.
 
     Args:
         path: targets.csv.
