@@ -120,13 +120,10 @@ def _wrong_acceptance(entry: Mapping[str, Any], place: str) -> list[Problem]:
         if key not in entry:
             wrong += [Problem(f"{key} is missing", place, fix)] if declared.needed else []
         elif not declared.kind.holds(entry[key]):
-            what = f"{key}: expected {declared.kind.expected}, got {_plain(entry[key])!r:.60}"
+            got = f"{entry[key]}" if isinstance(entry[key], datetime.date) else entry[key]
+            what = f"{key}: expected {declared.kind.expected}, got {got!r:.60}"
             wrong.append(Problem(what, place, fix))
     return wrong
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, datetime.date) else value
 
 
 def _text(path: Path) -> str:

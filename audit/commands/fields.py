@@ -163,10 +163,6 @@ def _is_day(value: Any) -> bool:
     return isinstance(value, datetime.date) and not isinstance(value, datetime.datetime)
 
 
-def _any(value: Any) -> bool:
-    return True
-
-
 TEXT = Kind(expected="a string", metavar="TEXT", holds=_is_text, read=_said)
 PATH = Kind(
     expected="a string", metavar="PATH", holds=lambda value: isinstance(value, str | Path),
@@ -194,7 +190,7 @@ SHARES = Kind(
     read=_shares,
     kept=lambda folder, value: tuple(value) if isinstance(value, list) else (value,),
 )  # fmt: skip
-PAIR = Kind(expected="KEY=VALUE", metavar="KEY=VALUE", holds=_any, read=_pair)
+PAIR = Kind(expected="KEY=VALUE", metavar="KEY=VALUE", holds=lambda value: True, read=_pair)
 SWITCH = Kind(expected="a truth value", metavar="", holds=lambda v: isinstance(v, bool), read=bool)
 
 

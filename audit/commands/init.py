@@ -12,7 +12,7 @@ from typing import Any
 from poison_audit.atomic import write_atomically
 from poison_audit.commands.own_settings import CI, Drafting
 from poison_audit.commands.settings import TABLES
-from poison_audit.errors import InputError, Problem
+from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.poisons.readings import POISONS
 
 _TABLES, _TEXTS = (".npz", ".csv", ".parquet", "/"), (".csv", ".parquet")
@@ -42,9 +42,8 @@ def init(settings: Drafting) -> int:
         path = alone or Path(CI[settings.ci])
         written[path] = job.read_text("utf-8"), "written. Read its head: it names what it expects"
     there = [path for path in written if path.exists() and not settings.force]
-    if there:
-        fix = "Overwrite it by --force"
-        raise InputError([Problem("is there already", str(path), fix) for path in there])
+    fix = "Overwrite it by --force"
+    Problems(Problem("is there already", str(path), fix) for path in there).raise_any()
     for path, (text, told) in written.items():
         write_atomically(path, text)
         print(f"{path}: {told}.")

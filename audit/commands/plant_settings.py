@@ -37,13 +37,11 @@ def read_settings(given: Mapping[str, Any], problems: Problems) -> PlantSettings
         if (value := own.get(name, config.get("model", name))) is not None
     }
     of_model = {name: value for name, value in model.items() if name in planting.takes()}
+    names = earlier.names if earlier and given["names"] is None else given["names"]
+    options = planting.options(**(of_model | own))
+    settings = settled(PlantSettings, given, config.values)
     settings = replace(
-        settled(PlantSettings, given, config.values),
-        names=earlier.names if earlier and given["names"] is None else given["names"],
-        kind=kind,
-        options=planting.options(**(of_model | own)),
-        model=model,
-        earlier=earlier,
+        settings, names=names, kind=kind, options=options, model=model, earlier=earlier
     )
     problems += _missing(settings)
     return settings

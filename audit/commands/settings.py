@@ -189,13 +189,10 @@ EVIDENCE: dict[str, Field] = {
 _SPELT = get_type_hints(Recipe)
 
 
-def _told(value: object) -> str:
-    return "" if value is None else f"{value}"
-
-
 TRAINING: dict[str, Field] = {
     key: Field(kind=kind, help=text, flag=f"--recipe {key}=", table="training", key=key, of=of,
-               told=_told(getattr(RECIPE, key)), asked=asked, group="data")
+               told="" if (value := getattr(RECIPE, key)) is None else f"{value}", asked=asked,
+               group="data")
     for key, kind, text, of, asked in (
         ("epochs", bounded(above=0), "Passes over the training set.", "", True),
         ("optimizer", choice(*get_args(_SPELT["optimizer"])), "sgd or adamw.", "", True),

@@ -7,12 +7,12 @@ from pathlib import Path
 from poison_audit.commands.arguments import CheckSettings
 from poison_audit.commands.inputs import check_output, device_named, load, read_inputs
 from poison_audit.engine import unlearning
+from poison_audit.engine.cells import save_unlearned
 from poison_audit.engine.plan import check_plan
 from poison_audit.errors import AuditError, InputError, PlanError, Problem
 from poison_audit.methods import METHODS
 from poison_audit.models.beside import files_beside, weights_file, wrong_company
 from poison_audit.models.model import Model
-from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 
 
@@ -34,9 +34,7 @@ def unlearn(settings: CheckSettings, *, output: Path) -> int:
     model, cost = done.model, done.cost
     if model is None:
         raise AuditError(f"{done.error}. Nothing was written")
-    extra = {"poison_audit.method": step.name, "poison_audit.digest": model.digest()}
-    file.parent.mkdir(exist_ok=True)
-    save_model(model, file, extra=extra)
+    save_unlearned(model, step.name, file)
     allowed = "no bound" if cost.allowed is None else f"{cost.allowed:,.0f} allowed"
     print(
         f"{output}: {step.name}, {cost.gradients:,.0f} gradient evaluations ({allowed}), "

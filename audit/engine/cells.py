@@ -39,13 +39,10 @@ def blank(job: Job) -> Cell:
     )
 
 
-def save_unlearned(model: Model, cell: Cell, path: Path) -> None:
-    """Write the model of a cell."""
+def save_unlearned(model: Model, method: str, path: Path) -> None:
+    """Write the model that a method made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    extra = {
-        "poison_audit.method": cell.method.name if cell.method else "",
-        "poison_audit.digest": cell.digest or "",
-    }
+    extra = {"poison_audit.method": method, "poison_audit.digest": model.digest()}
     save_model(model, path, extra=extra)
 
 

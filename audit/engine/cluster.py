@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from poison_audit.engine.cells import Lack, blank
-from poison_audit.engine.measuring import Made
-from poison_audit.engine.run import Line, Performer, Tell, Work
+from poison_audit.engine.measuring import Line, Made, Tell, Work
+from poison_audit.engine.run import Performer
 from poison_audit.errors import InputError, Problem
 
 Done = list[tuple[int, Made]]

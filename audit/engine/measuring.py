@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -59,46 +60,49 @@ class Made:
     """Why something of the cell is missing that another try may bring."""
 
 
-def measure(
-    job: Job,
-    case: Case,
-    plan: Plan,
-    references: Sequence[Model],
-    *,
-    trail: Trail | None,
-    tell: Callable[[float], object],
-    allow_pickle: bool,
-) -> Made:
-    """Make the candidate of a job, and ask every probe of it.
+Tell = Callable[[int, float], object]
+"""(place of a job, share of what its method may spend that is spent): 0 when it begins."""
+Line = tuple[tuple[int, Job], ...]
+"""Jobs of one method and seed with their places, each of which goes on from the one before it."""
 
-    Args:
-        case: with the answers of its references.
-        plan: which probes are asked.
-        references: models that never saw the poison: what a movement is measured against.
-        trail: where the same method under a smaller budget ended.
-        tell: called with the share of what the method may spend that is spent.
-    """
-    rng = Rng(plan.seed)
-    cell = blank(job)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What makes cells of jobs, wherever it runs."""
+
+    case: Case
+    """With the answers of its references."""
+    plan: Plan
+    references: Sequence[Model]
+    """Models that never saw the poison: what a movement is measured against."""
+    keep: bool
+    """Whether the unlearned models are wanted, too."""
+    allow_pickle: bool
+
+    def on(self, line: Line, tell: Tell = lambda place, share: None) -> Iterator[tuple[int, Made]]:
+        """Yield the place and the cell of every job of a line, its model where that is wanted."""
+        trail = Trail() if len(line) > 1 else None
+        for place, job in line:
+            tell(place, 0.0)
+            made = _measured(self, job, trail, partial(tell, place))
+            yield place, made if self.keep else replace(made, model=None)
+
+
+def _measured(work: Work, job: Job, trail: Trail | None, tell: Callable[[float], object]) -> Made:
+    """Make the candidate of a job, and ask every probe of it."""
+    case, plan, cell = work.case, work.plan, blank(job)
+    rng, model = Rng(plan.seed), case.model
     if job.method is not None:
-        done = unlearning.unlearn(
-            unlearning.found_part(case, plan),
-            job.method,
-            rng.named(job.method.name, job.seed),
-            budget=job.budget,
-            trail=trail,
-            tell=tell,
-        )
+        found, own = unlearning.found_part(case, plan), rng.named(job.method.name, job.seed)
+        done = unlearning.unlearn(found, job.method, own, budget=job.budget, trail=trail, tell=tell)
         cell = replace(cell, cost=done.cost, error=done.error)
         if done.model is None:
             return Made(cell=cell, lack=done.lack)
         model = done.model
     elif job.contender is not None:
-        model, _ = load_like(case.model, job.contender.path, allow_pickle=allow_pickle)
-    else:
-        model = case.model
+        model, _ = load_like(case.model, job.contender.path, allow_pickle=work.allow_pickle)
     if job.kind in ("method", "candidate"):
-        cell = replace(cell, movement=movement(model, case.model, references))
+        cell = replace(cell, movement=movement(model, case.model, work.references))
     start = time.perf_counter()
     with limited() as limit:
         measurements, lack = probed(model, case, plan, rng)

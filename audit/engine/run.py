@@ -9,18 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from poison_audit.atomic import to_json, write_atomically
-from poison_audit.case.case import Case
 from poison_audit.case.load import Trial
 from poison_audit.engine.cells import cell_path, model_path, save_unlearned, stored
 from poison_audit.engine.jobs import Job, jobs, lines
-from poison_audit.engine.measuring import Made, answers, load_references, measure
-from poison_audit.models.model import Model
+from poison_audit.engine.measuring import Line, Made, Tell, Work, answers, load_references
 from poison_audit.records import Cell, Plan
-from poison_audit.training.ledger import Trail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,41 +86,12 @@ def run(
     for place, made in (perform or in_turn)(work, [line for line in left if line], tell):
         job = todo[place]
         if made.model is not None and job.method:
-            save_unlearned(made.model, made.cell, model_path(out, job, case.model))
+            save_unlearned(made.model, job.method.name, model_path(out, job, case.model))
         if made.lack is None:  # with more memory at hand, the same command tries again
             write_atomically(cell_path(out, job, key), to_json(made.cell))
         tell(place, cell=made.cell)
         cells[place] = made.cell
     return tuple(cells[place] for place in range(len(todo)))
-
-
-Tell = Callable[[int, float], object]
-"""(place of a job, share of what its method may spend that is spent): 0 when it begins."""
-Line = tuple[tuple[int, Job], ...]
-"""Jobs of one method and seed with their places, each of which goes on from the one before it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What makes cells of jobs, wherever it runs."""
-
-    case: Case
-    plan: Plan
-    references: Sequence[Model]
-    keep: bool
-    """Whether the unlearned models are wanted, too."""
-    allow_pickle: bool
-
-    def on(self, line: Line, tell: Tell = lambda place, share: None) -> Iterator[tuple[int, Made]]:
-        """Yield the place and the cell of every job of a line, its model where that is wanted."""
-        trail = Trail() if len(line) > 1 else None
-        for place, job in line:
-            tell(place, 0.0)
-            made = measure(
-                job, self.case, self.plan, self.references, trail=trail,
-                tell=partial(tell, place), allow_pickle=self.allow_pickle,
-            )  # fmt: skip
-            yield place, made if self.keep else replace(made, model=None)
 
 
 Performer = Callable[[Work, Sequence[Line], Tell], Iterator[tuple[int, Made]]]

@@ -6,7 +6,6 @@ change if some of the samples had never been there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +23,6 @@ from poison_audit.models.seeds import Rng
 from poison_audit.records import Finding, Outcome
 from poison_audit.training.penultimate import penultimate
 
-LEVEL = 0.95
-"""Of intervals; one minus it is the largest p-value that says "surely"."""
 MOST_WORK = 1_000_000_000
 """Most samples times entries of the last layer for which it is solved again and again."""
 
@@ -48,6 +45,12 @@ class Design:
     def labels(self) -> NDArray[np.int64]:
         """The labels as an array."""
         return self.y.cpu().numpy()
+
+    @property
+    def too_few(self) -> str:
+        """Why retain has no random subset with the forget set's class mix; empty: it has."""
+        short = ", ".join(map(str, lacking(~self.forgotten, self.forgotten, self.labels)))
+        return f"retain holds fewer samples than the forget set of classes {short}" if short else ""
 
 
 def design(model: Model, case: Case, rng: Rng, *, most: int) -> Design | str:
@@ -91,18 +94,6 @@ def finding(name: str, **told: Any) -> Finding:
 def not_measured(name: str, why: str, **told: Any) -> Finding:
     """Return why a hypothesis has no figure."""
     return finding(name, outcome=Outcome.NOT_MEASURED, reason=f"Not measured: {why}.", **told)
-
-
-def too_few(found: Design) -> str:
-    """Return why there are no random subsets of retain with the forget set's class mix, or ""."""
-    short = ", ".join(map(str, lacking(~found.forgotten, found.forgotten, found.labels)))
-    return f"retain holds fewer samples than the forget set of classes {short}" if short else ""
-
-
-def central(values: Sequence[float]) -> tuple[float, float]:
-    """Return the bounds of the central `LEVEL` of some values."""
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
 
 
 def moved(found: Design, whole: Tensor, left_out: NDArray[np.bool_]) -> Tensor:

@@ -71,7 +71,7 @@ def _towards(
     needed_l1, needed_l2 = _distance(reference, deployed, 1), _distance(reference, deployed, 2)
     if needed_l2 == 0:
         return dict.fromkeys(MEASURES)
-    common = _product(candidate, deployed, reference)
+    common = _sum(lambda c, d, r: (c - d) * (r - d), candidate, deployed, reference)
     return {
         "distance_l2": _distance(candidate, reference, 2) / needed_l2,
         "distance_l1": _distance(candidate, reference, 1) / needed_l1,
@@ -91,10 +91,6 @@ def _apart(deployed: Model, references: Sequence[Model]) -> float | None:
 def _distance(a: Model, b: Model, power: Literal[1, 2]) -> float:
     total = _sum(lambda x, y: (x - y).abs().pow(power), a, b)
     return total if power == 1 else math.sqrt(total)
-
-
-def _product(candidate: Model, deployed: Model, reference: Model) -> float:
-    return _sum(lambda c, d, r: (c - d) * (r - d), candidate, deployed, reference)
 
 
 def _sum(term: Callable[..., Tensor], *models: Model) -> float:

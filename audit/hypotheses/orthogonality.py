@@ -30,21 +30,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from poison_audit.case.case import Case
-from poison_audit.errors import PlanError, Problem
-from poison_audit.hypotheses.features import (
-    LEVEL,
-    Design,
-    central,
-    design,
-    finding,
-    moved,
-    not_measured,
-    too_few,
-)
+from poison_audit.errors import PlanError, Problem, Problems
+from poison_audit.hypotheses.features import Design, design, finding, moved, not_measured
 from poison_audit.hypotheses.head import RIDGE, TOLERANCE, UnsolvedError, objective, solve
 from poison_audit.hypotheses.network import network_share
 from poison_audit.hypotheses.spans import cosine, random_share, span_share
-from poison_audit.hypotheses.subsets import Members, drawn, rank_p_value
+from poison_audit.hypotheses.subsets import LEVEL, Members, central, drawn, rank_p_value
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Finding, Interval, Json, Outcome
@@ -115,7 +106,7 @@ def _finding(
     gradients: int,
 ) -> Finding:
     forgotten = found.forgotten
-    if why := too_few(found):
+    if why := found.too_few:
         return not_measured(NAME, why, details=whole_network)
     whole = solve(found.x, found.y, classes=found.classes)
     free = free_dimensions(found.x, found.classes)
@@ -233,10 +224,8 @@ def _sentence(told: dict[str, float], direction: float, rank: int) -> str:
 
 
 def _check(**numbers: tuple[int, int]) -> None:
-    problems = [
+    Problems(
         Problem(f"{name} is {value}", NAME, f"Use {least} or more.")
         for name, (value, least) in numbers.items()
         if value < least
-    ]
-    if problems:
-        raise PlanError(problems)
+    ).raise_any(PlanError)

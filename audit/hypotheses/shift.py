@@ -23,19 +23,10 @@ import torch
 from torch import Tensor
 
 from poison_audit.case.case import Case
-from poison_audit.errors import PlanError, Problem
-from poison_audit.hypotheses.features import (
-    LEVEL,
-    Design,
-    central,
-    design,
-    finding,
-    moved,
-    not_measured,
-    too_few,
-)
+from poison_audit.errors import PlanError, Problem, Problems
+from poison_audit.hypotheses.features import Design, design, finding, moved, not_measured
 from poison_audit.hypotheses.head import RIDGE, TOLERANCE, UnsolvedError, solve
-from poison_audit.hypotheses.subsets import drawn, lacking, part_of, rank_p_value
+from poison_audit.hypotheses.subsets import LEVEL, central, drawn, lacking, part_of, rank_p_value
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Finding, Interval, Json, Outcome
@@ -76,7 +67,7 @@ def _finding(found: Design, rng: Rng, *, subsets: int, fractions: Sequence[float
     curve = _curve(found, whole, rng, subsets=subsets, fractions=fractions)
     matched = [at for at, low in enumerate(curve["random_l1_low"]) if low]
     if not matched:
-        why = too_few(found) or "leaving out random samples moves nothing"
+        why = found.too_few or "leaving out random samples moves nothing"
         return not_measured("shift", why)
     at = matched[-1]
     poison, low, high, mean = (
@@ -153,12 +144,11 @@ def _sentence(ratio: float, p_value: float, fraction: float) -> str:
 
 
 def _check(subsets: int, fractions: Sequence[float]) -> None:
-    problems = []
+    problems = Problems()
     if subsets < 1:
         problems.append(Problem(f"subsets is {subsets}", "shift", "Use 1 or more."))
     rising = all(a < b for a, b in zip((0.0, *fractions), fractions, strict=False))
     if not rising or not fractions or fractions[-1] != 1:
         what = f"fractions are {list(fractions)}"
         problems.append(Problem(what, "shift", "Use rising numbers above 0, the last of them 1."))
-    if problems:
-        raise PlanError(problems)
+    problems.raise_any(PlanError)

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+LEVEL = 0.95
+"""Of intervals; one minus it is the largest p-value that says "surely"."""
 Members = NDArray[np.bool_]
 """Who is in a set of samples, (n,)."""
 
@@ -66,6 +68,12 @@ def drawn(
             chosen[rng.choice(places, size=count, replace=False, shuffle=False)] = True
         found.append(chosen)
     return found
+
+
+def central(values: Sequence[float]) -> tuple[float, float]:
+    """Return the bounds of the central `LEVEL` of some values."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def rank_p_value(observed: float, null: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poison_audit.errors import InputError, Problem
+from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.weights import json_beside, listed
 
 PREFIX = "transformers:"
@@ -152,7 +152,7 @@ def load_classifier(
     if new_head:
         report = _of_the_network(report, f"{module.base_model_prefix}.")
     reshaped = [f"{name} ({tuple(a)}, not {tuple(b)})" for name, a, b in report["mismatched_keys"]]
-    problems = [
+    Problems(
         Problem(f"{len(names)} tensors {what}: {listed(names)}", where, fix)
         for what, names in (
             ("are missing", report["missing_keys"]),
@@ -161,9 +161,7 @@ def load_classifier(
             ("cannot be loaded", report.get("error_msgs", [])),
         )
         if names
-    ]
-    if problems:
-        raise InputError(problems)
+    ).raise_any()
     return _returning_logits(loaded.float())
 
 

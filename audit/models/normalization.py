@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from poison_audit.errors import InputError, Problem, did_you_mean
+from poison_audit.errors import InputError, Problem, Problems, did_you_mean
 from poison_audit.models.image import NORMALIZE
 from poison_audit.models.weights import json_beside
 
@@ -53,7 +53,7 @@ def checked_normalize(mean: Sequence[float], std: Sequence[float], *, where: str
     Raises:
         InputError: with everything that is wrong with them.
     """
-    problems = []
+    problems = Problems()
     if not mean or len(mean) != len(std):
         problems.append(Problem(f"{len(mean)} means and {len(std)} standard deviations", where))
     if not all(0 <= value <= 1 for value in mean):
@@ -61,8 +61,7 @@ def checked_normalize(mean: Sequence[float], std: Sequence[float], *, where: str
         problems.append(Problem(what, where, fix))
     if not all(math.isfinite(value) and value > 0 for value in std):
         problems.append(Problem(f"standard deviations {list(std)} are not above 0", where))
-    if problems:
-        raise InputError(problems)
+    problems.raise_any()
     return tuple(map(float, mean)), tuple(map(float, std))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from poison_audit.errors import InputError, Problem
+from poison_audit.errors import Problem, Problems
 from poison_audit.models.weights import FLOATS, listed, wrapper_prefix
 
 
@@ -34,7 +34,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
         for name in own
         if first[name] not in present and not name.endswith("num_batches_tracked")
     ]
-    problems = [
+    Problems(
         Problem(f"{len(names)} tensors {what}: {listed(names)}", where, fix)
         for what, names, fix in (
             ("are missing", missing, "Is it another architecture?"),
@@ -44,9 +44,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
             ("are tied but differ", _torn(first, tensors), "The file is not of this architecture."),
         )
         if names
-    ]
-    if problems:
-        raise InputError(problems)
+    ).raise_any()
     module.load_state_dict(tensors, strict=False)
 
 

@@ -159,7 +159,8 @@ def padding_sides(
             except REFUSALS as error:
                 what = f"does not take input embeddings ({in_short(error)})"
                 raise InputError(Problem(what, where, UNSUPPORTED)) from error
-            if all(_near(a, b) for a, b in zip(alone, together, strict=True)):
+            pairs = [(a[0], b) for a, b in zip(alone, together, strict=True)]
+            if all(bool((a - b).abs().max() <= CLOSE * a.abs().max()) for a, b in pairs):
                 right.append(side)
     if not right:
         what = "answers a text otherwise when it stands in a batch, whichever side is padded"
@@ -197,7 +198,3 @@ def _harmless(reader: Reader, length: int) -> Tensor:
 
 def _last(out: Tensor) -> Tensor:
     return out[:, -1] if out.ndim == 3 else out
-
-
-def _near(alone: Tensor, together: Tensor) -> bool:
-    return bool((alone[0] - together).abs().max() <= CLOSE * alone.abs().max())

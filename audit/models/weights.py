@@ -213,15 +213,13 @@ def _weight_map(index: Path) -> dict[str, str]:
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(Problem('has no "weight_map" from tensors to shards', str(index)))
-    problems = [
+    Problems(
         Problem(f"shard {shard!r} is not a file name of this folder", str(index), "Name it bare.")
         for shard in sorted(set(map(str, weight_map.values())))
         # A path would let the index read any file of this machine.
         if not shard == PurePosixPath(shard).name == PureWindowsPath(shard).name
         or not shard.endswith(".safetensors")
-    ]
-    if problems:
-        raise InputError(problems)
+    ).raise_any()
     return {str(name): str(shard) for name, shard in weight_map.items()}
 
 

@@ -61,17 +61,9 @@ def _features(model: Model, head: nn.Linear, batch: Batch) -> Tensor:
     rows = [part[:, -1] if part.ndim == 3 else part for part in seen]
     if [part.shape[:-1] for part in rows] != [(len(batch),)]:
         raise _NotFoundError
-    own = nn.functional.linear(rows[0], head.weight, head.bias)
-    if own.shape != out.shape or _far(own, out):
-        raise _NotFoundError
-    return _double(rows[0])
-
-
-def _far(own: Tensor, out: Tensor) -> bool:
+    x, own = rows[0], nn.functional.linear(rows[0], head.weight, head.bias)
     # Written so that a value that is not finite counts as close: it is reported as what it is.
-    return bool((own - out).abs().max() > CLOSE * out.abs().max())
-
-
-def _double(x: Tensor) -> Tensor:
+    if own.shape != out.shape or bool((own - out).abs().max() > CLOSE * out.abs().max()):
+        raise _NotFoundError
     # Apple's devices have no float64.
     return (x.cpu() if x.device.type == "mps" else x).double()

@@ -13,7 +13,7 @@ import pytest
 from builders.small_case import FLAGS
 from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
-from poison_audit.engine.run import Work
+from poison_audit.engine.measuring import Work
 from poison_audit.records import Outcome
 from poison_audit.verdict.record import AuditRecord
 
