@@ -148,11 +148,7 @@ def train_settings(given: Mapping[str, Any]) -> TrainSettings:
 
 
 def policy_of(settings: CheckSettings | DecideSettings, *, base: Policy | None = None) -> Policy:
-    """Return the policy that is asked for, over `base`.
-
-    Raises:
-        PlanError: everything that is unknown or impossible.
-    """
+    """Return the policy that is asked for, over `base`; PlanError: all that is impossible."""
     deciding = settings.deciding
     return make_policy(
         alpha=deciding.alpha,

@@ -59,11 +59,7 @@ def find_config(model: Path) -> Path | None:
 
 
 def read_config(path: Path) -> Config:
-    """Read an audit.toml.
-
-    Raises:
-        InputError: everything that is wrong with the file.
-    """
+    """Read an audit.toml; InputError: everything that is wrong with it."""
     where = str(path)
     tree = _parsed(_text(path), where)
     problems = Problems()
@@ -163,11 +159,7 @@ def _tables(
 
 
 def make_recipe(config: Config, flags: Sequence[tuple[str, str]]) -> Recipe:
-    """Merge `--recipe key=value` over `[training]` over the defaults.
-
-    Raises:
-        PlanError: an unknown key or an impossible value.
-    """
+    """Merge `--recipe key=value` over `[training]` over the defaults; PlanError: what cannot be."""
     problems = Problems()
     given = {key: config.get("training", key) for key in TRAINING}
     for key, text in flags:
@@ -186,11 +178,7 @@ def make_recipe(config: Config, flags: Sequence[tuple[str, str]]) -> Recipe:
 
 
 def read_tolerances(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Return the tolerances of `--tolerance PROBE=VALUE`.
-
-    Raises:
-        PlanError: every value that is no number.
-    """
+    """Return the tolerances of `--tolerance PROBE=VALUE`; PlanError: each that is no number."""
     found, problems = {}, Problems()
     for name, text in pairs:
         value = number_in(text)

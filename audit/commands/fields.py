@@ -40,11 +40,7 @@ class Kind:
     """Whether several texts make one list."""
 
     def parse(self, text: str) -> Any:
-        """Return the value of the command line's text.
-
-        Raises:
-            ValueError: what was expected, and what was got.
-        """
+        """Return the value of the command line's text; ValueError: what was expected, and got."""
         try:
             value = self.read(text)
             if self.holds(value):

@@ -58,11 +58,7 @@ def load(sources: Sources, recipe: Recipe, device: torch.device | str) -> Trial:
 
 
 def read_plan(settings: CheckSettings) -> Plan:
-    """Return the plan that is asked for.
-
-    Raises:
-        PlanError: everything that is unknown or impossible, of the policy too.
-    """
+    """Return the plan that is asked for; PlanError: all that is impossible, of the policy too."""
     problems, policy, plan = Problems(), standard_policy(), None
     with problems.collecting():
         policy = policy_of(settings)

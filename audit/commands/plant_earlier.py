@@ -88,9 +88,7 @@ def read_earlier(
         what = "was written by another version of poison-audit"
         raise InputError(Problem(what, str(folder / FORGET), _CLEAN))
     found = Earlier(
-        facts=facts,
-        rows=tuple(tuple(row) for row in rows),
-        config=read_config(folder / CONFIG),
+        facts=facts, rows=tuple(tuple(row) for row in rows), config=read_config(folder / CONFIG)
     )
     if problems := _conflicts(found, data, attack=attack, output=output, names=names):
         raise InputError(problems)

@@ -8,16 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from poison_audit.case.planting import KINDS, Kind, Option, Storage, flag
-from poison_audit.commands.fields import (
-    NUMBER,
-    PATH,
-    SWITCH,
-    TEXT,
-    WHOLE,
-    Field,
-    choice,
-    said,
-)
+from poison_audit.commands.fields import NUMBER, PATH, SWITCH, TEXT, WHOLE, Field, choice, said
 from poison_audit.commands.settings import LABELS
 from poison_audit.poisons.readings import POISONS
 

@@ -23,11 +23,7 @@ from poison_audit.records import Recipe
 
 
 def read_job(settings: TrainSettings) -> Job:
-    """Read and check everything that a training run needs.
-
-    Raises:
-        InputError: every problem of every flag and file, at once.
-    """
+    """Read and check everything that a training run needs; InputError: every problem, at once."""
     found, training, recipe = Problems(), settings.training, settings.recipe
     of_texts = "start" in settings.given or holds_texts(training.data)
     file = weights_file(training.output, texts=of_texts)

@@ -124,11 +124,7 @@ def read_tables(training: Training, found: Problems, read: Callable[..., Samples
 
 
 def classes_of(train: Samples, where: str) -> int:
-    """Return the number of classes that a table shows.
-
-    Raises:
-        InputError: it shows one, or its labels number none.
-    """
+    """Return how many classes a table shows; InputError: one, or its labels number none."""
     if train.names is not None:
         if len(train.names) < 2:
             what = f"there is one label: {', '.join(map(repr, train.names))}"

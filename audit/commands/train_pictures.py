@@ -63,11 +63,7 @@ def _model(
     training: Training,
     found: Problems,
 ) -> Model | None:
-    """Return the model to train; None where `found` says why there is none.
-
-    Raises:
-        InputError: the architecture is not known, or does not fit the table.
-    """
+    """Return the model to train; InputError, or None where `found` says why there is none."""
     train, factory, where = tables.train, asked.factory, str(training.data)
     build = _builder(factory, asked.arch, train, where)
     if train is None or normalize is None:

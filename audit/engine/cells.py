@@ -31,11 +31,7 @@ class Lack(StrEnum):
 def blank(job: Job) -> Cell:
     """Return a job's cell before anything is known of it."""
     return Cell(
-        candidate=job.candidate,
-        kind=job.kind,
-        seed=job.seed,
-        method=job.method,
-        budget=job.budget,
+        candidate=job.candidate, kind=job.kind, seed=job.seed, method=job.method, budget=job.budget
     )
 
 

@@ -57,11 +57,7 @@ def _bare(samples: Samples) -> Samples:
 
 
 def check_size(case: Case) -> None:
-    """Check that the noise of a rehearsal fits into memory.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Check that the noise of a rehearsal fits into memory; InputError: it does not."""
     size = math.prod(_shape(case.model, case.forget)) * len(case.forget)
     if size > MOST_NOISE:
         what = (

@@ -50,11 +50,7 @@ def random_share(rank: int, dimension: int) -> dict[str, float]:
     0.25
     """
     law = stats.beta(rank / 2, (dimension - rank) / 2)
-    return {
-        "mean": rank / dimension,
-        "low": float(law.ppf(0.025)),
-        "high": float(law.ppf(0.975)),
-    }
+    return {"mean": rank / dimension, "low": float(law.ppf(0.025)), "high": float(law.ppf(0.975))}
 
 
 def outside(residual: float, length: float, *, rank: int, sketch: int) -> dict[str, float]:

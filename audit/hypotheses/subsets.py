@@ -49,11 +49,7 @@ def lacking(pool: Members, like: Members, labels: NDArray[np.int64]) -> list[int
 def drawn(
     pool: Members, like: Members, labels: NDArray[np.int64], *, draws: int, rng: np.random.Generator
 ) -> list[Members]:
-    """Draw random subsets of `pool` with as many samples of each class as `like` has.
-
-    Raises:
-        ValueError: `pool` lacks samples of a class.
-    """
+    """Draw random subsets of `pool` with the class mix of `like`; ValueError: it lacks some."""
     if short := lacking(pool, like, labels):
         raise ValueError(f"too few samples of classes {short}")
     wanted = [

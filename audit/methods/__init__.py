@@ -60,9 +60,7 @@ class Method:
     """Where tuning looks for each number, by its name; the others stay as the plan says."""
     anew: bool = False
     """Whether it makes several descents, so that a larger budget goes on from no smaller one's."""
-    spends: Callable[[float, Case, Mapping[str, Any]], float] = lambda allowed, case, params: (
-        allowed
-    )
+    spends: Callable[[float, Case, Mapping[str, Any]], float] = lambda allowed, *_: allowed
     """(gradient evaluations allowed, case, numbers) -> about how many of them it makes."""
     idle: Callable[[Mapping[str, Any], int, int], str | None] = lambda params, train, forget: None
     """(numbers, training samples, forget samples) -> why it can change nothing; None: it can."""

@@ -32,13 +32,7 @@ from poison_audit.training.ledger import Ledger
 
 
 def ssd(
-    model: Model,
-    case: Case,
-    rng: Rng,
-    *,
-    ledger: Ledger,
-    alpha: float = 10.0,
-    lam: float = 1.0,
+    model: Model, case: Case, rng: Rng, *, ledger: Ledger, alpha: float = 10.0, lam: float = 1.0
 ) -> Model:
     """Dampen the weights that are important to the forget samples.
 

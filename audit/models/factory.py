@@ -87,11 +87,7 @@ def _own_file(name: str, module: object) -> Path | None:
 
 
 def head_size(module: nn.Module, name: str) -> int:
-    """Return the outputs of a network's last linear layer, or else of its last convolution.
-
-    Raises:
-        InputError: it has neither.
-    """
+    """Return the outputs of the last linear layer, else of the last convolution; or InputError."""
     for kind in (nn.Linear, nn.Conv2d):
         layers = [part for part in module.modules() if isinstance(part, kind)]
         if layers:

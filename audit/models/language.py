@@ -72,12 +72,7 @@ def kind_of(config: Any) -> Kind | None:
 
 
 def read_language(
-    folder: Path,
-    config: Any,
-    *,
-    kind: Kind,
-    reading: Reading,
-    labels: Sequence[str] | None = None,
+    folder: Path, config: Any, *, kind: Kind, reading: Reading, labels: Sequence[str] | None = None
 ) -> Language:
     """Read a folder's configuration and tokenizer.
 
@@ -137,11 +132,7 @@ def load_language(language: Language, tensors: Mapping[str, Tensor], *, where: s
 
 
 def as_model(language: Language, module: nn.Module, *, where: str) -> Model:
-    """Return a network of this language as a classifier, in eval mode.
-
-    Raises:
-        InputError: as `load_language`.
-    """
+    """Return a network of this language as a classifier, in eval mode; errors: `load_language`."""
     from transformers.utils import logging
 
     # Of embeddings, some networks warn that they cannot see the padding; it is masked.

@@ -34,11 +34,7 @@ def names_of(weights: Weights) -> tuple[list[str], ArchSource]:
 def network_of(
     weights: Weights, *, arch: str | None, factory: str | None, where: str
 ) -> tuple[Network, ArchSource]:
-    """Return the network that a checkpoint is of, and who said so.
-
-    Raises:
-        InputError: nobody says it, or what is said cannot be.
-    """
+    """Return the network that a checkpoint is of, and who said so; InputError: nobody rightly."""
     if factory:
         return _from_factory(factory, weights.tensors), "factory"
     if arch:

@@ -48,11 +48,7 @@ def parse_normalize(text: str, *, where: str = "--normalize") -> Normalize:
 
 
 def checked_normalize(mean: Sequence[float], std: Sequence[float], *, where: str) -> Normalize:
-    """Return means and standard deviations that can be what they are said to be.
-
-    Raises:
-        InputError: with everything that is wrong with them.
-    """
+    """Return what can be means and standard deviations; InputError: everything that is wrong."""
     problems = Problems()
     if not mean or len(mean) != len(std):
         problems.append(Problem(f"{len(mean)} means and {len(std)} standard deviations", where))

@@ -21,11 +21,7 @@ ARCH_KEY = "poison_audit.arch"
 
 
 def save_model(
-    model: Model,
-    path: Path,
-    *,
-    extra: Mapping[str, str] | None = None,
-    config: str | None = None,
+    model: Model, path: Path, *, extra: Mapping[str, str] | None = None, config: str | None = None
 ) -> None:
     """Write a model as safetensors, with its architecture and normalisation in the header.
 

@@ -191,11 +191,7 @@ def _read_shards(index: Path) -> Weights:
 
 
 def json_beside(file: Path) -> dict[str, Any]:
-    """Return what a JSON file beside weights says; nothing if there is none, or no object in it.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """Return the object in a JSON file, empty if there is none; InputError: it cannot be read."""
     if not file.is_file():
         return {}
     try:

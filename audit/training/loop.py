@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +33,6 @@ from poison_audit.training.sharding import (
     rank,
     sharded,
 )
-
-T = TypeVar("T")
 
 Objective = Callable[..., Tensor]
 """Mean loss of each batch of a step -> the scalar to descend on."""
@@ -125,6 +123,14 @@ def descend(
         generators = {"noise": draws, **dropout}
         undo = Undo(module, dropout)
 
+        def differentiate(batch: Sequence[Batch]) -> Tensor:
+            """Leave the gradient of the step's objective in the parameters; return its value."""
+            optimiser.zero_grad(set_to_none=True)
+            with _computing_in(precision, device):
+                total = objective(*(_mean_loss(model, through, part, device) for part in batch))
+            torch.autograd.backward(total)
+            return total.detach()
+
         def take() -> Snapshot:
             return take_snapshot(done, module, optimiser, generators, ledger)
 
@@ -144,20 +150,12 @@ def descend(
         for step, batch in zip(range(done, steps), batches, strict=False):
             for group in optimiser.param_groups:
                 group["lr"] = lr * _scheduled(schedule, step, steps)
-            differentiate = partial(
-                _differentiated, model, through, optimiser, batch, objective, precision, device
-            )
             if alone:
-                total = _backing_off(differentiate, device, undo, ledger)
+                total = _backing_off(partial(differentiate, batch), device, undo, ledger)
             else:  # one process that begins again would leave the others waiting
-                total = mean_of_all(differentiate())
+                total = mean_of_all(differentiate(batch))
             if noise > 0:
-                for parameter in chosen.values():
-                    if parameter.grad is not None:
-                        gradient = own_shard(parameter.grad)
-                        gradient += noise * torch.randn(
-                            gradient.shape, generator=draws, device=device, dtype=gradient.dtype
-                        )
+                _add_noise(chosen.values(), noise, draws)
             optimiser.step()
             ledger.charge(sum(len(part) for part in batch))
             ledger.losses.append(total)
@@ -198,21 +196,12 @@ def descend_on(
     )  # fmt: skip
 
 
-def _differentiated(
-    model: Model,
-    through: Through,
-    optimiser: torch.optim.Optimizer,
-    batch: Sequence[Batch],
-    objective: Objective,
-    precision: str,
-    device: torch.device,
-) -> Tensor:
-    """Leave the gradient of the step's objective in the parameters, and return its value."""
-    optimiser.zero_grad(set_to_none=True)
-    with _computing_in(precision, device):
-        total = objective(*(_mean_loss(model, through, part, device) for part in batch))
-    torch.autograd.backward(total)
-    return total.detach()
+def _add_noise(parameters: Iterable[nn.Parameter], sigma: float, draws: torch.Generator) -> None:
+    for parameter in parameters:
+        if parameter.grad is not None:
+            own = own_shard(parameter.grad)
+            drawn = torch.randn(own.shape, generator=draws, device=own.device, dtype=own.dtype)
+            own += sigma * drawn
 
 
 def _mean_loss(model: Model, through: Through, batch: Batch, device: torch.device) -> Tensor:
@@ -321,18 +310,6 @@ def _scheduled(schedule: str, step: int, steps: int) -> float:
     return 1.0
 
 
-class OptimizerSettings(TypedDict):
-    """The keyword arguments of `descend` that name the optimiser."""
-
-    optimizer: str
-    momentum: float
-    weight_decay: float
-
-
-def recipe_settings(recipe: Recipe) -> OptimizerSettings:
+def recipe_settings(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's optimiser settings, as keyword arguments of `descend`."""
-    return {
-        "optimizer": recipe.optimizer,
-        "momentum": recipe.momentum,
-        "weight_decay": recipe.weight_decay,
-    }
+    return {name: getattr(recipe, name) for name in ("optimizer", "momentum", "weight_decay")}

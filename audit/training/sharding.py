@@ -41,11 +41,7 @@ def rank() -> int:
 
 @contextmanager
 def crew() -> Iterator[int]:
-    """Join the processes that torchrun started, and give this one's number.
-
-    Raises:
-        InputError: torchrun did not start this process.
-    """
+    """Join the processes that torchrun started, this one too (or InputError); give its number."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         fix = "Start it so: torchrun --nproc-per-node 2 --no-python poison-audit check ... --shard"
         raise InputError(Problem("torchrun did not start this process", "--shard", fix))
@@ -59,11 +55,7 @@ def crew() -> Iterator[int]:
 
 
 def check_shardable(module: nn.Module) -> None:
-    """Refuse a model whose training depends on the whole batch at once.
-
-    Raises:
-        PlanError: it normalises by batch statistics.
-    """
+    """Refuse a model that normalises by statistics of the whole batch, by PlanError."""
     if any(isinstance(part, nn.modules.batchnorm._NormBase) for part in module.modules()):
         what = "the model has BatchNorm, whose statistics would be those of a part of each batch"
         raise PlanError(Problem(what, "--shard", "Leave it out: such models fit on one device"))
