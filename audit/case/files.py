@@ -19,6 +19,7 @@ from poison_audit.case.tables import check_labels, read_table
 from poison_audit.case.texts import holds_pictures, holds_texts, read_texts
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.checkpoint import Loaded, load_model
+from poison_audit.models.fit import refusal
 from poison_audit.models.model import Model
 from poison_audit.models.normalization import parse_normalize
 from poison_audit.models.samples import Samples
@@ -151,17 +152,5 @@ def _unfit(model: Model, table: Samples, where: str) -> list[Problem]:
     """Return the problem of a table whose samples the model cannot take."""
     if (table.texts is None) != (model.reader is None):
         return []  # said where the table was read
-    shape = tuple(table.x.shape[1:])
-    try:
-        with torch.no_grad():
-            out = model.logits(model.module.eval(), table.batch(slice(0, 1)))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        fix = f"Give samples of the shape that {model.arch} was trained on"
-        return [
-            Problem(f"the model does not accept samples of shape {shape} ({reason})", where, fix)
-        ]
-    if out.shape != (1, model.classes):
-        what = f"the model answers samples of shape {shape} with {tuple(out.shape)[1:]} logits"
-        return [Problem(what, where, f"Expected {model.classes}, one a class")]
-    return []
+    found = refusal(model, table.batch(slice(0, 1)))
+    return [] if found is None else [Problem(found[0], where, found[1])]

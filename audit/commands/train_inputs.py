@@ -16,6 +16,7 @@ from poison_audit.commands.train_pictures import pictures
 from poison_audit.commands.train_texts import texts
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.beside import files_beside, weights_file, wrong_company
+from poison_audit.models.fit import refusal, said
 from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
@@ -104,13 +105,11 @@ def _unfit(model: Model, data: Samples, recipe: Recipe, where: str) -> list[Prob
         with torch.random.fork_rng(devices=[]):
             loss = trial.loss(trial.module.train(), batch).mean()
             torch.autograd.backward(loss)
-            out = trial.logits(trial.module.eval(), data.batch(slice(0, 1)))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        shape = tuple(batch.x.shape)
-        return [Problem(f"{model.arch} does not train on batches of shape {shape} ({reason})",
-                        where, "Choose another architecture or batch_size")]  # fmt: skip
-    if out.shape != (1, model.classes):
-        return [Problem(f"{model.arch} answers with {tuple(out.shape)[1:]} logits", where,
-                        f"Expected {model.classes}, one a class")]  # fmt: skip
-    return []
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        what = f"{model.arch} does not train on batches of shape {tuple(batch.x.shape)}"
+        fix = "Choose another architecture or batch_size"
+        return [Problem(f"{what} ({said(error)})", where, fix)]
+    found = refusal(trial, data.batch(slice(0, 1)))
+    return [] if found is None else [Problem(found[0], where, found[1])]
