@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from poison_audit.case.classes import wrong_count, wrong_names
 from poison_audit.case.forget import ForgetSet, overlap, read_forget, split
 from poison_audit.case.poison import Poison
 from poison_audit.case.sources import Sources
@@ -58,7 +59,7 @@ class Files:
                 what = "the table holds pictures, and the model reads texts"
                 fix = "A table of texts is a .csv or a .parquet with text,label."
                 raise InputError(Problem(what, str(path), fix))
-            return read_texts(path, reader=model.reader, names=self.names)
+            return read_texts(path, reader=model.reader, names=self.names, sort=False)
         if holds_texts(path):
             if model is None:
                 return None
@@ -68,7 +69,7 @@ class Files:
         if self.train is not None and self.train.texts is None:
             _, channels, height, width = self.train.x.shape
             size = (channels, height, width)
-        return read_table(path, names=self.names, size=size)
+        return read_table(path, names=self.names, size=size, sort=model is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +128,12 @@ def misfits(files: Files, recipe: Recipe) -> list[Problem]:
     """Return what is wrong between files that are right for themselves."""
     found: list[Problem] = []
     sources, train, test = files.sources, files.train, files.test
+    if files.loaded is not None and sources.names is not None:
+        found += wrong_names(sources.names, files.loaded.model)
     for table, path in ((train, sources.train), (test, sources.test)):
         if table is not None and files.loaded is not None:
+            if sources.names is None:
+                found += wrong_count(table, files.loaded.model.classes, str(path))
             found += check_labels(table, files.loaded.model.classes, str(path))
             found += _unfit(files.loaded.model, table, str(path))
     if train is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from poison_audit.case.csvfile import first
@@ -26,6 +26,8 @@ def read_labels(
     *,
     where: str,
     names: Sequence[str] | None = None,
+    always_names: bool = False,
+    sort: bool = True,
 ) -> Labels:
     """Map labels to class numbers.
 
@@ -37,13 +39,18 @@ def read_labels(
         places: where each stands, for messages.
         where: the table.
         names: what the classes are called, in the model's order.
+        always_names: whether integers are names too, as folders' are.
+        sort: whether names that nobody put in order may be sorted. A model has an order of its
+            own, and sorting would be a guess at it.
 
     Raises:
         InputError: a label is empty, negative, a fraction or unknown; or all labels are integers
-            that are also names, and the two readings differ.
+            that are also names, and the two readings differ; or nobody says the names' order.
     """
     integers = [as_integer(text) for text in texts]
-    if _are_names(texts, integers, names):
+    if always_names or _are_names(texts, integers, names):
+        if problem := _unordered(texts, where, names, sort=sort):
+            raise InputError(problem)
         known = tuple(names) if names is not None else tuple(sorted(set(texts) - {""}))
         place_of = {name: number for number, name in enumerate(known)}
         numbers = [place_of.get(text) for text in texts]
@@ -82,6 +89,38 @@ def as_integer(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
 
 
+def several(names: Iterable[str]) -> str:
+    """Return the first names, and how many more there are."""
+    all_of = list(names)
+    shown = ", ".join(name[:40] for name in all_of[:12])
+    return shown if len(all_of) <= 12 else f"{shown} and {len(all_of) - 12} more"
+
+
+def _unordered(
+    texts: Sequence[str], where: str, names: Sequence[str] | None, *, sort: bool
+) -> Problem | None:
+    """Return the problem of names that nobody put in order, or that are other classes' names."""
+    found = dict.fromkeys(text for text in texts if text)
+    if names is None and found and not sort:
+        what = (
+            f"the labels are words ({several(found)}), and neither the model nor --names says "
+            "which of its outputs each is"
+        )
+        fix = (
+            "Give them by --names A,B,.. or [data] names in audit.toml, in the order of the "
+            "model's outputs as training numbered them; any other order would test other labels."
+        )
+        return Problem(what, where, fix)
+    if names is not None and len(found) > 1 and not set(found) & set(names):
+        what = f"none of its labels ({several(found)}) is a class's name ({several(names)})"
+        fix = (
+            "Give the table's own names by --names A,B,.. in the order of the model's outputs, or "
+            "write these in the table."
+        )
+        return Problem(what, where, fix)
+    return None
+
+
 def _are_names(
     texts: Sequence[str], integers: Sequence[int | None], names: Sequence[str] | None
 ) -> bool:
@@ -102,6 +141,9 @@ def _two_readings(
     for text, integer in zip(texts, integers, strict=True):
         if text in place_of and place_of[text] != integer:
             what = f"the label {text!r} is class {integer} as a number, {place_of[text]} as a name"
-            fix = "Rename the labels, or name the classes in the order of their numbers."
+            fix = (
+                "Write the number of the model's output for each, as ImageFolder's class_to_idx "
+                "gives it, and leave the names out."
+            )
             return [Problem(what, where, fix)]
     return []

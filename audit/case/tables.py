@@ -42,19 +42,24 @@ class _Listing:
     encoded: Sequence[bytes | None] | None = None
     """The pictures' files, where the table holds some."""
     names: Sequence[str] | None = None
-    """What the table itself calls its classes."""
+    """What the table itself calls its classes, in the order that training numbered them."""
     problems: Sequence[Problem] = ()
     """What is already known to be wrong."""
 
 
 def read_table(
-    path: Path, *, names: Sequence[str] | None = None, size: Shape | None = None
+    path: Path,
+    *,
+    names: Sequence[str] | None = None,
+    size: Shape | None = None,
+    sort: bool = True,
 ) -> Samples:
     """Read a table of labelled pictures.
 
     A `.csv` or `.parquet` holds `path` (relative to the table), `label` and optionally `id`; a
     Parquet file may hold a Hugging Face `image` column instead of `path`. An `.npz` holds `x`, `y`
-    and optionally `id`. In a folder each subfolder is a label, unless its `metadata.csv`
+    and optionally `id`. In a folder each subfolder is a label, numbered in the order of their
+    names as text, as torchvision's ImageFolder does, unless its `metadata.csv`
     (`file_name,label`) says otherwise. Without an id, a sample's id is its path; it is the
     row number from 0 where there is none, and in a Parquet file that holds the pictures where their
     paths are missing or repeat.
@@ -63,6 +68,8 @@ def read_table(
         path: the file or folder.
         names: what the classes are called, in the model's order; default: labels that are no
             integers are numbered in sorted order.
+        sort: whether they may be: in a table, not a folder, whose model has an order of its own,
+            that would be a guess.
         size: the required (channels, height, width); default: one size, whichever it is.
 
     Raises:
@@ -76,7 +83,12 @@ def read_table(
     labels, x = None, listing.x
     with problems.collecting():
         labels = read_labels(
-            listing.labels, listing.places, where=where, names=names or listing.names
+            listing.labels,
+            listing.places,
+            where=where,
+            names=names or listing.names,
+            always_names=listing.names is not None,
+            sort=sort,
         )
     if x is None:
         with problems.collecting():

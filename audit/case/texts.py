@@ -81,14 +81,16 @@ def _header(path: Path) -> set[str]:
         return set()
 
 
-def read_texts(path: Path, *, reader: Reader, names: Sequence[str] | None = None) -> Samples:
+def read_texts(
+    path: Path, *, reader: Reader, names: Sequence[str] | None = None, sort: bool = True
+) -> Samples:
     """Read a table of labelled texts, as `list_texts` does, and turn them into tokens.
 
     Raises:
         InputError: with everything that is wrong with the table; then the texts that the reader
             makes no token of.
     """
-    table, places = list_texts(path, names=names)
+    table, places = list_texts(path, names=names, sort=sort)
     tokens = reader.read(table.texts)
     if lost := _lost(tokens, reader):
         what = "the tokenizer makes no token of the text, or none that fits"
@@ -121,7 +123,11 @@ def read_text_table(path: Path, *, names: Sequence[str] | None = None) -> TextTa
 
 
 def list_texts(
-    path: Path, *, names: Sequence[str] | None = None, most: float = math.inf
+    path: Path,
+    *,
+    names: Sequence[str] | None = None,
+    most: float = math.inf,
+    sort: bool = True,
 ) -> tuple[TextTable, list[str]]:
     """Read a table of labelled texts, and where each row stands, for messages.
 
@@ -133,6 +139,7 @@ def list_texts(
         names: what the classes are called, in the model's order; default: labels that are no
             integers are numbered in sorted order.
         most: letters that a text may have.
+        sort: whether they may be, which for a model with an order of its own is a guess.
 
     Raises:
         InputError: with everything that is wrong with the table.
@@ -150,7 +157,7 @@ def list_texts(
     problems += first(wrong, where)
     labels = None
     with problems.collecting():
-        labels = read_labels(cells["label"], places, where=where, names=names)
+        labels = read_labels(cells["label"], places, where=where, names=names, sort=sort)
     if problems or labels is None:
         raise InputError(problems)
     texts = tuple(cells["text"])

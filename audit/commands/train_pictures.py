@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,9 @@ def pictures(settings: TrainSettings, found: Problems) -> Subject:
     asked = settings.architecture
     normalize = _normalize(asked.normalize, found)
     tables = read_tables(settings.training, found, read_table)
+    # No file of a model of pictures names its labels: audit.toml has to keep their order.
+    if tables.names is None and tables.train is not None:
+        tables = replace(tables, names=tables.train.names)
     model = None
     with found.collecting():
         model = _model(asked, tables, normalize, settings.training, found)

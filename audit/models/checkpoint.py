@@ -111,7 +111,7 @@ def load_model(
         raise InputError(problems)
     model = image_classifier(
         module.eval(), build=network.build, arch=network.arch, classes=network.classes,
-        normalize=known, channels_last=factory is None,
+        normalize=known, channels_last=factory is None, labels=network.labels,
     )  # fmt: skip
     return Loaded(model=model, arch_source=source, channels=network.channels, **told)
 

@@ -71,6 +71,30 @@ def read_config(folder: Path) -> Any:
     return config
 
 
+def stated_labels(config: Any, where: str, *, twice: bool = False) -> tuple[str, ...] | None:
+    """Return what config.json calls the classes, in the order of the outputs.
+
+    Args:
+        config: as `read_config` returns it.
+        where: what messages call it.
+        twice: whether a name may stand for two classes, as `crane` does in ImageNet.
+
+    Returns:
+        None: it only numbers them, or a name stands for two.
+
+    Raises:
+        InputError: they are not numbered from 0, or have no name of their own.
+    """
+    names = {number: str(name) for number, name in config.id2label.items()}
+    repeated = len(set(names.values())) < len(names)
+    if sorted(names) != list(range(len(names))) or (repeated and not twice):
+        what = f"id2label does not give each class a name of its own: {config.id2label!r:.200}"
+        raise InputError(Problem(what, where, 'Spell it {"0": "bad", "1": "good"}.'))
+    own = tuple(names[number] for number in range(len(names)))
+    placeholders = tuple(f"LABEL_{number}" for number in range(len(own)))
+    return None if repeated or own == placeholders else own
+
+
 def build_classifier(config: Any, *, where: str, auto: str, kind: str) -> nn.Module:
     """Build a newly initialised classifier in float32 that returns its logits alone.
 

@@ -60,6 +60,8 @@ class Network:
     classes: int
     channels: int | None
     """Channels of a picture; None when it has no convolution to tell."""
+    labels: tuple[str, ...] | None = None
+    """What config.json calls the classes, in the order of the outputs."""
 
 
 def architectures() -> tuple[str, ...]:

@@ -29,6 +29,7 @@ def image_classifier(
     classes: int,
     normalize: tuple[Sequence[float], Sequence[float]] = NORMALIZE["none"],
     channels_last: bool = False,
+    labels: Sequence[str] | None = None,
 ) -> Model:
     """Wrap a network that maps normalised pictures to logits.
 
@@ -38,6 +39,7 @@ def image_classifier(
             channels. Normalisation is part of the adapter: every x is in [0, 1].
         channels_last: whether to lay pictures out in memory channel by channel within a pixel,
             which convolutions are faster with. A network that calls `view` may refuse it.
+        labels: what the model itself calls its classes.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     mean, std = (tuple(map(float, values)) for values in normalize)
@@ -54,6 +56,7 @@ def image_classifier(
     return Model(
         module=module, logits=logits, loss=loss, blocks=blocks_of(module), build=build, arch=arch,
         classes=classes, normalize=(mean, std),
+        labels=None if labels is None else tuple(labels),
     )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def read_language(
     stated = reader = words = None
     if kind == "sequence":
         with problems.collecting():
-            stated = _stated_labels(config, where)
+            stated = hugging_face.stated_labels(config, where)
     with problems.collecting():
         reader = _reader(folder, config, reading)
         words = _words(reader, reading, kind, str(folder))
@@ -194,16 +194,6 @@ def _padding_token(tokenizer: Any, config: Any) -> int:
     known = (tokenizer.pad_token_id, tokenizer.eos_token_id, *range(len(ends) + 1))
     most = getattr(config, "vocab_size", len(tokenizer))
     return next((i for i in known if i is not None and i not in ends and i < most), 0)
-
-
-def _stated_labels(config: Any, where: str) -> tuple[str, ...] | None:
-    """Return what config.json calls the classes; None: it only numbers them."""
-    names = {number: str(name) for number, name in config.id2label.items()}
-    if sorted(names) != list(range(len(names))) or len(set(names.values())) < len(names):
-        what = f"id2label does not give each class a name of its own: {config.id2label!r:.200}"
-        raise InputError(Problem(what, where, 'Spell it {"0": "bad", "1": "good"}.'))
-    own = tuple(names[number] for number in range(len(names)))
-    return None if own == tuple(f"LABEL_{number}" for number in range(len(own))) else own
 
 
 def _reader(folder: Path, config: Any, reading: Reading) -> Reader:

@@ -117,4 +117,7 @@ def _from_config(name: str, folder: Path, where: str) -> Network:
     auto, kind = "AutoModelForImageClassification", "image classifier"
     where, channels = str(folder / "config.json"), getattr(config, "num_channels", 3)
     build = partial(hugging_face.build_classifier, config, where=where, auto=auto, kind=kind)
-    return Network(build=build, arch=name, classes=config.num_labels, channels=channels)
+    labels = hugging_face.stated_labels(config, where, twice=True)
+    return Network(
+        build=build, arch=name, classes=config.num_labels, channels=channels, labels=labels
+    )

@@ -15,17 +15,30 @@ def test_given_names_number_the_folders(tmp_path):
     assert read_table(tmp_path, names=["frog", "dog"]).y.tolist() == [1]
 
 
-def test_folders_named_by_numbers_must_read_one_way(tmp_path):
-    for name in ("0", "1"):
+def test_folders_named_by_numbers_are_numbered_as_torchvision_does(tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    for name in map(str, range(12)):
         save(tmp_path / name / "1.png", COLOUR[0])
-    assert read_table(tmp_path).y.tolist() == [0, 1]
-    # As text 10 sorts before 2, so 2 would be class 3.
-    for name in ("2", "10"):
+    samples = read_table(tmp_path)
+    # As text 10 sorts before 2: 2 is class 4.
+    assert samples.names == ("0", "1", "10", "11", *map(str, range(2, 10)))
+    oracle = ImageFolder(str(tmp_path))
+    assert samples.y.tolist() == [label for _, label in oracle.samples] == list(range(12))
+    assert {name: place for place, name in enumerate(samples.names)} == oracle.class_to_idx
+    # The same order by --names changes nothing; another is the user's own.
+    again = read_table(tmp_path, names=samples.names)
+    assert again.y.tolist() == samples.y.tolist()
+    names = [str(i) for i in range(12)]
+    assert read_table(tmp_path, names=names).y.tolist() == [0, 1, 10, 11, *range(2, 10)]
+
+
+def test_folders_of_other_names_than_the_classes(tmp_path):
+    for name in ("n01", "n02"):
         save(tmp_path / name / "1.png", COLOUR[0])
-    (problem,) = problems(tmp_path)
-    assert "the label '10' is class 10 as a number, 2 as a name" in problem
-    names = [str(i) for i in range(11)]
-    assert read_table(tmp_path, names=names).y.tolist() == [0, 1, 10, 2]
+    (said,) = problems(tmp_path, names=["tench", "goldfish"])
+    assert "none of its labels (n01, n02) is a class's name (tench, goldfish)" in said
+    assert "--names A,B,.. in the order of the model's outputs" in said
 
 
 def test_wrong_folders(tmp_path):

@@ -210,6 +210,20 @@ def test_labels_that_the_model_does_not_have(case):
     ]
 
 
+def test_words_whose_order_nobody_says_are_asked_for(case):
+    # TREC's classes are numbered by first appearance: sorted, 46% are right and a backdoor passes.
+    for name in ("train.csv", "test.csv"):
+        lines = (case / name).read_text().splitlines()
+        words = [line[:-1] + {"0": "so", "1": "good"}[line[-1]] for line in lines[1:]]
+        (case / name).write_text("\n".join([lines[0], *words]) + "\n")
+    said = [line for line in refused(case) if "the labels are words" in line]
+    assert [line.partition(":")[0] for line in said] == ["train.csv", "test.csv"]
+    assert "Give them by --names A,B,.." in said[0]
+    rewrite(case / "model/config.json", id2label={"0": "so", "1": "good"},
+            label2id={"so": 0, "good": 1})  # fmt: skip
+    load(case)  # forget.csv's numbers are right by this order, not by the sorted one
+
+
 def test_texts_that_stand_in_both_tables(case):
     line = (case / "train.csv").read_text().splitlines()[10].split(",")
     (case / "test.csv").write_text((case / "test.csv").read_text() + f"again,{line[1]},0\n")
