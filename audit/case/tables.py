@@ -21,6 +21,10 @@ from poison_audit.case.pictures import Shape, Source, read_pictures
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.samples import Samples
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""What torchvision's ImageFolder takes for a picture: its IMG_EXTENSIONS."""
+OF_SYSTEMS = ("thumbs.db", "desktop.ini")
+"""Files that systems leave in folders of pictures."""
 METADATA = "metadata.csv"
 """The label source of an image folder, where there is one."""
 
@@ -285,9 +289,27 @@ def _same_label(label: str, folder: str, folders: Sequence[str]) -> bool:
 
 
 def _visible_files(folder: Path) -> list[str]:
+    """Return the files in the order of torchvision's ImageFolder, which positions are counted in.
+
+    It walks through one label's folder after the other; of all folders in it, sorted by their whole
+    paths, each gives its own files. Sorting the files' paths would put a-b/1.png before a/1.png.
+    """
     found = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
-    visible = (file for file in found if not any(part.startswith(".") for part in file.parts))
-    return sorted(file.as_posix() for file in visible)
+    return [file.as_posix() for file in sorted(filter(_counts, found), key=_walked)]
+
+
+def _walked(file: Path) -> tuple[str, str, str]:
+    return file.parts[0], file.parent.as_posix(), file.name
+
+
+def _counts(file: Path) -> bool:
+    """Say whether a file of an image folder is a sample, or else a mistake that is to be named."""
+    if file.parts[0].startswith(".") or file.name.lower() in OF_SYSTEMS:
+        return False
+    if any(part.startswith(".") for part in file.parts):
+        # ImageFolder looks at nothing but suffixes; ._a.png is a system's note about a.png.
+        return file.suffix.lower() in SUFFIXES and not file.name.startswith("._")
+    return True
 
 
 def _visible_folders(folder: Path) -> list[str]:

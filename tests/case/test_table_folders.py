@@ -1,7 +1,7 @@
 """Folders of pictures, one a label or with their metadata beside them."""
 
 from builders.tables import COLOUR, assert_colour, problems, save
-from poison_audit.case.tables import read_table
+from poison_audit.case.tables import SUFFIXES, read_table
 
 
 def test_an_empty_label_folder_keeps_its_number(tmp_path):
@@ -39,6 +39,37 @@ def test_folders_of_other_names_than_the_classes(tmp_path):
     (said,) = problems(tmp_path, names=["tench", "goldfish"])
     assert "none of its labels (n01, n02) is a class's name (tench, goldfish)" in said
     assert "--names A,B,.. in the order of the model's outputs" in said
+
+
+def test_positions_count_as_torchvision_does(tmp_path):
+    from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    assert SUFFIXES == IMG_EXTENSIONS
+    names = (
+        *(
+            "apple/2.png",
+            "apple-juice/1.png",
+            "apple pie/0.png",
+            "apple.d/0.png",
+            "apple(red)/0.png",
+        ),
+        *("apple/sub/0.png", "apple/sub-b/0.png", "apple/sub/deep/9.png", "apple/Z.png"),
+        *("apple/a.PNG", "apple/10.png", "Zebra/1.png", "apple+/x.png", "apple/.hidden.png"),
+        *("apple/.cache/0.png", "äpfel/0.png", "apple/sub&/0.Png"),
+    )
+    for name in names:
+        save(tmp_path / name, COLOUR[0])
+    for name in ("apple/Thumbs.db", "apple/.DS_Store", "Zebra/desktop.ini", "apple/sub/._0.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    oracle = [path.removeprefix(f"{tmp_path}/") for path, _ in ImageFolder(str(tmp_path)).samples]
+    samples = read_table(tmp_path)
+    assert sorted(oracle) == sorted(names)
+    assert list(samples.ids) == oracle != sorted(oracle)
+    assert samples.y.tolist() == [label for _, label in ImageFolder(str(tmp_path)).samples]
+    # A system's note about a picture is none.
+    (tmp_path / "apple/._2.png").write_bytes(b"x")
+    assert list(read_table(tmp_path).ids) == oracle
 
 
 def test_wrong_folders(tmp_path):
