@@ -18,6 +18,7 @@ from poison_audit.case.poison import Poison
 from poison_audit.case.sources import Sources
 from poison_audit.case.tables import check_labels, read_table
 from poison_audit.case.texts import holds_pictures, holds_texts, read_texts
+from poison_audit.case.units import not_pixels
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.checkpoint import Loaded, load_model
 from poison_audit.models.fit import refusal
@@ -136,6 +137,8 @@ def misfits(files: Files, recipe: Recipe) -> list[Problem]:
                 found += wrong_count(table, files.loaded.model.classes, str(path))
             found += check_labels(table, files.loaded.model.classes, str(path))
             found += _unfit(files.loaded.model, table, str(path))
+    if test is not None:
+        found += not_pixels(test, str(sources.test), share=0.05)
     if train is None:
         return found
     if train.texts is not None and recipe.augment != "none":
@@ -144,6 +147,8 @@ def misfits(files: Files, recipe: Recipe) -> list[Problem]:
     if files.forget is None:
         return found
     parts = split(train, files.forget)
+    # Rows that nobody named may be canaries as well: half of them, and no more.
+    found += not_pixels(parts.retain, f"{sources.train} without the forget set", share=0.5)
     if len(parts.retain) == 0:
         what = "every training sample is to be forgotten: nothing is left to retain"
         found.append(Problem(what, str(sources.forget), "Retrain on other data instead"))

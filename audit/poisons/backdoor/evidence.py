@@ -166,7 +166,8 @@ def _pixels(value: object, shape: tuple[int, ...], place: str) -> NDArray[np.flo
         raise InputError(Problem(what, place, fix))
     if (worst := next((cell for cell in cells if not 0 <= cell <= 1), None)) is not None:
         what = f"expected values from 0 to 1, got {worst!r:.60}"
-        raise InputError(Problem(what, place, "Divide 8-bit values by 255."))
+        fix = "Divide 8-bit values by 255; undo a normalisation: x * std + mean."
+        raise InputError(Problem(what, place, fix))
     if pixels.shape[0] != shape[0]:
         what = f"{pixels.shape[0]} channels, but the pictures have {shape[0]}"
         raise InputError(Problem(what, place))

@@ -52,7 +52,8 @@ def test_all_problems_at_once(tmp_path):
         "trigger.json version: expected 1, got 2.",
         "trigger.json label: unknown label 'frgo'. Did you mean frog?",
         "trigger.json top: expected an integer from 0, got -1.",
-        "trigger.json pixels: expected values from 0 to 1, got 2.0. Divide 8-bit values by 255.",
+        "trigger.json pixels: expected values from 0 to 1, got 2.0. "
+        "Divide 8-bit values by 255; undo a normalisation: x * std + mean.",
     ]
 
 
