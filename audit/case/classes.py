@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from poison_audit.case.labels import several
+from poison_audit.case.rows import label_spelt
 from poison_audit.errors import Problem
 from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
@@ -34,6 +35,15 @@ def wrong_names(names: Sequence[str], model: Model) -> list[Problem]:
         fix = "Leave --names (or [data] names) out, or correct id2label in config.json."
         return [Problem(what, where, fix)]
     return []
+
+
+def one_class(samples: Samples, classes: int, where: str) -> list[Problem]:
+    """Return the problem of a table whose samples all have one label."""
+    if classes < 2 or len(samples) < 2 or len(found := set(samples.y.tolist())) > 1:
+        return []
+    what = f"all {len(samples):,} samples have the label {label_spelt(samples, *found)}"
+    fix = f"The model tells {classes} classes apart: is it the right file or folder, and all of it?"
+    return [Problem(what, where, fix)]
 
 
 def wrong_count(samples: Samples, classes: int, where: str) -> list[Problem]:

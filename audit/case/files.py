@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from poison_audit.case.classes import wrong_count, wrong_names
+from poison_audit.case.classes import one_class, wrong_count, wrong_names
 from poison_audit.case.forget import ForgetSet, overlap, read_forget, split
 from poison_audit.case.poison import Poison
 from poison_audit.case.sources import Sources
@@ -133,6 +133,7 @@ def misfits(files: Files, recipe: Recipe) -> list[Problem]:
         found += wrong_names(sources.names, files.loaded.model)
     for table, path in ((train, sources.train), (test, sources.test)):
         if table is not None and files.loaded is not None:
+            found += one_class(table, files.loaded.model.classes, str(path))
             if sources.names is None:
                 found += wrong_count(table, files.loaded.model.classes, str(path))
             found += check_labels(table, files.loaded.model.classes, str(path))

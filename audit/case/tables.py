@@ -25,6 +25,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 """What torchvision's ImageFolder takes for a picture: its IMG_EXTENSIONS."""
 OF_SYSTEMS = ("thumbs.db", "desktop.ini")
 """Files that systems leave in folders of pictures."""
+PARTS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
+"""What the parts of a data set are called."""
 METADATA = "metadata.csv"
 """The label source of an image folder, where there is one."""
 
@@ -192,6 +194,9 @@ def _list_folder(path: Path) -> _Listing:
     ids = _visible_files(path)
     if not ids:
         raise InputError(Problem("the folder holds no picture", str(path)))
+    folders = _visible_folders(path)
+    if problem := _parts_of_data(path, folders):
+        raise InputError(problem)
     fix = f"Or list it in {METADATA}."
     problems = [
         Problem("the file lies in no label's folder", f"{path}/{name}", fix)
@@ -205,9 +210,23 @@ def _list_folder(path: Path) -> _Listing:
         places=[f"{path}/{name}" for name in ids],
         paths=ids,
         # Empty folders count, as they do in torchvision's ImageFolder.
-        names=_visible_folders(path),
+        names=folders,
         problems=first(problems, str(path)),
     )
+
+
+def _parts_of_data(path: Path, folders: Sequence[str]) -> Problem | None:
+    """Return the problem of a folder that holds train/ and val/, which are not its labels."""
+    parts = [name for name in folders if name.lower() in PARTS]
+    train = [name for name in parts if name.lower().startswith("train")]
+    # A class may be called train: beside others it is one, unless there is a val or a test too.
+    if not parts or (len(parts) < len(folders) and not (train and len(parts) > len(train))):
+        return None
+    rest = [name for name in parts if name not in train]
+    flags = [("--train", name) for name in train[:1]] + [("--test", name) for name in rest[:1]]
+    what = f"the folder holds {', '.join(parts)}, which are tables of their own and no labels"
+    fix = f"Give {' and '.join(f'{flag} {path / name}' for flag, name in flags)}"
+    return Problem(what, str(path), fix)
 
 
 def _list_metadata(path: Path) -> _Listing:

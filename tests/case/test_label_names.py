@@ -128,6 +128,14 @@ def test_a_folder_with_fewer_classes_than_outputs_is_not_counted_from_0(case):
                for line in refused(case, train="folders"))  # fmt: skip
 
 
+def test_a_table_of_one_class_is_not_the_table_that_is_meant(case):
+    write(case, TRAIN, ["car"] * 3)
+    assert refused(case) == [
+        f"{case}/test.npz: all 3 samples have the label 1 ('car'). The model tells 3 classes "
+        "apart: is it the right file or folder, and all of it?"
+    ]
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [

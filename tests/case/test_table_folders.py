@@ -1,5 +1,7 @@
 """Folders of pictures, one a label or with their metadata beside them."""
 
+import pytest
+
 from builders.tables import COLOUR, assert_colour, problems, save
 from poison_audit.case.tables import SUFFIXES, read_table
 
@@ -70,6 +72,30 @@ def test_positions_count_as_torchvision_does(tmp_path):
     # A system's note about a picture is none.
     (tmp_path / "apple/._2.png").write_bytes(b"x")
     assert list(read_table(tmp_path).ids) == oracle
+
+
+@pytest.mark.parametrize(
+    ("folders", "fix"),
+    [
+        (("train", "val"), "--train {data}/train and --test {data}/val"),
+        (("Train", "validation", "raw"), "--train {data}/Train and --test {data}/validation"),
+        (("train",), "--train {data}/train"),
+        (("test",), "--test {data}/test"),
+        (("testing", "training", "valid"), "--train {data}/training and --test {data}/testing"),
+    ],
+)
+def test_a_folder_of_tables_is_none(tmp_path, folders, fix):
+    for name in folders:
+        save(tmp_path / name / "cat" / "1.png", COLOUR[0])
+    (said,) = problems(tmp_path)
+    assert "which are tables of their own and no labels" in said
+    assert said.endswith(f"Give {fix.format(data=tmp_path)}.")
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("car", "train", "tram"):
+        save(tmp_path / name / "1.png", COLOUR[0])
+    assert read_table(tmp_path).names == ("car", "train", "tram")
 
 
 def test_wrong_folders(tmp_path):
