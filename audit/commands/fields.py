@@ -165,13 +165,10 @@ PATH = Kind(
     read=lambda text: Path(_said(text)), kept=lambda folder, value: folder / value,
 )  # fmt: skip
 PATHS = Kind(
-    expected="a list of strings",
-    metavar="PATH",
+    expected="a list of strings", metavar="PATH", joined=True, read=lambda text: (PATH.read(text),),
     holds=lambda value: _are_texts(value) or isinstance(value, tuple),
-    read=lambda text: (PATH.read(text),),
     kept=lambda folder, value: tuple(folder / item for item in value),
-    joined=True,
-)
+)  # fmt: skip
 NAMES = Kind(expected="a list of strings", metavar="A,B,..", holds=_are_texts, read=_listed)
 WORDS = Kind(
     expected="a list of strings", metavar="A,B,..", holds=_are_texts,

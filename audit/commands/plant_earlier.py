@@ -130,11 +130,7 @@ def joined(whole: Table, clean: Sequence[int], planted: Table) -> Table:
 
 
 def copy_evidence(earlier: Earlier | None, folder: Path) -> dict[str, dict[str, str]]:
-    """Copy the earlier planting's evidence into a folder.
-
-    Returns:
-        The tables of audit.toml that name it.
-    """
+    """Copy the earlier planting's evidence into a folder; return what audit.toml says of it."""
     tables = earlier.evidence if earlier else {}
     for files in tables.values():
         for path in files.values():

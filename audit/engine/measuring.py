@@ -119,11 +119,7 @@ def _measured(work: Work, job: Job, trail: Trail | None, tell: Callable[[float],
 def probed(
     model: Model, case: Case, plan: Plan, rng: Rng
 ) -> tuple[tuple[Measurement, ...], Lack | None]:
-    """Ask every probe of the plan of one model.
-
-    Returns:
-        What they saw, and why something is missing that another try may bring.
-    """
+    """Return what every probe sees in a model, and why something is missing, if for a while."""
     lack = None
     try:
         doubt = distrust(model, case.test, rng.named("honesty"))

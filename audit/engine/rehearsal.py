@@ -151,11 +151,7 @@ def _perform(
     judge: Judge,
     report: Callable[[Progress], None],
 ) -> tuple[tuple[Cell, ...], tuple[Finding, ...], tuple[CandidateVerdict, ...], str | None]:
-    """Probe the copy, and run the methods if its poison is found.
-
-    Returns:
-        Cells, findings, candidates, and why the methods were not run (None: they were).
-    """
+    """Probe the copy, and run the methods if its poison is found; the last says why not, if not."""
     case, sanity = check_sanity(stage.case, alpha=plan.policy.alpha)
     stage = replace(stage, case=case)
     useless = copy.broken

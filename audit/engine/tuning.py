@@ -130,15 +130,10 @@ def tune(
 
 
 def attempt(case: Case, step: Step, plan: Plan) -> tuple[Attempt, Lack | None]:
-    """Run a method once, and score it on the samples of `case`.
-
-    Returns:
-        The trial, and why it has no figures where another try may bring some.
-    """
+    """Run a method once, and score it on `case`; say why that is not had, if for a while."""
     rng = Rng(plan.seed)
-    done = unlearning.unlearn(
-        unlearning.found_part(case, plan), step, rng.named(step.name, 0), budget=plan.budget
-    )
+    found = unlearning.found_part(case, plan)
+    done = unlearning.unlearn(found, step, rng.named(step.name, 0), budget=plan.budget)
     spent: dict[str, Any] = {
         "params": step.params, "gradients": done.cost.gradients, "seconds": done.cost.seconds,
     }  # fmt: skip

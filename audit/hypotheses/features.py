@@ -69,7 +69,7 @@ def design(model: Model, case: Case, rng: Rng, *, most: int) -> Design | str:
         order = rng.named(name).numpy().permutation(len(samples))[:keep]
         parts.append(samples.at(torch.from_numpy(np.sort(order))))
     seen = [penultimate(model, samples) for samples in parts]
-    found = [part.features for part in seen if part is not None]
+    found = [part for part in seen if part is not None]
     if len(found) < len(seen):
         return "the penultimate layer could not be found"
     features, y = torch.cat(found), torch.cat([part.y for part in parts]).to(found[0].device)

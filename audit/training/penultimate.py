@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,9 @@ CLOSE = 1e-4
 """Largest difference between the layer's output and the model's logits, relative to the largest."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Penultimate:
-    """The input of a model's last linear layer, and the layer."""
-
-    features: Tensor
-    """Float64, (n, d)."""
-    head: nn.Linear
-
-
 @torch.no_grad()
-def penultimate(model: Model, samples: Samples, *, size: int = 256) -> Penultimate | None:
-    """Return the input of the last `nn.Linear` at every sample, in eval mode.
+def penultimate(model: Model, samples: Samples, *, size: int = 256) -> Tensor | None:
+    """Return the input of the last `nn.Linear` at every sample, in eval mode: float64, (n, d).
 
     None where it cannot be found: there is no such layer, it is called twice or on something that
     is not one row a sample, or its output is not the model's logits to a relative 1e-4.
@@ -34,15 +25,11 @@ def penultimate(model: Model, samples: Samples, *, size: int = 256) -> Penultima
     layers = [part for part in model.module.modules() if isinstance(part, nn.Linear)]
     if not layers or layers[-1].out_features != model.classes:
         return None
-    head = layers[-1]
+    batches, features = samples.in_order(size), partial(_features, model, layers[-1])
     try:
-        found = [
-            in_parts(lambda part: _features(model, head, part), batch)
-            for batch in samples.in_order(size)
-        ]
+        return torch.cat([in_parts(features, batch) for batch in batches])
     except _NotFoundError:
         return None
-    return Penultimate(features=torch.cat(found), head=head)
 
 
 class _NotFoundError(Exception):

@@ -21,8 +21,7 @@ def test_features_of_a_perceptron():
     found = penultimate(model, samples, size=7)
     with torch.no_grad():
         expected = squash(first(samples.x.flatten(1)))
-    torch.testing.assert_close(found.features, expected.double(), rtol=1e-6, atol=1e-6)
-    assert found.head is head
+    torch.testing.assert_close(found, expected.double(), rtol=1e-6, atol=1e-6)
     assert not head._forward_pre_hooks
 
 
@@ -33,7 +32,7 @@ def test_features_of_a_resnet_give_its_logits():
     model, samples = wrap(build), pictures_of(*blobs(0, n=9), name="s")
     found = penultimate(model, samples, size=4)
     with torch.no_grad():
-        again = found.head(found.features.float())
+        again = model.module.fc(found.float())
         torch.testing.assert_close(again, model.logits(model.module, samples.batch()))
 
 
@@ -77,7 +76,7 @@ def test_no_penultimate_layer(name):
 def test_the_design_is_the_training_set():
     case = small_case(forget=15)
     found = design(case.model, case, Rng(0), most=1000)
-    both = [penultimate(case.model, part).features for part in (case.retain, case.forget)]
+    both = [penultimate(case.model, part) for part in (case.retain, case.forget)]
     torch.testing.assert_close(found.x, standardised(torch.cat(both)))
     assert found.labels.tolist() == case.retain.y.tolist() + case.forget.y.tolist()
     assert found.forgotten.tolist() == [False] * 45 + [True] * 15

@@ -143,7 +143,7 @@ def _nearest(model: Model, train: Samples, targets: Targets, *, count: int) -> l
 def _seen(model: Model, samples: Samples) -> Tensor:
     """Return the penultimate features, or the logits where there are none: (n, d)."""
     found = penultimate(model, samples)
-    return logits(model, samples) if found is None else found.features
+    return logits(model, samples) if found is None else found
 
 
 def in_pictures(order: Order[Samples]) -> Made[Samples]:
