@@ -24,6 +24,11 @@ from poison_audit.records import Plan, Recipe
 from poison_audit.verdict.policy import standard_policy
 
 RESERVED = ("deployed", "any-method", *REFERENCES)
+NO_EPOCHS = Problem(
+    "the epochs of the original training are not given, and budgets are a share of them",
+    fix="Give them by --recipe epochs=N, or epochs = N under [training] in audit.toml; "
+    "`poison-audit probe` needs none",
+)
 
 
 def read_inputs(settings: CheckSettings) -> tuple[Sources, Plan]:
@@ -38,9 +43,7 @@ def read_inputs(settings: CheckSettings) -> tuple[Sources, Plan]:
     if plan is not None:
         problems += _wrong_rehearsal(settings.running, plan)
         if plan.methods and settings.recipe.epochs is None:
-            what = "the epochs of the original training are not given, and budgets are a share of "
-            fix = "Give them by --recipe epochs=N, or epochs = N under [training] in audit.toml; "
-            problems.append(Problem(f"{what}them", fix=f"{fix}`poison-audit probe` needs none"))
+            problems.append(NO_EPOCHS)
     problems += _wrong_ray(settings.running)
     candidates = _candidates(settings.judged.candidate, problems)
     sources = _sources(settings, candidates)
@@ -65,18 +68,11 @@ def read_plan(settings: CheckSettings) -> Plan:
     asked = settings.methods
     with problems.collecting():
         plan = make_plan(
-            policy=policy,
-            methods=asked.methods,
-            params=settings.config.params,
-            where=str(settings.config.path),
-            settings=settings.numbers,
-            budgets=asked.budget,
-            seed=settings.subject.seed,
-            seeds=asked.seeds,
-            found=asked.found,
-            found_seed=asked.found_seed,
-            tune=asked.tune,
-        )
+            policy=policy, methods=asked.methods, params=settings.config.params,
+            where=str(settings.config.path), settings=settings.numbers, budgets=asked.budget,
+            seed=settings.subject.seed, seeds=asked.seeds, found=asked.found,
+            found_seed=asked.found_seed, tune=asked.tune,
+        )  # fmt: skip
     if plan is None or problems:
         raise PlanError(problems)
     return plan

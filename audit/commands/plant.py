@@ -67,24 +67,14 @@ def plant(given: Mapping[str, Any]) -> int:
             with problems.collecting():
                 test = _read(settings, settings.test, like=whole)
     if not problems and whole is not None:
-        work = Work(
-            train=whole.at(clean) if settings.earlier else whole,
-            count=count,
-            storage=storage,
-            rng=Rng(settings.seed).named("plant", settings.attack),
-            folder=settings.output,
-        )
+        train, rng = whole.at(clean) if settings.earlier else whole, Rng(settings.seed)
+        rng, folder = rng.named("plant", settings.attack), settings.output
+        work = Work(train=train, count=count, storage=storage, rng=rng, folder=folder)
     order = Order(
-        options=settings.options,
-        problems=problems,
-        work=work,
-        table=whole,
-        test=test,
-        where_test=str(settings.test),
-        arch=settings.arch,
-        factory=settings.factory,
+        options=settings.options, problems=problems, work=work, table=whole, test=test,
+        where_test=str(settings.test), arch=settings.arch, factory=settings.factory,
         normalize=settings.normalize,
-    )
+    )  # fmt: skip
     planter = WORKINGS[settings.attack].planters.get(settings.kind)
     if planter is None:
         raise InputError(problems)

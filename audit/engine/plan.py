@@ -5,7 +5,7 @@ Unknown methods, probes, parameters and gates are refused, all at once, before a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from poison_audit.engine.probes import PROBES, probe_parameters
@@ -87,22 +87,17 @@ def make_plan(
     if trials is not None and not 1 <= trials <= MOST_TRIALS:
         problems.append(Problem(f"must be from 1 to {MOST_TRIALS:,}, got {trials}", "--tune"))
     problems.raise_any(PlanError)
+
+    def steps(run: Iterable[str], defaults: Callable[[str], Mapping[str, Any]]) -> tuple[Step, ...]:
+        return tuple(Step(name=name, params={**defaults(name), **numbers[name]}) for name in run)
+
     return Plan(
-        methods=tuple(Step(name=n, params={**parameters(n), **numbers[n]}) for n in names),
-        probes=tuple(Step(name=n, params={**probe_parameters(n), **numbers[n]}) for n in PROBES),
-        hypotheses=tuple(
-            Step(name=n, params={**hypothesis_parameters(n), **numbers[n]})
-            for n in (HYPOTHESES if names else ())
-        ),
-        policy=policy,
-        seed=seed,
-        seeds=seeds,
-        budget=shares[0],
-        sweep=tuple(shares[1:]),
-        found=found,
-        found_seed=found_seed,
-        tune=trials or 0,
-    )
+        methods=steps(names, parameters),
+        probes=steps(PROBES, probe_parameters),
+        hypotheses=steps(HYPOTHESES if names else (), hypothesis_parameters),
+        policy=policy, seed=seed, seeds=seeds, budget=shares[0], sweep=tuple(shares[1:]),
+        found=found, found_seed=found_seed, tune=trials or 0,
+    )  # fmt: skip
 
 
 def _method_names(given: Sequence[str], problems: list[Problem]) -> tuple[str, ...]:

@@ -88,15 +88,10 @@ def unlearn(
         torch.cuda.synchronize(device)
     curve = tuple(loss for loss in ledger.curve() if torch.isfinite(torch.tensor(loss)))
     cost = Cost(
-        gradients=ledger.spent,
-        allowed=allowed,
-        reused=ledger.reused,
-        steps=len(ledger.losses),
-        losses=curve,
-        seconds=time.perf_counter() - start,
-        peak_bytes=peak_bytes(device),
+        gradients=ledger.spent, allowed=allowed, reused=ledger.reused, steps=len(ledger.losses),
+        losses=curve, seconds=time.perf_counter() - start, peak_bytes=peak_bytes(device),
         offloaded=ledger.offloaded,
-    )
+    )  # fmt: skip
     return Unlearned(model=model, cost=cost, error=error, lack=lack)
 
 

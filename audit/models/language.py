@@ -142,14 +142,9 @@ def as_model(language: Language, module: nn.Module, *, where: str) -> Model:
         what = f"the network has {language.classes} output; a classifier has one for each class"
         raise InputError(Problem(what, where, "Give it two outputs."))
     return text_classifier(
-        module.eval(),
-        build=language.build,
-        arch=language.arch,
-        reader=language.reader,
-        side=_side(language, module, where),
-        words=language.words,
-        labels=language.labels,
-    )
+        module.eval(), build=language.build, arch=language.arch, reader=language.reader,
+        side=_side(language, module, where), words=language.words, labels=language.labels,
+    )  # fmt: skip
 
 
 def _check_embeddings(module: Any, reader: Reader, where: str) -> None:

@@ -70,18 +70,12 @@ def text_classifier(
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         return F.cross_entropy(logits(module, batch), batch.y, reduction="none")
 
+    classes = len(words) if words is not None else int(getattr(module, "num_labels", 0))
     return Model(
-        module=module,
-        logits=logits,
-        loss=loss,
-        inputs=inputs,
-        blocks=blocks_of(module),
-        build=build,
-        arch=arch,
-        classes=len(words) if words is not None else int(getattr(module, "num_labels", 0)),
-        reader=reader,
+        module=module, logits=logits, loss=loss, inputs=inputs, blocks=blocks_of(module),
+        build=build, arch=arch, classes=classes, reader=reader,
         labels=None if labels is None else tuple(labels),
-    )
+    )  # fmt: skip
 
 
 def embedding_width(model: Model) -> int:

@@ -287,15 +287,8 @@ def check_finite(module: nn.Module, ledger: Ledger, step: int) -> None:
 
 
 def _optimiser(
-    parameters: Iterable[nn.Parameter],
-    name: str,
-    *,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    fused: bool | None,
+    parameters: Iterable[nn.Parameter], name: str, *, momentum: float, **settings: Any
 ) -> torch.optim.Optimizer:
-    settings: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": fused}
     if name == "sgd":
         return torch.optim.SGD(list(parameters), momentum=momentum, **settings)
     return torch.optim.AdamW(list(parameters), **settings)
