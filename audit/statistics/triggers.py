@@ -168,11 +168,6 @@ def above_references(
 
     Args:
         references: at least one; the rest as in `excess_of_trigger`.
-        hits: stamped inputs that were given the label.
-        n: stamped inputs.
-        clean_hits: the same inputs, without a patch, that were given it.
-        level: of the two-sided interval.
-        tolerance: largest excess that still counts as clean.
     """
     alone, _ = mean_chance(hits, n, error=REFERENCES_SHARE * (1 - level) / 2)
     leads = [lead(one, n=n, level=level) - tolerance for one in references]

@@ -1,25 +1,9 @@
 """Diagnosis: what the figures of the hypotheses say about what could help, in plain words.
 
-A method, by the part of the needed shift it covered and the cosine of its movement with it:
-
-    not measured, nothing moved       says so
-    references apart at least 0.5     no conclusion: what is called needed is mostly luck of a start
-    covered at least 0.5              it went most of the way: more budget of the same may finish
-    aligned at least 0.5              the right way, too short: more budget may help
-    aligned at least 0.1              partly: more budget alone is unlikely to suffice
-    aligned above -0.1                mostly elsewhere: another method, or retraining
-    otherwise                         it moved away: more budget of the same may make it worse
-
-With one reference `apart` is not known, and every conclusion says so.
-
-The whole, by shift (H1) and orthogonality (H2), each found where its p-value is at most 0.05 and
-its ratio lies on the side that the hypothesis says:
-
-    H1 and H2      further, and where clean gradients hardly reach: retraining is the safe answer
-    H1 only        further, but within reach: more budget may help
-    H2 only        not surely further, but out of reach: a method that uses the forget set
-    neither        the last layer does not explain it
-    one unmeasured says which, and judges by the other alone
+A method is judged by the part of the needed shift it covered and the cosine of its movement with
+it; where references lie far apart, what is called needed is mostly the luck of a start. The whole
+is judged by shift (H1) and orthogonality (H2), each found where its p-value is at most 0.05 and its
+ratio lies on the side that the hypothesis says.
 
 The bounds 0.5 and 0.1 are conventions. Nothing here changes a verdict.
 """
@@ -40,7 +24,7 @@ PARTLY = 0.1
 
 
 def method_diagnosis(moved: Mapping[str, Json]) -> str:
-    """Say in words what `movement` found for one method; the rules stand in the module's text."""
+    """Say in words what `movement` found for one method."""
     covered, aligned, apart = moved["covered"], moved["aligned"], moved["apart"]
     if covered is None:
         return f"Not measured: {moved['missing']['covered']}."
@@ -81,7 +65,7 @@ def _way(covered: float, aligned: float) -> str:
 
 
 def diagnosis(shift: Finding, orthogonality: Finding) -> str:
-    """Say in words what both hypotheses come to; the rules stand in the module's text."""
+    """Say in words what both hypotheses come to."""
     further, beyond = _holds(shift, above=True), _holds(orthogonality, above=False)
     if further is None and beyond is None:
         return "Neither hypothesis could be measured, so why methods fail here is not known."
