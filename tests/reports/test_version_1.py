@@ -46,12 +46,14 @@ def test_it_is_decided_again_alike_and_under_other_tolerances(tmp_path, capsys):
         assert after[part] == before[part]
     wide = ("gaussian=0.7", "exposure=0.8", "indiscriminate=0.05")
     tolerances = [word for one in wide for word in ("--tolerance", one)]
-    assert invoke(["decide", str(STORED), *tolerances]) == 0
+    assert invoke(["decide", str(STORED), *tolerances]) == 2  # nothing would fail at 0.8
+    assert invoke(["decide", str(STORED), *tolerances, "--allow-tolerance"]) == 0
     (last,) = capsys.readouterr().out.splitlines()[-1:]
     assert last == (
         "exit 0: CLEAN. The deployed model shows no residual poison (alpha 0.05). Detected nothing "
         "beyond tolerance: gaussian within 0.7 (0.57 would have been found), exposure within 0.8 "
-        "(0.76 would have been found)."
+        "(0.76 would have been found). Judged by looser tolerances than usual: gaussian 0.7 "
+        "instead of 0.25, exposure 0.8 instead of 0.57, indiscriminate 0.05 instead of 0.01."
     )
 
 
