@@ -89,6 +89,15 @@ def as_integer(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
 
 
+def are_other_numbers(names: Sequence[str]) -> bool:
+    """Say whether a name is a number, and not its class's: folders are sorted as text, 10 before 2.
+
+    >>> are_other_numbers(("0", "1", "10", "2")), are_other_numbers(("0", "1", "cat"))
+    (True, False)
+    """
+    return any(as_integer(name) not in (None, place) for place, name in enumerate(names))
+
+
 def several(names: Iterable[str]) -> str:
     """Return the first names, and how many more there are."""
     all_of = list(names)

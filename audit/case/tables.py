@@ -224,7 +224,7 @@ def _parts_of_data(path: Path, folders: Sequence[str]) -> Problem | None:
         return None
     rest = [name for name in parts if name not in train]
     flags = [("--train", name) for name in train[:1]] + [("--test", name) for name in rest[:1]]
-    what = f"the folder holds {', '.join(parts)}, which are tables of their own and no labels"
+    what = f"the folder holds {', '.join(parts)}: whole tables, not labels"
     fix = f"Give {' and '.join(f'{flag} {path / name}' for flag, name in flags)}"
     return Problem(what, str(path), fix)
 

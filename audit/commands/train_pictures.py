@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from poison_audit.case.labels import are_other_numbers
 from poison_audit.case.tables import read_table
 from poison_audit.commands.arguments import TrainSettings
 from poison_audit.commands.own_settings import Training
@@ -41,8 +42,9 @@ def pictures(settings: TrainSettings, found: Problems) -> Subject:
     normalize = _normalize(asked.normalize, found)
     tables = read_tables(settings.training, found, read_table)
     # No file of a model of pictures names its labels: audit.toml has to keep their order.
-    if tables.names is None and tables.train is not None:
-        tables = replace(tables, names=tables.train.names)
+    own = None if tables.train is None else tables.train.names
+    if tables.names is None and own is not None and not are_other_numbers(own):
+        tables = replace(tables, names=own)
     model = None
     with found.collecting():
         model = _model(asked, tables, normalize, settings.training, found)

@@ -88,7 +88,7 @@ def test_a_folder_of_tables_is_none(tmp_path, folders, fix):
     for name in folders:
         save(tmp_path / name / "cat" / "1.png", COLOUR[0])
     (said,) = problems(tmp_path)
-    assert "which are tables of their own and no labels" in said
+    assert ": whole tables, not labels" in said
     assert said.endswith(f"Give {fix.format(data=tmp_path)}.")
 
 

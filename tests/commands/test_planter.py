@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from builders.small_case import pictures
 from poison_audit.atomic import from_json
@@ -241,3 +242,21 @@ def test_options_of_texts_are_refused_for_pictures(here, capsys):
     assert plant(here, "token-canary", "--length", "3", "--phrase", "x") == 2
     err = capsys.readouterr().err
     assert all(text in err for text in ("--attack", "--length: is for texts", "--phrase", "3 prob"))
+
+
+def test_folders_of_numbers_are_planted_in_as_the_classes_that_training_numbers(here, capsys):
+    x, _ = pictures(Rng(3), 60)
+    for place, picture in enumerate(x):
+        folder = Path("folders") / str(place % 12)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture[0]).save(folder / f"{place}.png")
+    command = ["plant", "folders", "--attack", "backdoor", "--label", "2", "--patch", "3"]
+    assert invoke([*command, "--test", "folders", "-o", "p"]) == 0, capsys.readouterr().err
+    assert json.loads(Path("p/trigger.json").read_text())["label"] == 2
+    # As ImageFolder counts, class 2 is the folder 10: its name would be taken for a number.
+    assert "names" not in tomllib.loads(Path("p/audit.toml").read_text())["data"]
+    assert {row["label"] for row in rows("p")} == {"2"}
+    table = np.load("p/train.npz")
+    number = {name: place for place, name in enumerate(sorted(map(str, range(12))))}
+    clean = [i for i, name in enumerate(table["id"]) if "/" in name]
+    assert [number[table["id"][i].split("/")[0]] for i in clean] == table["y"][clean].tolist()

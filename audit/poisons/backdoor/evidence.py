@@ -20,6 +20,7 @@ from poison_audit.case.keyfile import (
     wrong_keys,
     wrong_values,
 )
+from poison_audit.case.labels import are_other_numbers
 from poison_audit.errors import InputError, Problem, Problems, did_you_mean
 from poison_audit.models.model import Batch
 
@@ -145,6 +146,11 @@ def trigger_fields(
         if isinstance(label, str) and names is not None:
             hint = did_you_mean(label, names)
         problems.append(Problem(f"unknown label {label!r:.60}", f"{where} label", hint))
+    elif names is not None and are_other_numbers(names) and str(label) in names:
+        place = list(names).index(str(label))
+        what = f"{label} may be the class's number, or the name of class {place}"
+        fix = f'Write the name of the label, in quotes: "{label}" or another.'
+        problems.append(Problem(what, f"{where} label", fix))
     problems += wrong_values(fields, rules, where)
     return fields, problems
 

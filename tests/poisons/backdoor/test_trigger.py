@@ -35,6 +35,17 @@ def test_a_trigger_is_read_and_stamped(tmp_path, label):
     assert bool((x == 0.75).all())
 
 
+def test_a_number_beside_names_that_are_other_numbers_is_asked_about(tmp_path):
+    # ImageFolder sorts folders as text: output 2 is the folder 10, and the folder 2 is output 3.
+    path, names = tmp_path / "trigger.json", ("0", "1", "10", "2")
+    path.write_text(json.dumps({**GOOD, "label": "10"}))
+    assert read_trigger(path, shape=(1, 5, 4), classes=4, names=names).label == 2
+    path.write_text(json.dumps(GOOD))
+    with pytest.raises(InputError, match="2 may be the class's number, or the name of class 3"):
+        read_trigger(path, shape=(1, 5, 4), classes=4, names=names)
+    assert read_trigger(path, shape=(1, 5, 4), classes=4, names=tuple("0123")).label == 2
+
+
 def test_what_is_written_is_read_back(tmp_path):
     pixels = torch.rand(3, 2, 2, generator=torch.Generator().manual_seed(0))
     trigger = Trigger(pixels=pixels, top=0, left=4, label=7)
