@@ -41,11 +41,7 @@ class Command(click.Command):
 
 
 def options(*parts: type | Mapping[str, Field]) -> Callable[[F], F]:
-    """Return a decorator that adds an option, or an argument, for each declared field.
-
-    Args:
-        parts: dataclasses of `said` fields, or such fields by name.
-    """
+    """Return a decorator that adds options: of dataclasses of `said` fields, or fields by name."""
     declared: dict[str, Field] = {}
     for part in parts:
         declared |= fields_of(part) if isinstance(part, type) else part

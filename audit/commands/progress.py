@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from poison_audit.engine.jobs import Job
 from poison_audit.engine.run import Progress
 
 LINES = 10
@@ -97,7 +96,8 @@ class Reporter:
             task = bar.add_task("", total=None, visible=False)
 
             def report(progress: Progress) -> None:
-                name = _named(progress.job)
+                job = progress.job
+                name = f"{job.candidate} (seed {job.seed})" if job.seed else job.candidate
                 done = progress.done + progress.share
                 bar.update(
                     task, description=name, completed=done, total=progress.total, visible=True
@@ -108,10 +108,6 @@ class Reporter:
                     self._console.print(Text(_told(progress, name)))
 
             yield report
-
-
-def _named(job: Job) -> str:
-    return f"{job.candidate} (seed {job.seed})" if job.seed else job.candidate
 
 
 def _told(progress: Progress, name: str) -> str:

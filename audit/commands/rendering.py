@@ -64,11 +64,7 @@ def show(record: AuditRecord) -> None:
 def show_forecast(
     parts: Sequence[tuple[str, float]], *, peak: int, left_out: Sequence[str] = ()
 ) -> None:
-    """Print on stdout what an audit will take.
-
-    Args:
-        peak: bytes of memory.
-    """
+    """Print on stdout what an audit will take: seconds by part, and bytes of memory at most."""
     table = Table(box=None, show_header=False, padding=(0, 2), pad_edge=False)
     table.add_column()
     table.add_column(justify="right")

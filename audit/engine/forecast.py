@@ -52,11 +52,7 @@ class Forecast:
 
 
 def forecast(trial: Trial, plan: Plan, *, allow_pickle: bool = False) -> Forecast:
-    """Do every part of an audit in miniature, write nothing, and say what the whole will take.
-
-    Args:
-        trial: the validated case, with its baseline.
-    """
+    """Do every part of an audit in miniature, write nothing, and say what the whole will take."""
     references = load_references(trial, allow_pickle=allow_pickle)
     case = unlearning.found_part(trial.case, plan)
     rng = Rng(plan.seed).named("forecast")

@@ -123,7 +123,8 @@ def open_run(out: Path | None, key: str, *, started: str) -> Iterator[Path]:
     except OSError as error:
         raise _unwritable(out, error) from error
     if lock is None:
-        what = f"is in use by another audit (process {_holder(out)})"
+        holder = (out / "lock").read_text(encoding="ascii", errors="replace").strip()[:20]
+        what = f"is in use by another audit (process {holder or 'unknown'})"
         raise InputError(Problem(what, str(out), "Wait for it, or choose another --out"))
     with lock:
         for folder in (out, out / "cells", out / "models", out / "rehearsal" / "cells"):
@@ -150,10 +151,6 @@ def _lock(out: Path) -> IO[str] | None:
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
-
-
-def _holder(out: Path) -> str:
-    return (out / "lock").read_text(encoding="ascii", errors="replace").strip()[:20] or "unknown"
 
 
 def _unwritable(out: Path, error: OSError) -> InputError:

@@ -27,8 +27,18 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
     own: dict[str, Tensor] = module.state_dict()
     prefix = wrapper_prefix(own)
     tensors = {prefix + name: tensor for name, tensor in tensors.items()}
-    first = first_of_ties(own)
-    present = {first[name] for name in tensors if name in own}
+    first, placed = first_of_ties(own), {name: t for name, t in tensors.items() if name in own}
+    misshapen = [
+        f"{name} ({tuple(tensor.shape)}, not {tuple(own[name].shape)})"
+        for name, tensor in placed.items()
+        if tensor.shape != own[name].shape
+    ]
+    mistyped = [
+        f"{name} ({str(tensor.dtype).removeprefix('torch.')})"
+        for name, tensor in placed.items()
+        if (tensor.dtype in FLOATS) != (own[name].dtype in FLOATS)
+    ]
+    present = {first[name] for name in placed}
     missing = [
         name
         for name in own
@@ -39,8 +49,8 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
         for what, names, fix in (
             ("are missing", missing, "Is it another architecture?"),
             ("have no place", [name for name in tensors if name not in own], ""),
-            ("have another shape", _misshapen(own, tensors), "Is it another architecture?"),
-            ("are of another type", _mistyped(own, tensors), "Dequantise the checkpoint first."),
+            ("have another shape", misshapen, "Is it another architecture?"),
+            ("are of another type", mistyped, "Dequantise the checkpoint first."),
             ("are tied but differ", _torn(first, tensors), "The file is not of this architecture."),
         )
         if names
@@ -58,22 +68,6 @@ def first_of_ties(tensors: Mapping[str, Tensor]) -> dict[str, str]:
         # An empty tensor has no memory to share.
         names[name] = firsts.setdefault(memory if tensor.numel() else name, name)
     return names
-
-
-def _misshapen(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
-    return [
-        f"{name} ({tuple(tensor.shape)}, not {tuple(own[name].shape)})"
-        for name, tensor in tensors.items()
-        if name in own and tensor.shape != own[name].shape
-    ]
-
-
-def _mistyped(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
-    return [
-        f"{name} ({str(tensor.dtype).removeprefix('torch.')})"
-        for name, tensor in tensors.items()
-        if name in own and (tensor.dtype in FLOATS) != (own[name].dtype in FLOATS)
-    ]
 
 
 def _torn(first: Mapping[str, str], tensors: Mapping[str, Tensor]) -> list[str]:
