@@ -50,12 +50,12 @@ class Config:
 
 
 def find_config(model: Path) -> Path | None:
-    """Return the audit.toml beside the checkpoint, if there is one.
+    """Return the audit.toml in a checkpoint's folder, else the one beside the checkpoint.
 
     One beside the forget set is not looked for: it may describe another model.
     """
-    path = (model if model.is_dir() else model.parent) / "audit.toml"
-    return path if path.is_file() else None
+    places = [folder / "audit.toml" for folder in (model, model.parent)]
+    return next((path for path in places if path.is_file()), None)
 
 
 def read_config(path: Path) -> Config:

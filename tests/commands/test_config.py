@@ -275,6 +275,10 @@ def test_the_config_beside_the_model_is_found_and_none_beside_the_forget_set(tmp
     assert find_config(model) is None
     beside = write(model.parent, "")
     assert find_config(model) == find_config(model.parent) == beside
+    folder = model.parent / "network"
+    folder.mkdir()
+    assert find_config(folder) == beside  # as `train` writes it, beside a language model's folder
+    assert find_config(folder.parent / "elsewhere" / "m.safetensors") is None
 
 
 def test_every_recipe_field_can_be_said():
