@@ -10,11 +10,11 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
+import poison_audit
 from builders.small_case import FLAGS
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +42,7 @@ def watch(event, args):
         seen.append([event, str(args[1:])])
 
 sys.addaudithook(watch)
+import poison_audit
 from poison_audit.cli import invoke
 code = invoke(sys.argv[2:])
 told = seen[:]
@@ -88,12 +89,10 @@ CODE = {"dill", "cloudpickle", "joblib", "marshal", "shelve", "runpy", "code"}
 
 
 def shipped() -> list[Path]:
-    """Every Python file of the wheel where one is installed, else of the source tree."""
-    files = [Path(str(path.locate())) for path in distribution("poison-audit").files or ()]
-    found = [path for path in files if path.suffix == ".py" and path.is_file()]
-    if not any(path.name == "cli.py" for path in found):
-        found = [path for room in ("audit", "reports") for path in (ROOT / room).rglob("*.py")]
-    return sorted(found)
+    """Every Python file of the package that is imported."""
+    folders = os.walk(Path(poison_audit.__file__).parent, followlinks=True)
+    return sorted(Path(at) / name for at, _, names in folders for name in names
+                  if name.endswith(".py"))  # fmt: skip
 
 
 def test_what_is_shipped_names_no_network_and_no_code_from_data():
