@@ -42,7 +42,6 @@ def watch(event, args):
         seen.append([event, str(args[1:])])
 
 sys.addaudithook(watch)
-import poison_audit
 from poison_audit.cli import invoke
 code = invoke(sys.argv[2:])
 told = seen[:]
