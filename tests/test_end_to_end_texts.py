@@ -84,7 +84,8 @@ def test_an_unlearned_model_is_audited_from_what_unlearn_wrote(case, tmp_path, c
     assert invoke(["unlearn", str(case / "model"), "--forget", str(case / "forget.csv"),
                    "--method", "gd", "-o", str(fixed)]) == 0  # fmt: skip
     code = invoke(["probe", str(fixed), "--forget", str(case / "forget.csv"), "--out",
-                   str(tmp_path / "out"), "-q", *LIGHT])  # fmt: skip
+                   str(tmp_path / "out"), "--config", str(case / "audit.toml"), "-q",
+                   *LIGHT])  # fmt: skip
     assert code in (1, 3)
     assert report(tmp_path / "out")["subject"]["parameters"] == 12_288
 

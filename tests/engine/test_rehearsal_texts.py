@@ -241,8 +241,10 @@ def test_noise_that_does_not_fit_is_refused_before_anything_is_trained(
 
 
 def test_check_rehearses_texts(made, tmp_path):
+    # Where no audit.toml lies beside it.
+    model = shutil.copytree(made / "firm", tmp_path / "alone" / "firm")
     code = invoke([
-        "check", str(made / "firm"), "--forget", str(made / "hidden" / "forget.csv"),
+        "check", str(model), "--forget", str(made / "hidden" / "forget.csv"),
         "--train", str(made / "train.csv"), "--test", str(made / "test.csv"),
         "--recipe", "epochs=3", "--recipe", "optimizer=adamw", "--recipe", "lr=0.01",
         "--recipe", "batch_size=26", "--methods", "gd", "--rehearse", "--rehearse-sigma", "1.0",
