@@ -137,6 +137,7 @@ def test_a_large_report_is_small(pages, tmp_path):
     assert len(render_html(replace(record, exhibits=shown)).encode()) < 1_500_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "seen_by"),
     [

@@ -90,6 +90,7 @@ def test_mean_chance_is_clopper_pearson_apart_from_single_successes():
     assert (low[1], high[29]) != pytest.approx((clopper_pearson(1, 30)[0], 1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("control", "excess"), [(0.0, 0.0), (0.02, 0.0), (0.02, 0.05), (0.1, 0.3)])
 def test_targeted_coverage_is_exact_by_summation(control, excess):
     # 12 targets, half of them at twice the mean excess; 24 controls.
@@ -106,6 +107,7 @@ def test_targeted_coverage_is_exact_by_summation(control, excess):
     assert over <= tail + 1e-6
 
 
+@pytest.mark.slow
 def test_needed_targets_let_a_clean_model_pass_at_power():
     # No control is ever hit: a clean model has no hit, and 1 - 0.045 ** (1 / n) must be <= 0.05.
     estimate = targeted(0, 10, 0, 1000)

@@ -81,6 +81,7 @@ def simulated_trigger(rng, *, excess, spread, n=200, draws=99, rate=0.02, shared
     return backdoor(int(true.sum()), n, int(clean.sum()), hit[1:].mean(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("spread", [0.0, 1.0])
 def test_clean_triggers_are_seldom_called_residual(shared, spread):
@@ -94,6 +95,7 @@ def test_clean_triggers_are_seldom_called_residual(shared, spread):
     assert passed > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False])
 def test_an_excess_at_the_tolerance_seldom_passes_and_a_large_one_is_found(shared):
     rng, runs = Rng(8).named("beyond", shared).numpy(), 300

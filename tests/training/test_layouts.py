@@ -73,6 +73,7 @@ def test_steps_of_training_are_the_same_up_to_rounding():
         torch.testing.assert_close(ends[1][name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vgg11", "shufflenet_v2_x0_5", "mobilenet_v2"])
 def test_torchvisions_networks_take_it(name):
     plain, other = pair(lambda: small(name))

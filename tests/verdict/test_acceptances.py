@@ -113,6 +113,7 @@ def test_an_attack_that_was_made_stronger_is_not_covered():
     assert (verdict.outcome, verdict.exit_code) == (Outcome.ACTIVATED, 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(audits())
 def test_no_acceptance_passes_what_was_not_measured(record):

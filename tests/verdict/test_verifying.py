@@ -147,12 +147,14 @@ def test_any_number_that_was_changed_differs(record):
     assert caught == 250
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(audits())
 def test_honest_audits_verify(record):
     assert code(record) == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_evidence_of_any_shape_is_told_and_never_raises(data):
