@@ -10,6 +10,7 @@ import torch
 
 from poison_audit.case.case import Case
 from poison_audit.case.contenders import Contender, read_contenders
+from poison_audit.case.doubts import Doubt
 from poison_audit.case.files import Evidence, Reader, misfits, read_files
 from poison_audit.case.forget import split
 from poison_audit.case.poison import Poison
@@ -31,6 +32,8 @@ class Trial:
     """Paths, digests and sizes, for the report."""
     limits: tuple[str, ...]
     """What this case cannot show, in sentences."""
+    doubts: tuple[Doubt, ...]
+    """Why the gate may not open, whatever is measured."""
     files: tuple[tuple[str, Path], ...]
     """What was read: (role, path)."""
 
@@ -83,5 +86,6 @@ def load_trial(
         contenders=contenders,
         subject=subject(files, case, list(brought.values()), contenders),
         limits=limits(files, list(brought.values())),
+        doubts=(),
         files=files_read(files, told, contenders),
     )

@@ -116,7 +116,8 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
             if sanity.works
             else ((), (), None)
         )
-        decision = decide(plan, sanity, cells, attacks=trial.subject["attacks"])
+        doubts = trial.doubts
+        decision = decide(plan, sanity, cells, attacks=trial.subject["attacks"], doubts=doubts)
         found_size = unlearning.found_size(plan, len(trial.case.forget))
         record = AuditRecord(
             schema_version=SCHEMA_VERSION,
@@ -131,6 +132,7 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
             diagnosis=diagnosis(*why) if why else None,
             rehearsal=rehearsal,
             tuning=tunings,
+            doubts=doubts,
             limits=(*trial.limits, *caveats(plan, trial, cells), *halved(tunings, judged.case)),
             files=input_files([*trial.files, *([("config", config.path)] if config.path else [])]),
             places=places(sources.forget, config.path, top=git_top(here) or here),

@@ -21,6 +21,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from poison_audit.case.doubts import Doubt
 from poison_audit.poisons.readings import POISONS
 from poison_audit.records import (
     WORST_FIRST,
@@ -62,7 +63,12 @@ class Decision:
 
 
 def decide(
-    plan: Plan, sanity: Sanity, cells: Sequence[Cell], *, attacks: Mapping[str, int]
+    plan: Plan,
+    sanity: Sanity,
+    cells: Sequence[Cell],
+    *,
+    attacks: Mapping[str, int],
+    doubts: Sequence[Doubt] = (),
 ) -> Decision:
     """Judge every measurement, every candidate and the audit.
 
@@ -71,6 +77,7 @@ def decide(
         sanity: if the model does not work as loaded, nothing passes.
         cells: one a candidate and seed.
         attacks: forget samples by the attack they are said to be part of ("" = unknown).
+        doubts: with any of them nothing passes.
     """
     named = [POISONS[attack] for attack in attacks if attack in POISONS]
     required = {reading.name for poison in named for reading in poison.readings}
@@ -100,7 +107,8 @@ def decide(
             nothing_to_remove = verdict.outcome is Outcome.CLEAN
         findings += here
         verdicts.append(verdict)
-    return Decision(findings=tuple(findings), verdict=_audit_verdict(plan.policy, sanity, verdicts))
+    told = _audit_verdict(plan.policy, sanity, verdicts, doubts)
+    return Decision(findings=tuple(findings), verdict=told)
 
 
 def judge_cell(cell: Cell, plan: Plan, *, alpha: float, required: set[str]) -> list[Finding]:
@@ -219,7 +227,10 @@ def _passed(findings: Sequence[Finding]) -> str:
 
 
 def _audit_verdict(
-    policy: Policy, sanity: Sanity, candidates: Sequence[CandidateVerdict]
+    policy: Policy,
+    sanity: Sanity,
+    candidates: Sequence[CandidateVerdict],
+    doubts: Sequence[Doubt],
 ) -> Verdict:
     if not sanity.works:
         outcome = Outcome.INCONCLUSIVE
@@ -236,6 +247,9 @@ def _audit_verdict(
         step = _next_step(policy, outcome, candidates)
         if outcome in (Outcome.CLEAN, Outcome.ACCEPTED) and (told := looser(policy)):
             sentence += f" {told}"
+        doubt = _kept_shut(doubts, passes=EXIT_CODES[outcome] == 0)
+        if doubt is not None:
+            outcome, sentence, step = Outcome.INCONCLUSIVE, doubt.sentence, doubt.step
     code = EXIT_CODES[outcome]
     if policy.exit_zero and code == 1:
         code = 0
@@ -248,6 +262,12 @@ def _audit_verdict(
         next_step=step,
         candidates=tuple(candidates),
     )
+
+
+def _kept_shut(doubts: Sequence[Doubt], *, passes: bool) -> Doubt | None:
+    """Return the doubt that makes the verdict inconclusive, one that spoils all first."""
+    grave = next((doubt for doubt in doubts if doubt.spoils), None)
+    return grave or (doubts[0] if doubts and passes else None)
 
 
 def _gate(policy: Policy, candidates: Sequence[CandidateVerdict]) -> tuple[Outcome, str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from poison_audit.case.doubts import Doubt
 from poison_audit.case.shown import Exhibit, InputFile, Place
 from poison_audit.records import (
     CandidateVerdict,
@@ -59,6 +60,8 @@ class AuditRecord:
     """What the hypotheses come to, in words; None where they were not tested."""
     rehearsal: Rehearsal | None = None
     tuning: tuple[Tuning, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+    """Why the gate may not open, whatever was measured."""
     limits: tuple[str, ...] = ()
     """What this audit does not show, in sentences."""
     files: tuple[InputFile, ...] = ()

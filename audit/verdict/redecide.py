@@ -36,7 +36,9 @@ def redecide(record: AuditRecord, policy: Policy) -> AuditRecord:
         raise InputError(problems)
     if not isinstance(attacks, Mapping | None):
         raise InputError(Problem("expected an object", "report.json.subject.attacks"))
-    decision = decide(plan, record.sanity, record.cells, attacks=attacks or {})
+    decision = decide(
+        plan, record.sanity, record.cells, attacks=attacks or {}, doubts=record.doubts
+    )
     probes = {step.name for step in plan.probes}
     judged = {f.probe for f in decision.findings} | probes
     explained = tuple(f for f in record.findings if f.probe not in judged)

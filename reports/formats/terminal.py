@@ -70,7 +70,7 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
     head = say(f"{seen.outcome}. ", _STYLES[seen.tone])
     console.print(head.append_text(say(seen.sentence)))
     console.print(say("How sure: ", "bold").append_text(say(seen.how_sure)))
-    for sentence in seen.found:
+    for sentence in (*seen.doubts, *seen.found):
         console.print(say(sentence, "bold yellow"))
     console.print(say("Next: ", "bold").append_text(say(seen.next_step)))
     if seen.why:

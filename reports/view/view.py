@@ -86,6 +86,8 @@ class View:
     alpha: str
     sanity: str
     """Whether the model works as loaded."""
+    doubts: tuple[str, ...]
+    """Why the gate may not open, whatever was measured, but for what the verdict says."""
     probes: tuple[Words, ...]
     rows: tuple[Row, ...]
     found: tuple[str, ...]
@@ -133,6 +135,7 @@ def view(record: AuditRecord) -> View:
         judged=_JUDGED.get(verdict.gate, f"candidate {printable(verdict.gate)}"),
         alpha=value(record.plan.policy.alpha),
         sanity=_sanity(record),
+        doubts=_doubts(record),
         probes=tuple(about(probe) for probe in probes),
         rows=rows,
         found=_found(record),
@@ -188,6 +191,15 @@ def _sanity(record: AuditRecord) -> str:
         f"{sanity.correct:,} of {sanity.total:,} clean test samples answered correctly "
         f"({percent(sanity.accuracy)}, surely more than {percent(sanity.low)}; "
         f"naming the commonest class always: {percent(sanity.chance)})"
+    )
+
+
+def _doubts(record: AuditRecord) -> tuple[str, ...]:
+    said = record.verdict.sentence
+    return tuple(
+        printable(f"{doubt.sentence} {doubt.step}")
+        for doubt in record.doubts
+        if doubt.sentence != said
     )
 
 
