@@ -1,18 +1,25 @@
-"""CSV files of this project: read strictly, with every problem named by the row it stands in."""
+"""Tables of text cells: CSV, TSV and JSON lines, read strictly; problems are named by the row."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from poison_audit.case.columns import renamed
+from poison_audit.case.filetext import as_text, kind_of, read_bytes
+from poison_audit.case.jsonrows import object_lines
 from poison_audit.errors import InputError, Problem, did_you_mean
 
 MOST = 10
 """Largest number of like problems that are listed one by one."""
+LINES = (".jsonl", ".ndjson")
+"""Suffixes of files of one JSON object a line."""
+KINDS = (".csv", ".tsv", ".tab", *LINES)
+"""Suffixes of tables of text cells; each may be packed, `.gz` after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,31 +35,48 @@ class CsvFile:
     """Each row's number as a spreadsheet shows it: the header is row 1."""
     digest: str
     """SHA-256 of the file's bytes."""
+    unit: str = "row"
+    """What is numbered."""
+
+    def place(self, number: int) -> str:
+        """Return where the row of a number stands, for messages."""
+        return f"{self.where} {self.unit} {number}"
 
     def places(self) -> list[str]:
         """Return where each row stands, for messages."""
-        return [f"{self.where} row {number}" for number in self.numbers]
+        return [self.place(number) for number in self.numbers]
 
 
-def read_csv(path: Path, *, needed: Sequence[str], known: Sequence[str] | None = None) -> CsvFile:
-    """Read a CSV file with a header.
+def read_csv(
+    path: Path,
+    *,
+    needed: Sequence[str],
+    known: Sequence[str] | None = None,
+    aliases: Mapping[str, Sequence[str]] | None = None,
+) -> CsvFile:
+    """Read a table with a header.
 
     Args:
-        path: UTF-8, comma-separated, with or without a byte-order mark.
+        path: commas, semicolons or tabs part its cells, whichever part the header into most; in a
+            `.jsonl` each line is an object. UTF-8, or UTF-16 with a byte-order mark; packed by
+            gzip or not.
         needed: columns that must be there.
         known: every column that may be there; None: any.
+        aliases: by column, what else it may be called.
 
     Raises:
         InputError: the file is missing, empty, not UTF-8 or not CSV; columns are missing, unknown
             or repeated; rows have more or fewer cells than the header. All at once.
     """
-    where = str(path)
-    raw = read_bytes(path)
-    records = _records(raw, where)
-    number, header = next(records, (0, []))
+    where, raw = str(path), read_bytes(path)
+    lines = kind_of(path) in LINES
+    text, unit = as_text(raw, where), "line" if lines else "row"
+    records = object_lines(text, where) if lines else _records(text, where, kind_of(path))
+    _, header = next(records, (0, []))
     if not header:
         raise InputError(Problem("the file is empty", where))
-    problems = _wrong_columns(header, where, needed, known)
+    header, problems = renamed(header, aliases or {}, where)
+    problems += _wrong_columns(header, where, needed, known)
     rows: list[dict[str, str]] = []
     numbers: list[int] = []
     ragged: list[Problem] = []
@@ -74,20 +98,8 @@ def read_csv(path: Path, *, needed: Sequence[str], known: Sequence[str] | None =
         rows=tuple(rows),
         numbers=tuple(numbers),
         digest=hashlib.sha256(raw).hexdigest(),
+        unit=unit,
     )
-
-
-def read_bytes(path: Path, *, most: int | None = None, fix: str = "") -> bytes:
-    """Return a file's bytes; InputError when it cannot be read, or has more than `most`."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(-1 if most is None else most + 1)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(Problem(f"cannot be read ({reason})", str(path))) from error
-    if most is not None and len(raw) > most:
-        raise InputError(Problem(f"larger than {most >> 20} MiB", str(path), fix))
-    return raw
 
 
 def first(problems: Sequence[Problem], where: str) -> list[Problem]:
@@ -98,21 +110,53 @@ def first(problems: Sequence[Problem], where: str) -> list[Problem]:
     return shown
 
 
-def _records(raw: bytes, where: str) -> Iterator[tuple[int, list[str]]]:
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = raw[: error.start].count(b"\n") + 1
-        what = f"not UTF-8 (byte {raw[error.start]:#04x} in line {row})"
-        raise InputError(Problem(what, where, "Save it as CSV UTF-8.")) from error
+def cells_of(text: str, kind: str = ".csv") -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of every record of a CSV text, blank ones too, and the line it begins in.
+
+    Args:
+        kind: the file's suffix, as `kind_of` gives it: in a `.tsv` tabs go before commas.
+
+    Raises:
+        csv.Error: it is no CSV.
+    """
+    lines = io.StringIO(text, newline="")
+    stated = lines.readline().strip()
+    skipped = stated.casefold().startswith("sep=") and len(stated) <= 5
+    # A line of Excel's says what parts the cells.
+    mark = stated[4:] or "\t" if skipped else _delimiter(text, kind)
+    if skipped:
+        yield 1, []
+    else:
+        lines.seek(0)
+    reader = csv.reader(lines, strict=True, delimiter=mark)
+    # A quoted cell may hold line breaks: a record begins after the last one's end.
+    before = 0
+    for cells in reader:
+        yield before + 1 + skipped, [cell.strip() for cell in cells]
+        before = reader.line_num
+
+
+def _delimiter(text: str, kind: str) -> str:
+    """Return what parts the header into most cells."""
+    marks = "\t,;" if kind in (".tsv", ".tab") else ",;\t"
+    head = text.lstrip("\r\n")
+    widths = {}
+    for mark in marks:
+        try:
+            header = next(csv.reader(io.StringIO(head, newline=""), delimiter=mark), [])
+        except csv.Error:
+            header = []
+        widths[mark] = len(header)
+    return max(marks, key=lambda mark: widths[mark])
+
+
+def _records(text: str, where: str, kind: str) -> Iterator[tuple[int, list[str]]]:
     # Records are counted, not lines: a quoted cell may hold line breaks.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     number = 0
     try:
-        for number, cells in enumerate(reader, start=1):
-            stripped = [cell.strip() for cell in cells]
-            if any(stripped):
-                yield number, stripped
+        for number, (_, cells) in enumerate(cells_of(text, kind), start=1):
+            if any(cells):
+                yield number, cells
     except csv.Error as error:
         raise InputError(Problem(f"not CSV ({error})", f"{where} row {number + 1}")) from error
 
@@ -130,6 +174,7 @@ def _wrong_columns(
             Problem(f"unknown column {name!r}", where, did_you_mean(name, known))
             for name in sorted(set(header) - set(known))
         ]
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    # Of columns without a name, such as pandas writes before the others, nobody asks anything.
+    repeated = sorted({name for name in header if name and header.count(name) > 1})
     problems += [Problem(f"the column {name!r} appears twice", where) for name in repeated]
     return problems

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poison_audit.case.csvfile import read_bytes
+from poison_audit.case.filetext import read_bytes
 from poison_audit.case.forget import ForgetSet
 from poison_audit.errors import InputError, Problem, Problems, did_you_mean
 

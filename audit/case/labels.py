@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from poison_audit.case.csvfile import first
 from poison_audit.errors import InputError, Problem, did_you_mean
 
 _LARGEST = 2**31 - 1
+_EXACT = 10**18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,8 @@ def read_labels(
         ]
         names = known
     else:
+        # 3.0 is what pandas makes of 3 once a cell of its column was empty.
+        integers = [as_whole(text) for text in texts]
         numbers = [n if n is not None and 0 <= n <= _LARGEST else None for n in integers]
         problems = [
             Problem(f"the label {text!r} is not an integer from 0", place)
@@ -87,6 +91,20 @@ def as_integer(text: str) -> int | None:
     """
     # Digits beyond any class number or index are not worth int()'s quadratic time.
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
+
+
+def as_whole(text: str) -> int | None:
+    """Return the integer that `text` spells, as pandas and NumPy may: None if it spells none.
+
+    >>> as_whole("3"), as_whole("3.0"), as_whole("1.200000000000000000e+01"), as_whole("1.5")
+    (3, 3, 12, None)
+    """
+    if not re.fullmatch(
+        r"[+-]?[0-9]{1,18}(\.[0-9]{0,30})?(e[+-]?[0-9]{1,2})?", text, re.IGNORECASE
+    ):
+        return None
+    exact = Decimal(text)
+    return int(exact) if abs(exact) < _EXACT and exact == exact.to_integral_value() else None
 
 
 def are_other_numbers(names: Sequence[str]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from poison_audit.case.csvfile import read_bytes
+from poison_audit.case.filetext import read_bytes
 from poison_audit.errors import InputError, Problem, did_you_mean
 
 

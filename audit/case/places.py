@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from poison_audit.case.csvfile import cells_of
+from poison_audit.case.filetext import as_text, kind_of
 from poison_audit.case.shown import Place
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*(.+?)\s*\]\]?\s*(?:#.*)?")
@@ -41,21 +41,17 @@ def _relative(path: Path, top: Path) -> str:
 
 def _forget_lines(path: Path) -> Iterator[tuple[str, int]]:
     yield "forget", 1
-    if path.suffix.lower() != ".csv":
+    if kind_of(path) not in (".csv", ".tsv", ".tab"):
         return
-    reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
     header: list[str] = []
-    before = 0
-    for cells in reader:
-        # A quoted cell may hold line breaks: a record begins after the last one's end.
-        line, before = before + 1, reader.line_num
-        if not any(cell.strip() for cell in cells):
+    for line, cells in cells_of(as_text(path.read_bytes(), str(path)), kind_of(path)):
+        if not any(cells):
             continue
         if not header:
-            header = [cell.strip() for cell in cells]
+            header = cells
             yield "forget", line
             continue
-        row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
+        row = dict(zip(header, cells, strict=False))
         yield f"forget.{row.get('attack') or 'unknown'}", line
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from poison_audit.case.csvfile import read_bytes
+from poison_audit.case.filetext import read_bytes
 from poison_audit.case.poisoned import Table
 from poison_audit.commands.config import Config, read_config
 from poison_audit.errors import InputError, Problem
