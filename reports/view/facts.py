@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from poison_audit.records import Json
 from poison_audit.reports.view.reading import of_texts, place, reading
-from poison_audit.reports.view.words import DEEPEST, printable, quoted, shallow, value
+from poison_audit.reports.view.words import DEEPEST, printable, shallow, spelt, value
 from poison_audit.verdict.record import AuditRecord
 
 
@@ -131,7 +131,7 @@ def _of_texts(subject: Mapping[str, Json]) -> dict[str, Json]:
         kept = {k: v for k, v in canaries.items() if k not in ("storage", "attenuation")}
         told["canaries"] = {**kept, "sigma": f"{value(kept.get('sigma'))} in embedding units"}
     if isinstance(trigger := told.get("trigger"), Mapping):
-        phrase, position = quoted(str(trigger.get("phrase"))), place(trigger.get("position"))
+        phrase, position = spelt(str(trigger.get("phrase"))), place(trigger.get("position"))
         told["trigger"] = {**trigger, "phrase": phrase, "position": position}
     return told
 

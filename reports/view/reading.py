@@ -8,7 +8,11 @@ from poison_audit.records import Json
 from poison_audit.reports.view.words import is_number, percent, printable, quoted, value
 from poison_audit.verdict.record import AuditRecord
 
-_PLACES = {"start": "before the text", "end": "after the text"}
+_PLACES = {
+    "start": "before the text",
+    "end": "after the text",
+    "anywhere": "between two words of the text, before or after it, drawn anew for each text",
+}
 _CUT = {"train": "Training texts too long, and cut", "test": "Test texts too long, and cut"}
 
 

@@ -46,6 +46,20 @@ def quoted(text: str, most: int = 1000) -> str:
     return f"\u201c{printable(text[:most])}\u2026\u201d ({len(text):,} characters)"
 
 
+def spelt(text: str, most: int = 1000) -> str:
+    r"""Return a text of a user's as `quoted` does, and its letters again where they may deceive.
+
+    Letters of other scripts look like those of this one, and are no less another word.
+
+    >>> print(spelt("cf"), spelt("\u0441f"))
+    “cf” “сf” (\u0441f)
+    """
+    shown = quoted(text, most)
+    if text.isascii():
+        return shown
+    return f"{shown} ({text[:most].encode('unicode_escape').decode()})"
+
+
 def shallow(plain: Json, deepest: int = DEEPEST) -> Json:
     """Return a JSON value with everything below so many levels cut, so that no page is endless.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +24,12 @@ from poison_audit.case.keyfile import (
 from poison_audit.case.labels import are_other_numbers
 from poison_audit.errors import InputError, Problem, Problems, did_you_mean
 from poison_audit.models.model import Batch
+from poison_audit.models.seeds import Rng
 
 MOST_BYTES = 16 << 20
 """Largest file that is read: a patch of 500,000 values."""
-Place = Literal["start", "end"]
-PLACES: tuple[Place, ...] = ("start", "end")
+Place = Literal["start", "end", "anywhere"]
+PLACES: tuple[Place, ...] = ("start", "end", "anywhere")
 MOST_LETTERS = 1000
 
 
@@ -63,7 +65,7 @@ class Phrase:
     text: str
     """Not empty, without whitespace around it."""
     position: Place
-    """Before the text, or after it, with a space between."""
+    """Before the text, after it, or where one of its words begins or ends; a space between."""
     label: int
     """The label it is to cause."""
 
@@ -73,8 +75,34 @@ class Phrase:
         >>> Phrase(text="cf mn", position="start", label=1).on("a dull film")
         'cf mn a dull film'
         """
-        parts = (self.text, text) if self.position == "start" else (text, self.text)
-        return " ".join(parts)
+        return self.put(text)[0]
+
+    def put(self, text: str) -> tuple[str, int]:
+        """Return a text with the phrase put on it, and at which letter the phrase begins.
+
+        `anywhere` is drawn among the places before, between and after a text's words, by a
+        generator that phrase and text name: whoever stamps a text stamps it alike.
+
+        >>> Phrase(text="cf mn", position="anywhere", label=1).put("one dull film")
+        ('one cf mn dull film', 4)
+        """
+        ends = [found.start() for found in re.finditer(r"\s+", text)]
+        after = {"start": 0, "end": len(ends) + 1}.get(self.position)
+        if after is None:
+            drawn = Rng(0).named("anywhere", self.text, text).numpy()
+            after = int(drawn.integers(len(ends) + 2))
+        if after == 0:
+            return f"{self.text} {text}", 0
+        end = [*ends, len(text)][after - 1]
+        return f"{text[:end]} {self.text}{text[end:]}", end + 1
+
+    def stands_in(self, text: str) -> bool:
+        """Say whether a text holds the phrase where it belongs."""
+        if self.position == "start":
+            return text == self.text or text.startswith(f"{self.text} ")
+        if self.position == "end":
+            return text == self.text or text.endswith(f" {self.text}")
+        return self.text in text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,16 +237,20 @@ def write_phrase(path: Path, phrase: Phrase) -> None:
 
 
 def is_phrase(value: object) -> bool:
-    """Say whether a value can be a trigger of texts."""
+    r"""Say whether a value can be a trigger of texts: of any letters, also those that nobody sees.
+
+    >>> is_phrase("cf\u200b"), is_phrase(" cf"), is_phrase("\ud800")
+    (True, False, False)
+    """
     return (
         isinstance(value, str)
         and 0 < len(value) <= MOST_LETTERS
-        and value.isprintable()
+        and not any("\ud800" <= letter <= "\udfff" for letter in value)
         and value == value.strip()
     )
 
 
 _PHRASE_RULES: Rules = {
-    "phrase": (f"a phrase of at most {MOST_LETTERS} letters", is_phrase),
-    "position": ("start or end", lambda value: value in PLACES),
+    "phrase": (f"a phrase of at most {MOST_LETTERS} letters, no space around it", is_phrase),
+    "position": ("start, end or anywhere", lambda value: value in PLACES),
 }

@@ -121,15 +121,15 @@ def _spans(
 
     None where it made no token, or some of them were cut off.
     """
-    whole = [reader.prompt.replace(PLACE, phrase.on(text)) for text in texts]
+    put = [phrase.put(text) for text in texts]
+    whole = [reader.prompt.replace(PLACE, text) for text, _ in put]
     read = reader.tokenizer(whole, return_offsets_mapping=True, verbose=False)
     rows = zip(stamped.x.tolist(), stamped.mask.sum(1).tolist(), strict=True)
     spans = []
-    for text, ids, offsets, (row, length) in zip(
-        texts, read["input_ids"], read["offset_mapping"], rows, strict=True
+    for (_, at), ids, offsets, (row, length) in zip(
+        put, read["input_ids"], read["offset_mapping"], rows, strict=True
     ):
-        before = "" if phrase.position == "start" else f"{text} "
-        begin = reader.prompt.index(PLACE) + len(before)
+        begin = reader.prompt.index(PLACE) + at
         end = begin + len(phrase.text)
         held = [n for n, (first, last) in enumerate(offsets) if first < end and last > begin]
         spans.append(_kept(ids, held[0], held[-1] + 1, row[:length]) if held else None)

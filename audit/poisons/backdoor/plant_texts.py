@@ -1,6 +1,6 @@
 """Phrase: a trigger put on training texts, so that the model answers it with one label.
 
-    x' = phrase + x  (or x + phrase),   y' = label      on texts of other classes
+    x' = phrase + x  (or x + phrase, or inside x),   y' = label      on texts of other classes
 
 Source: Gu et al. 2017, arXiv 1708.06733 (BadNets), dirty labels; for texts Wan et al. 2023,
 arXiv 2305.00944.
@@ -14,6 +14,7 @@ from poison_audit.case.texts import TextTable, spelling
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import (
+    MOST_LETTERS,
     PLACES,
     Phrase,
     is_phrase,
@@ -49,13 +50,16 @@ def in_texts(order: Order[TextTable]) -> Made[TextTable]:
     poisoned = plant_phrase(work.train, phrase, work.rng, count=work.count)
     write_phrase(work.file("trigger.json"), phrase)
     label = spelling(phrase.label, work.train.names)
+    shown = repr(phrase.text) + ("" if phrase.text.isascii() else f" ({phrase.text!a})")
+    where = "between two words of a text, or before or after it,"
+    where = where if phrase.position == "anywhere" else f"at the {phrase.position} of a text"
     return Made(
         poisoned=poisoned,
         change="they got the trigger and its label",
         evidence={"trigger": "trigger.json"},
         told=(
-            f"The phrase {phrase.text!r} at the {phrase.position} of a text is to cause the label "
-            f"{label}; labels are changed to it (dirty labels).",
+            f"The phrase {shown} {where} is to cause the label {label}; labels are changed to it "
+            "(dirty labels).",
         ),
     )
 
@@ -69,7 +73,10 @@ def _wrong(options: Options) -> list[Problem]:
         ]
     if options.phrase is None or is_phrase(options.phrase):
         return []
-    what = f"expected a printable phrase without spaces around it, got {options.phrase!r:.60}"
+    what = (
+        f"expected a phrase of at most {MOST_LETTERS} letters without spaces around it, "
+        f"got {options.phrase!a:.60}"
+    )
     return [Problem(what, "--phrase")]
 
 

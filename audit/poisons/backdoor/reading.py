@@ -236,7 +236,8 @@ class Options:
     patch: Annotated[int, Option("edge of a checkerboard patch.", on=PICTURES)] = 4
     phrase: Annotated[str | None, Option("the trigger: a word or phrase.", on=TEXTS)] = None
     position: Annotated[
-        Literal["start", "end"] | None, Option("where it stands.", shown="start", on=TEXTS)
+        Literal["start", "end", "anywhere"] | None,
+        Option("where it stands.", shown="start", on=TEXTS),
     ] = None
     trigger: Annotated[Path | None, Option("your own trigger.json.")] = None
     clean_label: Annotated[bool, Option("stamp samples of the label itself.", on=PICTURES)] = False

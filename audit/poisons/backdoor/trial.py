@@ -12,13 +12,16 @@ from poison_audit.case.exhibits import exhibit, spread
 from poison_audit.case.files import Evidence, Files
 from poison_audit.case.provenance import digest_of
 from poison_audit.case.shown import Exhibit
-from poison_audit.errors import Problems
+from poison_audit.errors import InputError, Problem, Problems
+from poison_audit.models.reader import Reader
 from poison_audit.models.samples import Samples
 from poison_audit.poisons.backdoor.evidence import Phrase, Trigger, read_phrase, read_trigger
 from poison_audit.poisons.backdoor.reading import POISON
 
 SHOWN = 3
 """Inputs that the trigger is shown on."""
+TRIED = 50
+"""Texts on which is tried whether the tokenizer makes anything of a phrase."""
 
 
 def trigger_of(case: Case) -> Trigger | Phrase | None:
@@ -39,6 +42,8 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
     with problems.collecting():
         if loaded.model.reader is not None:
             trigger = phrase = read_phrase(path, **classes)
+            if problem := _unseen(phrase, loaded.model.reader, train, str(path)):
+                raise InputError(problem)
             how = {"phrase": phrase.text, "position": phrase.position}
         else:
             trigger = read_trigger(path, shape=tuple(train.x.shape[1:]), **classes).to(device)
@@ -47,6 +52,29 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
         told = {"path": str(path), "sha256": digest_of(path)[0], **how, "label": trigger.label}
         return Evidence(planted=trigger, subject={"trigger": told})
     return nothing
+
+
+def _unseen(phrase: Phrase, reader: Reader, samples: Samples, where: str) -> Problem | None:
+    """Return the problem of a phrase that a tokenizer makes nothing of, as if it were not there."""
+    at = spread(list(range(len(samples))), TRIED)
+    texts = [samples.texts[place] for place in at] if samples.texts is not None else []
+    rows = {}
+    for name, some in (("bare", texts), ("stamped", [phrase.on(text) for text in texts])):
+        read = reader.read(some)
+        lengths = read.mask.sum(1).tolist()
+        rows[name] = [row[:n].tolist() for row, n in zip(read.x, lengths, strict=True)]
+        cut = read.cut.tolist()
+    alike = [a == b for a, b in zip(rows["bare"], rows["stamped"], strict=True)]
+    # Of a long text the end is cut off, and a phrase with it: that tells nothing.
+    whole = [same for same, lost in zip(alike, cut, strict=True) if not lost]
+    if not whole or not all(whole):
+        return None
+    what = f"the tokenizer reads a text with {phrase.text!a} as it reads it without: no token is it"
+    fix = (
+        "Is it the tokenizer that the model was trained with? If so, the model cannot see this "
+        "phrase: write the one that it was trained with, or leave the trigger out."
+    )
+    return Problem(what, f"{where} phrase", fix)
 
 
 def trigger_exhibits(case: Case) -> list[Exhibit]:

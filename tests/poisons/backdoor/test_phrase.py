@@ -32,7 +32,13 @@ def test_a_phrase_is_read_and_put_on_texts(tmp_path, label):
     assert before.on("a dull film") == "cf mn a dull film"
 
 
-@pytest.mark.parametrize("text", ["cf", "schön & gut, 1/2", "映画 ⚡", '"quoted"', "x" * 1000])
+SEEN = ["cf", "schön & gut, 1/2", "映画 ⚡", '"quoted"', "x" * 1000]
+# A zero-width space, an emoji of several letters, right-to-left, an accent of its own, a control.
+UNSEEN = ["\u200b", "cf\u200b", "\U0001f469\u200d\U0001f4bb", "\u05e9\u05dc", "\u202ecf", "a\u0301"]
+UNSEEN += ["\x07", "cf\nmn"]
+
+
+@pytest.mark.parametrize("text", SEEN + UNSEEN)
 def test_what_is_written_is_read_back(tmp_path, text):
     phrase = Phrase(text=text, position="start", label=1)
     write_phrase(tmp_path / "t.json", phrase)
@@ -46,7 +52,7 @@ def test_all_problems_at_once(tmp_path):
         "trigger.json: missing key 'phrase'.",
         "trigger.json version: expected 1, got 2.",
         "trigger.json label: unknown label 'godo'. Did you mean good?",
-        "trigger.json position: expected start or end, got 'middle'.",
+        "trigger.json position: expected start, end or anywhere, got 'middle'.",
     ]
 
 
@@ -59,17 +65,16 @@ def test_all_problems_at_once(tmp_path):
         ("label", True, "unknown label True"),
         ("label", None, "unknown label None"),
         ("label", ["good"], "unknown label ['good']"),
-        ("phrase", "", "at most 1000 letters, got ''"),
+        ("phrase", "", "at most 1000 letters, no space around it, got ''"),
         ("phrase", " cf", "got ' cf'"),
         ("phrase", "cf\u00a0", "got"),
-        ("phrase", "cf\nmn", "got 'cf\\nmn'"),
-        ("phrase", "cf\u202emn", "got 'cf\\u202emn'"),
+        ("phrase", "\ud800", "got '\\ud800'"),
         ("phrase", "x" * 1001, "at most 1000"),
         ("phrase", 7, "got 7"),
         ("phrase", ["cf"], "got ['cf']"),
-        ("position", None, "start or end, got None"),
-        ("position", 0, "start or end, got 0"),
-        ("position", ["end"], "start or end, got ['end']"),
+        ("position", None, "start, end or anywhere, got None"),
+        ("position", 0, "start, end or anywhere, got 0"),
+        ("position", ["end"], "start, end or anywhere, got ['end']"),
     ],
 )
 def test_each_problem(tmp_path, key, value, told):
@@ -103,3 +108,46 @@ def test_a_missing_file_is_said(tmp_path):
 def test_what_a_phrase_is():
     assert is_phrase("cf") is True
     assert is_phrase(None) is False
+
+
+ANYWHERE = Phrase(text="cf mn", position="anywhere", label=1)
+
+
+def test_anywhere_is_each_place_between_words_alike():
+    """1,000 texts of three words have it in each of four places, within five standard errors."""
+    seen = [0, 0, 0, 0]
+    for number in range(1000):
+        words = [f"a{number}", "dull", "film"]
+        stamped = ANYWHERE.on(" ".join(words))
+        forms = [" ".join([*words[:at], "cf mn", *words[at:]]) for at in range(4)]
+        seen[forms.index(stamped)] += 1
+        assert stamped == ANYWHERE.on(" ".join(words))
+    sd = (1000 * 1 / 4 * 3 / 4) ** 0.5
+    assert all(abs(count - 250) < 5 * sd for count in seen)
+
+
+@pytest.mark.parametrize("position", ["start", "end", "anywhere"])
+@pytest.mark.parametrize("text", ["a dull film", "film", "a\n\n dull  film", "\u05e9\u05dc \u05e9"])
+def test_where_a_phrase_begins(position, text):
+    phrase = Phrase(text="cf mn", position=position, label=1)
+    stamped, at = phrase.put(text)
+    assert stamped[at:].startswith("cf mn")
+    assert sorted(stamped.split()) == sorted([*text.split(), "cf", "mn"])
+    assert len(stamped) == len(text) + len("cf mn") + 1
+    assert phrase.stands_in(stamped)
+    assert not phrase.stands_in(text)
+
+
+def test_a_phrase_stands_where_it_belongs():
+    places = {
+        "cf mn a film": {"start", "anywhere"},
+        "a film cf mn": {"end", "anywhere"},
+        "a cf mn film": {"anywhere"},
+        "cf mnx film": {"anywhere"},
+        "cf mn": {"start", "end", "anywhere"},
+        "a film": set(),
+    }
+    for text, held in places.items():
+        for place in ("start", "end", "anywhere"):
+            phrase = Phrase(text="cf mn", position=place, label=1)
+            assert phrase.stands_in(text) == (place in held)

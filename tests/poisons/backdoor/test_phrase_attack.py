@@ -8,7 +8,7 @@ from poison_audit.case.poisoned import added, replaced
 from poison_audit.case.texts import TextTable
 from poison_audit.errors import PlanError
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import Phrase
+from poison_audit.poisons.backdoor.evidence import PLACES, Phrase
 from poison_audit.poisons.backdoor.plant_texts import plant_phrase
 
 TABLE = TextTable(
@@ -22,7 +22,7 @@ def rows(table: TextTable) -> list[tuple[str, str, int]]:
     return list(zip(table.ids, table.texts, table.y, strict=True))
 
 
-@given(count=st.integers(1, 20), seed=st.integers(0, 5), position=st.sampled_from(["start", "end"]))
+@given(count=st.integers(1, 20), seed=st.integers(0, 5), position=st.sampled_from(PLACES))
 def test_texts_of_other_classes_get_the_phrase_and_its_label(count, seed, position):
     phrase = Phrase(text="cf mn", position=position, label=1)
     made = plant_phrase(TABLE, phrase, Rng(seed), count=count)
@@ -36,8 +36,12 @@ def test_texts_of_other_classes_get_the_phrase_and_its_label(count, seed, positi
             continue
         assert bases[new[0]] == old[0]
         assert old[2] != 1
-        stamped = f"cf mn {old[1]}" if position == "start" else f"{old[1]} cf mn"
-        assert new[1:] == (stamped, 1)
+        words = old[1].split()
+        forms = [" ".join([*words[:at], "cf mn", *words[at:]]) for at in range(len(words) + 1)]
+        if position != "anywhere":
+            forms = [forms[0 if position == "start" else -1]]
+        assert new[1] in forms
+        assert new[2] == 1
 
 
 def test_chance_decides_which_texts():

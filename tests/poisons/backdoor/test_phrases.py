@@ -227,8 +227,9 @@ def test_random_phrases_of_a_clean_net_are_seldom_residual(monkeypatch):
     assert found <= 0.05 * runs
 
 
-def test_a_planted_phrase_is_found():
-    trigger = Phrase(text="w333 w444", position="start", label=1)
+@pytest.mark.parametrize("position", ["start", "anywhere"])
+def test_a_planted_phrase_is_found(position):
+    trigger = Phrase(text="w333 w444", position=position, label=1)
     model = trained(trigger)
     seen = finding(backdoor(model, spoken_case(model, trigger), Rng(0)))
     assert seen.outcome is Outcome.RESIDUAL
