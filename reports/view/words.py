@@ -57,7 +57,8 @@ def spelt(text: str, most: int = 1000) -> str:
     shown = quoted(text, most)
     if text.isascii():
         return shown
-    return f"{shown} ({text[:most].encode('unicode_escape').decode()})"
+    letters = text[: min(most, 80)].encode("unicode_escape").decode()
+    return f"{shown} ({letters}{'…' if len(text) > min(most, 80) else ''})"
 
 
 def shallow(plain: Json, deepest: int = DEEPEST) -> Json:
