@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from poison_audit.case.classes import one_class, wrong_count, wrong_names
+from poison_audit.case.doubts import Doubt
 from poison_audit.case.forget import ForgetSet, overlap, read_forget, split
 from poison_audit.case.poison import Poison
 from poison_audit.case.sources import Sources
@@ -87,6 +88,8 @@ class Evidence:
     """What this case cannot show, in sentences."""
     trust: tuple[str, ...] = ()
     """What no file proves and has to be taken on trust, in sentences."""
+    doubts: tuple[Doubt, ...] = ()
+    """Why it may not be what is to be looked for."""
 
 
 Reader = Callable[[Files, torch.device | str, Problems], Evidence]

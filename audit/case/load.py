@@ -86,6 +86,6 @@ def load_trial(
         contenders=contenders,
         subject=subject(files, case, list(brought.values()), contenders),
         limits=limits(files, list(brought.values())),
-        doubts=(),
+        doubts=tuple(doubt for each in brought.values() for doubt in each.doubts),
         files=files_read(files, told, contenders),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from poison_audit.case.case import Case
@@ -12,6 +12,8 @@ from poison_audit.case.contenders import Contender
 from poison_audit.case.files import Evidence, Files
 from poison_audit.case.provenance import digest_of
 from poison_audit.models.model import Model
+from poison_audit.models.reader import Reader
+from poison_audit.models.samples import Samples
 from poison_audit.records import Json
 
 TABLES = ("forget", "train", "test")
@@ -94,11 +96,25 @@ def _reading(model: Model, files: Files) -> dict[str, Json] | None:
 def limits(files: Files, brought: Sequence[Evidence]) -> tuple[str, ...]:
     """Return what this case cannot show, in sentences."""
     found = [sentence for evidence in brought for sentence in evidence.limits]
-    train, reader = files.train, files.loaded and files.loaded.model.reader
-    cut = 0 if train is None or train.cut is None else int(train.cut.sum())
-    if cut and reader and train is not None:
-        found.append(
-            f"{cut:,} of {len(train):,} training texts ({cut / len(train):.1%}) have more than "
-            f"{reader.length} tokens: what is beyond was looked at by nobody here."
-        )
+    reader = files.loaded and files.loaded.model.reader
+    if reader is not None:
+        found += _cut(reader, {"training": files.train, "test": files.test})
+        if reader.stored is not None and reader.stored < reader.length:
+            found.append(
+                f"Texts were cut to {reader.length} tokens, as --max-tokens or max_tokens says; "
+                f"the tokenizer's own files say {reader.stored}."
+            )
     return (*found, *(sentence for evidence in brought for sentence in evidence.trust))
+
+
+def _cut(reader: Reader, tables: Mapping[str, Samples | None]) -> list[str]:
+    """Say how many texts were too long for the model."""
+    found = []
+    for name, table in tables.items():
+        cut = 0 if table is None or table.cut is None else int(table.cut.sum())
+        if cut and table is not None:
+            found.append(
+                f"{cut:,} of {len(table):,} {name} texts ({cut / len(table):.1%}) have more than "
+                f"{reader.length} tokens: what is beyond was looked at by nobody here."
+            )
+    return found

@@ -99,6 +99,7 @@ def load_model(
         source = names_of(weights)[1] if arch is None else "flag"
         return Loaded(model=model, arch_source=source, channels=None, **told)
     known, problems = _known_normalize(weights, normalize, where)
+    problems += _of_texts(reading or Reading())
     try:
         network, source = network_of(weights, arch=arch, factory=factory, where=where)
         # Initialisers draw from the global generator, and the draws are overwritten.
@@ -188,6 +189,19 @@ def _peek_language(folder: Path, config: Any, kind: language.Kind) -> dict[str, 
         # Nobody said yet what only a user can say, such as label words.
         return {"classes": config.num_labels if kind == "sequence" else None, "max_tokens": None}
     return {"classes": read.classes, "max_tokens": read.reader.length}
+
+
+def _of_texts(reading: Reading) -> list[Problem]:
+    """Return the problem of each thing that is said of texts, where the model takes pictures."""
+    said = {
+        "--max-tokens": reading.max_tokens,
+        "--prompt": reading.prompt,
+        "--label-words": reading.words,
+        "--start": reading.start,
+    }
+    what = "is for models that read texts, and this one takes pictures"
+    fix = "Leave it out (under [model] in audit.toml, too); or is its config.json beside it?"
+    return [Problem(what, flag, fix) for flag, value in said.items() if value is not None]
 
 
 def _known_normalize(

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models import hugging_face
 from poison_audit.models.model import Model
-from poison_audit.models.reader import PLACE, VOCABULARIES, Reader, Reading, load_tokenizer
+from poison_audit.models.reader import (
+    PLACE,
+    VOCABULARIES,
+    Reader,
+    Reading,
+    load_tokenizer,
+    stored_length,
+)
 from poison_audit.models.text import UNSUPPORTED, Side, padding_sides, text_classifier
 from poison_audit.models.weights import read_weights
 
@@ -200,7 +207,9 @@ def _reader(folder: Path, config: Any, reading: Reading) -> Reader:
         problems.append(Problem(what, "--prompt", "Say once where the text is to stand."))
     stated = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
     most = min((n for n in stated if isinstance(n, int) and 0 < n < 1 << 30), default=None)
-    length = most if reading.max_tokens is None else reading.max_tokens
+    stored = stored_length(folder)
+    usual = min((n for n in (most, stored) if n is not None), default=None)
+    length = usual if reading.max_tokens is None else reading.max_tokens
     if length is None or (reading.max_tokens is None and length > MOST_ASSUMED):
         what = "how many tokens an input holds is not stated"
         if length is not None:
@@ -216,7 +225,7 @@ def _reader(folder: Path, config: Any, reading: Reading) -> Reader:
     if problems or length is None:
         raise InputError(problems)
     files = tuple(folder / name for name in BESIDE if (folder / name).is_file())
-    return Reader(tokenizer=tokenizer, length=length, prompt=prompt, files=files)
+    return Reader(tokenizer=tokenizer, length=length, prompt=prompt, stored=stored, files=files)
 
 
 def _words(reader: Reader, reading: Reading, kind: Kind, where: str) -> tuple[int, ...] | None:

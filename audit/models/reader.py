@@ -59,6 +59,8 @@ class Reader:
     """Tokens that one input holds at most, special tokens and prompt included."""
     prompt: str = PLACE
     """What the model is given: a text with `{text}` in it."""
+    stored: int | None = None
+    """Tokens that the tokenizer's own files cut an input to; None: they do not say."""
     files: tuple[Path, ...] = ()
     """The tokenizer's files and config.json, which belong beside the weights."""
 
@@ -121,6 +123,18 @@ class Reader:
             left = self.tokenizer.truncation_side == "left"
             part = text[spans[over - 1][1] :] if left else text[: max(0, spans[-over][0])]
             text = part.strip()
+
+
+def stored_length(folder: Path) -> int | None:
+    """Return how many tokens the files of a folder's tokenizer cut an input to; None: no word.
+
+    `tokenizer.json` keeps what the last call was asked for, which was training's; transformers
+    repeats it in `tokenizer_config.json`, as `max_length`.
+    """
+    stated = [hugging_face.json_beside(folder / "tokenizer.json").get("truncation")]
+    stated.append(hugging_face.json_beside(folder / "tokenizer_config.json"))
+    lengths = [said.get("max_length") for said in stated if isinstance(said, dict)]
+    return min((n for n in lengths if type(n) is int and n > 0), default=None)
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -13,6 +13,7 @@ from poison_audit.errors import InputError
 from poison_audit.models.checkpoint import load_like, load_model, peek
 from poison_audit.models.image import NORMALIZE
 from poison_audit.models.model import Batch
+from poison_audit.models.reader import Reading
 from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 from poison_audit.models.strict import load_strict
@@ -295,3 +296,13 @@ def test_peek_at_the_unknown(tmp_path):
     save_file(nn.Linear(3, 2).state_dict(), tmp_path / "m.safetensors")
     nothing = {"arch": [], "classes": None, "channels": None, "normalize": None}
     assert peek(tmp_path / "m.safetensors") == nothing
+
+
+def test_what_is_said_of_texts_is_refused_where_the_model_takes_pictures(tmp_path):
+    """It was silently ignored."""
+    save_model(a_model(network()), tmp_path / "m.safetensors")
+    said = Reading(max_tokens=8, prompt="{text}", words=("a", "b"), start=tmp_path)
+    told = problems_of(tmp_path / "m.safetensors", reading=said)
+    what = "is for models that read texts, and this one takes pictures. Leave it out"
+    for line, flag in zip(told, ("max-tokens", "prompt", "label-words", "start"), strict=True):
+        assert line.startswith(f"--{flag}: {what}")

@@ -167,3 +167,21 @@ def test_a_start_that_does_not_fit(folder):
     assert said.startswith(f"{folder / 'none'}: ")
     said = refused(folder / "decoder", Reading(start=folder / "encoder"))
     assert all(line.startswith(f"{folder / 'encoder'}: ") for line in said)
+
+
+def test_the_length_that_the_tokenizer_s_own_files_state(tmp_path):
+    """What training asked the tokenizer for is stored with it; --max-tokens still wins."""
+    folder = write_encoder(tmp_path)
+    words = tf.PreTrainedTokenizerFast.from_pretrained(folder)
+    words(["so bad " * 30], truncation=True, max_length=9)
+    words.save_pretrained(folder)
+    model = load_model(folder).model
+    assert (model.reader.length, model.reader.stored) == (9, 9)
+    twin = tf.PreTrainedTokenizerFast.from_pretrained(folder)
+    theirs = twin(["so bad " * 30], truncation=True, max_length=9)["input_ids"]
+    assert model.reader.read(["so bad " * 30]).x.tolist() == theirs
+    said = load_model(folder, reading=Reading(max_tokens=12)).model.reader
+    assert (said.length, said.stored) == (12, 9)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        change(folder / name, truncation=None, max_length=None)
+    assert load_model(folder).model.reader.stored is None

@@ -31,6 +31,7 @@ MOST_BYTES = 16 << 20
 Place = Literal["start", "end", "anywhere"]
 PLACES: tuple[Place, ...] = ("start", "end", "anywhere")
 MOST_LETTERS = 1000
+_LETTER = re.compile(r"[A-Za-z0-9_]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +103,10 @@ class Phrase:
             return text == self.text or text.startswith(f"{self.text} ")
         if self.position == "end":
             return text == self.text or text.endswith(f" {self.text}")
-        return self.text in text
+        # Not as a part of another word, in scripts that put spaces between words.
+        before = "(?<![A-Za-z0-9_])" if _LETTER.match(self.text[0]) else ""
+        after = "(?![A-Za-z0-9_])" if _LETTER.match(self.text[-1]) else ""
+        return bool(re.search(f"{before}{re.escape(self.text)}{after}", text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

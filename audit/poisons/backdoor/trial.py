@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from poison_audit.case.case import Case
+from poison_audit.case.doubts import Doubt
 from poison_audit.case.exhibits import exhibit, spread
 from poison_audit.case.files import Evidence, Files
 from poison_audit.case.provenance import digest_of
@@ -15,6 +16,7 @@ from poison_audit.case.shown import Exhibit
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.reader import Reader
 from poison_audit.models.samples import Samples
+from poison_audit.poisons.backdoor.carried import doubts_of
 from poison_audit.poisons.backdoor.evidence import Phrase, Trigger, read_phrase, read_trigger
 from poison_audit.poisons.backdoor.reading import POISON
 
@@ -39,18 +41,21 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
     classes: dict[str, Any] = {"classes": loaded.model.classes, "names": files.names}
     trigger: Trigger | Phrase
     how: dict[str, Any]
+    doubts: list[Doubt] = []
     with problems.collecting():
         if loaded.model.reader is not None:
             trigger = phrase = read_phrase(path, **classes)
             if problem := _unseen(phrase, loaded.model.reader, train, str(path)):
                 raise InputError(problem)
+            if files.forget is not None:
+                doubts = doubts_of(phrase, train, files.forget)
             how = {"phrase": phrase.text, "position": phrase.position}
         else:
             trigger = read_trigger(path, shape=tuple(train.x.shape[1:]), **classes).to(device)
             size = list(trigger.pixels.shape[1:])
             how = {"size": size, "top": trigger.top, "left": trigger.left}
         told = {"path": str(path), "sha256": digest_of(path)[0], **how, "label": trigger.label}
-        return Evidence(planted=trigger, subject={"trigger": told})
+        return Evidence(planted=trigger, subject={"trigger": told}, doubts=tuple(doubts))
     return nothing
 
 
