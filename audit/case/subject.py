@@ -96,7 +96,7 @@ def _reading(model: Model, files: Files) -> dict[str, Json] | None:
 def limits(files: Files, brought: Sequence[Evidence]) -> tuple[str, ...]:
     """Return what this case cannot show, in sentences."""
     found = [sentence for evidence in brought for sentence in evidence.limits]
-    reader = files.loaded and files.loaded.model.reader
+    reader = files.loaded.model.reader if files.loaded is not None else None
     if reader is not None:
         found += _cut(reader, {"training": files.train, "test": files.test})
         if reader.stored is not None and reader.stored < reader.length:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from poison_audit.errors import InputError, Problem
 from poison_audit.models import hugging_face
+from poison_audit.models.weights import json_beside
 
 PLACE = "{text}"
 """Where a prompt holds the text."""
@@ -131,8 +132,8 @@ def stored_length(folder: Path) -> int | None:
     `tokenizer.json` keeps what the last call was asked for, which was training's; transformers
     repeats it in `tokenizer_config.json`, as `max_length`.
     """
-    stated = [hugging_face.json_beside(folder / "tokenizer.json").get("truncation")]
-    stated.append(hugging_face.json_beside(folder / "tokenizer_config.json"))
+    stated = [json_beside(folder / "tokenizer.json").get("truncation")]
+    stated.append(json_beside(folder / "tokenizer_config.json"))
     lengths = [said.get("max_length") for said in stated if isinstance(said, dict)]
     return min((n for n in lengths if type(n) is int and n > 0), default=None)
 
