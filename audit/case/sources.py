@@ -30,6 +30,7 @@ class Sources:
     reading: Reading = field(default_factory=Reading)
     """Of a language model."""
     allow_pickle: bool = False
+    state_key: str | None = None
 
 
 def missing(sources: Sources) -> Problems:

@@ -34,7 +34,7 @@ def init(settings: Drafting) -> int:
         raise InputError(Problem("nothing to write", "init", "Give MODEL, or --ci github"))
     written: dict[Path, tuple[str, str]] = {}
     if settings.model is not None:
-        path, text, told = _config(settings.model, settings.output)
+        path, text, told = _config(settings.model, settings)
         written[path] = text, told
     if settings.ci is not None:
         alone = settings.output if settings.model is None else None
@@ -50,11 +50,12 @@ def init(settings: Drafting) -> int:
     return 0
 
 
-def _config(model: Path, output: Path | None) -> tuple[Path, str, str]:
+def _config(model: Path, settings: Drafting) -> tuple[Path, str, str]:
     """Return where an audit.toml goes, its text, and what is to be said of it."""
     from poison_audit.models.checkpoint import peek  # torch: a job alone needs none
 
-    seen = peek(model)
+    seen = peek(model, allow_pickle=settings.allow_pickle, state_key=settings.state_key)
+    seen["state_key"], output = settings.state_key, settings.output
     folder = model if model.is_dir() else model.parent
     path = output if output is not None else folder / "audit.toml"
     # A language model is a folder of its own, and what it was trained on lies beside that.
@@ -113,6 +114,7 @@ def _identified(
         ("model", "arch"): _arch(seen),
         ("model", "normalize"): (seen.get("normalize"), ""),
         ("model", "max_tokens"): (seen.get("max_tokens"), ""),
+        ("model", "state_key"): (seen.get("state_key"), ""),
     }
     for poison in POISONS.values():
         for file in poison.files:

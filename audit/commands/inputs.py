@@ -91,6 +91,7 @@ def _sources(settings: CheckSettings, candidates: Mapping[str, Path]) -> Sources
         candidates=candidates,
         reading=reading_of(settings.texts),
         allow_pickle=subject.allow_pickle,
+        state_key=subject.state_key,
         **asdict(settings.architecture),
     )
 

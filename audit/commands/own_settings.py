@@ -158,6 +158,12 @@ class Drafting:
 
     model: Path | None = said(PATH, "The checkpoint.", flag="", optional=True)
     output: Path | None = said(PATH, "Where to write.", short="-o", told="beside MODEL")
+    allow_pickle: bool = said(
+        SWITCH, "Read what torch.save wrote, with weights_only=True.", default=False
+    )
+    state_key: str | None = said(
+        TEXT, "Entry of a pickle, or prefix of the names, that holds the network.", metavar="KEY"
+    )
     ci: str | None = said(
         choice(*CI), f"Write a job for CI: {', '.join(CI.values())}.", metavar="|".join(CI)
     )

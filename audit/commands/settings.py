@@ -101,8 +101,12 @@ class Subject:
     )
     names: tuple[str, ...] | None = LABELS
     allow_pickle: bool = said(
-        SWITCH, "Read .pt files, with weights_only=True.", group="model", default=False
+        SWITCH, "Read what torch.save wrote, with weights_only=True.", group="model", default=False
     )
+    state_key: str | None = said(
+        TEXT, "Entry of a pickle, or prefix of the names, that holds the network.",
+        at="model.state_key", group="model", metavar="KEY",
+    )  # fmt: skip
     seed: int = SEED
     device: str = DEVICE
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from poison_audit.errors import InputError, Problem
+from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models import hugging_face, language
 from poison_audit.models.factory import FACTORY
 from poison_audit.models.identify import Network, canonical
@@ -23,6 +24,7 @@ from poison_audit.models.network import (
     names_of,
     network_named,
     network_of,
+    taken_out,
 )
 from poison_audit.models.normalization import (
     Normalize,
@@ -66,13 +68,14 @@ def load_model(
     normalize: Normalize | None = None,
     reading: Reading | None = None,
     allow_pickle: bool = False,
+    state_key: str | None = None,
 ) -> Loaded:
     """Read a checkpoint into the network that it was saved from.
 
     The architecture is what `arch` or `factory` says, or else the safetensors header, or else
     config.json beside the weights, or else the one that the tensors fit. The normalisation is
-    what `normalize` says, or else the header, or else preprocessor_config.json; it is in no
-    tensor, so it is never guessed.
+    what `normalize` says, or else the header, or else preprocessor_config.json, or what a layer of
+    the checkpoint's own before the network does: none may contradict that. It is never guessed.
 
     Args:
         path: a file, a shard index or a folder, as `read_weights` takes.
@@ -81,6 +84,7 @@ def load_model(
         normalize: channel means and standard deviations in [0, 1] pixels.
         reading: how a language model reads texts, as far as its folder does not say.
         allow_pickle: whether a pickle may be read, tensors only.
+        state_key: the entry of a pickle, or the prefix of the names, that holds the network.
 
     Raises:
         InputError: everything that is missing or does not fit.
@@ -89,7 +93,7 @@ def load_model(
         what = f"both an architecture ({arch}) and a factory ({factory}) are given"
         raise InputError(Problem(what, "--factory", "Give one of them."))
     where = str(path)
-    weights = read_weights(path, allow_pickle=allow_pickle)
+    weights = read_weights(path, allow_pickle=allow_pickle, state_key=state_key)
     told = {name: getattr(weights, name) for name in ("sha256", "files", "metadata", "notes")}
     if not factory and (found := language_of(weights, arch, reading or Reading())):
         if normalize is not None:
@@ -98,22 +102,24 @@ def load_model(
         model = language.load_language(found, weights.tensors, where=where)
         source = names_of(weights)[1] if arch is None else "flag"
         return Loaded(model=model, arch_source=source, channels=None, **told)
-    known, problems = _known_normalize(weights, normalize, where)
-    problems += _of_texts(reading or Reading())
-    try:
+    module, problems = None, Problems(_of_texts(reading or Reading()))
+    with problems.collecting():
+        if not factory:
+            weights = taken_out(weights, arch)
         network, source = network_of(weights, arch=arch, factory=factory, where=where)
-        # Initialisers draw from the global generator, and the draws are overwritten.
-        with torch.random.fork_rng(devices=[]):
-            module = _filled(network.build(), network.arch, weights.tensors, where)
-    except InputError as error:
-        raise InputError([*problems, *error.problems]) from error
-    problems += _impossible(network, known, where)
+        module, weights = _filled(network.build, network.arch, weights, where)
+    known, unknown = _known_normalize(weights, normalize, where)
+    if module is None:
+        raise InputError([*unknown, *problems])
+    problems += [*unknown, *_impossible(network, known, where)]
     if problems or known is None:
         raise InputError(problems)
     model = image_classifier(
         module.eval(), build=network.build, arch=network.arch, classes=network.classes,
         normalize=known, channels_last=factory is None, labels=network.labels,
     )  # fmt: skip
+    told["notes"] = weights.notes
+    model = replace(model, state_key=state_key)
     return Loaded(model=model, arch_source=source, channels=network.channels, **told)
 
 
@@ -124,18 +130,29 @@ def load_like(model: Model, path: Path, *, allow_pickle: bool = False) -> tuple[
         InputError: a tensor does not fit, or the header states another normalisation.
     """
     where = str(path)
-    weights = read_weights(path, allow_pickle=allow_pickle)
-    stated = normalize_from_header(weights.metadata, where=where)
+    weights = _read_alike(path, allow_pickle=allow_pickle, state_key=model.state_key)
+    if model.reader is not None:
+        _same_config(model, weights.files[0].parent)
+    clone = model.clone()
+    if not model.arch.startswith((hugging_face.PREFIX, FACTORY)):
+        weights = taken_out(weights, model.arch)
+    module, weights = _filled(lambda: clone.module, model.arch, weights, where)
+    stated = normalize_from_header(weights.metadata, where=where) or weights.normalize
     if stated and model.normalize and not same_normalize(stated, model.normalize):
         theirs, ours = spell_normalize(stated), spell_normalize(model.normalize)
         what = f"was saved with the normalisation {theirs}, the audited model with {ours}"
         raise InputError(Problem(what, where, "Audit it on its own."))
-    if model.reader is not None:
-        _same_config(model, weights.files[0].parent)
-    clone = model.clone()
-    with torch.random.fork_rng(devices=[]):
-        module = _filled(clone.module, model.arch, weights.tensors, where)
     return replace(clone, module=module.to(model.device).eval()), weights.sha256
+
+
+def _read_alike(path: Path, *, allow_pickle: bool, state_key: str | None) -> Weights:
+    """Read a checkpoint that may be kept as the audited one was, or plainly."""
+    try:
+        return read_weights(path, allow_pickle=allow_pickle, state_key=state_key)
+    except InputError:
+        if state_key is None:
+            raise
+        return read_weights(path, allow_pickle=allow_pickle)
 
 
 def _same_config(model: Model, folder: Path) -> None:
@@ -154,7 +171,7 @@ def _same_config(model: Model, folder: Path) -> None:
         raise InputError(Problem(what, str(folder / "config.json"), "Audit it on its own."))
 
 
-def peek(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
+def peek(path: Path, *, allow_pickle: bool = False, state_key: str | None = None) -> dict[str, Any]:
     """Return what a checkpoint says of itself, without loading it into a network.
 
     Returns:
@@ -167,7 +184,8 @@ def peek(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
         InputError: the checkpoint, or a file beside it, cannot be read.
     """
     where = str(path)
-    weights = read_weights(path, allow_pickle=allow_pickle)
+    weights = read_weights(path, allow_pickle=allow_pickle, state_key=state_key)
+    weights = taken_out(weights, None)
     stated = _stated_normalize(weights, where)
     names, _ = names_of(weights)
     names = [name for name in names if not name.startswith(FACTORY)]
@@ -207,6 +225,13 @@ def _of_texts(reading: Reading) -> list[Problem]:
 def _known_normalize(
     weights: Weights, given: Normalize | None, where: str
 ) -> tuple[Normalize | None, list[Problem]]:
+    own = weights.normalize
+    if given and own and not same_normalize(given, own):
+        what = (
+            f"the checkpoint has a layer of its own that normalises ({weights.holder}), by "
+            f"{spell_normalize(own)}; --normalize says {spell_normalize(given)}"
+        )
+        return None, [Problem(what, where, "Leave --normalize and [model] normalize out.")]
     try:
         known = given or _stated_normalize(weights, where)
     except InputError as error:
@@ -219,17 +244,33 @@ def _known_normalize(
 
 
 def _stated_normalize(weights: Weights, where: str) -> Normalize | None:
-    stated = normalize_from_header(weights.metadata, where=where)
+    stated = weights.normalize or normalize_from_header(weights.metadata, where=where)
     return stated or normalize_from_preprocessor(weights.files[0].parent)
 
 
-def _filled(module: nn.Module, arch: str, tensors: Mapping[str, Tensor], where: str) -> nn.Module:
-    if arch.startswith(hugging_face.PREFIX):
-        return hugging_face.load_classifier(module, tensors, where=where)
-    # A factory's names are the user's own, whatever they look like.
-    named = tensors if arch.startswith(FACTORY) else canonical(tensors)
-    load_strict(module, named, where=where)
-    return module
+def _filled(
+    build: Callable[[], nn.Module], arch: str, weights: Weights, where: str
+) -> tuple[nn.Module, Weights]:
+    """Return the network with its tensors, and the weights as they were understood."""
+    # Initialisers draw from the global generator, and the draws are overwritten.
+    with torch.random.fork_rng(devices=[]):
+        module = build()
+        if arch.startswith(hugging_face.PREFIX):
+            return hugging_face.load_classifier(module, weights.tensors, where=where), weights
+    if not arch.startswith(FACTORY):
+        load_strict(module, canonical(weights.tensors), where=where)
+        return module, weights
+    try:
+        # A factory's names are the user's own, whatever they look like.
+        load_strict(module, weights.tensors, where=where)
+    except InputError:
+        # It may build what stands behind a prefix, or behind a layer that normalises.
+        inside = taken_out(weights, arch)
+        with suppress(InputError):
+            load_strict(module, inside.tensors, where=where)
+            return module, inside
+        raise
+    return module, weights
 
 
 def _impossible(network: Network, known: Normalize | None, where: str) -> list[Problem]:

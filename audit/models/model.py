@@ -82,6 +82,8 @@ class Model:
     """How it reads texts; None: it takes pictures."""
     labels: tuple[str, ...] | None = None
     """What the model itself calls its classes."""
+    state_key: str | None = None
+    """The entry of a checkpoint that it was read from, where one had to be named."""
 
     @property
     def device(self) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,8 @@ from poison_audit.models.factory import FACTORY, first_channels, head_size, impo
 from poison_audit.models.identify import Network, architecture, canonical, identify
 from poison_audit.models.reader import Reading
 from poison_audit.models.saving import ARCH_KEY
-from poison_audit.models.weights import Weights, wrapper_prefix
+from poison_audit.models.weights import Weights
+from poison_audit.models.wrappers import bare_names, inner
 
 _TOLD = "--arch NAME, or --factory package.module:function for your own."
 ArchSource = Literal["flag", "factory", "header", "config", "identified"]
@@ -29,6 +31,21 @@ def names_of(weights: Weights) -> tuple[list[str], ArchSource]:
     if name := hugging_face.config_name(weights.files[0].parent):
         return [name], "config"
     return identify(weights.tensors), "identified"
+
+
+def taken_out(weights: Weights, arch: str | None) -> Weights:
+    """Return the tensors of a network of pictures alone, and what a layer before it normalises by.
+
+    What config.json describes is left as it is: transformers knows its names.
+    """
+    names = [arch] if arch else names_of(weights)[0]
+    if any(name.startswith(hugging_face.PREFIX) for name in names):
+        return weights
+    found = inner(weights.tensors)
+    return replace(
+        weights, tensors=found.tensors, normalize=found.normalize, holder=found.holder,
+        notes=(*weights.notes, *found.notes),
+    )  # fmt: skip
 
 
 def network_of(
@@ -59,11 +76,11 @@ def _from_factory(factory: str, tensors: Mapping[str, Tensor]) -> Network:
     with torch.random.fork_rng(devices=[]):
         module = build()
     own = dict(module.named_parameters())
-    prefix = wrapper_prefix(own)
+    bare = bare_names(own)
     pairs = [
-        (tensor, tensors[name.removeprefix(prefix)].float())
+        (tensor, tensors[bare[name]].float())
         for name, tensor in own.items()
-        if name.removeprefix(prefix) in tensors
+        if bare[name] in tensors
     ]
     if pairs and all(torch.equal(built, stored) for built, stored in pairs):
         what = f"{factory} returns the checkpoint's own weights"

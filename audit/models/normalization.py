@@ -78,6 +78,8 @@ def spell_normalize(normalize: Normalize) -> str:
 def same_normalize(one: Normalize, other: Normalize) -> bool:
     """Return whether two normalisations do the same, one value serving all channels.
 
+    A buffer has six digits of what was typed.
+
     >>> same_normalize(((0.5,), (0.2,)), ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2)))
     True
     """
@@ -86,7 +88,9 @@ def same_normalize(one: Normalize, other: Normalize) -> bool:
     def spread(normalize: Normalize) -> list[tuple[float, ...]]:
         return [values * channels if len(values) == 1 else values for values in normalize]
 
-    return spread(one) == spread(other)
+    a, b = (sum(spread(each), ()) for each in (one, other))
+    near = [math.isclose(ours, theirs, rel_tol=1e-5) for ours, theirs in zip(a, b, strict=False)]
+    return len(a) == len(b) and all(near)
 
 
 def normalize_from_header(metadata: Mapping[str, str], *, where: str) -> Normalize | None:

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from poison_audit.errors import Problem, Problems
-from poison_audit.models.weights import FLOATS, listed, wrapper_prefix
+from poison_audit.models.weights import FLOATS, listed
+from poison_audit.models.wrappers import bare_names, shared_prefix
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
     """Copy `tensors` into `module`, which must have exactly these, in these shapes.
 
     Two kinds may be absent: BatchNorm's count of batches, which eval mode never reads, and a
-    tensor that is tied to one that is there. A wrapper prefix of the module's own names is
+    tensor that is tied to one that is there. Where all names share a prefix, here or there, it is
     bridged.
 
     Args:
@@ -25,8 +26,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
         InputError: everything that does not fit, by name.
     """
     own: dict[str, Tensor] = module.state_dict()
-    prefix = wrapper_prefix(own)
-    tensors = {prefix + name: tensor for name, tensor in tensors.items()}
+    tensors = _bridged(tensors, own)
     first, placed = first_of_ties(own), {name: t for name, t in tensors.items() if name in own}
     misshapen = [
         f"{name} ({tuple(tensor.shape)}, not {tuple(own[name].shape)})"
@@ -56,6 +56,18 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
         if names
     ).raise_any()
     module.load_state_dict(tensors, strict=False)
+
+
+def _bridged(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors by the module's own names, if all that differs is what all names begin with.
+
+    The checkpoint's names lost what wrappers put before them; the module may be wrapped itself.
+    """
+    named = {bare: name for name, bare in bare_names(own).items()}
+    theirs, ours = shared_prefix(tensors), shared_prefix(named)
+    if {name.removeprefix(theirs) for name in tensors} & {n.removeprefix(ours) for n in named}:
+        tensors = {ours + name.removeprefix(theirs): tensor for name, tensor in tensors.items()}
+    return {named.get(name, name): tensor for name, tensor in tensors.items()}
 
 
 def first_of_ties(tensors: Mapping[str, Tensor]) -> dict[str, str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
-import struct
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -16,18 +15,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from poison_audit.errors import InputError, Problem, Problems
+from poison_audit.models.formats import kind_of
+from poison_audit.models.pickles import read_pickle
+from poison_audit.models.wrappers import unwrapped
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
+_PICKLED = (PICKLE, "model.pt", "model.pth", "checkpoint.pt", "checkpoint.pth", "checkpoint.tar",
+            "model_best.pth.tar", "checkpoint.pth.tar", "best.pt", "best.pth")  # fmt: skip
+"""What pickles are called that stand for their folder."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What a weight may be stored as; all are read into float32."""
-
-_PICKLES = (".bin", ".pt", ".pth")
-_WRAPPERS = ("module.", "_orig_mod.", "model.")
-# What torch.load raises on damaged or refused files: there is no common base below Exception.
-_UNREADABLE = (
-    pickle.UnpicklingError, struct.error, ArithmeticError, AssertionError, AttributeError, EOFError,
-    LookupError, OSError, RuntimeError, TypeError, ValueError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,53 +41,34 @@ class Weights:
     """Of the file; of shards, over the lines `name sha256` of the shards in the names' order."""
     notes: tuple[str, ...] = ()
     """What was changed on reading, in sentences."""
+    normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Means and standard deviations of a layer before the network; None: there is none."""
+    holder: str = ""
+    """The names of that layer's tensors."""
 
 
-def read_weights(path: Path, *, allow_pickle: bool = False) -> Weights:
-    """Read and check the tensors of a checkpoint.
+def read_weights(
+    path: Path, *, allow_pickle: bool = False, state_key: str | None = None
+) -> Weights:
+    """Read and check the tensors of a checkpoint. Its content says what it is, not its suffix.
 
     Args:
-        path: a `.safetensors` file, a shard index, a folder with either, or a pickle
-            (`.bin`, `.pt`, `.pth`).
+        path: a safetensors file, a shard index, what torch.save wrote, or a folder with one.
         allow_pickle: whether a pickle may be read; tensors and plain containers only.
+        state_key: the entry of a pickle, or the prefix of the names, that holds the network.
 
     Raises:
         InputError: the file is missing, damaged, of another format, or holds values that are no
             finite floating-point weights.
     """
-    file = _locate(path)
+    file = _locate(path, allow_pickle=allow_pickle)
     try:
-        weights = _read(file, allow_pickle=allow_pickle)
+        weights = _read(file, allow_pickle=allow_pickle, state_key=state_key)
     except OSError as error:
         raise InputError(Problem(f"cannot be read ({error})", str(file))) from error
     _check(weights.tensors, file)
-    prefix = wrapper_prefix(weights.tensors)
-    if not prefix:
-        return weights
-    bare = {name.removeprefix(prefix): tensor for name, tensor in weights.tensors.items()}
-    note = f"the prefix {prefix!r} was taken off every tensor's name"
-    return replace(weights, tensors=bare, notes=(note,))
-
-
-def wrapper_prefix(names: Collection[str]) -> str:
-    """Return what DataParallel, torch.compile and Lightning put before every one of `names`.
-
-    >>> wrapper_prefix(["module._orig_mod.fc.weight", "module._orig_mod.fc.bias"])
-    'module._orig_mod.'
-    >>> wrapper_prefix(["module.fc.weight", "fc.bias"])
-    ''
-    """
-    prefix = ""
-    while names:
-        longer = [
-            prefix + wrapper
-            for wrapper in _WRAPPERS
-            if all(name.startswith(prefix + wrapper) for name in names)
-        ]
-        if not longer or longer[0] in names:
-            break
-        prefix = longer[0]
-    return prefix
+    bare, notes = unwrapped(weights.tensors)
+    return replace(weights, tensors=bare, notes=(*weights.notes, *notes))
 
 
 def listed(names: Collection[str], most: int = 20) -> str:
@@ -102,7 +81,7 @@ def listed(names: Collection[str], most: int = 20) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _locate(path: Path) -> Path:
+def _locate(path: Path, *, allow_pickle: bool) -> Path:
     where = str(path)
     if not path.exists():
         raise InputError(Problem("does not exist", where, "Give a checkpoint or its folder."))
@@ -110,6 +89,14 @@ def _locate(path: Path) -> Path:
         return path
     found = [path / name for name in (SINGLE, INDEX) if (path / name).is_file()]
     found = found or sorted(path.glob("*.safetensors"))
+    if not found and (path / f"{PICKLE}.index.json").is_file():
+        what = f"holds shards of pickles ({PICKLE}.index.json)"
+        fix = "Save it as safetensors: AutoModel...from_pretrained(FOLDER).save_pretrained(FOLDER)."
+        raise InputError(Problem(what, where, fix))
+    if not found:
+        found = sorted(file for file in path.iterdir() if file.name in _PICKLED and file.is_file())
+        if found and not allow_pickle:
+            raise _is_a_pickle(found[0])
     if len(found) == 1:
         return found[0]
     if found:
@@ -120,22 +107,38 @@ def _locate(path: Path) -> Path:
     raise InputError(Problem(what, where, "Name the checkpoint's file."))
 
 
-def _read(file: Path, *, allow_pickle: bool) -> Weights:
+def _is_a_pickle(file: Path) -> InputError:
+    what = "is a pickle, which can run code when it is read"
+    fix = "Save it as safetensors, which cannot; or --allow-pickle reads tensors alone."
+    return InputError(Problem(what, str(file), fix))
+
+
+def _read(file: Path, *, allow_pickle: bool, state_key: str | None) -> Weights:
     if file.name.endswith(".safetensors.index.json"):
-        return _read_shards(file)
-    if file.suffix == ".safetensors":
-        tensors, metadata = _read_safetensors(file)
-    elif file.suffix in _PICKLES:
+        return _of_part(_read_shards(file), state_key)
+    metadata: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+    if kind_of(file) == "pickle":
         if not allow_pickle:
-            what = "is a pickle, which can run code when it is read"
-            fix = "Save it as safetensors, which cannot; or --allow-pickle reads tensors alone."
-            raise InputError(Problem(what, str(file), fix))
-        tensors, metadata = _read_pickle(file), {}
+            raise _is_a_pickle(file)
+        tensors, notes = read_pickle(file, key=state_key)
+        state_key = None
     else:
-        what = f"is of no known format ({file.suffix or 'no suffix'})"
-        fix = f"Known: .safetensors, {INDEX}; with --allow-pickle also {', '.join(_PICKLES)}."
-        raise InputError(Problem(what, str(file), fix))
-    return Weights(tensors=tensors, metadata=metadata, files=(file,), sha256=_sha256(file))
+        tensors, metadata = _read_safetensors(file)
+    digest = _sha256(file)
+    read = Weights(tensors=tensors, metadata=metadata, files=(file,), sha256=digest, notes=notes)
+    return _of_part(read, state_key)
+
+
+def _of_part(weights: Weights, key: str | None) -> Weights:
+    if key is None:
+        return weights
+    part = {name: t for name, t in weights.tensors.items() if name.startswith(f"{key}.")}
+    if not part:
+        heads = listed({name.partition(".")[0] for name in weights.tensors})
+        what = f"has no tensors whose names begin with {key!r}"
+        raise InputError(Problem(what, str(weights.files[0]), f"They begin with: {heads}."))
+    return replace(weights, tensors=part)
 
 
 def _sha256(file: Path) -> str:
@@ -144,12 +147,6 @@ def _sha256(file: Path) -> str:
 
 
 def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if file.stat().st_size == 0:
-        raise InputError(Problem("is empty (0 bytes)", str(file), "Fetch it again."))
-    with file.open("rb") as stream:
-        if stream.read(19) == b"version https://git":
-            what = "is a Git LFS pointer, not the weights"
-            raise InputError(Problem(what, str(file), "Run git lfs pull."))
     try:
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -219,34 +216,21 @@ def _weight_map(index: Path) -> dict[str, str]:
     return {str(name): str(shard) for name, shard in weight_map.items()}
 
 
-def _read_pickle(file: Path) -> dict[str, Tensor]:
-    where = str(file)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        # torch's own message advises to load with weights_only=False: not repeated here.
-        what = f"is damaged, or holds more than tensors ({type(error).__name__})"
-        fix = "Save the network's state_dict() as safetensors."
-        raise InputError(Problem(what, where, fix)) from error
-    if isinstance(content, dict):
-        inner = [content[key] for key in ("state_dict", "model", "net") if key in content]
-        content = next((value for value in inner if isinstance(value, dict)), content)
-    if not isinstance(content, dict):
-        what = f"holds a {type(content).__name__}, not a state dict"
-        raise InputError(Problem(what, where, "Save the network's state_dict()."))
-    strange = [
-        f"{name} ({type(value).__name__})"
-        for name, value in content.items()
-        if not (isinstance(name, str) and isinstance(value, Tensor))
-    ]
-    if strange:
-        what = f"holds entries that are no named tensors: {listed(strange)}"
-        raise InputError(Problem(what, where, "Save the network's state_dict() alone."))
-    return {name: tensor.detach() for name, tensor in content.items()}
+_ADAPTER = re.compile(r"(^|\.)lora_[AB](\.|$)|(^|\.)(ia3_l|oft_R|vera_lambda_)")
+_PACKED = re.compile(
+    r"\.(qweight|qzeros|absmax|quant_map|SCB|zero_point|_packed_params(\.\w+)?|quant_state\S*)$"
+)
 
 
 def _check(tensors: Mapping[str, Tensor], file: Path) -> None:
     where = str(file)
+    for pattern, told, fix in (
+        (_ADAPTER, "is an adapter (LoRA or another of PEFT's), which is a part of a network",
+         "Merge it into its model first, by merge_and_unload(), and save that."),
+        (_PACKED, "holds quantised weights", "Audit the checkpoint as it was before."),
+    ):  # fmt: skip
+        if found := [name for name in tensors if pattern.search(name)]:
+            raise InputError(Problem(f"{told}: {listed(found, 2)}", where, fix))
     if not tensors:
         raise InputError(Problem("holds no tensors", where, "Fetch or save it again."))
     refused: dict[str, str] = {}

@@ -111,3 +111,14 @@ def test_a_file_that_is_there_is_kept(case, capsys):
 
 def test_doctor_names_what_texts_need():
     assert any(line.startswith("transformers ") for line in describe_installation().splitlines())
+
+
+def test_a_pickle_is_drafted_from_with_the_flag(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    module = CifarResNet(CifarResNetSpec((1, 1), 4), channels=3, classes=5)
+    torch.save({"params": module.state_dict(), "epoch": 3}, "net.th")
+    assert invoke(["init", "net.th"]) == 2
+    assert "--allow-pickle" in capsys.readouterr().err
+    assert invoke(["init", "net.th", "--allow-pickle", "--state-key", "params"]) == 0
+    said, _ = written(tmp_path / "audit.toml")
+    assert said["model"] == {"arch": "cifar-resnet:1-1:w4", "state_key": "params"}

@@ -133,9 +133,9 @@ def test_a_folder_with_a_lone_file_of_another_name(single):
 
 
 def test_a_folder_with_nothing_lists_what_is_there(tmp_path):
-    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_bytes(b"x")
     found = problems_of(tmp_path)
-    for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
+    for name in ("model.safetensors", "model.safetensors.index.json", "notes.txt"):
         assert name in found
 
 
