@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poison_audit.case.sources import Sources
+from poison_audit.case.yardsticks import Sight, answer_alike, hardly_moved, sight
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.checkpoint import Loaded, load_like
+from poison_audit.models.model import Model
+from poison_audit.models.samples import Samples
 from poison_audit.records import Kind
 
 
@@ -21,27 +25,94 @@ class Contender:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contenders:
+    """All of them, and what was left out."""
+
+    every: tuple[Contender, ...] = ()
+    told: tuple[str, ...] = ()
+    """Which references are one and count once, in sentences."""
+
+
 def read_contenders(
-    sources: Sources, loaded: Loaded | None, problems: Problems
-) -> tuple[Contender, ...]:
-    """Check that every reference and candidate can be read, adding to `problems`."""
-    kinds: list[tuple[str, Kind, Path]] = []
-    for path in sources.references:
-        kinds.append((_unused(path.stem, {name for name, _, _ in kinds}), "reference", path))
-    kinds += [(name, "candidate", path) for name, path in sources.candidates.items()]
+    sources: Sources, loaded: Loaded | None, test: Samples | None, problems: Problems
+) -> Contenders:
+    """Check that every reference and candidate can be read, adding to `problems`.
+
+    A reference that is all but a model on trial is refused, and of references that are all but the
+    same the first counts.
+
+    Args:
+        sources: where they lie.
+        loaded: the deployed model.
+        test: clean samples that the model can take, to tell copies by their answers; None: there
+            are none.
+        problems: added to.
+    """
     if loaded is None:
-        return ()
-    contenders, deployed = [], loaded.model.digest()
-    for name, kind, path in kinds:
+        return Contenders()
+    model, told = loaded.model, list[str]()
+    deployed = sight("the model on trial", model, test)
+    contenders, on_trial, yardsticks = list[Contender](), [deployed], list[Sight]()
+    for name, kind, path in _given(sources):
         with problems.collecting():
-            model, sha256 = load_like(loaded.model, path, allow_pickle=sources.allow_pickle)
-            # A reference may be the model on trial: somebody audits the reference.
-            if kind == "candidate" and model.digest() == deployed:
-                what = f"is bit for bit the deployed model, {sources.model}: it was not unlearned"
-                fix = "Give the checkpoint that was, or leave it out"
-                raise InputError(Problem(what, f"--candidate {name}={path}", fix))
+            other, sha256 = load_like(model, path, allow_pickle=sources.allow_pickle)
+            seen = sight(name, other, test)
+            if kind == "candidate":
+                _refuse_copy(seen, deployed, sources, path)
+                on_trial.append(replace(seen, name=f"the candidate {name}"))
+            else:
+                _refuse_near(seen, other, model, on_trial, path)
+                if same := next((one for one in yardsticks if answer_alike(one, seen)), None):
+                    told.append(_counted_once(seen, same))
+                    continue
+                yardsticks.append(seen)
             contenders.append(Contender(name=name, kind=kind, path=path, sha256=sha256))
-    return tuple(contenders)
+    contenders.sort(key=lambda each: each.kind != "reference")
+    return Contenders(every=tuple(contenders), told=tuple(told))
+
+
+def _given(sources: Sources) -> Iterator[tuple[str, Kind, Path]]:
+    """Yield what is given: candidates first, which no reference may be a copy of."""
+    names: set[str] = set()
+    references: list[tuple[str, Kind, Path]] = []
+    for path in sources.references:
+        references.append((_unused(path.stem, names), "reference", path))
+        names.add(references[-1][0])
+    yield from ((name, "candidate", path) for name, path in sources.candidates.items())
+    yield from references
+
+
+def _refuse_copy(seen: Sight, deployed: Sight, sources: Sources, path: Path) -> None:
+    if seen.digest == deployed.digest:
+        what = f"is bit for bit the deployed model, {sources.model}: it was not unlearned"
+        fix = "Give the checkpoint that was, or leave it out"
+        raise InputError(Problem(what, f"--candidate {seen.name}={path}", fix))
+
+
+def _refuse_near(
+    seen: Sight, other: Model, model: Model, on_trial: list[Sight], path: Path
+) -> None:
+    """Refuse a reference that is all but a model on trial.
+
+    One that is bit for bit the same is none of its yardsticks, as every probe sees to: somebody
+    audits the reference.
+    """
+    near = next((o for o in on_trial if o.digest != seen.digest and answer_alike(o, seen)), None)
+    if near is None and seen.digest != on_trial[0].digest and hardly_moved(other, model):
+        near = on_trial[0]
+    if near is not None:
+        what = (
+            f"is all but {near.name}: it answers as that does, or its weights hardly differ, and "
+            "no training of its own ends so near"
+        )
+        fix = "Give a model that was trained anew, without the forget set, or leave it out."
+        raise InputError(Problem(what, f"--reference {path}", fix))
+
+
+def _counted_once(seen: Sight, same: Sight) -> str:
+    how = "is bit for bit" if seen.digest == same.digest else "answers all but as"
+    return f"The reference {seen.name} {how} the reference {same.name}: they count as one."
 
 
 def _unused(name: str, taken: set[str]) -> str:

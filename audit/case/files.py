@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from poison_audit.case.classes import one_class, wrong_count, wrong_names
+from poison_audit.case.copies import overlap
 from poison_audit.case.doubts import Doubt
-from poison_audit.case.forget import ForgetSet, overlap, read_forget, split
+from poison_audit.case.forget import ForgetSet, read_forget, split
 from poison_audit.case.poison import Poison
 from poison_audit.case.sources import Sources
 from poison_audit.case.tables import check_labels, read_table

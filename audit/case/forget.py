@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from poison_audit.case.csvfile import first, read_csv
 from poison_audit.case.poison import Poison
 from poison_audit.case.rows import find_samples, repeated, wrong_label
 from poison_audit.errors import InputError, Problem, did_you_mean
-from poison_audit.models.samples import Samples, as_pixels
+from poison_audit.models.samples import Samples
 
 COLUMNS = ("id", "path", "text", "index", "label", "attack", "campaign", "canary", "base", "sha256")
-
-GREY_SLACK = 0.1
-"""Farthest that a picture stored as float16 may lie from 8-bit values, in grey levels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,54 +136,8 @@ def content_digest(samples: Samples, position: int) -> str:
     return hashlib.sha256(array.astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
 
-def overlap(a: Samples, b: Samples, *, a_name: str, b_name: str) -> list[Problem]:
-    """Return, as at most one problem, the samples of `a` whose contents also stand in `b`.
-
-    Texts are equal when they are letter by letter. Pictures whose values are 8-bit values are equal
-    whatever type they are stored in; others are equal when they are as float32.
-    """
-    ids = dict(zip(_contents(b), b.ids, strict=True))
-    pairs = [
-        (name, ids[content])
-        for name, content in zip(a.ids, _contents(a), strict=True)
-        if content in ids
-    ]
-    if not pairs:
-        return []
-    shown = ", ".join(f"{mine!r} = {theirs!r}" for mine, theirs in pairs[:5])
-    more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
-    what = f"{len(pairs)} samples of {a_name} are also in {b_name}: {shown}{more}"
-    return [Problem(what, fix="Remove them from the test table.")]
-
-
 def _wrong_content(row: dict[str, str], train: Samples, position: int, where_train: str) -> str:
     stated = row.get("sha256", "").lower()
     if not stated or stated == content_digest(train, position):
         return ""
     return f"the sample {train.ids[position]!r} of {where_train} does not have this sha256"
-
-
-def _contents(samples: Samples, size: int = 256) -> Iterator[bytes]:
-    if samples.texts is not None:
-        yield from (hashlib.sha256(text.encode()).digest() for text in samples.texts)
-        return
-    shape = f"{tuple(samples.x.shape[1:])}".encode()
-    for start in range(0, len(samples), size):
-        for picture in _canonical(samples.x[start : start + size].cpu()):
-            yield hashlib.sha256(shape + picture).digest()
-
-
-def _canonical(x: Tensor) -> list[bytes]:
-    if x.dtype == torch.uint8:
-        return [picture.numpy().tobytes() for picture in x.contiguous()]
-    pixels = as_pixels(x).float()
-    grey = (pixels * 255).round()
-    near = ((pixels * 255 - grey).abs() <= GREY_SLACK) & (grey >= 0) & (grey <= 255)
-    is_8_bit = near.flatten(1).all(dim=1).tolist()
-    levels = grey.clamp(0, 255).to(torch.uint8)
-    # Adding zero turns -0.0, which is equal but spelt otherwise, into 0.0.
-    exact = pixels + 0.0
-    return [
-        (levels[i] if is_8_bit[i] else exact[i]).contiguous().numpy().tobytes()
-        for i in range(len(x))
-    ]

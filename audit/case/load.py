@@ -10,6 +10,7 @@ import torch
 
 from poison_audit.case.case import Case
 from poison_audit.case.contenders import Contender, read_contenders
+from poison_audit.case.copies import distinct
 from poison_audit.case.doubts import Doubt
 from poison_audit.case.files import Evidence, Reader, misfits, read_files
 from poison_audit.case.forget import split
@@ -65,17 +66,19 @@ def load_trial(
     for name, read in readers.items():
         brought[name] = evidence = read(files, device, problems)
         files = files if evidence.train is None else replace(files, train=evidence.train)
-    contenders = read_contenders(sources, files.loaded, problems)
+    asked = None if problems else files.test
+    others = read_contenders(sources, files.loaded, asked, problems)
     problems.raise_any()
+    contenders = others.every
     loaded, train, test, forget = files.loaded, files.train, files.test, files.forget
     if loaded is None or train is None or test is None or forget is None:
         raise RuntimeError("a part of the case is missing, but no problem was reported")
-    parts = split(train, forget)
+    parts, clean = split(train, forget), distinct(test)
     case = Case(
         model=replace(loaded.model, module=loaded.model.module.to(device).eval()),
         retain=parts.retain.to(device, streamed=not has_room(parts.retain.x, device)),
         forget=parts.forget.to(device),
-        test=test.to(device, streamed=not has_room(test.x, device)),
+        test=clean.samples.to(device, streamed=not has_room(test.x, device)),
         recipe=recipe,
         evidence={name: e.planted for name, e in brought.items() if e.planted is not None},
         attacks=forget.attacks,
@@ -85,7 +88,7 @@ def load_trial(
         case=case,
         contenders=contenders,
         subject=subject(files, case, list(brought.values()), contenders),
-        limits=limits(files, list(brought.values())),
+        limits=(*clean.said(), *others.told, *limits(files, list(brought.values()))),
         doubts=tuple(doubt for each in brought.values() for doubt in each.doubts),
         files=files_read(files, told, contenders),
     )

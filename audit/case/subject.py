@@ -24,8 +24,8 @@ def subject(
 ) -> dict[str, Json]:
     """Return paths, digests and sizes, for the report."""
     sources, loaded, train, forget = files.sources, files.loaded, files.train, files.forget
-    if loaded is None or train is None or forget is None:
-        raise ValueError("a case has a model, a training table and a forget set")
+    if loaded is None or train is None or forget is None or files.test is None:
+        raise ValueError("a case has a model, both tables and a forget set")
     return {
         "model": str(sources.model),
         "model_sha256": loaded.sha256,
@@ -43,7 +43,7 @@ def subject(
         "retain_size": len(case.retain),
         "test": str(sources.test),
         "test_size": len(case.test),
-        "test_sha256": case.test.digest(),
+        "test_sha256": files.test.digest(),
         **{key: part for evidence in brought for key, part in evidence.subject.items()},
         "reading": _reading(case.model, files),
         "attacks": dict(Counter(forget.attacks)),

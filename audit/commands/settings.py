@@ -143,7 +143,7 @@ class Deciding:
         told=", ".join(f"{name} {value:g}" for name, value in POLICY.tolerances.items()),
     )  # fmt: skip
     allow_tolerance: bool = said(
-        SWITCH, "Take tolerances by which next to every model passes.", group="policy",
+        SWITCH, "Take tolerances and bounds by which next to every model passes.", group="policy",
         default=False,
     )  # fmt: skip
     exit_zero: bool = said(

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from poison_audit.case.forget import ForgetSet, overlap, read_forget
+from poison_audit.case.copies import overlap
+from poison_audit.case.forget import ForgetSet, read_forget
 from poison_audit.case.tables import check_labels
 from poison_audit.commands.own_settings import Training
 from poison_audit.errors import InputError, Problem, Problems

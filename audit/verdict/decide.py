@@ -36,7 +36,7 @@ from poison_audit.records import (
     Sanity,
 )
 from poison_audit.verdict.judge import judge
-from poison_audit.verdict.policy import looser
+from poison_audit.verdict.policy import far, looser
 from poison_audit.verdict.readings import increase, reading_of
 from poison_audit.verdict.record import ExitCode, Verdict
 
@@ -246,6 +246,8 @@ def _audit_verdict(
         outcome, sentence = _gate(policy, candidates)
         step = _next_step(policy, outcome, candidates)
         if outcome in (Outcome.CLEAN, Outcome.ACCEPTED) and (told := looser(policy)):
+            sentence += f" {told}"
+        if outcome is Outcome.ACCEPTED and (told := far(policy)):
             sentence += f" {told}"
         doubt = _kept_shut(doubts, passes=EXIT_CODES[outcome] == 0)
         if doubt is not None:

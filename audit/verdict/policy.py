@@ -41,7 +41,7 @@ def make_policy(
         accepted: risks that somebody answers for.
         where: the file that `accepted` stands in.
         exit_zero: whether exit code 1 is reported as 0.
-        allow_loose: whether tolerances may be such that next to nothing fails.
+        allow_loose: whether tolerances and bounds may be such that next to nothing fails.
         today: the UTC day, YYYY-MM-DD, by which acceptances expire; needed where there are any.
         base: what nobody asked for otherwise; default: the standard policy.
 
@@ -60,7 +60,8 @@ def make_policy(
     chosen = {**standard.tolerances, **tolerances}
     problems += _wrong_tolerances(chosen, loose=allow_loose)
     risks = tuple(accepted) or standard.accepted
-    problems += _wrong_acceptances(risks, chosen, where if accepted else "[[accept]]")
+    told = where if accepted else "[[accept]]"
+    problems += _wrong_acceptances(risks, chosen, told, loose=allow_loose)
     problems.raise_any(PlanError)
     return Policy(
         alpha=level,
@@ -97,8 +98,18 @@ def looser(policy: Policy) -> str:
     return f"Judged by looser tolerances than usual: {', '.join(told)}." if told else ""
 
 
+def far(policy: Policy) -> str:
+    """Say which risks were accepted up to a bound by which next to every model passes."""
+    told = [
+        f"{each.probe} of {each.candidate} up to {each.bound:g}"
+        for each in policy.accepted
+        if each.bound > reading_of(each.probe).loosest
+    ]
+    return f"Next to every model passes what was accepted: {', '.join(told)}." if told else ""
+
+
 def _wrong_acceptances(
-    accepted: Sequence[Acceptance], tolerances: Mapping[str, float], where: str
+    accepted: Sequence[Acceptance], tolerances: Mapping[str, float], where: str, *, loose: bool
 ) -> list[Problem]:
     problems = []
     for number, each in enumerate(accepted, start=1):
@@ -107,11 +118,25 @@ def _wrong_acceptances(
         if tolerance is None:
             what = f"no probe with a tolerance is named {each.probe!r}"
             problems.append(Problem(what, place, did_you_mean(each.probe, tolerances)))
-        elif not (tolerance < each.bound and math.isfinite(each.bound)):
-            what = f"bound is {each.bound:g}, and {each.probe} tolerates {tolerance:g} already"
-            problems.append(Problem(what, place, "Give the larger figure that is accepted."))
+        elif problem := _wrong_bound(each, tolerance, place, loose=loose):
+            problems.append(problem)
         earlier = [(a.probe, a.candidate) for a in accepted[: number - 1]]
         if (each.probe, each.candidate) in earlier:
             what = f"{each.probe} of {each.candidate} is accepted twice"
             problems.append(Problem(what, place, "Keep one of them."))
     return problems
+
+
+def _wrong_bound(each: Acceptance, tolerance: float, place: str, *, loose: bool) -> Problem | None:
+    reading, bound = reading_of(each.probe), each.bound
+    if not (tolerance < bound and math.isfinite(bound)):
+        what = f"bound is {bound:g}, and {each.probe} tolerates {tolerance:g} already"
+        return Problem(what, place, "Give the larger figure that is accepted.")
+    if bound > reading.most:
+        what = f"bound is {bound:g}, and {each.probe} is never above {reading.most:g}"
+        return Problem(what, place, "Give the larger figure that is accepted.")
+    if bound > reading.loosest and not loose:
+        what = f"bound is {bound:g}, by which next to every model passes"
+        fix = f"Give at most {reading.loosest:g}, or add --allow-tolerance."
+        return Problem(what, place, fix)
+    return None

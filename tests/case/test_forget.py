@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poison_audit.case.forget import content_digest, overlap, read_forget, split
+from poison_audit.case.copies import overlap
+from poison_audit.case.forget import content_digest, read_forget, split
 from poison_audit.errors import InputError
 from poison_audit.models.samples import Samples
 from poison_audit.poisons.readings import POISONS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from poison_audit.errors import InputError, PlanError
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Acceptance, Cell, Measurement, Outcome, Plan, Step
 from poison_audit.verdict.decide import decide
-from poison_audit.verdict.policy import make_policy, standard_policy
+from poison_audit.verdict.policy import far, make_policy, standard_policy
 from poison_audit.verdict.redecide import redecide
 
 DAY = "2027-01-31"
@@ -208,6 +209,40 @@ def test_what_can_be_no_acceptance_is_refused(accepted, said):
         make_policy(accepted=accepted, where="audit.toml", tolerances={}, today=DAY)
 
 
+@pytest.mark.parametrize(
+    ("probe", "bound", "said"),
+    [
+        ("gaussian", 1e308, "bound is 1e+308, by which next to every model passes. Give at most 1"),
+        ("exposure", 0.77, "next to every model passes. Give at most 0.76, or add"),
+        ("backdoor", 0.6, "next to every model passes. Give at most 0.5, or add"),
+        ("exposure", 1e308, "exposure is never above 1. Give the larger figure"),
+    ],
+)
+def test_a_bound_from_which_nothing_fails_has_to_be_asked_for(probe, bound, said):
+    asked = {"accepted": (acceptance(bound, probe=probe),), "where": "a", "tolerances": {}}
+    with pytest.raises(PlanError, match=re.escape(said)):
+        make_policy(**asked, today=DAY)
+    if "never" in said:
+        with pytest.raises(PlanError, match="is never above"):
+            make_policy(**asked, today=DAY, allow_loose=True)
+        return
+    policy = make_policy(**asked, today=DAY, allow_loose=True)
+    told = f"Next to every model passes what was accepted: {probe} of deployed up to {bound:g}."
+    assert far(policy) == told
+
+
+def test_a_bound_from_which_nothing_fails_is_said_beside_the_verdict():
+    asked = {"tolerances": {}, "today": DAY, "allow_loose": True}
+    accepted = make_policy(accepted=(acceptance(1e9),), **asked).accepted
+    assert decided(scores(3.0), accepted=accepted).verdict.sentence.endswith(
+        " Next to every model passes what was accepted: gaussian of deployed up to 1e+09."
+    )
+    usual = make_policy(accepted=(acceptance(0.6),), **asked).accepted
+    verdict = decided(scores(0.4), accepted=usual).verdict
+    assert verdict.outcome is Outcome.ACCEPTED
+    assert "Next to every" not in verdict.sentence
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     from builders.audits import small_audit
@@ -219,8 +254,8 @@ def report(tmp_path_factory):
 
 
 def test_decide_by_flags_by_a_file_and_by_another_report(report, tmp_path, capsys):
-    far = ["gaussian=9", "exposure=0.99", "token-canary=0.99", "targeted=0.9", "backdoor=0.9"]
-    flags = ["--allow-tolerance", *(part for each in far for part in ("--tolerance", each))]
+    wide = ["gaussian=9", "exposure=0.99", "token-canary=0.99", "targeted=0.9", "backdoor=0.9"]
+    flags = ["--allow-tolerance", *(part for each in wide for part in ("--tolerance", each))]
     assert invoke(["decide", str(report)]) == 1
     # At a hundred times the tolerance everything is within it.
     assert invoke(["decide", str(report), *flags, "-o", str(tmp_path / "lax")]) == 0
@@ -255,7 +290,8 @@ def test_acceptances_expire_by_today_s_date(report, tmp_path):
         path = tmp_path / "audit.toml"
         path.write_text("\n".join(entries), encoding="utf-8")
         out = tmp_path / f"out{days}"
-        assert invoke(["decide", str(report), "--policy", str(path), "-o", str(out)]) == code
+        asked = ["decide", str(report), "--policy", str(path), "--allow-tolerance"]
+        assert invoke([*asked, "-o", str(out)]) == code
         assert invoke(["verify", str(out), "--no-files"]) == 0
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from poison_audit.case.copies import contents
 from poison_audit.case.csvfile import CsvFile, first, read_csv
 from poison_audit.case.labels import as_integer
 from poison_audit.case.rows import find_samples, label_spelt, repeated, wrong_label
@@ -61,8 +62,11 @@ def read_targets(
     test, prompts = _with_prompts(test, table, reader)
     found = find_samples(table, test, where=where_test)
     problems = first(prompts + [p for p in found if isinstance(p, Problem)], table.where)
-    positions = [position if isinstance(position, int) else None for position in found]
-    problems += repeated("sample", positions, table)
+    # A copy under another id is the same target, and must not count twice.
+    known = [position for position in found if isinstance(position, int)]
+    content = dict(zip(known, contents(test.at(known)), strict=True))
+    shown = [content[position] if isinstance(position, int) else None for position in found]
+    problems += repeated("sample", shown, table)
     labels = [
         _label(row["adversarial"], place, test)
         for row, place in zip(table.rows, table.places(), strict=True)

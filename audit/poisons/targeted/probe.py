@@ -2,8 +2,8 @@
 
 Question: are the targets misclassified as intended more often than samples like them?
 Statistic: the share of targets predicted as their adversarial label, less the same share among
-    controls: test samples of the same true class that are no targets, as many a target in every
-    stratum (a true class and an adversarial label).
+    controls: test samples of the same true class that are no targets and no copies of one, as many
+    a target in every stratum (a true class and an adversarial label).
 Null: 0. Why: if theta never saw the poison, a target is to it one more sample of its class, so
     within a stratum targets and controls are exchangeable and hits are hypergeometric; a control
     serves one stratum only. This supposes that the targets were not chosen by what a model like
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from poison_audit.case.case import Case
+from poison_audit.case.copies import equal_to
 from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
@@ -100,8 +101,8 @@ def _controls(
     A class's samples are shared out among its strata in proportion to their targets; a share
     smaller than its targets is left empty.
     """
-    taken = set(targets.ids)
-    free = torch.tensor([name not in taken for name in test.ids])
+    # A copy of a target under another id is that target, and no control of it.
+    free = ~equal_to(test, targets)
     pools = {}
     for true in sorted({true for true, _ in groups}):
         pool = torch.nonzero(free & (test.y.cpu() == true)).squeeze(1)

@@ -10,7 +10,7 @@ from poison_audit.poisons.targeted.evidence import read_targets, write_targets
 
 TEST = Samples(
     ids=("a", "b", "dir/c.png", "d"),
-    x=torch.zeros(4, 1, 2, 2, dtype=torch.uint8),
+    x=torch.arange(16, dtype=torch.uint8).reshape(4, 1, 2, 2),
     y=torch.tensor([0, 1, 2, 1]),
     names=("cat", "dog", "frog"),
 )
@@ -119,3 +119,10 @@ def test_prompts_that_are_in_no_table_are_targets_too(tmp_path):
     path.write_text("text,adversarial\na long prompt,bad\n")
     with pytest.raises(InputError, match="the text 'a long prompt'"):
         read_targets(path, test, where_test="test.csv", reader=SimpleNamespace(read=read))
+
+
+def test_a_copy_of_a_target_under_another_id_is_no_second_target(tmp_path):
+    x = TEST.x.clone()
+    x[3] = x[1]
+    told = problems(tmp_path, "id,adversarial\nb,cat\nd,cat\n", dataclasses.replace(TEST, x=x))
+    assert told == ["targets.csv row 3: the same sample as in row 2. Remove one."]
