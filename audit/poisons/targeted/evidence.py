@@ -34,6 +34,18 @@ class Targets:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def once(self) -> Targets:
+        """Return the targets without those that show what an earlier one shows, under another id.
+
+        They would be one target that counts twice.
+        """
+        first: dict[tuple[bytes, int], int] = {}
+        pairs = zip(contents(self.samples), self.adversarial.tolist(), strict=True)
+        for place, pair in enumerate(pairs):
+            first.setdefault(pair, place)
+        kept = list(first.values())
+        return replace(self, samples=self.samples.at(kept), adversarial=self.adversarial[kept])
+
     def to(self, device: torch.device | str) -> Targets:
         """Return the same targets on `device`."""
         return replace(
@@ -62,11 +74,8 @@ def read_targets(
     test, prompts = _with_prompts(test, table, reader)
     found = find_samples(table, test, where=where_test)
     problems = first(prompts + [p for p in found if isinstance(p, Problem)], table.where)
-    # A copy under another id is the same target, and must not count twice.
-    known = [position for position in found if isinstance(position, int)]
-    content = dict(zip(known, contents(test.at(known)), strict=True))
-    shown = [content[position] if isinstance(position, int) else None for position in found]
-    problems += repeated("sample", shown, table)
+    positions = [position if isinstance(position, int) else None for position in found]
+    problems += repeated("sample", positions, table)
     labels = [
         _label(row["adversarial"], place, test)
         for row, place in zip(table.rows, table.places(), strict=True)

@@ -33,8 +33,19 @@ def targeted_evidence(files: Files, device: torch.device | str, problems: Proble
     with problems.collecting():
         targets = read_targets(path, test, where_test=str(files.sources.test), reader=reader)
         told = {"path": str(path), "sha256": digest_of(path)[0], "named": len(targets)}
-        return Evidence(planted=targets.to(device), subject={"targets": told})
+        once = targets.once()
+        return Evidence(
+            planted=once.to(device),
+            subject={"targets": told},
+            limits=_repeated(len(targets) - len(once), len(targets)),
+        )
     return nothing
+
+
+def _repeated(times: int, total: int) -> tuple[str, ...]:
+    if not times:
+        return ()
+    return (f"{times:,} of {total:,} targets show what an earlier one shows: each counts once.",)
 
 
 def target_exhibits(case: Case) -> list[Exhibit]:

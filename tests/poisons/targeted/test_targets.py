@@ -1,4 +1,4 @@
-import dataclasses
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +14,7 @@ TEST = Samples(
     y=torch.tensor([0, 1, 2, 1]),
     names=("cat", "dog", "frog"),
 )
-NAMELESS = dataclasses.replace(TEST, names=None)
+NAMELESS = replace(TEST, names=None)
 
 
 def read(tmp_path, text, test=TEST):
@@ -124,5 +124,7 @@ def test_prompts_that_are_in_no_table_are_targets_too(tmp_path):
 def test_a_copy_of_a_target_under_another_id_is_no_second_target(tmp_path):
     x = TEST.x.clone()
     x[3] = x[1]
-    told = problems(tmp_path, "id,adversarial\nb,cat\nd,cat\n", dataclasses.replace(TEST, x=x))
-    assert told == ["targets.csv row 3: the same sample as in row 2. Remove one."]
+    read_in = read(tmp_path, "id,adversarial\nb,cat\na,frog\nd,cat\n", replace(TEST, x=x))
+    once = read_in.once()
+    assert once.samples.ids == ("b", "a")
+    assert once.adversarial.tolist() == [0, 2]
