@@ -123,8 +123,8 @@ SUBJECT = (
 
 
 @cli.command(cls=Command)
-@options(*SUBJECT, settings.Judged, settings.Deciding, settings.Methods, own.Numbers,
-         own.Running, own.Output)  # fmt: skip
+@options(*SUBJECT, settings.Expecting, settings.Judged, settings.Deciding, settings.Methods,
+         own.Numbers, own.Running, own.Output)  # fmt: skip
 def check(**given: Any) -> int:
     """Unlearn MODEL by every method, probe what is left, and judge.
 
@@ -139,7 +139,7 @@ def check(**given: Any) -> int:
 
 
 @cli.command(cls=Command)
-@options(*SUBJECT, settings.Judged, settings.Deciding, own.Numbers, own.Output)
+@options(*SUBJECT, settings.Expecting, settings.Judged, settings.Deciding, own.Numbers, own.Output)
 def probe(**given: Any) -> int:
     """Probe MODEL, and any candidates, without unlearning anything: the gate for CI."""
     from poison_audit.commands.check import audit

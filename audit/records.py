@@ -54,7 +54,6 @@ WORST_FIRST = tuple(map(Outcome, (
 )))  # fmt: skip
 """Outcomes, the one that decides first."""
 
-
 Kind = Literal["deployed", "method", "candidate", "reference"]
 
 
@@ -310,6 +309,9 @@ class Sanity:
     """Lower end of the exact interval of the accuracy, at level 1 - alpha, one-sided."""
     chance: Share
     """Accuracy of always naming the commonest class of the test set."""
+    expected: Share | None = None
+    """What somebody stated that it must be; None: nobody did."""
+    tolerated: Share = 0.01
 
     @property
     def accuracy(self) -> float:

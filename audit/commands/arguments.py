@@ -25,6 +25,7 @@ from poison_audit.commands.settings import (
     EVIDENCE,
     Architecture,
     Deciding,
+    Expecting,
     Judged,
     Methods,
     Subject,
@@ -44,6 +45,7 @@ class CheckSettings:
     texts: Texts
     evidence: Mapping[str, Path]
     """By the file's name, such as `canaries`."""
+    expecting: Expecting
     judged: Judged
     recipe: Recipe
     methods: Methods
@@ -97,6 +99,7 @@ def check_settings(given: Mapping[str, Any]) -> CheckSettings:
         architecture=_architecture(given, config),
         texts=settled(Texts, given, config.values),
         evidence=_evidence(given, config),
+        expecting=settled(Expecting, given, config.values),
         judged=settled(Judged, given, config.values),
         recipe=_recipe(given, config, problems),
         methods=settled(Methods, given, config.values),

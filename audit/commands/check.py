@@ -19,9 +19,11 @@ import torch
 
 from poison_audit.atomic import from_json, to_json
 from poison_audit.case.case import Case
+from poison_audit.case.doubts import Doubt
 from poison_audit.case.load import Trial
 from poison_audit.case.places import places
 from poison_audit.case.provenance import git_state, git_top, input_files
+from poison_audit.checks.adapter import doubts_of_adapter
 from poison_audit.checks.sanity import check_sanity
 from poison_audit.commands.arguments import CheckSettings
 from poison_audit.commands.config import Config
@@ -41,6 +43,7 @@ from poison_audit.engine.tuning import chosen, halves, load_optuna, tune
 from poison_audit.engine.why import explain
 from poison_audit.methods import REFERENCES, UNLEARNING
 from poison_audit.models.factory import user_code
+from poison_audit.models.normalization import stated_sizes
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Cell, Finding, Plan, Rehearsal, Sanity, Tuning
 from poison_audit.reports.formats import FORMATS
@@ -87,8 +90,14 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
         references=[*yardsticks, *(name for name in REFERENCES if plan.found == 1)],
     )
     case, sanity = check_sanity(trial.case, alpha=plan.policy.alpha)
-    trial = replace(trial, case=case)
+    expecting = settings.expecting
+    sanity = replace(
+        sanity, expected=expecting.expect_accuracy, tolerated=expecting.expect_tolerance
+    )
     reporter.say(_introduction(trial, sanity))
+    with reporter.stage("Trying whether it would work better read otherwise"):
+        trial = replace(trial, case=case, doubts=(*trial.doubts, *_misread(trial, sanity, plan)))
+    sound = sanity.works and not any(doubt.spoils for doubt in trial.doubts)
     judged, tuned_on = trial, None
     if plan.tune:
         load_optuna()
@@ -108,12 +117,12 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
     with _opened(settings.output.out, key, started=stamp) as out:
         clear_reports(out)
         tunings: tuple[Tuning, ...] = ()
-        if tuned_on is not None and sanity.works:
+        if tuned_on is not None and sound:
             tunings = _tuned(tuned_on, plan, out, key=key, reporter=reporter)
             plan = chosen(plan, tunings)
         cells, why, rehearsal = (
             _measured(settings, judged, plan, out, key=key, reporter=reporter)
-            if sanity.works
+            if sound
             else ((), (), None)
         )
         doubts = trial.doubts
@@ -213,6 +222,16 @@ def _asked_of(plan: Plan, trial: Trial) -> Plan:
     texts = trial.case.model.reader is not None
     probes = tuple(s for s in plan.probes if texts or not READINGS[s.name].texts_only)
     return replace(plan, probes=probes)
+
+
+def _misread(trial: Trial, sanity: Sanity, plan: Plan) -> tuple[Doubt, ...]:
+    """Return what speaks against the way the model is read."""
+    case = trial.case
+    beside = next(path for role, path in trial.files if role == "weights").parent
+    return doubts_of_adapter(
+        case, sanity, alpha=plan.policy.alpha, rng=Rng(plan.seed).named("adapter"),
+        names=case.retain.names or case.test.names, sizes=stated_sizes(beside),
+    )  # fmt: skip
 
 
 def _introduction(trial: Trial, sanity: Sanity) -> str:

@@ -145,6 +145,15 @@ def _shares(text: str) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
+def _share(value: Any) -> float | None:
+    """Return the share that a number from 0 to 1 is, or a text such as `93%`; None: it is none."""
+    parts = 1
+    if isinstance(value, str):
+        parts = 100 if value.rstrip().endswith("%") else 1
+        value = number_in(value.rstrip().removesuffix("%"))
+    return value / parts if is_number(value) and 0 <= value <= parts else None
+
+
 def _pair(text: str) -> tuple[str, str]:
     key, _, value = text.partition("=")
     return _said(key).strip(), _said(value).strip()
@@ -182,6 +191,10 @@ SHARES = Kind(
     expected="a number or a list of them", metavar="SHARE,..", holds=_are_shares,
     read=_shares,
     kept=lambda folder, value: tuple(value) if isinstance(value, list) else (value,),
+)  # fmt: skip
+SHARE = Kind(
+    expected="a share such as 0.93 or 93%", metavar="SHARE", read=lambda text: _share(text),
+    holds=lambda value: _share(value) is not None, kept=lambda folder, value: _share(value),
 )  # fmt: skip
 PAIR = Kind(expected="KEY=VALUE", metavar="KEY=VALUE", holds=lambda value: True, read=_pair)
 SWITCH = Kind(expected="a truth value", metavar="", holds=lambda v: isinstance(v, bool), read=bool)

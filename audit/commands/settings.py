@@ -18,6 +18,7 @@ from poison_audit.commands.fields import (
     PATH,
     PATHS,
     SENTENCE,
+    SHARE,
     SHARES,
     SWITCH,
     TEXT,
@@ -122,6 +123,20 @@ class Judged:
     candidate: Pairs = said(
         PAIR, "A checkpoint unlearned elsewhere, to be judged beside MODEL.", group="model",
         metavar="NAME=PATH", several=True, default=(),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expecting:
+    """What is known of the model's accuracy."""
+
+    expect_accuracy: float | None = said(
+        SHARE, "Accuracy on clean test samples that was published or measured elsewhere.",
+        at="model.expect_accuracy", group="model",
+    )  # fmt: skip
+    expect_tolerance: float = said(
+        SHARE, "How far below that it may be, beyond chance.", at="model.expect_tolerance",
+        group="model", default=0.01,
     )  # fmt: skip
 
 
@@ -246,7 +261,7 @@ ACCEPTANCE: dict[str, Field] = {
 def _tables() -> dict[str, dict[str, Field]]:
     of_parts = [
         declared
-        for part in (Architecture, Texts, Subject, Judged, Deciding, Methods)
+        for part in (Architecture, Texts, Subject, Expecting, Judged, Deciding, Methods)
         for declared in fields_of(part).values()
     ]
     given = [*of_parts, *TRAINING.values(), *EVIDENCE.values(), *TOLERANCES.values()]

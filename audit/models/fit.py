@@ -47,13 +47,13 @@ def said(error: Exception) -> str:
 
 
 def _wanted(model: Model, shape: tuple[int, ...]) -> str:
-    size = None if model.reader is not None else _stated_size(model.module)
+    size = None if model.reader is not None else stated_size(model.module)
     if size is None or size == shape[1:]:
         return f"samples of the shape that {model.arch} was trained on"
     return f"pictures of {size[0]}x{size[1]}, as training did: {model.arch} takes this size alone"
 
 
-def _stated_size(module: nn.Module) -> tuple[int, int] | None:
+def stated_size(module: nn.Module) -> tuple[int, int] | None:
     """Return the height and width that a network says it takes, as transformers spell it.
 
     torchvision's and timm's networks of one size say it as well.

@@ -128,6 +128,29 @@ def normalize_from_preprocessor(folder: Path) -> Normalize | None:
     return checked_normalize(mean, std, where=str(file))
 
 
+def stated_sizes(folder: Path) -> list[tuple[int, int]]:
+    """Return the (height, width) that a folder's preprocessor_config.json makes of pictures.
+
+    Of `crop_size`, if it crops, and of `size`, if it resizes; transformers spells either by its
+    sides, by the shortest edge (taken for a square here), or by one number.
+    """
+    config = json_beside(folder / "preprocessor_config.json")
+    steps = (("do_center_crop", "crop_size"), ("do_resize", "size"))
+    found = [_sides(config.get(key)) for switch, key in steps if config.get(switch, True) is True]
+    return [sides for sides in found if sides is not None]
+
+
+def _sides(value: Any) -> tuple[int, int] | None:
+    if isinstance(value, dict):
+        edge = value.get("shortest_edge")
+        value = [value.get("height", edge), value.get("width", edge)]
+    sides = [value, value] if type(value) is int else value
+    if isinstance(sides, list) and [type(side) for side in sides] == [int, int]:
+        height, width = sides
+        return (height, width) if min(sides) >= 1 and max(sides) <= 2048 else None
+    return None
+
+
 def _scales_to_unit(config: Mapping[str, Any]) -> bool:
     factor = config.get("rescale_factor", 1 / 255)
     plain = config.get("do_rescale", True) is True and config.get("rescale_offset") in (None, False)

@@ -255,6 +255,22 @@ def clopper_pearson(
     return low, high
 
 
+def more_often(one: int, other: int) -> float:
+    """Return the exact one-sided p-value that one of two ways is no better than the other.
+
+    The McNemar test: of the samples that only one of the two answers rightly, each way has as many
+    as a fair coin gives it, or fewer.
+
+    Args:
+        one: samples that only the way in question answers rightly.
+        other: samples that only the other does.
+
+    >>> more_often(3, 0), more_often(0, 0)
+    (0.125, 1.0)
+    """
+    return float(stats.binom.sf(one - 1, one + other, 0.5)) if one + other else 1.0
+
+
 def exact_rate(name: str, hits: int, n: int) -> dict[str, float]:
     """Return a rate and the ends of its exact interval, named `name`, `name_low`, `name_high`."""
     low, high = clopper_pearson(hits, n)

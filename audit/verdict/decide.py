@@ -242,6 +242,8 @@ def _audit_verdict(
             "Check the architecture, how inputs are read (--normalize, --prompt) and the order of "
             "the labels; nothing was measured."
         )
+        if (doubt := _kept_shut(doubts, passes=False)) is not None:
+            sentence, step = f"{sentence} {doubt.sentence}", doubt.step
     else:
         outcome, sentence = _gate(policy, candidates)
         step = _next_step(policy, outcome, candidates)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from poison_audit.records import Cell, Finding, Outcome
+from poison_audit.records import Cell, Finding, Outcome, Sanity
 from poison_audit.reports.view.accepted import Accepted, accepted
 from poison_audit.reports.view.answer import answer, how_sure
 from poison_audit.reports.view.evidence import Evidence, evidence
@@ -190,8 +190,15 @@ def _sanity(record: AuditRecord) -> str:
     return (
         f"{sanity.correct:,} of {sanity.total:,} clean test samples answered correctly "
         f"({percent(sanity.accuracy)}, surely more than {percent(sanity.low)}; "
-        f"naming the commonest class always: {percent(sanity.chance)})"
+        f"naming the commonest class always: {percent(sanity.chance)}); {_expected(sanity)}"
     )
+
+
+def _expected(sanity: Sanity) -> str:
+    if sanity.expected is None:
+        return "nobody said what it should be (--expect-accuracy)"
+    points = f"{100 * sanity.tolerated:g}"
+    return f"expected: {percent(sanity.expected)}, of which {points} points less are tolerated"
 
 
 def _doubts(record: AuditRecord) -> tuple[str, ...]:
@@ -199,7 +206,7 @@ def _doubts(record: AuditRecord) -> tuple[str, ...]:
     return tuple(
         printable(f"{doubt.sentence} {doubt.step}")
         for doubt in record.doubts
-        if doubt.sentence != said
+        if doubt.sentence not in said
     )
 
 
