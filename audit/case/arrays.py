@@ -7,7 +7,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def read_npz(path: Path, *, size: Shape | None = None) -> Arrays:
         InputError: with everything that is wrong with the file.
     """
     where = str(path)
-    found = _load(path, where)
+    found = arrays_in(path, lambda names: _xy(names, where))
     x, y = found["x"], found["y"]
     ids = found.get("id", np.arange(len(x) if x.ndim else 0))
     problems = _wrong_pictures(x, where)
@@ -86,7 +86,30 @@ def read_npz(path: Path, *, size: Shape | None = None) -> Arrays:
     return Arrays(x=np.ascontiguousarray(x, dtype=dtype), labels=labels, ids=names)
 
 
-def _load(path: Path, where: str) -> Mapping[str, NDArray[Any]]:
+def array_in(path: Path) -> NDArray[Any]:
+    """Return the array of an `.npy`; InputError: it is damaged, or holds objects."""
+    where = str(path)
+    try:
+        # Mapped, so that no more is claimed than the file holds.
+        with np.errstate(all="ignore"):
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise InputError(Problem("not a single array", where))
+        return np.array(found)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(Problem(f"cannot be read ({reason})", where)) from error
+    except _DAMAGED as error:
+        raise _damaged("npy", error, where) from error
+
+
+def arrays_in(path: Path, names: Callable[[list[str]], Sequence[str]] = list) -> dict[str, Any]:
+    """Return arrays of an `.npz`: those that `names` chooses of all their names.
+
+    Raises:
+        InputError: the file is damaged, or holds objects, or much more than it seems to.
+    """
+    where = str(path)
     try:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
@@ -94,20 +117,27 @@ def _load(path: Path, where: str) -> Mapping[str, NDArray[Any]]:
                 raise InputError(Problem("one array, not an .npz of x and y", where))
             if archive.zip is not None and (problem := _bomb(archive.zip, where)):
                 raise InputError(problem)
-            missing = [name for name in ("x", "y") if name not in archive]
-            if missing:
-                raise InputError(
-                    Problem(f"the array {name!r} is missing", where, _hint(name, archive.files))
-                    for name in missing
-                )
             # A member that is no array comes as bytes.
-            return {name: np.asarray(archive[name]) for name in ("x", "y", "id") if name in archive}
+            return {name: np.asarray(archive[name]) for name in names(archive.files)}
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(Problem(f"cannot be read ({reason})", where)) from error
     except _DAMAGED as error:
-        what = f"not a readable .npz ({str(error) or type(error).__name__})"
-        raise InputError(Problem(what, where, "Pickled objects are never read.")) from error
+        raise _damaged("npz", error, where) from error
+
+
+def _damaged(kind: str, error: Exception, where: str) -> InputError:
+    what = f"not a readable .{kind} ({str(error) or type(error).__name__})"
+    return InputError(Problem(what, where, "Pickled objects are never read."))
+
+
+def _xy(names: list[str], where: str) -> list[str]:
+    missing = [name for name in ("x", "y") if name not in names]
+    if missing:
+        raise InputError(
+            Problem(f"the array {name!r} is missing", where, _hint(name, names)) for name in missing
+        )
+    return [name for name in ("x", "y", "id") if name in names]
 
 
 def _bomb(archive: zipfile.ZipFile, where: str) -> Problem | None:

@@ -125,7 +125,10 @@ def read_files(sources: Sources, poisons: Mapping[str, Poison], problems: Proble
     if sources.forget is not None and files.train is not None:
         where = str(sources.train)
         with problems.collecting():
-            forget = read_forget(sources.forget, files.train, where_train=where, poisons=poisons)
+            forget = read_forget(
+                sources.forget, files.train, where_train=where, poisons=poisons,
+                allow_pickle=sources.allow_pickle,
+            )  # fmt: skip
             files = replace(files, forget=forget)
     return files
 

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from poison_audit.case.csvfile import first, read_csv
+from poison_audit.case.csvfile import first
+from poison_audit.case.forgetfile import read_rows
 from poison_audit.case.poison import Poison
 from poison_audit.case.rows import find_samples, repeated, wrong_label
 from poison_audit.errors import InputError, Problem, did_you_mean
 from poison_audit.models.samples import Samples
-
-COLUMNS = ("id", "path", "text", "index", "label", "attack", "campaign", "canary", "base", "sha256")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +55,12 @@ class Split:
 
 
 def read_forget(
-    path: Path, train: Samples, *, where_train: str, poisons: Mapping[str, Poison]
+    path: Path,
+    train: Samples,
+    *,
+    where_train: str,
+    poisons: Mapping[str, Poison],
+    allow_pickle: bool = False,
 ) -> ForgetSet:
     """Read which samples of `train` are to be forgotten.
 
@@ -65,15 +69,16 @@ def read_forget(
     of none, is an id in the key of the first of those.
 
     Args:
-        path: forget.csv.
+        path: forget.csv, or what `read_rows` takes beside it.
         train: the training table.
         where_train: what messages call the training table.
         poisons: what a row's `attack` may name.
+        allow_pickle: whether it may be a pickle, plain values and arrays only.
 
     Raises:
         InputError: with everything that is wrong with the file.
     """
-    table = read_csv(path, needed=(), known=COLUMNS)
+    table = read_rows(path, train, where_train=where_train, allow_pickle=allow_pickle)
     found = find_samples(table, train, where=where_train)
     positions = [position for position in found if isinstance(position, int)]
     problems = first([p for p in found if isinstance(p, Problem)], table.where)

@@ -64,7 +64,7 @@ def substitute(
     clean = pixels[here]
     pixels[here], labels[here] = x.float(), y
     names = _put(train.ids, positions, ids)
-    table = replace(train, ids=names, x=_stored(pixels, storage), y=labels)
+    table = replace(train, ids=names, x=_stored(pixels, storage), y=labels, paths=None)
     change = as_pixels(table.x[here]) - clean
     return Poisoned(
         table=table,
@@ -82,7 +82,11 @@ def append(
     ids = _new_ids(train, len(y), prefix)
     pixels = torch.cat([as_pixels(train.x).float(), x.float()])
     table = replace(
-        train, ids=train.ids + ids, x=_stored(pixels, storage), y=torch.cat([train.y, y])
+        train,
+        ids=train.ids + ids,
+        x=_stored(pixels, storage),
+        y=torch.cat([train.y, y]),
+        paths=None,
     )
     return Poisoned(table=table, ids=ids, bases=(None,) * len(ids))
 

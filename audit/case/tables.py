@@ -18,6 +18,7 @@ from poison_audit.case.csvfile import first, read_csv
 from poison_audit.case.labels import as_integer, read_labels
 from poison_audit.case.parquet import cell_text, check_columns, parquet_columns
 from poison_audit.case.pictures import Shape, Source, read_pictures
+from poison_audit.case.rows import slashed
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.samples import Samples
 
@@ -106,6 +107,8 @@ def read_table(
         x=torch.from_numpy(x),
         y=torch.tensor(labels.numbers, dtype=torch.int64),
         names=labels.names,
+        paths=tuple(map(slashed, listing.paths)) or None,
+        folder=(path if path.is_dir() else path.parent) if listing.paths else None,
     )
 
 

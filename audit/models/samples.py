@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,11 @@ class Samples:
     """Of texts: 1 where a token is real, int64, (n, length)."""
     cut: Tensor | None = None
     """Of texts: whether each was too long for the model and lost a part: bool, (n,)."""
+    paths: tuple[str, ...] | None = None
+    """Of pictures that are files: where each lies in `folder`, `/` between; None: in no folder."""
+    folder: Path | None = None
+    doubted_order: str = ""
+    """Why positions in the table may be counted otherwise elsewhere; empty: they are not."""
     noise: Tensor | None = None
     """What was added to the embeddings of some texts in training: float32, (m, length, width)."""
     noisy: Tensor | None = None
@@ -64,7 +70,9 @@ class Samples:
             for name in _ROWS
         }
         texts = None if self.texts is None else tuple(self.texts[i] for i in chosen)
-        return replace(self, ids=tuple(self.ids[i] for i in chosen), texts=texts, **rows)
+        paths = None if self.paths is None else tuple(self.paths[i] for i in chosen)
+        ids = tuple(self.ids[i] for i in chosen)
+        return replace(self, ids=ids, texts=texts, paths=paths, **rows)
 
     def joined(self, other: Samples) -> Samples:
         """Return these samples and then those of `other`, parts of the same table."""
@@ -74,7 +82,7 @@ class Samples:
             for name in _ROWS
         }  # fmt: skip
         texts = None if self.texts is None else self.texts + (other.texts or ())
-        return replace(self, ids=self.ids + other.ids, texts=texts, **rows)
+        return replace(self, ids=self.ids + other.ids, texts=texts, paths=None, **rows)
 
     def select(self, ids: Sequence[str]) -> Samples:
         """Return the samples of these ids, in this order; KeyError for one that is not here."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import pickle
 import re
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,10 +158,29 @@ def _lists(add, place) -> None:
     add("forget.csv", "forget.csv",
         lambda f: read_forget(
             f / "forget.csv", table, where_train="train", poisons=POISONS), here)  # fmt: skip
+    names = np.array([0, 2, 5])
+    for file, write in (
+        ("forget.npy", lambda path: np.save(path, names)),
+        ("forget.npz", lambda path: np.savez(path, forget=names)),
+        ("forget.json", lambda path: path.write_text('{"forget": [0, 2, 5], "retain": [1]}')),
+        ("forget.jsonl", lambda path: path.write_text('{"index": 2, "label": 2}\n{"index": 5}\n')),
+        ("forget.txt", lambda path: path.write_text("1\n2\n5\n")),
+        ("forget.csv.gz", lambda path: path.write_bytes(gzip.compress(b"id\tlabel\ns1\t1\n"))),
+        ("forget.pt", lambda path: torch.save({"forget": torch.tensor(names)}, path)),
+        ("forget.pkl", lambda path: path.write_bytes(pickle.dumps({"forget": names}, 2))),
+        ("forget.pickle", lambda path: path.write_bytes(pickle.dumps([names[0], names[1]], 5))),
+    ):
+        here = place(file)
+        write(here / file)
+        add(file, file, partial(_read_forget, table, file), here)
     here = place("targets")
     write_rows(here / "targets.csv", ["id", "adversarial"], [("s0", 1), ("s1", 2)])
     add("targets.csv", "targets.csv",
         lambda f: read_targets(f / "targets.csv", table, where_test="test"), here)  # fmt: skip
+
+
+def _read_forget(table, file, folder) -> None:
+    read_forget(folder / file, table, where_train="train", poisons=POISONS, allow_pickle=True)
 
 
 def _keys(add, place) -> None:

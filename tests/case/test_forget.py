@@ -63,9 +63,9 @@ def test_every_column_is_read(tmp_path):
         ("id\nb\n", (1,)),
         ("path\n./dir/c.png\n", (2,)),
         ("index\n4\n0\n", (4, 0)),
-        # id before path before index.
-        ("index,path,id\n0,dir/c.png,b\n", (1,)),
-        ("index,path\n0,dir/c.png\n", (2,)),
+        ("index,path,id\n2,dir/c.png,dir/c.png\n", (2,)),
+        ("index,path\n2,./dir/c.png\n", (2,)),
+        ("index;path\n2.0;.\\dir\\c.png\n", (2,)),
     ],
 )
 def test_one_column_names_the_samples(tmp_path, text, positions):
@@ -73,6 +73,17 @@ def test_one_column_names_the_samples(tmp_path, text, positions):
     assert forget.positions == positions
     assert forget.ids == tuple(IDS[position] for position in positions)
     assert forget.canaries == (None,) * len(positions)
+
+
+def test_columns_that_disagree_are_told_row_by_row(tmp_path):
+    assert problems(tmp_path, "id,index,label\na,0,0\nb,0,1\ne,4,0\nd,2,1\n") == [
+        f"forget.csv row {row}: {told}. "
+        "Correct one, or leave out the column that is of another use."
+        for row, told in (
+            (3, "the id 'b' is sample 1 ('b') and the index '0' is sample 0 ('a')"),
+            (5, "the id 'd' is sample 3 ('d') and the index '2' is sample 2 ('dir/c.png')"),
+        )
+    ]
 
 
 def test_half_is_not_most(tmp_path):
@@ -131,11 +142,12 @@ def test_every_problem_at_once(tmp_path):
             ["forget.csv: not UTF-8 (byte 0xe4 in line 2). Save it as CSV UTF-8."],
         ),
         (
-            "index\n5\n-1\n1.0\nx\n",
+            "index\n5\n-1\n1.5\nx\n",
             [
-                "forget.csv row 2: no sample of train.csv has the index '5'.",
+                "forget.csv row 2: no sample of train.csv has the index '5'. "
+                "Positions count from 0.",
                 "forget.csv row 3: no sample of train.csv has the index '-1'.",
-                "forget.csv row 4: no sample of train.csv has the index '1.0'.",
+                "forget.csv row 4: no sample of train.csv has the index '1.5'.",
                 "forget.csv row 5: no sample of train.csv has the index 'x'.",
             ],
         ),

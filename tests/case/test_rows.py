@@ -44,9 +44,78 @@ def test_each_column_names_samples(tmp_path):
     assert find(tmp_path, 'text\n"it said ""no""\nand ended"\n a film  \n') == [4, 0]
 
 
-def test_the_first_column_decides_for_every_row(tmp_path):
-    assert find(tmp_path, "index,text,id\n4,a film,v\n9,nothing,u\n") == [1, 0]
-    assert find(tmp_path, "index,text\n4,a film\n") == [0]
+def test_columns_must_name_the_same_sample_row_by_row(tmp_path):
+    assert find(tmp_path, 'index,text,id\n1,"another, with a comma",v\n0,,u\n') == [1, 0]
+    # A text that two samples have is one of them by its id.
+    assert find(tmp_path, "text,id\ntwice,x\n") == [3]
+    assert find(tmp_path, "index,text,id\n4,a film,v\n2,twice,w\n1,twice,v\n,,\n") == [
+        "rows.csv row 2: the id 'v' is sample 1 ('v') and the text 'a film' is sample 0 ('u') and "
+        "the index '4' is sample 4 ('dir/y.png'). "
+        "Correct one, or leave out the column that is of another use.",
+        2,
+        "rows.csv row 4: the id 'v' is sample 1 ('v') and the text 'twice' is sample 2 ('w') and "
+        "the index '1' is sample 1 ('v'). "
+        "Correct one, or leave out the column that is of another use.",
+    ]
+    assert find(tmp_path, "index,id\n7,v\n") == [
+        "rows.csv row 2: no sample of train has the index '7'."
+    ]
+
+
+def test_columns_of_which_a_table_has_none_say_nothing(tmp_path):
+    assert find(tmp_path, "id,path,text\nv,elsewhere.png,a caption\n", texts=None) == [1]
+    assert find(tmp_path, "id,path\nv,dir/y.png\n", texts=None) == [
+        "rows.csv row 2: the id 'v' is sample 1 ('v') and the path 'dir/y.png' is sample 4 "
+        "('dir/y.png'). Correct one, or leave out the column that is of another use."
+    ]
+
+
+def test_numbers_as_pandas_writes_them(tmp_path):
+    assert find(tmp_path, "index\n4.0\n1.000000000000000000e+00\n") == [4, 1]
+    assert "has the index '1.5'" in find(tmp_path, "index\n1.5\n")[0]
+
+
+def pictures(folder, paths, **more):
+    return Samples(
+        ids=tuple(f"s{i}" for i in range(len(paths))), x=torch.zeros(len(paths), 1, 2, 2),
+        y=torch.zeros(len(paths), dtype=torch.int64), paths=paths, folder=folder, **more,
+    )  # fmt: skip
+
+
+def test_files_are_named_from_wherever_one_looks_at_them(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "train"
+    samples = pictures(folder, ("cat/1.png", "cat/2.png", "dog/1.png"))
+    (tmp_path / "lists").mkdir()
+    path = tmp_path / "lists" / "forget.csv"
+    monkeypatch.chdir(tmp_path)
+    named = {
+        "cat/2.png": 1, "./dog//1.png": 2, "cat\\1.png": 0, f"{folder}/dog/1.png": 2,
+        "../data/train/cat/1.png": 0, "data/train/cat/2.png": 1,
+        "data\\train\\cat\\2.png": 1,
+    }  # fmt: skip
+    path.write_text("path\n" + "".join(f"{name}\n" for name in named), encoding="utf-8")
+    found = find_samples(read_csv(path, needed=()), samples, where="train")
+    assert found == list(named.values())
+    for name in (
+        "train/cat/1.png",
+        "C:\\data\\train\\cat\\1.png",
+        "/elsewhere/cat/1.png",
+        "../1.png",
+    ):
+        path.write_text(f"path\n{name}\n", encoding="utf-8")
+        (problem,) = find_samples(read_csv(path, needed=()), samples, where="train")
+        assert str(problem).endswith(f"Write paths relative to {folder}.")
+
+
+def test_an_order_in_doubt_gives_no_positions(tmp_path):
+    samples = pictures(tmp_path, ("a", "b"), doubted_order="counts twice")
+    path = write(tmp_path, "index\n0\n")
+    with pytest.raises(InputError, match=r"counts twice\. Name them by path or id"):
+        find_samples(read_csv(path, needed=()), samples, where="train")
+    path = write(tmp_path, "index,path\n0,b\n")
+    assert "the path 'b' is sample 1" in str(
+        find_samples(read_csv(path, needed=()), samples, where="train")[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,7 +123,10 @@ def test_the_first_column_decides_for_every_row(tmp_path):
     [
         ("id\nz\n", "rows.csv row 2: no sample of train has the id 'z'."),
         ("id,label\n,1\n", "rows.csv row 2: the id is empty."),
-        ("index\n5\n", "rows.csv row 2: no sample of train has the index '5'."),
+        (
+            "index\n5\n",
+            "rows.csv row 2: no sample of train has the index '5'. Positions count from 0.",
+        ),
         ("index\n-1\n", "rows.csv row 2: no sample of train has the index '-1'."),
         ("index\nfirst\n", "rows.csv row 2: no sample of train has the index 'first'."),
         ("text\nA film\n", "rows.csv row 2: no sample of train has the text 'A film'."),

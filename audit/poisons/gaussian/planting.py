@@ -104,7 +104,10 @@ def tied_rows(
     """Return the rows of a forget set that are canaries, adding what is wrong to `problems`."""
     rows = keyed_rows(forget, POISON.name, where_forget)
     if not rows:
-        fix = "Say attack = gaussian, or name the key's id in the canary column."
+        fix = (
+            "Say attack = gaussian, or name the key's id in the canary column; of a bare list make "
+            "a CSV with the header id,attack,base first."
+        )
         problems.append(Problem("no row is a canary", where_forget, fix))
     problems += first(wrong_names(rows, key, where), where_forget)
     return rows

@@ -138,7 +138,7 @@ def test_a_forget_set_without_canaries(tmp_path):
         ids=("a", "b", "k0", "d")
     )) == [
         "forget.csv: no row is a canary. Say attack = gaussian, or name the key's id in the canary "
-        "column."
+        "column; of a bare list make a CSV with the header id,attack,base first."
     ]  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def problems(tmp_path, text, test=TEST):
         "id,label,adversarial\nd,dog,cat\ndir/c.png,2,1\n",
         "path,adversarial\nd,0\n./dir/c.png,dog\n",
         "adversarial,index,label\ncat,3,\ndog,2,frog\n",
-        "index,id,adversarial\n0,d,cat\n0,dir/c.png,dog\n",
+        "index,id,adversarial\n3,d,cat\n2,dir/c.png,dog\n",
     ],
 )
 def test_targets_are_read(tmp_path, text):
@@ -78,7 +78,7 @@ def test_all_problems_at_once(tmp_path):
         ("id,adversarial\na,-1\n", NAMELESS, "unknown adversarial label '-1'"),
         ("id,adversarial\na,dog\n", NAMELESS, "unknown adversarial label 'dog'"),
         ("index,adversarial\n4,0\n", TEST, "no sample of test.csv has the index '4'"),
-        ("index,adversarial\n1.0,0\n", TEST, "no sample of test.csv has the index '1.0'"),
+        ("index,adversarial\n1.5,0\n", TEST, "no sample of test.csv has the index '1.5'"),
         ("id\na\n", TEST, "the column 'adversarial' is missing"),
         ("adversarial\n1\n", TEST, "no column names the samples"),
         ("id,adversarail,adversarial\na,1,1\n", TEST, "unknown column 'adversarail'"),
