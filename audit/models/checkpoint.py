@@ -14,7 +14,7 @@ from torch import nn
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models import hugging_face, language
 from poison_audit.models.factory import FACTORY
-from poison_audit.models.identify import Network, canonical
+from poison_audit.models.identify import Network, canonical, identify
 from poison_audit.models.image import image_classifier
 from poison_audit.models.model import Model
 from poison_audit.models.network import (
@@ -258,7 +258,10 @@ def _filled(
         if arch.startswith(hugging_face.PREFIX):
             return hugging_face.load_classifier(module, weights.tensors, where=where), weights
     if not arch.startswith(FACTORY):
-        load_strict(module, canonical(weights.tensors), where=where)
+        try:
+            load_strict(module, canonical(weights.tensors), where=where)
+        except InputError as error:
+            raise _of_another(arch, weights, where) or error from error
         return module, weights
     try:
         # A factory's names are the user's own, whatever they look like.
@@ -271,6 +274,15 @@ def _filled(
             return module, inside
         raise
     return module, weights
+
+
+def _of_another(arch: str, weights: Weights, where: str) -> InputError | None:
+    """Return what says of which architecture the tensors are instead; None: of none."""
+    names = [name for name in identify(weights.tensors) if name != arch]
+    if not names:
+        return None
+    what = f"the tensors are not of {arch}: they fit {' and '.join(names)}"
+    return InputError(Problem(what, where, f"--arch {names[0]}, or leave it out."))
 
 
 def _impossible(network: Network, known: Normalize | None, where: str) -> list[Problem]:

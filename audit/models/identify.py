@@ -14,9 +14,19 @@ from torch.overrides import TorchFunctionMode
 from torchvision import models as torchvision_models
 
 from poison_audit.errors import InputError, Problem, did_you_mean
-from poison_audit.models.image import CifarResNet, CifarResNetSpec, cifar_resnet_spec
+from poison_audit.models.cifar_vgg import VGG, CifarVgg, vgg_of, vgg_spec
+from poison_audit.models.image import (
+    CIFAR_RESNETS,
+    CifarResNet,
+    CifarResNetSpec,
+    cifar_resnet_spec,
+)
+from poison_audit.models.preact import PREACT, PreActNet, preact_names, preact_of, preact_spec
+from poison_audit.models.timm import of_vision_transformer, vision_transformer_names
 
-_CIFAR = tuple(f"cifar-resnet{layers}" for layers in (18, 34, 50, 101, 152))
+_OWN = (*CIFAR_RESNETS, *PREACT, *VGG)
+NO_POOL = ":no-pool"
+"""What the name of a torchvision ResNet ends with that lost the max-pool of its stem."""
 
 
 class _Family(NamedTuple):
@@ -67,7 +77,21 @@ class Network:
 def architectures() -> tuple[str, ...]:
     """Return the names that `--arch` takes, but for the spelt-out `cifar-resnet:...`."""
     listed = torchvision_models.list_models(module=torchvision_models)
-    return (*_CIFAR, *(name for name in listed if _family(name) in _FAMILIES))
+    return (*_OWN, *(name for name in listed if _family(name) in _FAMILIES))
+
+
+def alternatives(arch: str) -> tuple[str, ...]:
+    """Return the names of the architectures that have the very tensors of another.
+
+    >>> alternatives("resnet18"), alternatives("cifar-resnet20")
+    (('resnet18:no-pool',), ('cifar-resnet20:pool', 'cifar-resnet:3-3-3:w16:padded-end'))
+    """
+    if spec := cifar_resnet_spec(arch):
+        return spec.others
+    bare = arch.removesuffix(NO_POOL)
+    if bare not in architectures() or _family(bare) != "resnet":
+        return ()
+    return (bare,) if arch.endswith(NO_POOL) else (arch + NO_POOL,)
 
 
 def architecture(name: str, tensors: Mapping[str, Tensor], *, where: str = "--arch") -> Network:
@@ -83,15 +107,13 @@ def architecture(name: str, tensors: Mapping[str, Tensor], *, where: str = "--ar
     Raises:
         InputError: no architecture has this name.
     """
-    if spec := cifar_resnet_spec(name):
-        classes = _size(tensors, "fc.weight", 0, default=10)
-        channels = _size(tensors, "conv1.weight", 1, default=3)
-        build = partial(CifarResNet, spec, channels=channels, classes=classes)
-        return Network(arch=name, build=build, classes=classes, channels=channels)
-    known = architectures()
-    if name not in known:
+    if own := _own(name, tensors):
+        return own
+    bare, known = name.removesuffix(NO_POOL), architectures()
+    if bare not in known or (bare != name and _family(bare) != "resnet"):
         hint = did_you_mean(name, known)
         raise InputError(Problem(f"unknown architecture {name!r}", where, hint))
+    arch, name = name, bare
     family = _family(name)
     options: dict[str, Any] = {}
     if family in _WITH_AUXILIARY:
@@ -101,7 +123,32 @@ def architecture(name: str, tensors: Mapping[str, Tensor], *, where: str = "--ar
     classes = _size(tensors, _FAMILIES[family].head, 0, default=1000)
     builder = torchvision_models.get_model_builder(name)
     build = partial(builder, weights=None, num_classes=classes, **options)
-    return Network(arch=name, build=build, classes=classes, channels=3)
+    build = build if arch == name else partial(_without_pool, build)
+    return Network(arch=arch, build=build, classes=classes, channels=3)
+
+
+def _own(name: str, tensors: Mapping[str, Tensor]) -> Network | None:
+    """Return the network of a name that is none of torchvision's."""
+    channels = _size(tensors, "conv1.weight", 1, default=3)
+    classes = _size(tensors, "fc.weight", 0, default=10)
+    build: Callable[[], nn.Module]
+    if spec := cifar_resnet_spec(name):
+        build = partial(CifarResNet, spec, channels=channels, classes=classes)
+    elif pre := preact_spec(name):
+        build = partial(PreActNet, pre, channels=channels, classes=classes)
+    elif vgg := vgg_spec(name):
+        channels = _size(tensors, "features.0.weight", 1, default=3)
+        classes = _size(tensors, "classifier.weight", 0, default=10)
+        build = partial(CifarVgg, vgg, channels=channels, classes=classes)
+    else:
+        return None
+    return Network(arch=name, build=build, classes=classes, channels=channels)
+
+
+def _without_pool(build: Callable[[], nn.Module]) -> nn.Module:
+    network = build()
+    network.maxpool = nn.Identity()
+    return network
 
 
 def identify(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -111,18 +158,30 @@ def identify(tensors: Mapping[str, Tensor]) -> list[str]:
     a stem's max-pool, strides and activations have no tensor.
     """
     tensors = canonical(tensors)
-    spec = _cifar_spec(tensors)
-    names = [spec.name] if spec else []
-    others = (name for name in architectures() if name not in _CIFAR)
-    names += [name for name in others if _FAMILIES[_family(name)].mark in tensors]
-    return [name for name in names if _fits(name, tensors)]
+    names = relatives(tensors)
+    # What our own builders fit, no network of torchvision's does: those need not be built.
+    ours = [name for name in names if _own(name, tensors) and _fits(name, tensors)]
+    return ours or [name for name in names if not _own(name, tensors) and _fits(name, tensors)]
+
+
+def relatives(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the architectures that tensors, by `canonical` name, may be of."""
+    specs = (_cifar_spec(tensors), preact_of(tensors), vgg_of(tensors))
+    names = [spec.name for spec in specs if spec]
+    if "class_token" in tensors:
+        return names + of_vision_transformer(tensors)
+    others = (name for name in architectures() if name not in _OWN)
+    return names + [name for name in others if _FAMILIES[_family(name)].mark in tensors]
 
 
 def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors by torchvision's names, without the auxiliary heads of training.
+    """Return tensors by torchvision's names or ours, without the auxiliary heads of training.
 
-    CIFAR-stem ResNets are often trained with kuangliu's names (`shortcut`, `linear`).
+    CIFAR-stem ResNets are often trained with kuangliu's names (`shortcut`, `linear`), Wide ResNets
+    with those of several repositories, vision transformers with timm's.
     """
+    if (named := preact_names(tensors) or vision_transformer_names(tensors)) is not None:
+        return named
     stem = tensors.get("conv1.weight")
     if stem is not None and tuple(stem.shape[2:]) == (3, 3) and "fc.weight" not in tensors:
         return {_torchvision_name(name): tensor for name, tensor in tensors.items()}
@@ -166,13 +225,24 @@ def _cifar_spec(tensors: Mapping[str, Tensor]) -> CifarResNetSpec | None:
         while f"layer{len(depths) + 1}.{depth}.conv1.weight" in tensors:
             depth += 1
         depths.append(depth)
+    if not depths:
+        return None
     bottleneck = "layer1.0.conv3.weight" in tensors
-    return CifarResNetSpec(tuple(depths), stem.shape[0], bottleneck) if depths else None
+    padded = len(depths) > 1 and "layer2.0.downsample.0.weight" not in tensors
+    return CifarResNetSpec(
+        tuple(depths), stem.shape[0], bottleneck, shortcut="padded" if padded else ""
+    )
+
+
+def expected_of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors that an architecture of the classes of `tensors` has, without memory."""
+    with _EmptyOnMeta():
+        expected: dict[str, Tensor] = architecture(name, tensors).build().state_dict()
+    return expected
 
 
 def _fits(name: str, tensors: Mapping[str, Tensor]) -> bool:
-    with _EmptyOnMeta():
-        expected = architecture(name, tensors).build().state_dict()
+    expected = expected_of(name, tensors)
     absent = [key for key in expected if key not in tensors]
     return (
         all(key.endswith("num_batches_tracked") for key in absent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -69,41 +69,78 @@ class CifarResNetSpec:
     width: int = 64
     """Channels of the first stage; each further stage doubles them."""
     bottleneck: bool = False
+    shortcut: str = ""
+    """`padded` and `padded-end`: option A, every second pixel of the input and new channels of
+    zeros, on both sides (akamaster's) or after them; else option B, a convolution."""
+    pool: bool = False
+    """Whether a max-pool follows the stem. No tensor tells."""
 
     @property
     def name(self) -> str:
         """The name that `--arch` takes, such as `cifar-resnet18` or `cifar-resnet:1-1-1-1:w16`."""
-        for name, spec in _NAMED.items():
-            if spec == self:
-                return name
+        bare = replace(self, pool=False)
         depths = "-".join(map(str, self.depths))
-        return f"cifar-resnet:{depths}:w{self.width}{':bottleneck' if self.bottleneck else ''}"
+        told = [f"cifar-resnet:{depths}:w{self.width}", "bottleneck" if self.bottleneck else "",
+                self.shortcut]  # fmt: skip
+        spelt = ":".join(part for part in told if part)
+        named = next((name for name, spec in _NAMED.items() if spec == bare), spelt)
+        return f"{named}:pool" if self.pool else named
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The names of what else has the same tensors."""
+        found = [replace(self, pool=not self.pool)]
+        if self.shortcut:
+            other = "padded-end" if self.shortcut == "padded" else "padded"
+            found.append(replace(self, shortcut=other))
+        return tuple(spec.name for spec in found)
 
 
 _NAMED = {
+    **{
+        f"cifar-resnet{6 * blocks + 2}": CifarResNetSpec((blocks,) * 3, 16, shortcut="padded")
+        for blocks in (3, 5, 7, 9, 18)
+    },
     "cifar-resnet18": CifarResNetSpec((2, 2, 2, 2)),
     "cifar-resnet34": CifarResNetSpec((3, 4, 6, 3)),
     "cifar-resnet50": CifarResNetSpec((3, 4, 6, 3), bottleneck=True),
     "cifar-resnet101": CifarResNetSpec((3, 4, 23, 3), bottleneck=True),
     "cifar-resnet152": CifarResNetSpec((3, 8, 36, 3), bottleneck=True),
 }
-_SPELT = re.compile(r"cifar-resnet:(\d+(?:-\d+)*):w(\d+)(:bottleneck)?")
+CIFAR_RESNETS = tuple(_NAMED)
+"""The names that stand in lists."""
+_SPELT = re.compile(r"cifar-resnet:(\d+(?:-\d+)*):w(\d+)(:bottleneck)?(?::(padded|padded-end))?")
 
 
 def cifar_resnet_spec(arch: str) -> CifarResNetSpec | None:
     """Read an architecture name; None when it is not a CIFAR-stem ResNet.
 
     >>> cifar_resnet_spec("cifar-resnet:1-1-1:w8")
-    CifarResNetSpec(depths=(1, 1, 1), width=8, bottleneck=False)
+    CifarResNetSpec(depths=(1, 1, 1), width=8, bottleneck=False, shortcut='', pool=False)
     """
+    if arch.endswith(":pool"):
+        spec = cifar_resnet_spec(arch.removesuffix(":pool"))
+        return spec and (None if spec.pool else replace(spec, pool=True))
     if arch in _NAMED:
         return _NAMED[arch]
     if match := _SPELT.fullmatch(arch):
         depths, width = tuple(map(int, match[1].split("-"))), int(match[2])
         # A header may name any size: one that no machine could build is none.
         if min(depths) > 0 and sum(depths) <= 500 and len(depths) <= 8 and 0 < width <= 1024:
-            return CifarResNetSpec(depths, width, match[3] is not None)
+            return CifarResNetSpec(depths, width, match[3] is not None, match[4] or "")
     return None
+
+
+class _Padded(nn.Module):
+    """The shortcut without weights (He et al. 2016, option A)."""
+
+    def __init__(self, channels: int, stride: int, *, both: bool) -> None:
+        super().__init__()
+        before = channels // 2 if both else 0
+        self._stride, self._pad = stride, (0, 0, 0, 0, before, channels - before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self._stride, :: self._stride], self._pad)
 
 
 class CifarResNet(nn.Module):
@@ -119,9 +156,11 @@ class CifarResNet(nn.Module):
         width = spec.width
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if spec.pool else nn.Identity()
         self._inplanes = width
         for stage, depth in enumerate(spec.depths):
-            layer = self._stage(block, width << stage, depth, stride=1 if stage == 0 else 2)
+            stride = 1 if stage == 0 else 2
+            layer = self._stage(block, width << stage, depth, stride=stride, spec=spec)
             self.add_module(f"layer{stage + 1}", layer)
         self._stages = len(spec.depths)
         self.fc = nn.Linear(self._inplanes, classes)
@@ -130,13 +169,16 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
 
     def _stage(
-        self, block: type[BasicBlock] | type[Bottleneck], planes: int, depth: int, *, stride: int
-    ) -> nn.Sequential:
+        self, block: type[BasicBlock] | type[Bottleneck], planes: int, depth: int, *, stride: int,
+        spec: CifarResNetSpec,
+    ) -> nn.Sequential:  # fmt: skip
         blocks: list[nn.Module] = []
         for step in (stride, *[1] * (depth - 1)):
             out = planes * block.expansion
-            shortcut = None
-            if step != 1 or self._inplanes != out:
+            shortcut: nn.Module | None = None
+            if step != 1 and spec.shortcut:
+                shortcut = _Padded(out - self._inplanes, step, both=spec.shortcut == "padded")
+            elif step != 1 or self._inplanes != out:
                 shortcut = nn.Sequential(
                     nn.Conv2d(self._inplanes, out, 1, stride=step, bias=False), nn.BatchNorm2d(out)
                 )
@@ -147,7 +189,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures (n, channels, h, w) to logits (n, classes)."""
-        x = torch.relu(self.bn1(self.conv1(x)))
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         for stage in range(1, self._stages + 1):
             x = getattr(self, f"layer{stage}")(x)
         out: Tensor = self.fc(x.mean(dim=(2, 3)))

@@ -15,6 +15,7 @@ from poison_audit.errors import InputError, Problem
 from poison_audit.models import hugging_face, language
 from poison_audit.models.factory import FACTORY, first_channels, head_size, import_factory
 from poison_audit.models.identify import Network, architecture, canonical, identify
+from poison_audit.models.nearest import nearest
 from poison_audit.models.reader import Reading
 from poison_audit.models.saving import ARCH_KEY
 from poison_audit.models.weights import Weights
@@ -61,6 +62,8 @@ def network_of(
         return network_named(names[0], weights, where), source
     if names:
         what = f"the tensors fit several architectures: {', '.join(names)}"
+    elif like := nearest(weights.tensors):
+        what = f"the tensors fit no architecture that is known; they look like {like}"
     else:
         first = list(weights.tensors.items())[:3]
         shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in first)

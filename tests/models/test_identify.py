@@ -151,18 +151,15 @@ def test_counts_of_batches_may_be_absent():
     assert identify(bare) == ["resnet18"]
 
 
-@pytest.mark.parametrize("change", ["extra", "missing", "reshaped", "option A"])
+@pytest.mark.parametrize("change", ["extra", "missing", "reshaped"])
 def test_what_differs_by_one_tensor_fits_nothing(change):
     tensors = tensors_of("mobilenet_v3_small")
     if change == "extra":
         tensors["other.weight"] = torch.zeros(1)
     elif change == "missing":
         del tensors["features.3.block.1.1.bias"]
-    elif change == "reshaped":
+    else:
         tensors["features.3.block.1.1.bias"] = torch.zeros(3)
-    else:  # akamaster's ResNet-20 pads its shortcuts with zeros: no downsample tensors
-        tensors = cifar(CifarResNetSpec((3, 3, 3), 16))
-        tensors = {key: t for key, t in tensors.items() if "downsample" not in key}
     assert identify(tensors) == []
 
 
@@ -191,6 +188,6 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 
 
 def test_the_named_cifar_resnets_exist():
-    named = [name for name in architectures() if name.startswith("cifar-")]
+    named = [name for name in architectures() if name.startswith("cifar-resnet")]
     assert [architecture(name, {}).arch for name in named] == named
-    assert len(named) == 5
+    assert len(named) == 10
