@@ -24,8 +24,8 @@ from poison_audit.case.units import not_pixels
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.checkpoint import Loaded, load_model
 from poison_audit.models.fit import refusal
-from poison_audit.models.model import Model
 from poison_audit.models.normalization import parse_normalize
+from poison_audit.models.preprocessor import misfit
 from poison_audit.models.samples import Samples
 from poison_audit.records import Json, Recipe
 
@@ -145,7 +145,7 @@ def misfits(files: Files, recipe: Recipe) -> list[Problem]:
             if sources.names is None:
                 found += wrong_count(table, files.loaded.model.classes, str(path))
             found += check_labels(table, files.loaded.model.classes, str(path))
-            found += _unfit(files.loaded.model, table, str(path))
+            found += _unfit(files.loaded, table, str(path))
     if test is not None:
         found += not_pixels(test, str(sources.test), share=0.05)
     if train is None:
@@ -167,9 +167,12 @@ def misfits(files: Files, recipe: Recipe) -> list[Problem]:
     return found
 
 
-def _unfit(model: Model, table: Samples, where: str) -> list[Problem]:
-    """Return the problem of a table whose samples the model cannot take."""
-    if (table.texts is None) != (model.reader is None):
+def _unfit(loaded: Loaded, table: Samples, where: str) -> list[Problem]:
+    """Return the problem of a table whose samples the model cannot take, or never saw alike."""
+    if (table.texts is None) != (loaded.model.reader is None):
         return []  # said where the table was read
-    found = refusal(model, table.batch(slice(0, 1)))
+    other = misfit(loaded.pictures, table.x.shape[1:], where) if table.texts is None else None
+    if other is not None:
+        return [other]
+    found = refusal(loaded.model, table.batch(slice(0, 1)))
     return [] if found is None else [Problem(found[0], where, found[1])]

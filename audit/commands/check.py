@@ -43,7 +43,7 @@ from poison_audit.engine.tuning import chosen, halves, load_optuna, tune
 from poison_audit.engine.why import explain
 from poison_audit.methods import REFERENCES, UNLEARNING
 from poison_audit.models.factory import user_code
-from poison_audit.models.normalization import stated_sizes
+from poison_audit.models.preprocessor import stated_sizes
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Cell, Finding, Plan, Rehearsal, Sanity, Tuning
 from poison_audit.reports.formats import FORMATS

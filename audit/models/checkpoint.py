@@ -29,9 +29,14 @@ from poison_audit.models.network import (
 from poison_audit.models.normalization import (
     Normalize,
     normalize_from_header,
-    normalize_from_preprocessor,
     same_normalize,
     spell_normalize,
+)
+from poison_audit.models.preprocessor import (
+    Pictures,
+    normalize_from_preprocessor,
+    pictures_of,
+    timm_labels,
 )
 from poison_audit.models.reader import Reading
 from poison_audit.models.strict import load_strict
@@ -58,6 +63,8 @@ class Loaded:
     """Channels of a picture; None when the network has no convolution to tell."""
     notes: tuple[str, ...] = ()
     """What was changed on reading, in sentences."""
+    pictures: Pictures | None = None
+    """What the preprocessor beside the weights makes of pictures, where it says."""
 
 
 def load_model(
@@ -94,7 +101,9 @@ def load_model(
         raise InputError(Problem(what, "--factory", "Give one of them."))
     where = str(path)
     weights = read_weights(path, allow_pickle=allow_pickle, state_key=state_key)
-    told = {name: getattr(weights, name) for name in ("sha256", "files", "metadata", "notes")}
+    told: dict[str, Any] = {
+        name: getattr(weights, name) for name in ("sha256", "files", "metadata", "notes")
+    }
     if not factory and (found := language_of(weights, arch, reading or Reading())):
         if normalize is not None:
             what = "is for pictures, and this model reads texts"
@@ -112,11 +121,14 @@ def load_model(
     if module is None:
         raise InputError([*unknown, *problems])
     problems += [*unknown, *_impossible(network, known, where)]
+    with problems.collecting():
+        told["pictures"] = pictures_of(weights.files[0].parent)
     if problems or known is None:
         raise InputError(problems)
     model = image_classifier(
         module.eval(), build=network.build, arch=network.arch, classes=network.classes,
-        normalize=known, channels_last=factory is None, labels=network.labels,
+        normalize=known, channels_last=factory is None,
+        labels=network.labels or timm_labels(weights.files[0].parent, network.classes),
     )  # fmt: skip
     told["notes"] = weights.notes
     model = replace(model, state_key=state_key)

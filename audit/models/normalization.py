@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeGuard
 
 from poison_audit.errors import InputError, Problem, Problems, did_you_mean
 from poison_audit.models.image import NORMALIZE
-from poison_audit.models.weights import json_beside
 
 Normalize = tuple[tuple[float, ...], tuple[float, ...]]
 """Channel means and standard deviations, in [0, 1] pixels; one value serves all channels."""
@@ -106,55 +104,6 @@ def normalize_from_header(metadata: Mapping[str, str], *, where: str) -> Normali
     if not (isinstance(value, list) and len(value) == 2 and all(map(_are_numbers, value))):
         raise InputError(Problem(f"expected [[means], [stds]], got {text!r:.80}", where))
     return checked_normalize(value[0], value[1], where=where)
-
-
-def normalize_from_preprocessor(folder: Path) -> Normalize | None:
-    """Return the normalisation in a folder's preprocessor_config.json; None if it states none.
-
-    A preprocessor that scales pixels to anything but [0, 1] first is taken to state none.
-    """
-    file = folder / "preprocessor_config.json"
-    config = json_beside(file)
-    if not _scales_to_unit(config):
-        return None
-    if config.get("do_normalize", True) is False:
-        return NORMALIZE["none"]
-    mean, std = config.get("image_mean"), config.get("image_std")
-    if mean is None or std is None:
-        return None
-    if not (_are_numbers(mean) and _are_numbers(std)):
-        what = f"image_mean {mean!r:.80} and image_std {std!r:.80} are not lists of numbers"
-        raise InputError(Problem(what, str(file)))
-    return checked_normalize(mean, std, where=str(file))
-
-
-def stated_sizes(folder: Path) -> list[tuple[int, int]]:
-    """Return the (height, width) that a folder's preprocessor_config.json makes of pictures.
-
-    Of `crop_size`, if it crops, and of `size`, if it resizes; transformers spells either by its
-    sides, by the shortest edge (taken for a square here), or by one number.
-    """
-    config = json_beside(folder / "preprocessor_config.json")
-    steps = (("do_center_crop", "crop_size"), ("do_resize", "size"))
-    found = [_sides(config.get(key)) for switch, key in steps if config.get(switch, True) is True]
-    return [sides for sides in found if sides is not None]
-
-
-def _sides(value: Any) -> tuple[int, int] | None:
-    if isinstance(value, dict):
-        edge = value.get("shortest_edge")
-        value = [value.get("height", edge), value.get("width", edge)]
-    sides = [value, value] if type(value) is int else value
-    if isinstance(sides, list) and [type(side) for side in sides] == [int, int]:
-        height, width = sides
-        return (height, width) if min(sides) >= 1 and max(sides) <= 2048 else None
-    return None
-
-
-def _scales_to_unit(config: Mapping[str, Any]) -> bool:
-    factor = config.get("rescale_factor", 1 / 255)
-    plain = config.get("do_rescale", True) is True and config.get("rescale_offset") in (None, False)
-    return plain and isinstance(factor, float) and math.isclose(factor, 1 / 255, rel_tol=1e-6)
 
 
 def _are_numbers(value: Any) -> TypeGuard[list[float]]:

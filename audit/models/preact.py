@@ -110,7 +110,7 @@ _WIDE_NAMES = (
     (re.compile(r"^block(\d+)\.layer\.(\d+)\."), r"layer\1.\2."),
     (re.compile(r"\.convShortcut\."), ".downsample.0."),
     (re.compile(r"^bn1\."), "norm."),
-)  # xternalz, and NAD, ABL, TRADES after it
+)  # xternalz, and many after it
 _KUANGLIU = (
     (re.compile(r"\.shortcut\."), ".downsample."),
     (re.compile(r"^linear\."), "fc."),

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from poison_audit.errors import InputError
 from poison_audit.models.normalization import (
     normalize_from_header,
-    normalize_from_preprocessor,
     parse_normalize,
     same_normalize,
     spell_normalize,
@@ -74,36 +73,6 @@ def test_a_header_is_read_or_silent():
     text = json.dumps(HALF)
     assert normalize_from_header({"poison_audit.normalize": text}, where="m") == HALF
     assert normalize_from_header({"format": "pt"}, where="m") is None
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        ({"image_mean": [0.5] * 3, "image_std": [0.25] * 3}, HALF),
-        ({"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "rescale_factor": 1 / 255}, HALF),
-        # Pixels scaled to [-1, 1] or left at [0, 255]: these means are of other units.
-        ({"image_mean": [0.5], "image_std": [0.5], "rescale_factor": 1 / 127.5}, None),
-        ({"image_mean": [0.5], "image_std": [0.5], "do_rescale": False}, None),
-        ({"image_mean": [0.5], "image_std": [0.5], "rescale_offset": True}, None),
-        ({"do_normalize": False}, ((0.0,), (1.0,))),
-        ({"size": 32}, None),
-        ([], None),
-    ],
-)
-def test_a_preprocessor(tmp_path, config, expected):
-    assert normalize_from_preprocessor(tmp_path) is None
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
-    assert normalize_from_preprocessor(tmp_path) == expected
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["{", '{"image_mean": 0.5, "image_std": [0.2]}', '{"image_mean": [9], "image_std": [1]}'],
-)
-def test_a_malformed_preprocessor_is_refused(tmp_path, text):
-    (tmp_path / "preprocessor_config.json").write_text(text)
-    with pytest.raises(InputError, match=r"preprocessor_config\.json"):
-        normalize_from_preprocessor(tmp_path)
 
 
 def test_a_spelling_loses_no_digit():
