@@ -7,12 +7,15 @@ while, so that happens only where something is read, and `records` itself needs 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
 import os
 import re
+import stat
 import typing
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -42,6 +45,8 @@ _EXPECTED = {
 """By pydantic's name of an error: what was expected."""
 _ASIDE = 0x10F800 - 0xD800
 """How far lone surrogates, which pydantic refuses, are moved while it reads."""
+PARTIAL = ".poison-audit-part"
+"""How the names of files end that are not whole yet: nobody else's do."""
 
 
 def to_json(record: Any) -> str:
@@ -76,7 +81,9 @@ def from_json(
     from pydantic import ValidationError
 
     try:
-        plain = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        plain = json.loads(
+            text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once
+        )
         # A path whose bytes are no UTF-8 holds lone surrogates, and JSON can say them.
         aside = _moved(plain, 0xD800, _ASIDE) if "\\ud" in text.lower() else None
     except (ValueError, RecursionError) as error:
@@ -116,6 +123,16 @@ def reader(
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Of two values one reader would take the first, and another one the last.
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key in counts if counts[key] > 1)
+        raise ValueError(f"the key {twice!r:.80} stands twice in one object")
+    return found
 
 
 def _finite(text: str) -> float:
@@ -178,15 +195,23 @@ def _fields(kind: Any, at: Sequence[int | str]) -> list[str]:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     """Give the temporary neighbour to write, which takes the file's place once it is on the disk.
+
+    A link that stands in its place is replaced, and not followed.
+
+    Args:
+        path: the file; its folder is made where there is none.
+        mode: who may read it, before the umask.
 
     Raises:
         OSError: it cannot be written; what stood at `path` still does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    partial.unlink(missing_ok=True)
     try:
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode))
         yield partial
         # A machine that dies may otherwise be left with the new name and none of the content.
         with partial.open("rb") as file:
@@ -196,10 +221,30 @@ def written_whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a UTF-8 text file through a temporary neighbour."""
-    with written_whole(path) as partial:
+def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """Write a UTF-8 text file through a temporary neighbour; `mode`: who may read it."""
+    with written_whole(path, mode=mode) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def read_plainly(path: Path, *, most: int | None = None) -> bytes:
+    """Return the bytes of a file that may be anybody's, but is a file: no link, pipe or device.
+
+    Args:
+        path: the file; links on the way to it are followed.
+        most: bytes that are read.
+
+    Raises:
+        OSError: it is none, cannot be read, or has more than `most`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no file", str(path))
+        raw = file.read(-1 if most is None else most + 1)
+    if most is not None and len(raw) > most:
+        raise OSError(errno.EFBIG, f"is larger than {most >> 20} MiB", str(path))
+    return raw
 
 
 def remove_partials(folder: Path) -> None:
@@ -207,6 +252,6 @@ def remove_partials(folder: Path) -> None:
 
     Call it only where no other process writes.
     """
-    for path in folder.glob(".*"):
-        if re.fullmatch(r"\..+\.\d+", path.name) and path.is_file():
+    for path in folder.glob(f".*{PARTIAL}"):
+        if re.fullmatch(rf"\..+\.\d+{PARTIAL}", path.name):
             path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,9 +21,15 @@ from poison_audit.commands.arguments import check_settings, decide_settings, tra
 from poison_audit.commands.fields import settled
 from poison_audit.commands.options import Command, options
 from poison_audit.commands.plant_options import OWN_OPTIONS, PlantSettings
+from poison_audit.commands.streams import forgive
 from poison_audit.errors import AuditError, InputError, PlanError, Problem
 
 INTERRUPTED = 130
+_NO_MEMORY = (
+    "can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc",
+    "out of memory", "failed to map segment", "can't start new thread",
+)  # fmt: skip
+"""How errors without a class of their own say that the memory gave out, in small letters."""
 NEEDED = {
     "torch": "torch", "torchvision": "torchvision", "transformers": "transformers",
     "safetensors": "safetensors", "PIL": "pillow",
@@ -32,6 +39,7 @@ NEEDED = {
 
 def main() -> None:
     """Run the command of the process's arguments and exit with its code."""
+    forgive()
     sys.exit(invoke(sys.argv[1:]))
 
 
@@ -60,6 +68,8 @@ def invoke(arguments: Sequence[str]) -> int:
         click.echo("\nInterrupted. What is complete is kept: run the same command again.", err=True)
         return INTERRUPTED
     except OSError as error:
+        if _of_memory(error):
+            return _failed(error)
         _complain_of_disk(error)
         return 4
     except BaseException as error:  # a crash, Rust's panic too, must never look like a verdict
@@ -68,13 +78,30 @@ def invoke(arguments: Sequence[str]) -> int:
 
 
 def _failed(error: BaseException) -> int:
-    # By name: this file works without torch.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if _of_memory(error):
         _complain_of_memory()
         return 4
     traceback.print_exception(error)
     click.echo("poison-audit itself failed; this says nothing about the model.", err=True)
     return 4
+
+
+def _of_memory(error: BaseException | None) -> bool:
+    """Return whether the machine's memory gave out, as Python, torch, or a library's loading says.
+
+    A limit (`ulimit -v`) ends an allocation of torch by RuntimeError, and an import by ImportError.
+    """
+    while error is not None:
+        # By name: this file works without torch.
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            return True
+        kinds = (RuntimeError, ImportError, OSError, SystemError)
+        if isinstance(error, kinds) and any(word in str(error).lower() for word in _NO_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _complain_of_disk(error: OSError) -> None:

@@ -15,6 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+_COMPARED = 1000
+_LONGEST = 200
+"""Known names, and letters of one, that a misspelt name is compared with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -88,7 +92,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     'Known: gd, scrub.'
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=1)
+    # Nobody misspells one of thousands, and to compare with each takes minutes.
+    near = get_close_matches(name[:_LONGEST], names, n=1) if len(names) <= _COMPARED else []
     if near:
         return f"Did you mean {near[0]}?"
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""

@@ -21,6 +21,13 @@ settings.load_profile("any clock")
 pytest.register_assert_rewrite("builders")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_key(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Sign with a key of this run of the tests, and leave the user's alone."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    os.environ.pop("POISON_AUDIT_KEY", None)
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder that all workers of this run have in common."""

@@ -26,7 +26,7 @@ METHODS = (
     "orthogonality.subsets=2",
 )  # fmt: skip
 COMMAND = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS, *METHODS]
-TIMINGS = {"seconds", "probe_seconds", "peak_bytes", "started", "command", "path"}
+TIMINGS = {"seconds", "probe_seconds", "peak_bytes", "started", "command", "path", "seal"}
 
 
 def without_timings(value):
@@ -142,9 +142,10 @@ def test_two_audits_never_share_a_run_directory(case, capsys):
 def test_what_a_killed_process_began_to_write_is_removed(tmp_path):
     folder = tmp_path / "o" / "cells"
     folder.mkdir(parents=True)
+    (tmp_path / "o" / "run.json").write_text('{"key": "k"}', encoding="utf-8")
     for name in (".gd-0-ab.json.123", ".report.json.7"):
-        (folder / name).write_text("{", encoding="utf-8")
-    kept = [".hidden", ".hidden.txt", "gd-0-ab.json"]
+        (folder / f"{name}.poison-audit-part").write_text("{", encoding="utf-8")
+    kept = [".hidden", ".hidden.txt", ".backup.20240101", "gd-0-ab.json"]
     for name in kept:
         (folder / name).write_text("{}", encoding="utf-8")
     with runs.open_run(tmp_path / "o", "k", started="t"):

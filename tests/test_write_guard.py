@@ -1,4 +1,5 @@
-"""Nothing is written outside the run directory, no process or connection is made that is not told.
+"""Nothing is written outside the run directory but the user's key, once; no process or connection
+is made that is not told.
 
 Python's audit events see every file that is opened, renamed, made or removed, every process and
 every connection, by whatever library.
@@ -65,15 +66,21 @@ def test_an_audit_writes_into_its_run_directory_alone(case, tmp_path, command):
         [sys.executable, "-c", WATCH, str(told), command, "model.safetensors", "--forget",
          "forget.csv", *FLAGS, *methods, "--out", "out", "--format", formats],
         cwd=case, capture_output=True, text=True, check=False,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
     )  # fmt: skip
     seen = json.loads(told.read_text("utf-8"))
     assert seen["code"] in (0, 1, 3), done.stderr
     inside, outside = f"{case / 'out'}", []
+    assert [path for path in (tmp_path / "state").rglob("*") if path.is_file()] == [
+        tmp_path / "state" / "poison-audit" / "key"
+    ]
     for event, what in seen["seen"]:
         if event in ("subprocess.Popen", "os.posix_spawn", "os.exec", "os.system"):
             assert what in PROCESSES
         elif event.startswith("socket.") or not (
-            what == inside or what.startswith(f"{inside}{os.sep}") or LIBRARIES.fullmatch(what)
+            what == inside
+            or what.startswith((f"{inside}{os.sep}", f"{tmp_path / 'state'}"))
+            or LIBRARIES.fullmatch(what)
         ):
             outside.append((event, what))
     assert outside == []

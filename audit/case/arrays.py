@@ -83,7 +83,14 @@ def read_npz(path: Path, *, size: Shape | None = None) -> Arrays:
         labels, names = tuple(map(str, y.tolist())), tuple(map(str, ids.tolist()))
     except SystemError as error:  # as Python calls a letter beyond Unicode's last
         raise InputError(Problem(f"holds no text ({error})", where)) from error
+    if lone := [i for i, texts in enumerate(zip(labels, names, strict=True)) if _lone(*texts)]:
+        what = "id or label holds half of a character (a lone surrogate), which is no text"
+        raise InputError(first([Problem(what, f"{where} index {i}") for i in lone], where))
     return Arrays(x=np.ascontiguousarray(x, dtype=dtype), labels=labels, ids=names)
+
+
+def _lone(*texts: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for text in texts for letter in text)
 
 
 def array_in(path: Path) -> NDArray[Any]:

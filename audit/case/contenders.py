@@ -23,6 +23,9 @@ class Contender:
     kind: Kind
     path: Path
     sha256: str
+    """Of the file, as `models.weights` takes it."""
+    digest: str
+    """Of the model that was loaded from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,9 @@ def read_contenders(
                     told.append(_counted_once(seen, same))
                     continue
                 yardsticks.append(seen)
-            contenders.append(Contender(name=name, kind=kind, path=path, sha256=sha256))
+            contenders.append(
+                Contender(name=name, kind=kind, path=path, sha256=sha256, digest=seen.digest)
+            )
     contenders.sort(key=lambda each: each.kind != "reference")
     return Contenders(every=tuple(contenders), told=tuple(told))
 
@@ -113,6 +118,15 @@ def _refuse_near(
 def _counted_once(seen: Sight, same: Sight) -> str:
     how = "is bit for bit" if seen.digest == same.digest else "answers all but as"
     return f"The reference {seen.name} {how} the reference {same.name}: they count as one."
+
+
+def load_contender(like: Model, contender: Contender, *, allow_pickle: bool = False) -> Model:
+    """Load a contender again, to be measured; InputError: it is not what was read at first."""
+    model, sha256 = load_like(like, contender.path, allow_pickle=allow_pickle)
+    if (sha256, model.digest()) != (contender.sha256, contender.digest):
+        what = "was another file when the audit began"
+        raise InputError(Problem(what, str(contender.path), "Leave it alone, and audit again"))
+    return model
 
 
 def _unused(name: str, taken: set[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,11 +171,19 @@ def _wrong_columns(
         if name not in header
     ]
     if known is not None:
+        unknown = sorted(set(header) - set(known))
         problems += [
-            Problem(f"unknown column {name!r}", where, did_you_mean(name, known))
-            for name in sorted(set(header) - set(known))
+            Problem(f"unknown column {name!r:.80}", where, did_you_mean(name, known))
+            for name in unknown[:MOST]
         ]
+        problems += _more(len(unknown) - MOST, "unknown columns", where)
     # Of columns without a name, such as pandas writes before the others, nobody asks anything.
-    repeated = sorted({name for name in header if name and header.count(name) > 1})
-    problems += [Problem(f"the column {name!r} appears twice", where) for name in repeated]
-    return problems
+    repeated = sorted(name for name, times in Counter(header).items() if name and times > 1)
+    problems += [
+        Problem(f"the column {name!r:.80} appears twice", where) for name in repeated[:MOST]
+    ]
+    return problems + _more(len(repeated) - MOST, "columns appear twice", where)
+
+
+def _more(count: int, what: str, where: str) -> list[Problem]:
+    return [Problem(f"{count:,} more {what}", where)] if count > 0 else []

@@ -136,7 +136,7 @@ def content_digest(samples: Samples, position: int) -> str:
     uint8, or little-endian floating point.
     """
     if samples.texts is not None:
-        return hashlib.sha256(samples.texts[position].encode()).hexdigest()
+        return hashlib.sha256(samples.texts[position].encode("utf-8", "surrogatepass")).hexdigest()
     array = samples.x[position].cpu().contiguous().numpy()
     return hashlib.sha256(array.astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from poison_audit.atomic import write_atomically
 from poison_audit.case.filetext import read_bytes
 from poison_audit.case.forget import ForgetSet
 from poison_audit.errors import InputError, Problem, Problems, did_you_mean
@@ -102,19 +103,36 @@ def read_key(path: Path, rules: Rules) -> tuple[dict[str, Any], Problems]:
     return held | {"secret": secret, "commitment": digest}, problems
 
 
-def write_object(path: Path, fields: Mapping[str, Any]) -> str:
-    """Write a JSON object and its version, and return the file's SHA-256."""
+def write_object(path: Path, fields: Mapping[str, Any], *, mode: int = 0o666) -> str:
+    """Write a JSON object and its version, and return the file's SHA-256.
+
+    Args:
+        path: the file.
+        fields: what it holds.
+        mode: who may read it, before the umask.
+    """
     held = {"version": 1, **fields}
     text = json.dumps(held, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text, mode=mode)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_key(path: Path, key: Any) -> str:
-    """Write a key's dataclass to `path` and return its commitment."""
+    """Write a key's dataclass to `path`, for its owner alone, and return its commitment."""
     fields = asdict(key) | {"secret": key.secret.hex()}
     del fields["commitment"]
-    return write_object(path, fields)
+    return write_object(path, fields, mode=0o600)
+
+
+def remark_on(path: Path) -> str:
+    """Return what has to be said of who can read a key; empty: its owner alone can."""
+    mode = path.stat().st_mode & 0o777
+    if not mode & 0o044:
+        return ""
+    return (
+        f"Others on this machine can read {path} (mode {mode:o}). Whoever knows a key can cheat: "
+        f"chmod 600 {path}"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

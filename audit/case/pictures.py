@@ -98,6 +98,8 @@ def spelt(shape: Sequence[int]) -> str:
 
 
 def _opened(source: Source) -> Image.Image:
+    if isinstance(source, Path) and source.exists() and not source.is_file():
+        raise ValueError("it is a folder, a pipe or a device")
     return Image.open(source if isinstance(source, Path) else io.BytesIO(source))
 
 

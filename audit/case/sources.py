@@ -33,9 +33,9 @@ class Sources:
     state_key: str | None = None
 
 
-def missing(sources: Sources) -> Problems:
-    """Return what every trial needs and nobody gave."""
-    wanted = {
+WANTED = {
+    name: Problem(what, fix=f"Give it by {fix}")
+    for name, (what, fix) in {
         "forget": ("the forget set is not given", "--forget forget.csv"),
         "train": (
             "the training table is not given",
@@ -45,9 +45,11 @@ def missing(sources: Sources) -> Problems:
             "the test table is not given",
             '--test TABLE, or test = "TABLE" under [data] in audit.toml',
         ),
-    }
-    return Problems(
-        Problem(what, fix=f"Give it by {fix}")
-        for name, (what, fix) in wanted.items()
-        if getattr(sources, name) is None
-    )
+    }.items()
+}
+"""What every trial needs, by the field of `Sources`, and what is said where nobody gave it."""
+
+
+def missing(sources: Sources) -> Problems:
+    """Return what every trial needs and nobody gave."""
+    return Problems(each for name, each in WANTED.items() if getattr(sources, name) is None)

@@ -73,7 +73,7 @@ def holds_pictures(path: Path) -> bool:
 
 def _header(path: Path) -> set[str]:
     try:
-        if path.suffix.lower() == ".csv":
+        if path.suffix.lower() == ".csv" and path.is_file():
             with path.open(encoding="utf-8-sig", newline="") as file:
                 return {name.strip() for name in next(csv.reader(file), [])}
         return set(parquet_columns(path, ())) if path.suffix.lower() == ".parquet" else set()

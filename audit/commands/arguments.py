@@ -18,11 +18,13 @@ from poison_audit.commands.config import (
     make_recipe,
     read_config,
     read_tolerances,
+    read_usable,
 )
-from poison_audit.commands.fields import number_in, settled
+from poison_audit.commands.fields import number_in, origins_of, settled
 from poison_audit.commands.own_settings import Again, Output, Running, Training
 from poison_audit.commands.settings import (
     EVIDENCE,
+    TRAINING,
     Architecture,
     Deciding,
     Expecting,
@@ -56,6 +58,8 @@ class CheckSettings:
     running: Running
     output: Output
     config: Config
+    origins: Mapping[str, str]
+    """By input, whether a flag gave it or which file; of the rest the checkpoint, or nobody."""
     today: str
     problems: tuple[Problem, ...]
     """Of audit.toml and the flags."""
@@ -92,8 +96,7 @@ def check_settings(given: Mapping[str, Any]) -> CheckSettings:
     problems, config = Problems(), Config()
     path = given["config"] or find_config(given["model"])
     if path is not None:
-        with problems.collecting():
-            config = read_config(path)
+        config = read_usable(path, problems)
     return CheckSettings(
         subject=settled(Subject, given, config.values),
         architecture=_architecture(given, config),
@@ -109,9 +112,32 @@ def check_settings(given: Mapping[str, Any]) -> CheckSettings:
         running=settled(Running, given),
         output=settled(Output, given),
         config=config,
+        origins=_origins(given, config),
         today=_today(),
         problems=tuple(problems),
     )
+
+
+def _origins(given: Mapping[str, Any], config: Config) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for kind in (Architecture, Texts, Subject, EVIDENCE, Judged, Deciding):
+        found |= origins_of(kind, given, config.values, config.path)
+    flags = [key for key, _ in given["recipe"] or ()]
+    for key in TRAINING:
+        if key in flags:
+            found[f"recipe {key}"] = "--recipe"
+        elif ("training", key) in config.values:
+            found[f"recipe {key}"] = f"{config.path} [training]"
+    if config.tolerances:
+        found["tolerances"] = f"{config.path} [policy.tolerances]"
+    if config.accepted:
+        found["accepted risks"] = f"{config.path} [[accept]]"
+    if found.get("factory"):
+        found.pop("arch", None)
+    return {key: told for key, told in found.items() if key not in _NO_INPUTS}
+
+
+_NO_INPUTS = ("model", "config", "allow_pickle", "device", "exit_zero", "allow_tolerance")
 
 
 def decide_settings(given: Mapping[str, Any]) -> DecideSettings:
@@ -222,6 +248,5 @@ def _training_config(given: Mapping[str, Any], problems: Problems) -> Config:
     # The one beside the output is read in any case: it will be written to.
     for path in dict.fromkeys([first, *(path for path in there if path == beside[1])]):
         if path is not None:
-            with problems.collecting():
-                found.append(read_config(path))
+            found.append(read_usable(path, problems))
     return next(iter(found), Config())

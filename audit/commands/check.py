@@ -7,7 +7,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
@@ -20,9 +20,12 @@ import torch
 from poison_audit.atomic import from_json, to_json
 from poison_audit.case.case import Case
 from poison_audit.case.doubts import Doubt
+from poison_audit.case.keyfile import remark_on
 from poison_audit.case.load import Trial
 from poison_audit.case.places import places
 from poison_audit.case.provenance import git_state, git_top, input_files
+from poison_audit.case.signing import hand_over, take_over, why_no_key
+from poison_audit.case.sources import Sources
 from poison_audit.checks.adapter import doubts_of_adapter
 from poison_audit.checks.sanity import check_sanity
 from poison_audit.commands.arguments import CheckSettings
@@ -30,7 +33,13 @@ from poison_audit.commands.config import Config
 from poison_audit.commands.inputs import device_named, load, read_inputs
 from poison_audit.commands.own_settings import Running
 from poison_audit.commands.progress import Reporter
-from poison_audit.commands.rendering import clear_reports, show, show_forecast, write_reports
+from poison_audit.commands.rendering import (
+    clear_reports,
+    refuse_foreign,
+    show,
+    show_forecast,
+    write_reports,
+)
 from poison_audit.engine import runs, unlearning
 from poison_audit.engine.caveats import caveats, halved
 from poison_audit.engine.exhibits import exhibits
@@ -41,20 +50,33 @@ from poison_audit.engine.rehearsal import Judge, check_size, rehearse
 from poison_audit.engine.run import Performer, run
 from poison_audit.engine.tuning import chosen, halves, load_optuna, tune
 from poison_audit.engine.why import explain
+from poison_audit.errors import Problem, Problems
 from poison_audit.methods import REFERENCES, UNLEARNING
 from poison_audit.models.factory import user_code
 from poison_audit.models.preprocessor import stated_sizes
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Cell, Finding, Plan, Rehearsal, Sanity, Tuning
 from poison_audit.reports.formats import FORMATS
+from poison_audit.reports.formats.renderer import renderer
+from poison_audit.reports.view.settings import CHECKPOINT
 from poison_audit.training.loop import fast_precision
-from poison_audit.training.sharding import check_shardable, crew, processes, rank, share_cells
+from poison_audit.training.sharding import (
+    check_shardable,
+    crew,
+    processes,
+    rank,
+    share_cells,
+    told_by_the_first,
+)
 from poison_audit.verdict.compare import comparability
 from poison_audit.verdict.decide import decide
 from poison_audit.verdict.diagnosis import diagnosis, worded
 from poison_audit.verdict.readings import READINGS
 from poison_audit.verdict.record import SCHEMA_VERSION, AuditRecord
 from poison_audit.verdict.rehearsal import NAME, PROBED, decide_rehearsal, rehearsal_sentence
+from poison_audit.verdict.seal import sealed
+from poison_audit.verdict.verify import stated_digests
 
 JUDGE = Judge(name=NAME, probes=PROBED, decide=decide_rehearsal, sentence=rehearsal_sentence)
 
@@ -64,6 +86,8 @@ def audit(settings: CheckSettings) -> int:
     if not settings.running.shard:
         return _audit(settings, quiet=settings.output.quiet)
     with crew() as number:
+        # On another machine this user has another key, and would skip other cells.
+        take_over(told_by_the_first(hand_over()))
         return _audit(settings, quiet=settings.output.quiet or number > 0)
 
 
@@ -76,6 +100,8 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
     reporter = Reporter(quiet=quiet)
     with reporter.stage("Reading the model, the tables and the keys"):
         trial = load(sources, recipe, device)
+    for remark in _remarks(sources):
+        reporter.say(remark)
     if running.rehearse:
         check_size(trial.case)
     if running.shard:
@@ -112,9 +138,13 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
         return 3  # nothing was judged, and a gate must not take that for a pass
     computing = f"{device.type} {fast_precision(device)}"
     code = user_code() if sources.factory else None
-    key = runs.fingerprint(plan, recipe, trial.subject, computing, code)
+    key, opening = (
+        runs.fingerprint(plan, recipe, trial.subject, computing, own) for own in (code, None)
+    )
     stamp = started.strftime("%Y%m%dT%H%M%SZ")
-    with _opened(settings.output.out, key, started=stamp) as out:
+    if (lacking := why_no_key()) is not None:
+        reporter.warn(f"Nothing that is stored can be taken, and none is signed: {lacking}.")
+    with _opened(settings.output.out, opening, started=stamp, code=code, tell=reporter.warn) as out:
         clear_reports(out)
         tunings: tuple[Tuning, ...] = ()
         if tuned_on is not None and sound:
@@ -133,7 +163,7 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
             tool_version=version("poison-audit"),
             plan=plan,
             recipe=recipe,
-            subject={**trial.subject, "found_size": found_size},
+            subject={**trial.subject, "found_size": found_size, **_own_code(code)},
             sanity=sanity,
             cells=cells,
             findings=(*decision.findings, *why),
@@ -146,11 +176,15 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
             files=input_files([*trial.files, *([("config", config.path)] if config.path else [])]),
             places=places(sources.forget, config.path, top=git_top(here) or here),
             exhibits=exhibits(trial.case),
-            environment=_environment(device, config, started, time.perf_counter() - clock),
+            environment={
+                **_environment(device, config, started, time.perf_counter() - clock),
+                "settings": _origins(settings, trial),
+            },
         )
         record = replace(record, comparability=comparability(record))
+        _refuse_swapped(record)
         # What is rendered is what was stored: whoever reads report.json sees the same.
-        record = from_json(AuditRecord, to_json(record))
+        record = sealed(from_json(AuditRecord, to_json(record)))
         formats = write_reports(record, out, formats=settings.output.formats)
     if rank() == 0:
         reporter.say(f"Report: {', '.join(str(out / FORMATS[name].file) for name in formats)}")
@@ -159,14 +193,22 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
 
 
 @contextmanager
-def _opened(out: Path | None, key: str, *, started: str) -> Iterator[Path]:
+def _opened(
+    out: Path | None,
+    key: str,
+    *,
+    started: str,
+    code: str | None,
+    tell: Callable[[str], object],
+) -> Iterator[Path]:
     """Give the run directory; of processes that share the work, the others a copy of its cells."""
     if rank() > 0:
         with TemporaryDirectory() as folder:
             share_cells(None, Path(folder))
             yield Path(folder)
         return
-    with runs.open_run(out, key, started=started) as opened:
+    with runs.open_run(out, key, started=started, code=code, tell=tell) as opened:
+        refuse_foreign(opened)
         if processes() > 1:
             share_cells(opened, opened)
         yield opened
@@ -206,6 +248,37 @@ def _tuned(
             with reporter.stage(f"Tuning {step.name}: {plan.tune} trials"):
                 found.append(tune(case, step, plan, out, key=key))
     return tuple(found)
+
+
+def _refuse_swapped(record: AuditRecord) -> None:
+    """Refuse a report of files that are no longer those that were loaded, by InputError."""
+    fix = "Leave the files alone while an audit runs, and audit again"
+    Problems(
+        Problem(f"is not what was read when the audit began: {check.told}", check.what, fix)
+        for check in stated_digests(record)
+        if check.state == "differs" and check.what.startswith("subject.")
+    ).raise_any()
+
+
+def _remarks(sources: Sources) -> list[str]:
+    """Return what has to be said of the secrets that were given."""
+    keys = [poison.files[0].name for poison in POISONS.values() if poison.keyed]
+    paths = [sources.evidence[name] for name in keys if name in sources.evidence]
+    return [told for path in paths if (told := remark_on(path))]
+
+
+def _own_code(code: str | None) -> dict[str, str]:
+    return {} if code is None else {"factory_sha256": code}
+
+
+def _origins(settings: CheckSettings, trial: Trial) -> dict[str, str]:
+    """Return where each input comes from: a flag, audit.toml, or what the checkpoint says."""
+    found, model = dict(settings.origins), trial.case.model
+    told = {"arch": model.arch, "normalize": model.normalize, "names": model.labels}
+    for name, value in told.items():
+        if value is not None and (name != "arch" or "factory" not in found):
+            found.setdefault(name, CHECKPOINT)
+    return found
 
 
 def _performing(running: Running) -> AbstractContextManager[Performer | None]:
@@ -253,6 +326,7 @@ def _environment(
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "device": name or device.type,
         "platform": platform.platform(),
+        "renderer": renderer(),
         "threads": torch.get_num_threads(),
         "precision": fast_precision(device),  # of training steps; scores are always float32
         "command": shlex.join(["poison-audit", *sys.argv[1:]]),

@@ -7,6 +7,7 @@ wrong type are refused, all at once, with the nearest known key named.
 from __future__ import annotations
 
 import datetime
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +18,15 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from poison_audit.atomic import write_atomically
-from poison_audit.commands.fields import number_in
+from poison_audit.commands.fields import is_pipe, number_in
 from poison_audit.commands.settings import ACCEPTANCE, TABLES, TOLERANCES, TRAINING
 from poison_audit.errors import InputError, PlanError, Problem, Problems, did_you_mean
 from poison_audit.records import Acceptance, Recipe
 
+_DEEPEST = 4
+"""Tables within tables: none that is known has so many."""
+_MOST_LINES = 50
+"""Lines that are no TOML, after which nothing else is read."""
 HEAD = "# Written by poison-audit. Paths are relative to this file."
 """The first line of an audit.toml that did not exist before."""
 
@@ -37,6 +42,8 @@ class Config:
     """Parameters of methods and probes, by name."""
     accepted: tuple[Acceptance, ...] = ()
     """The entries of `[[accept]]`."""
+    unusable: frozenset[tuple[str, str]] = frozenset()
+    """By (table, key), what it gives in a form that is none: wrong, and said to be."""
 
     def get(self, table: str, key: str, default: Any = None) -> Any:
         """Return the value of a key, or `default` where the file does not give it."""
@@ -60,9 +67,32 @@ def find_config(model: Path) -> Path | None:
 
 def read_config(path: Path) -> Config:
     """Read an audit.toml; InputError: everything that is wrong with it."""
-    where = str(path)
-    tree = _parsed(_text(path), where)
     problems = Problems()
+    config = read_usable(path, problems)
+    problems.raise_any()
+    return config
+
+
+def read_usable(path: Path, problems: list[Problem]) -> Config:
+    """Read what can be used of an audit.toml, adding everything that is wrong to `problems`.
+
+    What it gives is then not asked for in vain: all that is wrong is said at once.
+    """
+    where = str(path)
+    try:
+        tree, lost = _usable(_text(path), where, problems)
+        return _read(tree, path, problems, lost)
+    except InputError as error:
+        problems += error.problems
+    except RecursionError:
+        problems.append(Problem("nested too deeply to be read", where))
+    return Config(path=path)
+
+
+def _read(
+    tree: dict[str, Any], path: Path, problems: list[Problem], unusable: set[tuple[str, str]]
+) -> Config:
+    where = str(path)
     values: dict[tuple[str, str], Any] = {}
     params: dict[str, Mapping[str, Any]] = {}
     accepted = _acceptances(tree.pop("accept", []), problems, where)
@@ -83,10 +113,13 @@ def read_config(path: Path) -> Config:
             elif not declared.kind.holds(value):
                 what = f"expected {declared.kind.expected}, got {value!r:.60}"
                 problems.append(Problem(what, f"{where} [{table}] {key}"))
+                unusable.add((table, key))
             else:
-                values[table, key] = declared.kind.kept(path.parent, value)
-    problems.raise_any()
-    return Config(path=path, values=values, params=params, accepted=accepted)
+                values[table, key] = kept = declared.kind.kept(path.parent, value)
+                problems += _pipes(kept, f"{where} [{table}] {key}")
+    return Config(
+        path=path, values=values, params=params, accepted=accepted, unusable=frozenset(unusable)
+    )
 
 
 def _acceptances(entries: Any, problems: list[Problem], where: str) -> tuple[Acceptance, ...]:
@@ -123,12 +156,63 @@ def _wrong_acceptance(entry: Mapping[str, Any], place: str) -> list[Problem]:
 
 
 def _text(path: Path) -> str:
+    if is_pipe(path):
+        raise InputError(Problem("is a pipe or a device, expected a file", str(path)))
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(Problem(f"cannot be read ({error.strerror})", str(path))) from error
     except ValueError as error:
         raise InputError(Problem(f"not valid TOML ({error})", str(path))) from error
+
+
+def _pipes(kept: Any, place: str) -> list[Problem]:
+    paths = [each for each in (kept if isinstance(kept, tuple) else (kept,))]
+    return [
+        Problem(f"{each} is a pipe or a device, expected a file or a folder", place)
+        for each in paths
+        if isinstance(each, Path) and is_pipe(each)
+    ]
+
+
+def _usable(
+    text: str, where: str, problems: list[Problem]
+) -> tuple[dict[str, Any], set[tuple[str, str]]]:
+    """Return what TOML says without the lines that are none, and what those would have said.
+
+    The first of them is a problem; the others may be its consequences.
+    """
+    lines, first, lost = text.split("\n"), "", set[tuple[str, str]]()
+    for _ in range(_MOST_LINES):
+        try:
+            tree = tomllib.loads("\n".join(lines))
+            break
+        except ValueError as error:
+            first = first or str(error)
+            at = re.search(r"at line (\d+)", str(error))
+            number = int(at[1]) - 1 if at else -1
+            if number < 0 or not lines[number].strip():
+                tree = {}
+                break
+            lost |= _said_in(lines, number)
+            header = _HEADER.match(lines[number])
+            lines[number] = f"[{header[1]}]" if header and header[0] != lines[number] else ""
+    else:
+        tree = {}
+    if first:
+        problems.append(Problem(f"not valid TOML ({first})", where))
+    return tree, lost
+
+
+_HEADER = re.compile(r"\s*\[\s*([\w.-]+)\s*\]?")
+
+
+def _said_in(lines: Sequence[str], number: int) -> set[tuple[str, str]]:
+    """Return the (table, key) that a line would have said."""
+    key = re.match(r"\s*([\w-]+)\s*=", lines[number])
+    headers = (match for line in reversed(lines[:number]) if (match := _HEADER.match(line)))
+    table = next(headers, None)
+    return {(table[1], key[1])} if key and table else set()
 
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
@@ -142,6 +226,9 @@ def _tables(
     tree: Mapping[str, Any], prefix: str, problems: list[Problem], where: str
 ) -> list[tuple[str, dict[str, Any]]]:
     found = []
+    if prefix.count(".") >= _DEEPEST:
+        problems.append(Problem(f"the table [{prefix:.80}] is nested deeper than any", where))
+        return []
     own = {key: value for key, value in tree.items() if not isinstance(value, dict)}
     if prefix:
         found.append((prefix, own))
@@ -215,7 +302,7 @@ def write_config(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
                     table[key] = value
         written = tomlkit.dumps(document)
         written.encode()
-    except (TOMLKitError, ValueError, TypeError) as error:
+    except (TOMLKitError, ValueError, TypeError, RecursionError) as error:
         raise InputError(Problem(f"cannot be written ({error})", where)) from error
     after = _parsed(written, where)
     for name, content in tables.items():

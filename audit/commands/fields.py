@@ -134,6 +134,21 @@ def _said(text: str) -> str:
     return text
 
 
+def is_pipe(path: Path) -> bool:
+    """Return whether a path is neither a file nor a folder: to open one may wait for ever."""
+    try:
+        return path.exists() and not path.is_file() and not path.is_dir()
+    except (OSError, ValueError):  # said where it is opened
+        return False
+
+
+def _path(text: str) -> Path:
+    path = Path(_said(text))
+    if is_pipe(path):
+        raise RefusedError(f"{text} is a pipe or a device, expected a file or a folder")
+    return path
+
+
 def _listed(text: str) -> tuple[str, ...]:
     return parts_of(text) or (_said(""),)
 
@@ -171,7 +186,7 @@ def _is_day(value: Any) -> bool:
 TEXT = Kind(expected="a string", metavar="TEXT", holds=_is_text, read=_said)
 PATH = Kind(
     expected="a string", metavar="PATH", holds=lambda value: isinstance(value, str | Path),
-    read=lambda text: Path(_said(text)), kept=lambda folder, value: folder / value,
+    read=_path, kept=lambda folder, value: folder / value,
 )  # fmt: skip
 PATHS = Kind(
     expected="a list of strings", metavar="PATH", joined=True, read=lambda text: (PATH.read(text),),
@@ -264,6 +279,29 @@ def fields_of(kind: type) -> dict[str, Field]:
         if declared := each.metadata.get("said"):
             flag = f"--{each.name.replace('_', '-')}" if declared.flag == "?" else declared.flag
             found[each.name] = dataclasses.replace(declared, flag=flag)
+    return found
+
+
+def origins_of(
+    kind: type | Mapping[str, Field],
+    given: Mapping[str, Any],
+    values: Mapping[tuple[str, str], Any],
+    file: Path | None,
+) -> dict[str, str]:
+    """Return where each field of a settings object comes from: its flag, or a file and its table.
+
+    Args:
+        kind: a dataclass of fields that `said` declares, or such fields by name.
+        given: the command line's values by name.
+        values: those of audit.toml, by table and key.
+        file: that audit.toml.
+    """
+    found = {}
+    for name, declared in (fields_of(kind) if isinstance(kind, type) else kind).items():
+        if given.get(name) is not None:
+            found[name] = declared.flag or "the command line"
+        elif (declared.table, declared.key) in values:
+            found[name] = f"{file} [{declared.table}]"
     return found
 
 

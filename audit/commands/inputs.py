@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from poison_audit.case.load import Trial, load_trial
-from poison_audit.case.sources import Sources
+from poison_audit.case.sources import WANTED, Sources
 from poison_audit.commands.arguments import CheckSettings, policy_of
 from poison_audit.commands.own_settings import Running
 from poison_audit.commands.settings import Texts
@@ -42,7 +42,8 @@ def read_inputs(settings: CheckSettings) -> tuple[Sources, Plan]:
         plan = read_plan(settings)
     if plan is not None:
         problems += _wrong_rehearsal(settings.running, plan)
-        if plan.methods and settings.recipe.epochs is None:
+        unsaid = ("training", "epochs") not in settings.config.unusable
+        if plan.methods and settings.recipe.epochs is None and unsaid:
             problems.append(NO_EPOCHS)
     problems += _wrong_ray(settings.running)
     candidates = _candidates(settings.judged.candidate, problems)
@@ -51,7 +52,9 @@ def read_inputs(settings: CheckSettings) -> tuple[Sources, Plan]:
         # The files are looked at all the same, so that one run names everything that is wrong.
         with problems.collecting():
             load(sources, settings.recipe, "cpu")
-        raise InputError(problems)
+        # What was given in a wrong form was given.
+        given = [WANTED[key] for _, key in settings.config.unusable if key in WANTED]
+        raise InputError(problem for problem in problems if problem not in given)
     return sources, plan
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import click
 import rich.progress
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -33,6 +34,10 @@ class Reporter:
     def say(self, text: str) -> None:
         """Print one line."""
         self._console.print(Text(text), soft_wrap=not self._live)
+
+    def warn(self, text: str) -> None:
+        """Print one line, in quiet as well."""
+        click.echo(text, err=True)
 
     @contextmanager
     def stage(self, text: str) -> Iterator[None]:
@@ -102,8 +107,8 @@ class Reporter:
                 bar.update(
                     task, description=name, completed=done, total=progress.total, visible=True
                 )
-                if progress.damaged:
-                    self.say(f"{name}: what lay in the run directory is damaged, so it is redone.")
+                if progress.why:
+                    self.warn(f"{name}: what lay in the run directory {progress.why}: redone.")
                 if progress.cell is not None:
                     self._console.print(Text(_told(progress, name)))
 

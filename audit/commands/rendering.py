@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from poison_audit.atomic import write_atomically
+from poison_audit.atomic import read_plainly, write_atomically
+from poison_audit.commands.streams import send_nowhere
+from poison_audit.errors import Problem, Problems
 from poison_audit.reports.formats import FORMATS
 from poison_audit.reports.formats.terminal import render_terminal
 from poison_audit.reports.view.words import duration, memory
@@ -32,6 +34,25 @@ def write_reports(
     return names
 
 
+def refuse_foreign(out: Path) -> None:
+    """Refuse a folder in which somebody else's files are named as reports are, by InputError."""
+    problems = Problems()
+    for each in FORMATS.values():
+        file = out / each.file
+        if os.path.lexists(file) and not _is_report(file):
+            what = "is no report of poison-audit, and would be replaced"
+            problems.append(Problem(what, str(file), "Move it, or choose another folder"))
+    problems.raise_any()
+
+
+def _is_report(file: Path) -> bool:
+    # Every format names the tool that wrote it.
+    try:
+        return b"poison-audit" in read_plainly(file)
+    except OSError:
+        return False
+
+
 def clear_reports(out: Path) -> None:
     """Remove an earlier report: what is absent is seen, what is stale is not."""
     for each in FORMATS.values():
@@ -46,13 +67,12 @@ class _Stdout(Console):
 
 @contextmanager
 def on_stdout() -> Iterator[Console]:
-    """Give a console on stdout; a closed pipe changes no exit code."""
+    """Give a console on stdout; a closed pipe changes no exit code, nor does a full disk."""
     try:
         yield _Stdout(highlight=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        send_nowhere(sys.stdout)
 
 
 def show(record: AuditRecord) -> None:
@@ -80,8 +100,17 @@ def show_forecast(
 
 
 def print_whole(text: str) -> None:
-    """Write a file's text to stdout, as UTF-8 whatever the terminal's encoding is."""
-    with on_stdout():
+    """Write a file's text to stdout, as UTF-8 whatever the terminal's encoding is.
+
+    Raises:
+        OSError: there is no room for all of it.
+    """
+    try:
         sys.stdout.flush()
         sys.stdout.buffer.write(text.encode("utf-8"))
         sys.stdout.buffer.flush()
+    except BrokenPipeError:  # who reads it has read enough
+        send_nowhere(sys.stdout)
+    except OSError:
+        send_nowhere(sys.stdout)
+        raise

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from dataclasses import replace
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poison_audit.atomic import from_json
 from poison_audit.errors import InputError, Problem
+from poison_audit.records import Json
 from poison_audit.reports.formats import FORMATS
 from poison_audit.verdict.forms import wrong_evidence, wrong_forms
 from poison_audit.verdict.record import AuditRecord
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A report that was read."""
+
+    record: AuditRecord
+    tree: Mapping[str, Json]
+    """The JSON that it was read from."""
+    digest: str
+    """SHA-256 of the file."""
+    file: Path
+
+
 def read_report(path: Path) -> tuple[AuditRecord, str]:
-    """Read a report.json, or that of a run directory; return the record and the text's SHA-256.
+    """Return the record of `read_whole` and the file's SHA-256."""
+    found = read_whole(path)
+    return found.record, found.digest
+
+
+def read_whole(path: Path) -> Report:
+    """Read a report.json, or that of a run directory.
 
     Raises:
         InputError: there is none, it is not one, or what it holds has not the form that this tool
@@ -22,11 +44,15 @@ def read_report(path: Path) -> tuple[AuditRecord, str]:
     """
     file = path / FORMATS["json"].file if path.is_dir() else path
     try:
+        if not file.is_file():  # a pipe would be waited for
+            raise FileNotFoundError(errno.ENOENT, "there is no such file")
         raw = file.read_bytes()
         text = raw.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(Problem(f"cannot be read ({error})", str(file))) from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(Problem(f"cannot be read ({reason})", str(file))) from error
     record = from_json(AuditRecord, text, where=str(file))
     if problems := [*wrong_evidence(record), *wrong_forms(record)]:
         raise InputError([replace(each, where=f"{file}: {each.where}") for each in problems[:20]])
-    return record, hashlib.sha256(raw).hexdigest()
+    digest = hashlib.sha256(raw).hexdigest()
+    return Report(record=record, tree=json.loads(text), digest=digest, file=file)

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from poison_audit.case.case import Answers, Case
+from poison_audit.case.contenders import load_contender
 from poison_audit.case.load import Trial
 from poison_audit.checks.honesty import believed, distrust
 from poison_audit.engine import unlearning
@@ -17,7 +18,6 @@ from poison_audit.engine.cells import Lack, blank
 from poison_audit.engine.jobs import Job
 from poison_audit.engine.probes import PROBES
 from poison_audit.hypotheses.movement import movement
-from poison_audit.models.checkpoint import load_like
 from poison_audit.models.memory import limited
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
@@ -30,7 +30,7 @@ from poison_audit.training.scoring import correct, exact
 def load_references(trial: Trial, *, allow_pickle: bool = False) -> list[Model]:
     """Return the contenders that never saw the poison, in their order."""
     return [
-        load_like(trial.case.model, contender.path, allow_pickle=allow_pickle)[0]
+        load_contender(trial.case.model, contender, allow_pickle=allow_pickle)
         for contender in trial.contenders
         if contender.kind == "reference"
     ]
@@ -100,7 +100,7 @@ def _measured(work: Work, job: Job, trail: Trail | None, tell: Callable[[float],
             return Made(cell=cell, lack=done.lack)
         model = done.model
     elif job.contender is not None:
-        model, _ = load_like(case.model, job.contender.path, allow_pickle=work.allow_pickle)
+        model = load_contender(case.model, job.contender, allow_pickle=work.allow_pickle)
     if job.kind in ("method", "candidate"):
         cell = replace(cell, movement=movement(model, case.model, work.references))
     start = time.perf_counter()

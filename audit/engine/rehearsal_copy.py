@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from poison_audit.atomic import write_atomically
+from poison_audit.atomic import read_plainly, write_atomically
 from poison_audit.case.case import Case
+from poison_audit.case.signing import is_ours, signature
 from poison_audit.engine.rehearsal_planting import mean_loss
 from poison_audit.errors import DivergedError, InputError
 from poison_audit.models.checkpoint import load_like
@@ -52,6 +53,7 @@ class Copy:
     """Why it is of no use."""
 
 
+_COPY = "copy"
 _TOLD = ("epochs", "loss", "held", "broken")
 """What is known of a copy beside its weights."""
 
@@ -107,8 +109,9 @@ def train_copy(case: Case, rng: Rng, *, target: float, limit: int) -> Copy:
 
 def store_copy(copy: Copy, folder: Path, key: str) -> None:
     """Write the copy and what is known of it, under the rehearsal's key."""
-    told = {"key": key, "digest": copy.model.digest()}
+    told: dict[str, Json] = {"key": key, "digest": copy.model.digest()}
     told |= {name: getattr(copy, name) for name in _TOLD}
+    told["signature"] = signature(_COPY, dict(told))
     folder.mkdir(parents=True, exist_ok=True)
     save_model(copy.model, folder / "copy.safetensors", extra={"poison_audit.rehearsal": "copy"})
     write_atomically(folder / "copy.json", json.dumps(told, indent=1) + "\n")
@@ -120,12 +123,13 @@ def stored_copy(like: Model, folder: Path, key: str) -> Copy | None:
     if not (path.exists() and (folder / "copy.json").exists()):
         return None
     try:
-        told: Mapping[str, Json] = json.loads((folder / "copy.json").read_text(encoding="utf-8"))
-        if told["key"] != key:
+        told: dict[str, Json] = json.loads(read_plainly(folder / "copy.json"))
+        signed = told.pop("signature")
+        if told["key"] != key or not is_ours(_COPY, told, signed):
             return None
         model, _ = load_like(like, path)
         if model.digest() != told["digest"]:
             return None
         return Copy(model=model, **{name: told[name] for name in _TOLD})
-    except (ValueError, LookupError, TypeError, InputError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, InputError):
         return None  # damaged: it is trained again

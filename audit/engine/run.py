@@ -1,8 +1,9 @@
 """Runs the plan, one cell at a time: makes a candidate, probes it, stores what was seen.
 
-A cell is one candidate under one seed. It lies on disk as one JSON file, whole or absent, under the
-fingerprint of everything that decides it; an interrupted audit goes on where it stopped, and a
-result of another model, data set, plan or version is never taken for this one's.
+A cell is one candidate under one seed. It lies on disk as one signed JSON file, whole or absent,
+under the fingerprint of everything that decides it; an interrupted audit goes on where it stopped,
+and a result of another model, data set, plan or version, or of somebody else, is never taken for
+this one's.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from poison_audit.atomic import to_json, write_atomically
 from poison_audit.case.load import Trial
-from poison_audit.engine.cells import cell_path, model_path, save_unlearned, stored
+from poison_audit.engine.cells import (
+    cell_place,
+    has_model,
+    model_path,
+    save_unlearned,
+    store,
+    stored_cell,
+)
 from poison_audit.engine.jobs import Job, jobs, lines
 from poison_audit.engine.measuring import Line, Made, Tell, Work, answers, load_references
 from poison_audit.records import Cell, Plan
@@ -31,8 +39,8 @@ class Progress:
     share: float = 0.0
     """Of what its method may spend, how much is spent."""
     resumed: bool = False
-    damaged: bool = False
-    """Whether the cell lay there, and could not be read."""
+    why: str = ""
+    """Why the cell that lay there was not taken: `is damaged`."""
 
 
 def run(
@@ -60,23 +68,21 @@ def run(
     references = load_references(trial, allow_pickle=allow_pickle)
     case = replace(trial.case, references=answers(trial, references))
     cells: dict[int, Cell] = {}
-    damaged: set[int] = set()
 
-    def tell(
-        place: int, share: float = 0.0, *, cell: Cell | None = None, resumed: bool = False
-    ) -> None:
-        done = len(cells) + (cell is not None)
-        job, broken = todo[place], place in damaged and cell is None
-        report(Progress(
-            job=job, done=done, total=len(todo), share=share, cell=cell, resumed=resumed,
-            damaged=broken and share == 0,
-        ))  # fmt: skip
+    def tell(place: int, share: float = 0.0, **more: Any) -> None:
+        done = len(cells) + ("cell" in more)
+        report(Progress(job=todo[place], done=done, total=len(todo), share=share, **more))
 
+    deployed = case.model.digest()
     for place, job in enumerate(todo):
-        cell, broken = stored(Cell, cell_path(out, job, key))
-        damaged |= {place} if broken else set()
-        unkept = keep and job.method and not model_path(out, job, case.model).exists()
-        if cell is not None and not unkept:
+        digest = job.contender.digest if job.contender else None if job.method else deployed
+        found = stored_cell(cell_place(out, job, key), job, digest)
+        if found.why:
+            tell(place, why=found.why)
+        cell = found.record
+        if cell is not None and not (
+            keep and job.method and not has_model(out, job, cell, case.model)
+        ):
             tell(place, cell=cell, resumed=True)
             cells[place] = cell
     left = [
@@ -88,7 +94,7 @@ def run(
         if made.model is not None and job.method:
             save_unlearned(made.model, job.method.name, model_path(out, job, case.model))
         if made.lack is None:  # with more memory at hand, the same command tries again
-            write_atomically(cell_path(out, job, key), to_json(made.cell))
+            store(cell_place(out, job, key), made.cell)
         tell(place, cell=made.cell)
         cells[place] = made.cell
     return tuple(cells[place] for place in range(len(todo)))

@@ -6,7 +6,9 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from fnmatch import fnmatchcase
@@ -16,8 +18,14 @@ from typing import IO
 
 import torch
 
-from poison_audit.atomic import digest_of, remove_partials, write_atomically
-from poison_audit.errors import InputError, Problem
+from poison_audit.atomic import (
+    PARTIAL,
+    digest_of,
+    read_plainly,
+    remove_partials,
+    write_atomically,
+)
+from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Json, Plan, Recipe
 from poison_audit.training.sharding import processes
@@ -34,6 +42,14 @@ NOT_MEASURING = (
 )  # fmt: skip
 """What lies among it and does not: it judges, words, plants, or chooses what is measured."""
 
+FILES = ("lock", "run.json")
+FOLDERS = ("cells", "models", "rehearsal", "rehearsal/cells")
+"""What an audit puts into its run directory beside the reports."""
+_HOLDER = re.compile(r"(\d+\n)?")
+"""What a lock holds: nobody's number, or that of the process that has or had it."""
+MOST = 10
+"""Problems of a folder that are told."""
+
 SUBJECT = ("model_sha256", "arch", "normalize", "train_sha256", "forget_sha256", "test_sha256")
 """Of what is known of a subject, what decides a measurement."""
 
@@ -42,6 +58,8 @@ def fingerprint(
     plan: Plan, recipe: Recipe, subject: Mapping[str, Json], device: str, factory: str | None
 ) -> str:
     """Return the SHA-256 of everything that decides the measurements of an audit.
+
+    Without the user's own code it names an audit: corrected code measures anew in the same place.
 
     Policy, gate, candidates on trial, methods and budgets are left out: they choose among
     measurements, and do not change one. References are not: probes compare with them.
@@ -100,42 +118,101 @@ def _like(name: str, patterns: Sequence[str]) -> bool:
 
 
 @contextmanager
-def open_run(out: Path | None, key: str, *, started: str) -> Iterator[Path]:
+def open_run(
+    out: Path | None,
+    key: str,
+    *,
+    started: str,
+    code: str | None = None,
+    tell: Callable[[str], object] = lambda text: None,
+) -> Iterator[Path]:
     """Give the run directory: the one named, an unfinished one of the same audit, or a new one.
 
     It is locked while the context lasts; the system lifts the lock of a process that is killed,
-    and what such a process had half written is removed.
+    and what such a process had half written is removed. No link within is followed: a directory
+    that holds one where this tool writes is refused, and so is a folder that is something else.
 
     Args:
         out: `--out`, or None.
-        key: the audit's `fingerprint`.
+        key: the audit's `fingerprint`, without the user's own code.
         started: UTC time for the name of a new directory.
+        code: digest of the user's own code. Another than last time measures anew in the same place.
+        tell: is told so.
 
     Raises:
-        InputError: `out` holds another audit, is used by another process, or is no folder that can
-            be written.
+        InputError: `out` holds another audit or something else, is used by another process, or is
+            no folder that can be written.
     """
     if out is None:
         out = next(_unfinished(key), Path(f"audit-{started}"))
     try:
         out.mkdir(parents=True, exist_ok=True)
+        Problems(_not_ours(out)).raise_any()
         lock = _lock(out)
     except OSError as error:
         raise _unwritable(out, error) from error
     if lock is None:
-        holder = (out / "lock").read_text(encoding="ascii", errors="replace").strip()[:20]
+        holder = read_plainly(out / "lock", most=1 << 20).decode("ascii", "replace").strip()[:20]
         what = f"is in use by another audit (process {holder or 'unknown'})"
         raise InputError(Problem(what, str(out), "Wait for it, or choose another --out"))
     with lock:
-        for folder in (out, out / "cells", out / "models", out / "rehearsal" / "cells"):
+        Problems(_not_ours(out)).raise_any()  # nobody else's audit changes it from here on
+        for folder in (out, *(out / name for name in FOLDERS)):
             remove_partials(folder)
-        _mark(out, key)
+        _mark(out, key, code, tell)
         yield out
 
 
+def _not_ours(out: Path) -> list[Problem]:
+    """Return why a folder cannot be written to: it holds links, or is no run directory."""
+    fix = "Choose another --out, a new or an empty folder"
+    there = {entry.name: entry for entry in os.scandir(out)}
+    own = [there[name] for name in (*FILES, *FOLDERS) if name in there]
+    below = [entry for each in own if each.is_dir(follow_symlinks=False) for entry in _within(each)]
+    wrong = []
+    for entry in (*own, *below):
+        folder = entry.is_dir(follow_symlinks=False)
+        plain = folder or entry.is_file(follow_symlinks=False)
+        if entry in own and plain and folder != (entry.name in FOLDERS):
+            plain = False
+        if not plain:
+            link = "a link, and none is followed" if entry.is_symlink() else "not what is put there"
+            wrong.append(Problem(f"is {link}", entry.path, fix))
+    if wrong or "run.json" in there:
+        return wrong[:MOST]
+    # CI restores the cells alone; a process may have been killed before it marked its directory.
+    strange = sorted(
+        name for name in there if name not in ("lock", "cells") and not name.endswith(PARTIAL)
+    )
+    cells = (entry for entry in below if entry.path.startswith(str(out / "cells")))
+    strange += sorted(f"cells/{e.name}" for e in cells if not e.name.endswith((".json", PARTIAL)))
+    if not strange:
+        return []
+    more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
+    what = f"is no run directory, and not empty: it holds {', '.join(strange[:3])}{more}"
+    return [Problem(what, str(out), fix)]
+
+
+def _within(folder: os.DirEntry[str]) -> Iterator[os.DirEntry[str]]:
+    for entry in os.scandir(folder):
+        yield entry
+        if entry.is_dir(follow_symlinks=False):
+            yield from _within(entry)
+
+
 def _lock(out: Path) -> IO[str] | None:
-    """Return the open, locked file of a run directory; None if another process holds it."""
-    file = (out / "lock").open("a+", encoding="ascii")
+    """Return the open, locked file of a run directory; None if another process holds it.
+
+    InputError: what stands in its place is not one.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    file = os.fdopen(os.open(out / "lock", flags, 0o666), "r+", encoding="ascii", errors="replace")
+    told = os.fstat(file.fileno())
+    # A file with a second name is somebody's under the other one.
+    if not stat.S_ISREG(told.st_mode) or told.st_nlink > 1 or not _HOLDER.fullmatch(file.read(99)):
+        file.close()
+        what = "is not the lock of a run directory, and would be overwritten"
+        raise InputError(Problem(what, str(out / "lock"), "Choose another --out"))
     try:
         import fcntl
     except ImportError:  # no such lock on this system: whoever runs two audits takes two folders
@@ -147,6 +224,7 @@ def _lock(out: Path) -> IO[str] | None:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return None
         raise
+    file.seek(0)
     file.truncate(0)
     file.write(f"{os.getpid()}\n")
     file.flush()
@@ -158,32 +236,43 @@ def _unwritable(out: Path, error: OSError) -> InputError:
     return InputError(Problem(what, str(out), "Choose another --out"))
 
 
-def _mark(out: Path, key: str) -> None:
+def _mark(out: Path, key: str, code: str | None, tell: Callable[[str], object]) -> None:
     marker = out / "run.json"
     try:
-        if marker.exists() and marker.read_text("utf-8", errors="replace") != _marked(key):
+        before = _marked(marker) if marker.exists() else None
+        if before is not None and "key" not in before:
+            what = "was not written by poison-audit, and would be overwritten"
+            raise InputError(Problem(what, str(marker), "Choose another --out"))
+        if before is not None and before["key"] != key:
             what = "holds an audit of another model, data set or plan, or of another version"
             raise InputError(Problem(what, str(out), "Choose another --out"))
-        write_atomically(marker, _marked(key))
+        if before is not None and before.get("code") != code:
+            tell(f"The code of --factory is another than before: {out} is measured anew by it.")
+        write_atomically(marker, json.dumps({"key": key, "code": code}, sort_keys=True) + "\n")
     except OSError as error:
         raise _unwritable(out, error) from error
 
 
-def _marked(key: str) -> str:
-    return json.dumps({"key": key}) + "\n"
+def _marked(marker: Path) -> dict[str, Json]:
+    """Return what a run directory is marked with; nothing where that is none of our marks."""
+    try:
+        told = json.loads(read_plainly(marker, most=1 << 20))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _unfinished(key: str) -> Iterator[Path]:
     for marker in sorted(Path().glob("audit-*/run.json"), reverse=True):
-        same = marker.read_text(encoding="utf-8", errors="replace") == _marked(key)
-        if same and not (marker.parent / "report.json").exists() and _free(marker.parent):
+        same = _marked(marker).get("key") == key
+        if same and not os.path.lexists(marker.parent / "report.json") and _free(marker.parent):
             yield marker.parent
 
 
 def _free(out: Path) -> bool:
     try:
-        lock = _lock(out)
-    except OSError:
+        lock = None if _not_ours(out) else _lock(out)
+    except (OSError, InputError):
         return False
     if lock is None:
         return False

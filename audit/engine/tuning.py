@@ -21,11 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poison_audit.atomic import to_json, write_atomically
 from poison_audit.case.case import Case
 from poison_audit.checks.readings import UTILITY
 from poison_audit.engine import unlearning
-from poison_audit.engine.cells import Lack, kept_path, stored
+from poison_audit.engine.cells import Lack, kept_place, store, stored
 from poison_audit.engine.probes import PROBES
 from poison_audit.engine.runs import code_digest
 from poison_audit.errors import InputError, PlanError, Problem
@@ -111,8 +110,8 @@ def tune(
         "tolerances": dict(plan.policy.tolerances),
         "readings": code_digest("*/reading.py", "*/readings.py", "statistics/*"),
     }  # fmt: skip
-    path = kept_path(out, f"tune-{step.name}", told)
-    before, _ = stored(Tuning, path)  # damaged: it is searched again
+    place = kept_place(out, f"tune-{step.name}", told)
+    before = stored(Tuning, place).record  # damaged: it is searched again
     kept, attempts = before.attempts if before else (), list[Attempt]()
     for params, tell in _proposals(case, step, plan):
         number = len(attempts)
@@ -123,7 +122,7 @@ def tune(
             attempts.append(made)
             so_far = Tuning(method=step.name, attempts=tuple(attempts), chosen=best(attempts))
             if lack is None:
-                write_atomically(path, to_json(so_far))
+                store(place, so_far)
         tell(attempts[-1].score)
         report(len(attempts))
     return Tuning(method=step.name, attempts=tuple(attempts), chosen=best(attempts))

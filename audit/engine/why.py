@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 
-from poison_audit.atomic import to_json, write_atomically
 from poison_audit.case.load import Trial
-from poison_audit.engine.cells import Lack, kept_path, stored
+from poison_audit.engine.cells import Lack, kept_place, store, stored
 from poison_audit.engine.measuring import load_references
 from poison_audit.hypotheses import ask
 from poison_audit.hypotheses.features import not_measured
@@ -26,8 +25,8 @@ def explain(
     references: list[Model] | None = None
     findings = []
     for step in plan.hypotheses:
-        path = kept_path(out, f"why-{step.name}", {"key": key, "step": asdict(step)})
-        finding, _ = stored(Finding, path)  # damaged: it is asked again
+        place = kept_place(out, f"why-{step.name}", {"key": key, "step": asdict(step)})
+        finding = stored(Finding, place).record  # damaged: it is asked again
         if finding is None:
             if references is None:
                 references = load_references(trial, allow_pickle=allow_pickle)
@@ -37,7 +36,7 @@ def explain(
                     finding = ask(
                         step.name, model, trial.case, rng, references=references, **step.params
                     )
-                write_atomically(path, to_json(finding))
+                store(place, finding)
             except torch.OutOfMemoryError:  # with more at hand, the same command tries again
                 finding = not_measured(step.name, f"it {Lack.OUT_OF_MEMORY} on {model.device}")
         findings.append(finding)

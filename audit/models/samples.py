@@ -125,9 +125,9 @@ class Samples:
 
     def digest(self) -> str:
         """Return the SHA-256 over ids, labels and contents."""
-        digest = hashlib.sha256("\0".join(self.ids).encode())
+        digest = hashlib.sha256("\0".join(self.ids).encode("utf-8", "surrogatepass"))
         digest.update(f"{self.x.dtype}{tuple(self.x.shape)}".encode())
-        digest.update("\0".join(self.texts or ()).encode())
+        digest.update("\0".join(self.texts or ()).encode("utf-8", "surrogatepass"))
         for tensor in (self.y, self.x, self.noisy, self.noise):
             if tensor is not None:
                 digest.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -146,6 +146,13 @@ def mean_of_all(value: Tensor) -> Tensor:
     return total / processes()
 
 
+def told_by_the_first(value: str) -> str:
+    """Return what the first process says, in all of them."""
+    told = [value]
+    dist.broadcast_object_list(told)
+    return told[0]
+
+
 def share_cells(out: Path | None, folder: Path) -> None:
     """Give every process the cells of the first one's run directory, so that all skip the same.
 
@@ -155,7 +162,7 @@ def share_cells(out: Path | None, folder: Path) -> None:
     """
     told: list[dict[str, str] | None] = [None]
     if out is not None:
-        cells = (out / "cells").glob("*.json")
+        cells = (path for path in (out / "cells").glob("*.json") if path.is_file())
         told = [{path.name: path.read_text("utf-8", errors="replace") for path in cells}]
     dist.broadcast_object_list(told)
     if out is None:

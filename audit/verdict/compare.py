@@ -2,8 +2,8 @@
 
 Comparable are audits of the same evidence, asked the same way and judged by the same tolerances:
 the same tables, forget set, keys, triggers, targets and references, the same probes with the same
-parameters and root seed, the same alpha. Models, methods, candidates, budgets, gates, acceptances,
-devices and versions may differ.
+parameters and root seed, the same alpha, the same code of --factory. Models, methods, candidates,
+budgets, gates, acceptances, devices and versions may differ.
 
 A finding that both have is worse if its outcome is; or, its outcome being the same, if on the same
 samples the attack surely grew by more than the room between the null and the tolerance. Intervals
@@ -84,6 +84,8 @@ def _shared(record: AuditRecord) -> dict[str, Json]:
         "alpha": record.plan.policy.alpha,
         "tolerances": dict(record.plan.policy.tolerances),
     }
+    if subject.get("factory_sha256") is not None:
+        told["code of --factory"] = subject["factory_sha256"]
     if record.plan.tune:
         told["part of the evidence"] = "the halves that tuning did not see"
     return told
@@ -106,6 +108,8 @@ def differences(before: AuditRecord, after: AuditRecord) -> list[Problem]:
             fix = ""
             if key in ("alpha", "tolerances"):
                 fix = "Decide one again under the other's policy: `decide B --policy A -o DIR`"
+            elif key == "code of --factory":
+                fix = "Audit the first again with the code of the second"
             what = f"another {key}: {_short(first.get(key))} against {_short(second.get(key))}"
             found.append(Problem(what, "the two audits cannot be compared", fix))
     for name, record in (("the first", before), ("the second", after)):

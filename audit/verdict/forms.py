@@ -129,7 +129,7 @@ Subject = _form(
     "Subject",
     (str | None, "model arch train forget test"),
     (Size | None, "train_size forget_size found_size test_size"),
-    (Digest | None, "model_sha256 train_sha256 forget_sha256 test_sha256"),
+    (Digest | None, "model_sha256 train_sha256 forget_sha256 test_sha256 factory_sha256"),
     (Part | None, "canaries strings targets trigger"),
     (TextReading | None, "reading"),
     (dict[str, Size] | None, "attacks"),
@@ -140,7 +140,8 @@ Environment = _form(
     "Environment",
     (str | None, "started command decided_again"),
     (Seconds | None, "seconds"),
-    (Digest | None, "decided_from"),
+    (Digest | None, "decided_from renderer"),
+    (dict[str, str] | None, "settings"),
 )
 """Where and when the audit ran."""
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from poison_audit.case.doubts import Doubt
 from poison_audit.case.shown import Exhibit, InputFile, Place
 from poison_audit.records import (
+    Asked,
     CandidateVerdict,
     Cell,
     Digest,
@@ -40,6 +41,18 @@ class Verdict:
     sentence: str
     next_step: str
     candidates: tuple[CandidateVerdict, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """What shows that a report was not edited since it was written."""
+
+    digest: Digest
+    """SHA-256 over everything else in the report, as JSON with sorted keys."""
+    signature: Digest | None = None
+    """HMAC-SHA256 of it, with the key of the user who ran the audit; None where there is none."""
+    signer: Annotated[str, Asked({"pattern": "^[0-9a-f]{16}$"})] | None = None
+    """The public name of that key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,3 +87,5 @@ class AuditRecord:
     """SHA-256 of what two audits must share so that their figures can be compared."""
     environment: Mapping[str, Json] = field(default_factory=dict)
     """Versions, device, command and times: what may differ between two equal audits."""
+    seal: Seal | None = None
+    """None in reports of earlier versions."""

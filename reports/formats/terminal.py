@@ -58,6 +58,8 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
 
     console.print(say(f"{seen.tool}: {seen.model}", "bold"), overflow="fold")
     console.print(say(f"As loaded: {seen.sanity}."))
+    if seen.settings:
+        console.print(say(f"{seen.settings[0].upper()}{seen.settings[1:]}."))
     console.print()
     wide = console.width >= WIDE
     if seen.rows:

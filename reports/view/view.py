@@ -20,6 +20,7 @@ from poison_audit.reports.view.machine import exit_line
 from poison_audit.reports.view.reading import of_texts
 from poison_audit.reports.view.rehearsed import Rehearsed, rehearsed
 from poison_audit.reports.view.rows import Row, allowed, make_row
+from poison_audit.reports.view.settings import settings_from
 from poison_audit.reports.view.tuned import Tuned, tuned
 from poison_audit.reports.view.why import HYPOTHESES, Why, why
 from poison_audit.reports.view.words import about, duration, memory, percent, printable, value
@@ -86,6 +87,8 @@ class View:
     alpha: str
     sanity: str
     """Whether the model works as loaded."""
+    settings: str
+    """Where they come from; empty where that is not recorded."""
     doubts: tuple[str, ...]
     """Why the gate may not open, whatever was measured, but for what the verdict says."""
     probes: tuple[Words, ...]
@@ -135,6 +138,7 @@ def view(record: AuditRecord) -> View:
         judged=_JUDGED.get(verdict.gate, f"candidate {printable(verdict.gate)}"),
         alpha=value(record.plan.policy.alpha),
         sanity=_sanity(record),
+        settings=settings_from(record),
         doubts=_doubts(record),
         probes=tuple(about(probe) for probe in probes),
         rows=rows,

@@ -192,9 +192,18 @@ def test_a_corrected_factory_is_not_judged_by_the_old_cells(nets, monkeypatch, c
     assert invoke(command) in (1, 3)
     cells = set(Path("o/cells").iterdir())
     assert invoke(command) in (1, 3)
+    shutil.copytree("o", "before")
     assert set(Path("o/cells").iterdir()) == cells  # the same code goes on with them
     Path("nets_helper.py").write_text("SCALE = 1.0\n")
-    assert invoke(command) == 2
-    assert "another model, data set or plan" in capsys.readouterr().err
+    monkeypatch.delitem(sys.modules, "nets")
+    monkeypatch.delitem(sys.modules, "nets_helper")
+    capsys.readouterr()
+    assert invoke(command) in (1, 3)
+    assert "The code of --factory is another than before" in capsys.readouterr().err
+    assert len(set(Path("o/cells").iterdir()) - cells) == 1
+    assert cells < set(Path("o/cells").iterdir())
+    # Figures of the one code are not those of the other.
+    assert invoke(["diff", "before", "o"]) == 2
+    assert "another code of --factory" in capsys.readouterr().err
     for name in ("nets", "nets_helper", "nets_later"):
         monkeypatch.delitem(sys.modules, name)

@@ -208,6 +208,7 @@ def test_files_are_compared(audited, capsys, monkeypatch):
         change(wrong)
         (audited / "wrong.json").write_text(json.dumps(wrong), encoding="utf-8")
         assert invoke(["verify", "wrong.json"]) == 1
+    assert invoke(["verify", "o"]) == 0
     (audited / "test.npz").rename(audited / "moved.npz")
     assert invoke(["verify", "o"]) == 3
     assert "NOT CHECKED: file: test (test.npz)" in capsys.readouterr().out
@@ -222,7 +223,11 @@ def test_a_root_is_not_left(audited, capsys):
     for path in ("../case/model.safetensors", str(audited / "model.safetensors"), "C:\\x"):
         record["files"][0]["path"] = path
         (audited / "wrong.json").write_text(json.dumps(record), encoding="utf-8")
-        assert invoke(["verify", "wrong.json", "--root", "."]) == 3
+        capsys.readouterr()
+        assert invoke(["verify", "wrong.json", "--root", "."]) == 1
+        told = capsys.readouterr().out.splitlines()
+        assert [line for line in told if "seal.digest" in line and line.startswith("DIFFERS")]
+        assert [line for line in told if line.startswith("NOT CHECKED: file: weights")]
 
 
 def test_it_needs_neither_torch_nor_matplotlib(audited):
@@ -244,5 +249,7 @@ def test_it_needs_neither_torch_nor_matplotlib(audited):
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     told = json.loads(done.stdout.rsplit("codes ", 1)[1])
-    assert told[:2] == [0, 0], done.stderr
+    # What only matplotlib draws is not looked at, and verify says so.
+    assert told[:2] == [3, 0], done.stderr
+    assert "NOT CHECKED: rendered: report.html: Not looked at: matplotlib" in done.stdout
     assert all(each in (0, 1, 3) for each in told)
