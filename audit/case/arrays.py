@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import lzma
+import re
 import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poison_audit.case.csvfile import first
+from poison_audit.case.listings.listing import PARTS, Part, part_of
 from poison_audit.case.pictures import Shape, spelt
 from poison_audit.errors import InputError, Problem, did_you_mean
 
@@ -44,9 +46,17 @@ TIGHTEST = 100
 """Times that a member may be larger than its packed bytes: pictures pack hardly tenfold."""
 
 
+_CALLED = {
+    "x": ("x", "images", "image", "imgs", "img", "data", "inputs", "input", "samples", "features"),
+    "y": ("y", "labels", "label", "targets", "target", "classes"),
+    "id": ("id", "ids"),
+}  # fmt: skip
+"""What files call their arrays, besides what part of the data they are."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrays:
-    """What an `.npz` holds."""
+    """Pictures and labels that are numbers."""
 
     x: NDArray[Any]
     """(n, c, h, w): uint8, or float32 or float64 in units where 1 is white."""
@@ -54,20 +64,78 @@ class Arrays:
     ids: tuple[str, ...]
 
 
-def read_npz(path: Path, *, size: Shape | None = None) -> Arrays:
-    """Read `x`, `y` and, where present, `id` (default: the row number from 0).
+def read_npz(
+    path: Path, *, part: Part = "train", size: Shape | None = None, channels: int | None = None
+) -> Arrays:
+    """Read pictures, labels and, where present, `id` from an `.npz`; see `arrays_of`."""
+    where = str(path)
+    found = arrays_in(path, lambda names: list(chosen(names, part, where)))
+    renamed = {chosen(list(found), part, where)[name]: array for name, array in found.items()}
+    return arrays_of(renamed, where, size=size, channels=channels)
+
+
+def chosen(names: Sequence[str], part: Part, where: str) -> dict[str, str]:
+    """Return which arrays are `x`, `y` and, where there is one, `id`, by their names.
 
     Args:
-        path: x is (n, h, w), (n, h, w, c) or (n, c, h, w) with 1 or 3 channels; channels are last
-            if the last axis can be channels and axis 1 cannot. float16 becomes float32.
-        size: the required (channels, height, width); gray pictures fill three channels.
+        names: of all arrays of a file.
+        part: of several parts, `x_train` and `test_images`, say, the one that is wanted.
+        where: what messages call the file.
 
     Raises:
-        InputError: with everything that is wrong with the file.
+        InputError: there is none, or more than one, for x or for y.
     """
-    where = str(path)
-    found = arrays_in(path, lambda names: _xy(names, where))
-    x, y = found["x"], found["y"]
+    parts: dict[str, dict[str, list[str]]] = {}
+    for name in names:
+        words = re.split(r"[_\- ]+", name.casefold())
+        of = next((word for word in words if word in PARTS), "")
+        rest = "_".join(word for word in words if word not in PARTS)
+        for kind, others in _CALLED.items():
+            if rest in others:
+                parts.setdefault(of, {}).setdefault(kind, []).append(name)
+    stated = [of for of in parts if of]
+    wanted = part_of(stated, part) or ""
+    held = parts.get(wanted, {})
+    if not wanted and stated and "x" not in held:
+        what = f"holds {', '.join(names[:12])}: nothing for {part}"
+        raise InputError(Problem(what, where, "Call them x and y."))
+    exact = {kind: [kind] if kind in found else found for kind, found in held.items()}
+    problems = [
+        Problem(f"the arrays {' and '.join(found)} may both be {kind}", where, f"Call it {kind}.")
+        for kind, found in exact.items()
+        if len(found) > 1
+    ]
+    problems += [
+        Problem(f"the array {kind!r} is missing", where, _hint(kind, list(names)))
+        for kind in ("x", "y")
+        if kind not in exact
+    ]
+    if problems:
+        raise InputError(problems)
+    return {found[0]: kind for kind, found in exact.items()}
+
+
+def arrays_of(
+    found: Mapping[str, NDArray[Any]],
+    where: str,
+    *,
+    size: Shape | None = None,
+    channels: int | None = None,
+) -> Arrays:
+    """Return checked pictures and labels.
+
+    Args:
+        found: `x`: (n, h, w), (n, h, w, c) or (n, c, h, w) with 1 or 3 channels; channels are last
+            if the last axis can be channels and axis 1 cannot. float16 becomes float32. `y`: class
+            numbers or names, one hot or not. `id`: default the row number from 0.
+        where: what messages call their file.
+        size: the required (channels, height, width); gray pictures fill three channels.
+        channels: that the pictures are to have, where no size is required.
+
+    Raises:
+        InputError: with everything that is wrong with them.
+    """
+    x, y = found["x"], _labels(found["y"])
     ids = found.get("id", np.arange(len(x) if x.ndim else 0))
     problems = _wrong_pictures(x, where)
     problems += _wrong_column(y, "y", x, where) + _wrong_column(ids, "id", x, where)
@@ -76,8 +144,9 @@ def read_npz(path: Path, *, size: Shape | None = None) -> Arrays:
         problems = _wrong_values(x, where) + _wrong_size(x, size, where)
     if problems:
         raise InputError(problems)
-    if size is not None and x.shape[1] < size[0]:
-        x = np.repeat(x, size[0], axis=1)
+    filled = size[0] if size is not None else channels or x.shape[1]
+    if x.shape[1] == 1 < filled:
+        x = np.repeat(x, filled, axis=1)
     dtype = np.float32 if x.dtype == np.float16 else x.dtype.newbyteorder("=")
     try:
         labels, names = tuple(map(str, y.tolist())), tuple(map(str, ids.tolist()))
@@ -91,6 +160,19 @@ def read_npz(path: Path, *, size: Shape | None = None) -> Arrays:
 
 def _lone(*texts: str) -> bool:
     return any("\ud800" <= letter <= "\udfff" for text in texts for letter in text)
+
+
+def _labels(y: NDArray[Any]) -> NDArray[Any]:
+    """Return labels that stand in a column, one hot, or as whole fractions as plain numbers."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "biuf":
+        hot = y.astype(bool)
+        if (hot == y).all() and (hot.sum(axis=1) == 1).all():
+            return np.asarray(hot.argmax(axis=1))
+    if y.dtype.kind == "f" and y.size and (np.abs(y) < 2**31).all() and (y == np.round(y)).all():
+        return y.astype(np.int64)
+    return y
 
 
 def array_in(path: Path) -> NDArray[Any]:
@@ -138,15 +220,6 @@ def _damaged(kind: str, error: Exception, where: str) -> InputError:
     return InputError(Problem(what, where, "Pickled objects are never read."))
 
 
-def _xy(names: list[str], where: str) -> list[str]:
-    missing = [name for name in ("x", "y") if name not in names]
-    if missing:
-        raise InputError(
-            Problem(f"the array {name!r} is missing", where, _hint(name, names)) for name in missing
-        )
-    return [name for name in ("x", "y", "id") if name in names]
-
-
 def _bomb(archive: zipfile.ZipFile, where: str) -> Problem | None:
     """Return the problem of a small file that would fill the memory once it is inflated."""
     members = archive.infolist()
@@ -169,6 +242,10 @@ def _wrong_pictures(x: NDArray[Any], where: str) -> list[Problem]:
     if x.ndim not in (3, 4) or (x.ndim == 4 and not {x.shape[1], x.shape[3]} & {1, 3}):
         what = f"x has the shape {x.shape}, expected (n, h, w), (n, h, w, c) or (n, c, h, w)"
         problems.append(Problem(what, where, "Channels are 1 or 3."))
+    elif x.ndim == 4 and {x.shape[1], x.shape[3]} <= {1, 3} and x.shape[1:] != (1, 1, 1):
+        what = f"x has the shape {x.shape}: the channels may be its second axis or its last"
+        fix = "Give pictures that are larger than 3 pixels, as the model takes them."
+        problems.append(Problem(what, where, fix))
     elif not x.size:
         problems.append(Problem(f"x has the shape {x.shape}: there is no sample", where))
     return problems

@@ -16,6 +16,7 @@ from poison_audit.case.classes import one_class, wrong_count, wrong_names
 from poison_audit.case.copies import overlap
 from poison_audit.case.doubts import Doubt
 from poison_audit.case.forget import ForgetSet, read_forget, split
+from poison_audit.case.listings.listing import Part
 from poison_audit.case.poison import Poison
 from poison_audit.case.sources import Sources
 from poison_audit.case.tables import check_labels, read_table
@@ -50,8 +51,10 @@ class Files:
         given = self.sources.names or (self.loaded.model.labels if self.loaded else None)
         return given or (self.train.names if self.train else None)
 
-    def table(self, path: Path) -> Samples | None:
+    def table(self, path: Path, part: Part = "train") -> Samples | None:
         """Return the samples of one more table, which is like the training table.
+
+        `part` says what it is wanted for, where it holds several.
 
         Without a model nobody knows how to read a text: None, and that problem is on the list
         already.
@@ -72,7 +75,15 @@ class Files:
         if self.train is not None and self.train.texts is None:
             _, channels, height, width = self.train.x.shape
             size = (channels, height, width)
-        return read_table(path, names=self.names, size=size, sort=model is None)
+        return read_table(
+            path,
+            names=self.names,
+            size=size,
+            channels=self.loaded.channels if self.loaded else None,
+            sort=model is None,
+            part=part,
+            allow_pickle=self.sources.allow_pickle,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +132,7 @@ def read_files(sources: Sources, poisons: Mapping[str, Poison], problems: Proble
             files = replace(files, train=files.table(sources.train))
     if sources.test is not None:
         with problems.collecting():
-            files = replace(files, test=files.table(sources.test))
+            files = replace(files, test=files.table(sources.test, "test"))
     if sources.forget is not None and files.train is not None:
         where = str(sources.train)
         with problems.collecting():

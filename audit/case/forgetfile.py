@@ -13,7 +13,7 @@ from pathlib import Path
 from poison_audit.case import listed, pickled
 from poison_audit.case.arrays import array_in, arrays_in
 from poison_audit.case.columns import PICTURE
-from poison_audit.case.csvfile import LINES, CsvFile, cells_of, read_csv
+from poison_audit.case.csvfile import LINES, CsvFile, cells_of, first, read_csv
 from poison_audit.case.filetext import as_text, kind_of, read_bytes
 from poison_audit.case.jsonrows import read_json
 from poison_audit.case.labels import as_whole
@@ -114,11 +114,9 @@ def _is_list(records: Sequence[tuple[int, list[str]]], train: Samples) -> bool:
         if header[0].casefold() in ("true", "false"):
             return len(header) == 1
         known = {name for names in ALIASES.values() for name in names} | {*COLUMNS, *UNNAMED}
-        first = header[0].replace("\\", "/")
+        name = header[0].replace("\\", "/")
         names = {*train.ids, *(train.paths or ())}
-        return (
-            len(header) == 1 and first.casefold() not in known and (first in names or "/" in first)
-        )
+        return len(header) == 1 and name.casefold() not in known and (name in names or "/" in name)
     return False
 
 
@@ -153,11 +151,11 @@ def _meant(table: CsvFile, train: Samples, where_train: str) -> CsvFile:
     beside = {*markers, *scores, *(BESIDE if issues else ())}
     unnamed = [name for name in columns if name in UNNAMED or name.startswith("Unnamed: ")]
     unknown = [
-        Problem(f"unknown column {name!r}", table.where, did_you_mean(name, COLUMNS))
+        Problem(f"unknown column {name!r:.80}", table.where, did_you_mean(name, COLUMNS))
         for name in sorted(set(columns) - set(COLUMNS) - beside - set(unnamed))
     ]
     if unknown:
-        raise InputError(unknown)
+        raise InputError(first(unknown, table.where))
     if not set(NAMING) & set(columns):
         table = _counted(table, train, where_train, unnamed, marked=bool(markers))
     rows, numbers = table.rows, table.numbers

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from poison_audit.case.csvfile import first
 from poison_audit.errors import InputError, Problem
@@ -22,6 +22,8 @@ Shape = tuple[int, int, int]
 
 _CHANNELS = {"1": 1, "L": 1, "LA": 1, "La": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "RGBa": 3}
 _CHANNELS |= {"RGBX": 3, "CMYK": 3, "YCbCr": 3}
+_ORIENTATION = 0x0112
+"""The EXIF tag that says how a picture is to be turned."""
 LARGEST = 4096 * 4096
 """Pixels of the largest picture that is decoded: a small file may claim any size."""
 
@@ -46,6 +48,8 @@ def read_pictures(
     *,
     where: str,
     size: Shape | None = None,
+    channels: int | None = None,
+    upright: bool = False,
 ) -> NDArray[np.uint8]:
     """Decode pictures of one size: (n, c, h, w).
 
@@ -57,6 +61,9 @@ def read_pictures(
         where: the table.
         size: the required shape; default: the height and width of most pictures, and three
             channels if any picture has colour.
+        channels: that the pictures are to have, where no size is required: gray ones get three, as
+            ImageFolder gives them.
+        upright: whether they are turned as their EXIF says.
 
     Raises:
         InputError: a picture cannot be read, has more than 8 bits a channel, is of another size,
@@ -66,11 +73,11 @@ def read_pictures(
     unreadable: list[Problem] = []
     for source, place in zip(sources, places, strict=True):
         try:
-            shapes.append(None if source is None else _shape(source))
+            shapes.append(None if source is None else _shape(source, upright=upright))
         except _UNREADABLE as error:
             shapes.append(None)
             unreadable.append(Problem(_reason(error), place))
-    wanted = size or _commonest([shape for shape in shapes if shape])
+    wanted = size or _commonest([shape for shape in shapes if shape], channels)
     x = np.zeros((len(sources), *wanted), dtype=np.uint8)
     misfits: list[Problem] = []
     for i, (source, place, shape) in enumerate(zip(sources, places, shapes, strict=True)):
@@ -80,7 +87,7 @@ def read_pictures(
             misfits.append(_misfit(shape, wanted, place, given=size is not None))
             continue
         try:
-            x[i] = _pixels(source, channels=wanted[0])
+            x[i] = _pixels(source, channels=wanted[0], upright=upright)
         except _UNREADABLE as error:
             unreadable.append(Problem(_reason(error), place))
     if problems := first(unreadable, where) + first(misfits, where):
@@ -103,7 +110,7 @@ def _opened(source: Source) -> Image.Image:
     return Image.open(source if isinstance(source, Path) else io.BytesIO(source))
 
 
-def _shape(source: Source) -> Shape:
+def _shape(source: Source, *, upright: bool) -> Shape:
     with _opened(source) as picture:
         if picture.mode not in _CHANNELS:
             what = f"its mode is {picture.mode}: 8 bits a channel are read, no more"
@@ -111,11 +118,17 @@ def _shape(source: Source) -> Shape:
         if picture.width * picture.height > LARGEST:
             what = f"it is {picture.width}x{picture.height}, above {LARGEST:,} pixels"
             raise ValueError(what)
-        return _CHANNELS[picture.mode], picture.height, picture.width
+        height, width = picture.height, picture.width
+        if upright and picture.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
+            height, width = width, height
+        return _CHANNELS[picture.mode], height, width
 
 
-def _pixels(source: Source, *, channels: int) -> NDArray[np.uint8]:
-    with _opened(source) as picture:
+def _pixels(source: Source, *, channels: int, upright: bool) -> NDArray[np.uint8]:
+    with _opened(source) as opened:
+        picture: Image.Image = opened
+        if upright and picture.getexif().get(_ORIENTATION) is not None:
+            picture = ImageOps.exif_transpose(picture)
         if picture.mode in ("P", "PA"):
             # Straight to RGB, Pillow may warn of transparency; the colours are the same.
             picture = picture.convert("RGBA")
@@ -123,11 +136,11 @@ def _pixels(source: Source, *, channels: int) -> NDArray[np.uint8]:
     return array.reshape(*array.shape[:2], channels).transpose(2, 0, 1)
 
 
-def _commonest(shapes: Sequence[Shape]) -> Shape:
+def _commonest(shapes: Sequence[Shape], channels: int | None) -> Shape:
     if not shapes:
         return (1, 1, 1)
     height, width = Counter(shape[1:] for shape in shapes).most_common(1)[0][0]
-    return max(shape[0] for shape in shapes), height, width
+    return max(channels or 1, *(shape[0] for shape in shapes)), height, width
 
 
 def _fits(shape: Shape, wanted: Shape) -> bool:

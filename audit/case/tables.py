@@ -1,57 +1,26 @@
-"""Sample tables of pictures: CSV, Parquet, `.npz` or an image folder, to `Samples`."""
+"""Sample tables of pictures, whatever they are kept in, to `Samples`."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
-from typing import Any
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from poison_audit.atomic import written_whole
-from poison_audit.case.arrays import read_npz
-from poison_audit.case.csvfile import first, read_csv
-from poison_audit.case.labels import as_integer, read_labels
-from poison_audit.case.parquet import cell_text, check_columns, parquet_columns
+from poison_audit.case.arrays import Arrays, read_npz
+from poison_audit.case.columns import PICTURE
+from poison_audit.case.csvfile import KINDS, first, read_csv
+from poison_audit.case.filetext import kind_of
+from poison_audit.case.labels import read_labels
+from poison_audit.case.listings import folders, hub, metadata, pickles
+from poison_audit.case.listings.listing import Listing, Part
 from poison_audit.case.pictures import Shape, Source, read_pictures
 from poison_audit.case.rows import slashed
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.samples import Samples
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""What torchvision's ImageFolder takes for a picture: its IMG_EXTENSIONS."""
-OF_SYSTEMS = ("thumbs.db", "desktop.ini")
-"""Files that systems leave in folders of pictures."""
-PARTS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
-"""What the parts of a data set are called."""
-METADATA = "metadata.csv"
-"""The label source of an image folder, where there is one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Listing:
-    """A table before its labels are numbered and its pictures decoded."""
-
-    where: str
-    """What holds the labels, for messages."""
-    ids: Sequence[str]
-    labels: Sequence[str]
-    places: Sequence[str]
-    """Where each sample stands, for messages."""
-    x: NDArray[Any] | None = None
-    """The pictures, (n, c, h, w), where the table holds them as numbers; else the next two."""
-    paths: Sequence[str] = ()
-    """Relative to the table's folder."""
-    encoded: Sequence[bytes | None] | None = None
-    """The pictures' files, where the table holds some."""
-    names: Sequence[str] | None = None
-    """What the table itself calls its classes, in the order that training numbered them."""
-    problems: Sequence[Problem] = ()
-    """What is already known to be wrong."""
 
 
 def read_table(
@@ -59,17 +28,24 @@ def read_table(
     *,
     names: Sequence[str] | None = None,
     size: Shape | None = None,
+    channels: int | None = None,
     sort: bool = True,
+    part: Part = "train",
+    allow_pickle: bool = False,
 ) -> Samples:
     """Read a table of labelled pictures.
 
-    A `.csv` or `.parquet` holds `path` (relative to the table), `label` and optionally `id`; a
-    Parquet file may hold a Hugging Face `image` column instead of `path`. An `.npz` holds `x`, `y`
-    and optionally `id`. In a folder each subfolder is a label, numbered in the order of their
-    names as text, as torchvision's ImageFolder does, unless its `metadata.csv`
-    (`file_name,label`) says otherwise. Without an id, a sample's id is its path; it is the
-    row number from 0 where there is none, and in a Parquet file that holds the pictures where their
-    paths are missing or repeat.
+    - `.csv`, `.tsv`, `.jsonl`, packed by gzip or not: `path` (relative to the table), `label` and
+      optionally `id`. `.parquet`: the same, or a Hugging Face `image` column instead of `path`.
+    - `.npz`: `x`, `y` and optionally `id`, or what these are usually called; with `allow_pickle`
+      also `.pt` and `.pkl`.
+    - a folder: each subfolder is a label, numbered in the order of their names as text, as
+      torchvision's ImageFolder does, unless its metadata.csv or .jsonl (`file_name,label`) says
+      otherwise. Or a folder of Parquet files, or what `save_to_disk` wrote; with `allow_pickle`
+      also CIFAR's batches.
+
+    Without an id, a sample's id is its path; it is the row number from 0 where there is none, and
+    in a Parquet file that holds the pictures where their paths are missing or repeat.
 
     Args:
         path: the file or folder.
@@ -78,15 +54,20 @@ def read_table(
         sort: whether they may be: in a table, not a folder, whose model has an order of its own,
             that would be a guess.
         size: the required (channels, height, width); default: one size, whichever it is.
+        channels: that gray pictures are to fill, where no size is required.
+        part: what it is wanted for, where it holds several parts.
+        allow_pickle: whether pickles may be read, arrays and plain values only.
 
     Raises:
         InputError: with everything that is wrong with the table.
     """
-    where = str(path)
-    listing = _list(path, size)
-    sources, refused = _sources(path if path.is_dir() else path.parent, listing)
+    where, folder = str(path), path if path.is_dir() else path.parent
+    listing = _list(path, size, channels, part, allow_pickle=allow_pickle)
+    paths = [_inside(name, folder) for name in listing.paths]
+    sources, refused = _sources(folder, paths, listing)
     problems = Problems([*listing.problems, *refused])
-    problems += wrong_ids(listing.ids, listing.places, where)
+    ids = paths if listing.ids == listing.paths else listing.ids
+    problems += wrong_ids(ids, listing.places, where)
     labels, x = None, listing.x
     with problems.collecting():
         labels = read_labels(
@@ -99,16 +80,20 @@ def read_table(
         )
     if x is None:
         with problems.collecting():
-            x = read_pictures(sources, listing.places, where=listing.where, size=size)
+            x = read_pictures(
+                sources, listing.places, where=listing.where, size=size, channels=channels,
+                upright=listing.upright,
+            )  # fmt: skip
     if problems or labels is None or x is None:
         raise InputError(problems)
     return Samples(
-        ids=tuple(listing.ids),
+        ids=tuple(ids),
         x=torch.from_numpy(x),
         y=torch.tensor(labels.numbers, dtype=torch.int64),
         names=labels.names,
-        paths=tuple(map(slashed, listing.paths)) or None,
-        folder=(path if path.is_dir() else path.parent) if listing.paths else None,
+        paths=tuple(map(slashed, paths)) or None,
+        folder=folder if paths else None,
+        doubted_order=listing.doubted_order,
     )
 
 
@@ -133,29 +118,48 @@ def check_labels(samples: Samples, classes: int, where: str) -> list[Problem]:
     return first(beyond, where)
 
 
-def _list(path: Path, size: Shape | None) -> _Listing:
+def _list(
+    path: Path, size: Shape | None, channels: int | None, part: Part, *, allow_pickle: bool
+) -> Listing:
+    if pickles.is_cifar(path):
+        return pickles.list_cifar(path, part, size=size, allow_pickle=allow_pickle)
     if path.is_dir():
-        return _list_metadata(path) if (path / METADATA).exists() else _list_folder(path)
-    kind = path.suffix.lower() if path.exists() else ""
-    if kind == ".csv":
+        return _list_folder(path, part)
+    # A pipe or a device has no end that reading it would come to.
+    kind = kind_of(path) if path.is_file() else ""
+    if kind in KINDS:
         return _list_csv(path)
     if kind == ".parquet":
-        return _list_parquet(path)
+        return hub.list_parquet(path)
     if kind == ".npz":
-        arrays = read_npz(path, size=size)
-        places = [f"{path} index {i}" for i in range(len(arrays.ids))]
-        return _Listing(
-            where=str(path), ids=arrays.ids, labels=arrays.labels, places=places, x=arrays.x
+        return _of_arrays(read_npz(path, part=part, size=size, channels=channels), path)
+    if kind in pickles.KINDS:
+        arrays = pickles.read_pickled(
+            path, part, size=size, channels=channels, allow_pickle=allow_pickle
         )
+        return _of_arrays(arrays, path)
     what = "this is no table of samples" if path.exists() else "no such file or folder"
-    fix = "A table is a .csv, a .parquet, an .npz or an image folder."
+    fix = "A table is a .csv, .tsv, .jsonl, .parquet or .npz, or a folder of pictures."
     raise InputError(Problem(what, str(path), fix))
 
 
-def _list_csv(path: Path) -> _Listing:
-    table = read_csv(path, needed=("path", "label"))
+def _list_folder(path: Path, part: Part) -> Listing:
+    if hub.is_saved(path):
+        return hub.list_saved(path, part)
+    if metadata.has_metadata(path):
+        return metadata.list_metadata(path)
+    return hub.list_hub(path, part) if hub.is_hub(path) else folders.list_folder(path)
+
+
+def _of_arrays(arrays: Arrays, path: Path) -> Listing:
+    places = [f"{path} index {i}" for i in range(len(arrays.ids))]
+    return Listing(where=str(path), ids=arrays.ids, labels=arrays.labels, places=places, x=arrays.x)
+
+
+def _list_csv(path: Path) -> Listing:
+    table = read_csv(path, needed=("path", "label"), aliases=PICTURE)
     paths = [row["path"] for row in table.rows]
-    return _Listing(
+    return Listing(
         where=table.where,
         ids=[row["id"] for row in table.rows] if "id" in table.columns else paths,
         labels=[row["label"] for row in table.rows],
@@ -164,104 +168,24 @@ def _list_csv(path: Path) -> _Listing:
     )
 
 
-def _list_parquet(path: Path) -> _Listing:
-    where = str(path)
-    columns = parquet_columns(path, ("id", "path", "image", "label"))
-    source = "image" if "image" in columns else "path"
-    check_columns(columns, (source, "label"), where)
-    places = [f"{path} index {i}" for i in range(len(columns[source]))]
-    cells = [_picture(cell, place) for cell, place in zip(columns[source], places, strict=True)]
-    paths = [cell_text(cell["path"]) for cell in cells]
-    numbered = source == "image" and (not all(paths) or len(set(paths)) < len(paths))
-    ids = columns.get("id", range(len(paths)) if numbered else paths)
-    return _Listing(
-        where=where,
-        ids=list(map(cell_text, ids)),
-        labels=list(map(cell_text, columns["label"])),
-        places=places,
-        paths=paths,
-        encoded=[cell["bytes"] for cell in cells],
-    )
+def _inside(path: str, folder: Path) -> str:
+    """Return a path that was written on Windows, or an absolute one, relative to the folder."""
+    if "\\" in path and not (folder / path).exists():
+        path = path.replace("\\", "/")
+    whole = PurePosixPath(path)
+    for root in (folder.absolute(), folder.resolve()):
+        if whole.is_absolute() and whole.is_relative_to(root) and ".." not in whole.parts:
+            return whole.relative_to(root).as_posix()
+    return path
 
 
-def _picture(cell: Any, place: str) -> dict[str, Any]:
-    if cell is None or isinstance(cell, str):
-        return {"bytes": None, "path": cell}
-    if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes | None):
-        return {"bytes": cell.get("bytes"), "path": cell.get("path")}
-    what = f"expected a path, or a picture's bytes and path, got {type(cell).__name__}"
-    raise InputError(Problem(what, place))
-
-
-def _list_folder(path: Path) -> _Listing:
-    ids = _visible_files(path)
-    if not ids:
-        raise InputError(Problem("the folder holds no picture", str(path)))
-    folders = _visible_folders(path)
-    if problem := _parts_of_data(path, folders):
-        raise InputError(problem)
-    fix = f"Or list it in {METADATA}."
-    problems = [
-        Problem("the file lies in no label's folder", f"{path}/{name}", fix)
-        for name in ids
-        if "/" not in name
-    ]
-    return _Listing(
-        where=str(path),
-        ids=ids,
-        labels=[name.split("/")[0] for name in ids],
-        places=[f"{path}/{name}" for name in ids],
-        paths=ids,
-        # Empty folders count, as they do in torchvision's ImageFolder.
-        names=folders,
-        problems=first(problems, str(path)),
-    )
-
-
-def _parts_of_data(path: Path, folders: Sequence[str]) -> Problem | None:
-    """Return the problem of a folder that holds train/ and val/, which are not its labels."""
-    parts = [name for name in folders if name.lower() in PARTS]
-    train = [name for name in parts if name.lower().startswith("train")]
-    # A class may be called train: beside others it is one, unless there is a val or a test too.
-    if not parts or (len(parts) < len(folders) and not (train and len(parts) > len(train))):
-        return None
-    rest = [name for name in parts if name not in train]
-    flags = [("--train", name) for name in train[:1]] + [("--test", name) for name in rest[:1]]
-    what = f"the folder holds {', '.join(parts)}: whole tables, not labels"
-    fix = f"Give {' and '.join(f'{flag} {path / name}' for flag, name in flags)}"
-    return Problem(what, str(path), fix)
-
-
-def _list_metadata(path: Path) -> _Listing:
-    table = read_csv(path / METADATA, needed=("file_name", "label"))
-    places = table.places()
-    ids = [row["file_name"] for row in table.rows]
-    labels = [row["label"] for row in table.rows]
-    folders = _visible_folders(path)
-    conflicts = [
-        Problem(f"the label is {label!r}, but the file lies in {name.split('/')[0]!r}", place)
-        for name, label, place in zip(ids, labels, places, strict=True)
-        if "/" in name and not _same_label(label, name.split("/")[0], folders)
-    ]
-    unlisted = [
-        Problem(f"the file is not listed in {METADATA}", f"{path}/{name}", "List or remove it.")
-        for name in sorted(set(_visible_files(path)) - {METADATA} - set(ids))
-    ]
-    return _Listing(
-        where=table.where,
-        ids=ids,
-        labels=labels,
-        places=places,
-        paths=ids,
-        problems=first(conflicts, table.where) + first(unlisted, str(path)),
-    )
-
-
-def _sources(folder: Path, listing: _Listing) -> tuple[list[Source | None], list[Problem]]:
+def _sources(
+    folder: Path, paths: Sequence[str], listing: Listing
+) -> tuple[list[Source | None], list[Problem]]:
     """Return where each picture lies, None where that is refused, and what is refused."""
-    sources: list[Source | None] = list(listing.encoded or [None] * len(listing.paths))
+    sources: list[Source | None] = list(listing.encoded or [None] * len(paths))
     root, refused = folder.resolve(), []
-    for i, path in enumerate(listing.paths):
+    for i, path in enumerate(paths):
         if sources[i] is not None:
             continue
         if reason := _refusal(path, folder, root):
@@ -302,37 +226,3 @@ def wrong_ids(ids: Sequence[str], places: Sequence[str], where: str) -> list[Pro
         if len(at) > 1
     ]
     return first(empty, where) + first(repeated, where)
-
-
-def _same_label(label: str, folder: str, folders: Sequence[str]) -> bool:
-    number = as_integer(label)
-    numbered = number is not None and 0 <= number < len(folders) and folders[number] == folder
-    return label == folder or numbered
-
-
-def _visible_files(folder: Path) -> list[str]:
-    """Return the files in the order of torchvision's ImageFolder, which positions are counted in.
-
-    It walks through one label's folder after the other; of all folders in it, sorted by their whole
-    paths, each gives its own files. Sorting the files' paths would put a-b/1.png before a/1.png.
-    """
-    found = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
-    return [file.as_posix() for file in sorted(filter(_counts, found), key=_walked)]
-
-
-def _walked(file: Path) -> tuple[str, str, str]:
-    return file.parts[0], file.parent.as_posix(), file.name
-
-
-def _counts(file: Path) -> bool:
-    """Say whether a file of an image folder is a sample, or else a mistake that is to be named."""
-    if file.parts[0].startswith(".") or file.name.lower() in OF_SYSTEMS:
-        return False
-    if any(part.startswith(".") for part in file.parts):
-        # ImageFolder looks at nothing but suffixes; ._a.png is a system's note about a.png.
-        return file.suffix.lower() in SUFFIXES and not file.name.startswith("._")
-    return True
-
-
-def _visible_folders(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))

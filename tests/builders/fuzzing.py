@@ -140,11 +140,44 @@ def _tables(add, place) -> None:
         encoded.append({"bytes": stream.getvalue(), "path": None})
     pq.write_table(pa.table({"image": encoded, "label": [0, 1]}), here / "t.parquet")
     add("Parquet", "t.parquet", lambda f: read_table(f / "t.parquet"), here)
+    _kept(add, place, x, pa.table({"image": encoded, "label": [0, 1]}))
     gpt = load_model(write_decoder(place("reader")))
     here = place("texts")
     write_rows(here / "t.csv", ["text", "label"], [("so bad", 0), ("a\nline, too", 1)])
     add("table of texts", "t.csv",
         lambda f: read_texts(f / "t.csv", reader=gpt.model.reader), here)  # fmt: skip
+
+
+def _kept(add, place, x, rows) -> None:
+    """Tables as programs keep them: a pickle's, CIFAR's, and those of the library `datasets`."""
+    import pyarrow as pa
+
+    arrays = {"x": x, "y": np.arange(6)}
+    tensors = torch.utils.data.TensorDataset(torch.tensor(x), torch.arange(6))
+    batch = {"data": np.zeros((2, 12), np.uint8), "labels": [0, 1]}
+    state = '{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}'
+    here = place("pickled table")
+    (here / "t.pkl").write_bytes(pickle.dumps(arrays, 2))
+    add("pickled table", "t.pkl", lambda f: read_table(f / "t.pkl", allow_pickle=True), here)
+    here = place("TensorDataset")
+    torch.save(tensors, here / "t.pt")
+    add("TensorDataset", "t.pt", lambda f: read_table(f / "t.pt", allow_pickle=True), here)
+    here = place("CIFAR's batch")
+    (here / "data_batch_1").write_bytes(pickle.dumps(batch, 2))
+    (here / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "b"]}, 2))
+    add("CIFAR's batch", "data_batch_1", lambda f: read_table(f, allow_pickle=True), here)
+    here = place("Arrow")
+    lone = here / "data-00000-of-00001.arrow"
+    with pa.OSFile(str(lone), "wb") as sink, pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    (here / "state.json").write_text(state)
+    add("Arrow", lone.name, read_table, here)
+    here = place("metadata.jsonl")
+    for i in range(2):
+        Image.fromarray(x[i]).save(here / f"p{i}.png")
+    lines = "".join(json.dumps({"file_name": f"p{i}.png", "label": i}) + "\n" for i in range(2))
+    (here / "metadata.jsonl").write_text(lines)
+    add("metadata.jsonl", "metadata.jsonl", read_table, here)
 
 
 def _lists(add, place) -> None:

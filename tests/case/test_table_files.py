@@ -47,8 +47,6 @@ def test_npz_keeps_8_bit_values_and_float_values(tmp_path, dtype):
         ((4, 5, 6, 1), (4, 1, 5, 6)),
         ((4, 3, 5, 6), (4, 3, 5, 6)),
         ((4, 1, 5, 6), (4, 1, 5, 6)),
-        # Either could be the channels: first wins.
-        ((4, 3, 7, 3), (4, 3, 7, 3)),
         ((4, 1, 1, 1), (4, 1, 1, 1)),
     ],
 )
@@ -84,7 +82,10 @@ HOLES[1, 0, 0, 0], HOLES[3, 4, 5, 2] = np.nan, -np.inf
     ("arrays", "said"),
     [
         ({"x": COLOUR}, ["the array 'y' is missing"]),
-        ({"X": COLOUR, "y": Y}, ["the array 'x' is missing. Known: X, y."]),
+        ({"Z": COLOUR, "y": Y}, ["the array 'x' is missing. Known: Z, y."]),
+        ({"X": COLOUR, "data": COLOUR, "y": Y}, ["the arrays X and data may both be x"]),
+        ({"x_test": COLOUR, "y_test": Y}, ["holds x_test, y_test: nothing for train"]),
+        ({"x": COLOUR[:, :3, :, :], "y": Y}, ["the channels may be its second axis or its last"]),
         ({"x": COLOUR.astype(np.float32), "y": Y}, ["x holds 25", "Divide x by 255"]),
         ({"x": -40 * COLOUR.astype(np.float32), "y": Y}, ["x holds -10"]),
         ({"x": HOLES, "y": Y}, ["index 1: x is not finite", "index 3: x is not finite"]),
@@ -94,7 +95,7 @@ HOLES[1, 0, 0, 0], HOLES[3, 4, 5, 2] = np.nan, -np.inf
         ({"x": np.uint8(3), "y": Y}, ["x has the shape ()"]),
         ({"x": COLOUR[:0], "y": Y[:0]}, ["x has the shape (0, 5, 6, 3): there is no sample"]),
         ({"x": COLOUR, "y": Y[:3]}, ["y has the shape (3,), expected (4,)"]),
-        ({"x": COLOUR, "y": Y[:, None]}, ["y has the shape (4, 1), expected (4,)"]),
+        ({"x": COLOUR, "y": np.eye(3)[Y] * 2}, ["y has the shape (4, 3), expected (4,)"]),
         ({"x": COLOUR, "y": Y / 2}, ["y is float64, expected integers or text"]),
         ({"x": COLOUR, "y": Y > 0}, ["y is bool, expected integers or text"]),
         ({"x": COLOUR, "y": Y, "id": Y}, ["index 3: the id '1' appears 2 times"]),
@@ -205,8 +206,8 @@ def test_wrong_parquet_tables(tmp_path):
     assert "index 1: the path is empty" in found
     assert "index 2: the path '../b' leaves the table's folder" in found
     assert "index 1: the label '' is not an integer from 0" in found
-    (problem,) = problems(save_parquet(tmp_path, path=["a"], labels=[1]))
-    assert problem.endswith("the column 'label' is missing. Did you mean labels?")
+    (problem,) = problems(save_parquet(tmp_path, path=["a"], lable=[1]))
+    assert problem.endswith("the column 'label' is missing. Did you mean lable?")
     (problem,) = problems(save_parquet(tmp_path, path=[1], label=[1]))
     assert problem.endswith("index 0: expected a path, or a picture's bytes and path, got int.")
     (problem,) = problems(save_parquet(tmp_path, path=pa.array([], "string"), label=[]))

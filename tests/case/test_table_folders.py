@@ -3,7 +3,8 @@
 import pytest
 
 from builders.tables import COLOUR, assert_colour, problems, save
-from poison_audit.case.tables import SUFFIXES, read_table
+from poison_audit.case.listings.folders import SUFFIXES
+from poison_audit.case.tables import read_table
 
 
 def test_an_empty_label_folder_keeps_its_number(tmp_path):

@@ -1,0 +1,1 @@
+"""Tables of pictures as people keep them, one file a kind, each to a `Listing`."""
