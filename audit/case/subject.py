@@ -34,6 +34,7 @@ def subject(
         "parameters": sum(p.numel() for p in case.model.module.parameters()),
         "classes": case.model.classes,
         "normalize": case.model.normalize,
+        **({"kept": "; ".join(loaded.notes)} if loaded.notes else {}),
         "train": str(sources.train),
         "train_size": len(train),
         "train_sha256": train.digest(),

@@ -131,7 +131,8 @@ def load_model(
         labels=network.labels or timm_labels(weights.files[0].parent, network.classes),
     )  # fmt: skip
     told["notes"] = weights.notes
-    model = replace(model, state_key=state_key)
+    stored = {} if factory else _stored(weights, network.arch)
+    model = replace(model, state_key=state_key, stored=stored)
     return Loaded(model=model, arch_source=source, channels=network.channels, **told)
 
 
@@ -286,6 +287,15 @@ def _filled(
             return module, inside
         raise
     return module, weights
+
+
+def _stored(weights: Weights, arch: str) -> dict[str, str]:
+    """Return what the checkpoint calls tensors that a network of pictures calls otherwise."""
+    if arch.startswith(hugging_face.PREFIX):
+        return {}
+    names = {id(tensor): name for name, tensor in weights.tensors.items()}
+    found = {name: names[id(t)] for name, t in canonical(weights.tensors).items()}
+    return {name: theirs for name, theirs in found.items() if name != theirs}
 
 
 def _of_another(arch: str, weights: Weights, where: str) -> InputError | None:

@@ -34,27 +34,35 @@ class _Family(NamedTuple):
     """A tensor that every member has, and few others."""
     head: str
     """The last layer's weight: its first dimension is the number of classes."""
+    stem: str
+    """The first layer's weight: its second dimension is the number of channels."""
 
 
 # By torchvision's module. The marks only save building what cannot fit.
 _FAMILIES = {
-    "alexnet": _Family("classifier.4.weight", "classifier.6.weight"),
-    "convnext": _Family("features.1.0.layer_scale", "classifier.2.weight"),
-    "densenet": _Family("features.conv0.weight", "classifier.weight"),
-    "efficientnet": _Family("features.1.0.block.0.0.weight", "classifier.1.weight"),
-    "googlenet": _Family("inception3a.branch1.conv.weight", "fc.weight"),
-    "inception": _Family("Conv2d_1a_3x3.conv.weight", "fc.weight"),
-    "maxvit": _Family("stem.0.0.weight", "classifier.5.weight"),
-    "mnasnet": _Family("layers.0.weight", "classifier.1.weight"),
-    "mobilenetv2": _Family("features.1.conv.0.0.weight", "classifier.1.weight"),
-    "mobilenetv3": _Family("features.1.block.0.0.weight", "classifier.3.weight"),
-    "regnet": _Family("stem.0.weight", "fc.weight"),
-    "resnet": _Family("layer4.0.conv1.weight", "fc.weight"),
-    "shufflenetv2": _Family("conv1.0.weight", "fc.weight"),
-    "squeezenet": _Family("features.3.squeeze.weight", "classifier.1.weight"),
-    "swin_transformer": _Family("features.0.2.weight", "head.weight"),
-    "vgg": _Family("classifier.6.weight", "classifier.6.weight"),
-    "vision_transformer": _Family("class_token", "heads.head.weight"),
+    "alexnet": _Family("classifier.4.weight", "classifier.6.weight", "features.0.weight"),
+    "convnext": _Family("features.1.0.layer_scale", "classifier.2.weight", "features.0.0.weight"),
+    "densenet": _Family("features.conv0.weight", "classifier.weight", "features.conv0.weight"),
+    "efficientnet": _Family(
+        "features.1.0.block.0.0.weight", "classifier.1.weight", "features.0.0.weight"
+    ),
+    "googlenet": _Family("inception3a.branch1.conv.weight", "fc.weight", "conv1.conv.weight"),
+    "inception": _Family("Conv2d_1a_3x3.conv.weight", "fc.weight", "Conv2d_1a_3x3.conv.weight"),
+    "maxvit": _Family("stem.0.0.weight", "classifier.5.weight", "stem.0.0.weight"),
+    "mnasnet": _Family("layers.0.weight", "classifier.1.weight", "layers.0.weight"),
+    "mobilenetv2": _Family(
+        "features.1.conv.0.0.weight", "classifier.1.weight", "features.0.0.weight"
+    ),
+    "mobilenetv3": _Family(
+        "features.1.block.0.0.weight", "classifier.3.weight", "features.0.0.weight"
+    ),
+    "regnet": _Family("stem.0.weight", "fc.weight", "stem.0.weight"),
+    "resnet": _Family("layer4.0.conv1.weight", "fc.weight", "conv1.weight"),
+    "shufflenetv2": _Family("conv1.0.weight", "fc.weight", "conv1.0.weight"),
+    "squeezenet": _Family("features.3.squeeze.weight", "classifier.1.weight", "features.0.weight"),
+    "swin_transformer": _Family("features.0.2.weight", "head.weight", "features.0.0.weight"),
+    "vgg": _Family("classifier.6.weight", "classifier.6.weight", "features.0.weight"),
+    "vision_transformer": _Family("class_token", "heads.head.weight", "conv_proj.weight"),
 }
 _WITH_AUXILIARY = ("googlenet", "inception")
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
@@ -124,7 +132,9 @@ def architecture(name: str, tensors: Mapping[str, Tensor], *, where: str = "--ar
     builder = torchvision_models.get_model_builder(name)
     build = partial(builder, weights=None, num_classes=classes, **options)
     build = build if arch == name else partial(_without_pool, build)
-    return Network(arch=arch, build=build, classes=classes, channels=3)
+    channels = _size(tensors, _FAMILIES[family].stem, 1, default=3)
+    build = build if channels == 3 else partial(_of_channels, build, channels)
+    return Network(arch=arch, build=build, classes=classes, channels=channels)
 
 
 def _own(name: str, tensors: Mapping[str, Tensor]) -> Network | None:
@@ -143,6 +153,22 @@ def _own(name: str, tensors: Mapping[str, Tensor]) -> Network | None:
     else:
         return None
     return Network(arch=name, build=build, classes=classes, channels=channels)
+
+
+def _of_channels(build: Callable[[], nn.Module], channels: int) -> nn.Module:
+    """Build a network whose first convolution takes other channels, as for grey pictures."""
+    network = build()
+    name, old = next(
+        (name, part) for name, part in network.named_modules() if isinstance(part, nn.Conv2d)
+    )
+    size: Any = old.kernel_size
+    stride: Any = old.stride
+    padding: Any = old.padding
+    bias = old.bias is not None
+    new = nn.Conv2d(channels, old.out_channels, size, stride, padding, bias=bias)
+    holder, _, last = name.rpartition(".")
+    setattr(network.get_submodule(holder), last, new)
+    return network
 
 
 def _without_pool(build: Callable[[], nn.Module]) -> nn.Module:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,8 @@ class Model:
     """How it reads texts; None: it takes pictures."""
     labels: tuple[str, ...] | None = None
     """What the model itself calls its classes."""
+    stored: Mapping[str, str] = field(default_factory=dict)
+    """What the checkpoint calls tensors, by the module's own names, where they are otherwise."""
     state_key: str | None = None
     """The entry of a checkpoint that it was read from, where one had to be named."""
 

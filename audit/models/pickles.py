@@ -219,7 +219,9 @@ def _whole(content: _Content, file: Path) -> Problem:
     entry = "" if content.root or found is None else f"[{found!r}]"
     aside = ("torch.", "collections.", "builtins.")
     ours = [name for name in content.names if not name.startswith(aside)]
-    name = next(iter(ours), content.root)
+    name = next(iter(ours), content.root) or next(
+        (name for name in content.names if name.startswith(_NETWORKS)), "a part of one"
+    )
     what = f"holds a whole network ({name}), and to make one runs its author's code"
     fix = saved_again(file, entry)
     return Problem(what, str(file), f"{fix}, where that code can be imported")

@@ -25,8 +25,10 @@ def save_model(
 ) -> None:
     """Write a model as safetensors, with its architecture and normalisation in the header.
 
-    Equal models give equal bytes, and a reader finds the file whole or not at all. Of tied
-    tensors one is written: the one that transformers ties the others to, else the first by name.
+    Tensors keep the names that they were read by, so that the code that made the checkpoint reads
+    this one. Equal models give equal bytes, and a reader finds the file whole or not at all. Of
+    tied tensors one is written: the one that transformers ties the others to, else the first by
+    name.
     Beside a language model its tokenizer and config.json are written, over what is there.
 
     Args:
@@ -49,7 +51,10 @@ def save_model(
     state: dict[str, Tensor] = model.module.state_dict()
     # Copies, since safetensors refuses views of one memory.
     tensors = {
-        name: state[name].detach().cpu().clone(memory_format=torch.contiguous_format)
+        model.stored.get(name, name): state[name]
+        .detach()
+        .cpu()
+        .clone(memory_format=torch.contiguous_format)
         for name in _untied(state, getattr(model.module, "all_tied_weights_keys", {}))
     }
     content = memoryview(safetensors.torch.save(tensors, metadata))

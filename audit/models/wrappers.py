@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from poison_audit.models.heads import joined
+
 _PREFIXES = ("module.", "_orig_mod.", "model.", "_module.")
 """Of DataParallel, torch.compile, Lightning and Opacus."""
 _INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -134,6 +136,8 @@ def inner(tensors: Mapping[str, Tensor]) -> Inner:
             notes.append(f"{holder} are taken for the normalisation")
         prefix = shared_prefix(left)
         if not prefix:
+            left, told = joined(left)
+            notes += [told] if told else []
             return Inner(tensors=left, normalize=normalize, holder=holder, notes=tuple(notes))
         prefix = prefix.partition(".")[0] + "."
         taken += prefix

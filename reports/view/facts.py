@@ -25,7 +25,8 @@ class Facts:
 FOLDED = 12
 """From more files or models than this on, their list is folded."""
 _LONG = ("Weights measured, SHA-256", "Files read")
-_MODEL = ("model", "model_sha256", "arch", "arch_source", "parameters", "classes", "normalize")
+_MODEL = ("model", "model_sha256", "arch", "arch_source", "parameters", "classes", "normalize",
+          "kept")  # fmt: skip
 
 _TERMS = {
     "model": "Checkpoint",
@@ -35,6 +36,7 @@ _TERMS = {
     "parameters": "Parameters",
     "classes": "Classes",
     "normalize": "Normalisation: means; deviations",
+    "kept": "How its file was read",
     "train": "Training table",
     "train_size": "Training samples",
     "train_sha256": "Training samples, SHA-256",

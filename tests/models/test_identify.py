@@ -105,6 +105,28 @@ def test_the_head_is_the_last_weight(name):
     assert _FAMILIES[_family(name)].mark in tensors
 
 
+@pytest.mark.parametrize("family", sorted(_FAMILIES))
+def test_the_stem_is_the_first_convolution(family):
+    name = next(name for name in list_models(module=torchvision_models) if _family(name) == family)
+    options = {"init_weights": False} if family in ("googlenet", "inception") else {}
+    with identifying._EmptyOnMeta():
+        module = get_model(name, weights=None, **options)
+    first = next(key for key, part in module.named_modules() if isinstance(part, nn.Conv2d))
+    assert _FAMILIES[family].stem == f"{first}.weight"
+
+
+def test_a_network_for_grey_pictures_is_known():
+    with torch.device("meta"):
+        module = get_model("resnet18", weights=None, num_classes=10)
+        module.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    assert identify(module.state_dict()) == ["resnet18"]
+    found = architecture("resnet18", module.state_dict())
+    assert found.channels == 1
+    built = found.build()
+    assert built(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+    assert (built.conv1.stride, built.conv1.padding) == ((2, 2), (3, 3))
+
+
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_auxiliary_heads_are_left_out(name):
     tensors = tensors_of(name, aux_logits=True, init_weights=True, num_classes=5)

@@ -21,6 +21,7 @@ from builders.checkpoints import ARCH, NONE, X, network, problems_of
 from poison_audit.errors import InputError
 from poison_audit.models.checkpoint import load_like, load_model, peek
 from poison_audit.models.model import Batch
+from poison_audit.models.saving import save_model
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
@@ -367,3 +368,59 @@ def test_what_no_checkpoint_holds_is_refused(tmp_path, capsys, value):
     (found,) = problems_of(tmp_path / "m.pt", allow_pickle=True)
     assert "more than tensors" in found
     assert "ran" not in capsys.readouterr().out
+
+
+def test_a_loss_kept_as_a_module_names_the_entry_with_the_weights(tmp_path):
+    file = tmp_path / "last.ckpt"
+    kept = {"hyper_parameters": {"loss": nn.CrossEntropyLoss()}, "state_dict": state()}
+    torch.save(kept, file)
+    (found,) = problems_of(file, allow_pickle=True)
+    assert "CrossEntropyLoss" in found
+    run_advice(found, tmp_path)
+    loaded = load_model(tmp_path / "last.ckpt.safetensors", normalize=NONE)
+    assert torch.equal(answers(loaded), network()(X))
+
+
+def renamed(old, new, tensors=None):
+    return {
+        new + name.removeprefix(old) if name.startswith(old) else name: tensor
+        for name, tensor in (tensors or state()).items()
+    }
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        renamed("fc.", "fc.1."),
+        renamed("backbone.fc.", "head.fc.", prefixed("backbone.")),
+        renamed("encoder.fc.", "classifier.", prefixed("encoder.")),
+        renamed("model.net.fc.", "model.head.", prefixed("model.net.")),
+    ],
+    ids=["a dropout before it", "mmpretrain", "beside the encoder", "in Lightning"],
+)
+def test_a_head_that_stands_elsewhere(tmp_path, tensors):
+    assert set(tensors) != set(state())
+    save_file(tensors, tmp_path / "m")
+    loaded = load_model(tmp_path / "m", normalize=NONE)
+    assert torch.equal(answers(loaded), network()(X))
+    assert any("head" in note for note in loaded.notes)
+
+
+def test_two_layers_beside_a_trunk_are_no_head(tmp_path):
+    tensors = renamed("net.fc.", "head.0.", prefixed("net."))
+    save_file({**tensors, "head.2.weight": torch.zeros(5, 5)}, tmp_path / "m")
+    assert "fit no architecture" in problems_of(tmp_path / "m", normalize=NONE)[0]
+
+
+def test_a_repaired_model_keeps_the_names_of_its_checkpoint(tmp_path):
+    theirs = {
+        name.replace("downsample", "shortcut").replace("fc.", "linear."): tensor
+        for name, tensor in state().items()
+    }
+    save_file(prefixed("module.", theirs), tmp_path / "m.safetensors")
+    model = load_model(tmp_path / "m.safetensors", normalize=NONE).model
+    save_model(model, tmp_path / "fixed.safetensors")
+    assert set(load_file(tmp_path / "fixed.safetensors")) == set(theirs)
+    again = load_model(tmp_path / "fixed.safetensors").model
+    assert again.digest() == model.digest()
+    assert load_like(model, tmp_path / "fixed.safetensors")[0].digest() == model.digest()
