@@ -94,15 +94,20 @@ def _foreign(file: Path, head: bytes) -> tuple[str, str] | None:
 def _foreign_zip(file: Path) -> tuple[str, str] | None:
     try:
         with zipfile.ZipFile(file) as archive:
-            names = [name.partition("/")[2] or name for name in archive.namelist()]
-    except (zipfile.BadZipFile, OSError):
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError):
         what = "is damaged: it begins as torch.save writes, but has no end"
         return what, "Fetch or save it again."
+    names = [entry.filename.partition("/")[2] or entry.filename for entry in entries]
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         what = "is a TorchScript archive, a program with its weights"
         return what, _saving_of(file, f"torch.jit.load({str(file)!r}, map_location='cpu')")
     if "data.pkl" in names:
-        return None
+        # A small file may not become gigabytes: torch.save packs nothing.
+        whole = sum(entry.file_size for entry in entries) <= file.stat().st_size
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        what = "is packed, and torch.save packs nothing"
+        return None if whole and stored else (what, "Save it again by torch.save.")
     if any("exported_program" in name or name == "archive_format" for name in names):
         what = "is a program that torch.export saved"
         return what, _saving_of(file, f"torch.export.load({str(file)!r})")
@@ -121,7 +126,7 @@ def _foreign_tar(file: Path) -> tuple[str, str] | None:
     try:
         with tarfile.open(file) as archive:
             names = set(archive.getnames())
-    except (tarfile.TarError, OSError):
+    except (tarfile.TarError, OSError, ValueError):
         return "is a damaged tar archive", "Fetch it again."
     if {"storages", "tensors", "pickle"} <= names:
         what = "is of the tar format that torch wrote before version 0.2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import io
 import json
@@ -92,7 +93,8 @@ def _weights(add, place) -> None:
     save_model(model, here / "m.safetensors")
     add("safetensors", "m.safetensors", lambda f: load_model(f / "m.safetensors"), here)
     here = place("pickle")
-    torch.save(model.module.state_dict(), here / "m.pt")
+    kept = {"state_dict": model.module.state_dict(), "args": argparse.Namespace(lr=0.1)}
+    torch.save(kept, here / "m.pt")
     add(
         "pickle", "m.pt",
         lambda f: load_model(

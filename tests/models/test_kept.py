@@ -357,6 +357,17 @@ def test_parts_and_packed_weights_are_refused(tmp_path, names, told):
     assert told in found
 
 
+def test_a_packed_archive_is_refused(tmp_path):
+    torch.save(state(), tmp_path / "m.pt")
+    with zipfile.ZipFile(tmp_path / "m.pt") as stored:
+        contents = {name: stored.read(name) for name in stored.namelist()}
+    with zipfile.ZipFile(tmp_path / "p.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in contents.items():
+            packed.writestr(name, content)
+    (found,) = problems_of(tmp_path / "p.pt", allow_pickle=True)
+    assert "torch.save packs nothing" in found
+
+
 class Trap:
     def __reduce__(self):
         return print, ("ran",)
