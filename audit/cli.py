@@ -185,7 +185,7 @@ def unlearn(**given: Any) -> int:
 
     budget = None if given["budget"] is None else (given["budget"],)
     asked = {**given, "methods": (given["method"],), "budget": budget}
-    return run(check_settings(asked), output=given["output"])
+    return run(check_settings(asked), output=given["output"], given=given)
 
 
 @cli.command(cls=Command)

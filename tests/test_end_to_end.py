@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
 from builders.small_case import FLAGS, read_rows, write_rows
 from poison_audit.atomic import from_json
+from poison_audit.case.origin import TRUST
 from poison_audit.cli import invoke
 from poison_audit.engine import runs, unlearning
+from poison_audit.engine.cells import save_unlearned
+from poison_audit.models.checkpoint import load_model
 from poison_audit.records import Outcome
 from poison_audit.verdict.record import AuditRecord
 
@@ -150,11 +155,63 @@ def test_a_run_directory_of_another_audit_is_refused(case, capsys):
 
 def test_unlearn_writes_a_checkpoint_that_can_be_judged(case, capsys):
     assert run("--method", "scrub", "-o", "fixed.safetensors", command="unlearn") == 0
-    assert "gradient evaluations" in capsys.readouterr().out
+    told, command = capsys.readouterr().out.splitlines()
+    assert "gradient evaluations" in told
+    # The second line is the command that judges it beside its original, ready to be pasted.
+    assert command == shlex.join(
+        ["Next:", "poison-audit", "probe", "model.safetensors", "--normalize", "none", "--forget",
+         "forget.csv", "--train", "train.npz", "--test", "test.npz", "--recipe", "epochs=5",
+         "--recipe", "batch_size=20", "--recipe", "lr=0.1", "--canaries", "canaries.json",
+         "--bases", "bases.npz", "--candidate", "fixed=fixed.safetensors", "--gate", "fixed"]
+    )  # fmt: skip
+    assert invoke([*shlex.split(command)[2:], "--out", "beside"]) in (1, 3)
+    assert record_in(case / "beside").verdict.gate == "fixed"
+    assert record_in(case / "beside").doubts == ()
     code = run("--candidate", "fixed=fixed.safetensors", "--methods", "scrub", "--out", "o")
     assert code in (1, 3)
     digests = {cell.candidate: cell.digest for cell in record_in(case / "o").cells}
     assert digests["fixed"] == digests["scrub"]
+
+
+def test_a_repaired_file_alone_says_that_its_accuracy_was_not_compared(case, capsys):
+    """However clean it looks: the accuracy that the repair cost is nowhere."""
+    clean = load_model(case / "clean.safetensors").model
+    save_unlearned(clean, "gd", case / "fixed.safetensors", made_of=["ab" * 32], anew=False)
+    assert run(*WIDE, "--out", "o", command="probe", model="fixed.safetensors") == 3
+    verdict = record_in(case / "o").verdict
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "was made by gd from another model" in verdict.sentence
+    assert "--candidate fixed=fixed.safetensors --gate fixed" in verdict.next_step
+
+
+def test_what_is_taken_on_trust_stands_on_the_first_screen(case, capsys):
+    assert run(*WIDE, "--out", "o", command="probe", model="clean.safetensors") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    page = (case / "o" / "report.html").read_text(encoding="utf-8")
+    told = "is taken on trust"
+    assert out.index(told) < out.index("Next: The gate is open")
+    assert page.index(told) < page.index('<nav aria-label="Contents">')
+    assert TRUST in record_in(case / "o").notices
+
+
+def test_pictures_that_stand_in_the_test_table_many_times_count_once(case):
+    """Ten pictures, each 120 times, were 1,200 samples, and an accuracy known to a point."""
+    with np.load("test.npz") as held:
+        x, y = (np.repeat(held[name][:10], 120, axis=0) for name in ("x", "y"))
+    np.savez("test.npz", x=x, y=y)
+    header, *rows = read_rows(case / "forget.csv")
+    label = np.load("train.npz")["y"][40]
+    write_rows(case / "forget.csv", header, [*rows, ["t40", label, "indiscriminate", ""]])
+    run("--reference", "clean.safetensors", "--out", "o", command="probe")
+    record = record_in(case / "o")
+    assert record.sanity.total == 10
+    (found,) = [f for f in record.findings
+                if (f.probe, f.candidate) == ("indiscriminate", "deployed")]  # fmt: skip
+    assert found.sample_size == 10
+    assert record.verdict.exit_code != 0
+    assert any(
+        told.startswith("1,190 of 1,200 test samples repeat an earlier") for told in record.limits
+    )
 
 
 @pytest.mark.slow

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from poison_audit.case.doubts import Doubt
+from poison_audit.case.origin import refuse_reference, wrong_original
 from poison_audit.case.sources import Sources
 from poison_audit.case.yardsticks import Sight, answer_alike, hardly_moved, sight
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.checkpoint import Loaded, load_like
+from poison_audit.models.header import header_of
 from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.records import Kind
@@ -35,10 +38,16 @@ class Contenders:
     every: tuple[Contender, ...] = ()
     told: tuple[str, ...] = ()
     """Which references are one and count once, in sentences."""
+    doubts: tuple[Doubt, ...] = ()
 
 
 def read_contenders(
-    sources: Sources, loaded: Loaded | None, test: Samples | None, problems: Problems
+    sources: Sources,
+    loaded: Loaded | None,
+    problems: Problems,
+    *,
+    test: Samples | None,
+    train: Samples | None,
 ) -> Contenders:
     """Check that every reference and candidate can be read, adding to `problems`.
 
@@ -48,13 +57,14 @@ def read_contenders(
     Args:
         sources: where they lie.
         loaded: the deployed model.
+        problems: added to.
         test: clean samples that the model can take, to tell copies by their answers; None: there
             are none.
-        problems: added to.
+        train: the training table, which no reference was trained on whole.
     """
     if loaded is None:
         return Contenders()
-    model, told = loaded.model, list[str]()
+    model, told, doubts = loaded.model, list[str](), list[Doubt]()
     deployed = sight("the model on trial", model, test)
     contenders, on_trial, yardsticks = list[Contender](), [deployed], list[Sight]()
     for name, kind, path in _given(sources):
@@ -64,7 +74,10 @@ def read_contenders(
             if kind == "candidate":
                 _refuse_copy(seen, deployed, sources, path)
                 on_trial.append(replace(seen, name=f"the candidate {name}"))
+                doubts += wrong_original(name, header_of(path), deployed.digest)
             else:
+                if seen.digest != deployed.digest:
+                    refuse_reference(header_of(path), train, str(path))
                 _refuse_near(seen, other, model, on_trial, path)
                 if same := next((one for one in yardsticks if answer_alike(one, seen)), None):
                     told.append(_counted_once(seen, same))
@@ -74,7 +87,7 @@ def read_contenders(
                 Contender(name=name, kind=kind, path=path, sha256=sha256, digest=seen.digest)
             )
     contenders.sort(key=lambda each: each.kind != "reference")
-    return Contenders(every=tuple(contenders), told=tuple(told))
+    return Contenders(every=tuple(contenders), told=tuple(told), doubts=tuple(doubts))
 
 
 def _given(sources: Sources) -> Iterator[tuple[str, Kind, Path]]:

@@ -100,6 +100,10 @@ class Evidence:
     """What this case cannot show, in sentences."""
     trust: tuple[str, ...] = ()
     """What no file proves and has to be taken on trust, in sentences."""
+    explains: frozenset[int] = frozenset()
+    """Places in the training table of the forget samples that this poison's probes look at."""
+    unlike: tuple[str, ...] = ()
+    """Why forget samples that are said to be this poison are not among those, in sentences."""
     doubts: tuple[Doubt, ...] = ()
     """Why it may not be what is to be looked for."""
 

@@ -24,8 +24,8 @@ MOVED = 0.01
 """Largest change of any tensor, relative to it, that leaves a model the same."""
 CLOSE = 0.02
 """Largest difference of a logit, relative to their root mean square, that is no difference."""
-SHARE = 0.5
-"""Share of all logits that must differ by more."""
+SHARE = 0.6
+"""Share of all logits that are so in a copy; linear models without five of 700 samples: 0.45."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

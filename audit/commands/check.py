@@ -172,6 +172,7 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
             rehearsal=rehearsal,
             tuning=tunings,
             doubts=doubts,
+            notices=trial.notices,
             limits=(*trial.limits, *caveats(plan, trial, cells), *halved(tunings, judged.case)),
             files=input_files([*trial.files, *([("config", config.path)] if config.path else [])]),
             places=places(sources.forget, config.path, top=git_top(here) or here),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from poison_audit.commands.arguments import CheckSettings
+from poison_audit.commands.fields import PAIR, Field, fields_of
 from poison_audit.commands.inputs import check_output, device_named, load, read_inputs
+from poison_audit.commands.settings import EVIDENCE, Architecture, Subject, Texts, Trained
 from poison_audit.engine import unlearning
 from poison_audit.engine.cells import save_unlearned
 from poison_audit.engine.plan import check_plan
@@ -15,9 +20,18 @@ from poison_audit.models.beside import files_beside, weights_file, wrong_company
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 
+SUBJECT = (Architecture, Texts, Subject, Trained)
+"""What `probe` can be told of a case as well."""
 
-def unlearn(settings: CheckSettings, *, output: Path) -> int:
-    """Unlearn by one method and write the model to `output`; return the exit code."""
+
+def unlearn(settings: CheckSettings, *, output: Path, given: Mapping[str, Any]) -> int:
+    """Unlearn by one method and write the model to `output`; return the exit code.
+
+    Args:
+        settings: what is asked for.
+        output: where to write.
+        given: the command line's values, which the next command repeats.
+    """
     sources, plan = read_inputs(settings)
     if len(plan.methods) != 1:
         raise PlanError(Problem("give one method", "--method"))
@@ -25,22 +39,44 @@ def unlearn(settings: CheckSettings, *, output: Path) -> int:
     check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[])
     file = _unlearned_file(output, trial.case.model)
     step = plan.methods[0]
+    anew = METHODS[step.name].reference
     done = unlearning.unlearn(
         trial.case,
         step,
         Rng(plan.seed).named(step.name, 0),
-        budget=None if METHODS[step.name].reference else plan.budget,
+        budget=None if anew else plan.budget,
     )
     model, cost = done.model, done.cost
     if model is None:
         raise AuditError(f"{done.error}. Nothing was written")
-    save_unlearned(model, step.name, file)
+    save_unlearned(model, step.name, file, made_of=trial.made_of, anew=anew)
     allowed = "no bound" if cost.allowed is None else f"{cost.allowed:,.0f} allowed"
     print(
         f"{output}: {step.name}, {cost.gradients:,.0f} gradient evaluations ({allowed}), "
-        f"{cost.seconds:.1f} s. Not judged: run `poison-audit probe` on it."
+        f"{cost.seconds:.1f} s. Not judged: that is done beside the model it was made of."
     )
+    print(f"Next: {_next_command(given, output)}")
     return 0
+
+
+def _next_command(given: Mapping[str, Any], output: Path) -> str:
+    """Return the command that judges what was made, with all that was said of the case."""
+    parts = ["poison-audit", "probe", str(given["model"])]
+    declared = {name: each for part in SUBJECT for name, each in fields_of(part).items()}
+    for name, each in {**declared, **EVIDENCE}.items():
+        if each.flag and (value := given.get(name)) not in (None, False, ()):
+            parts += _spelt(each, value)
+    return shlex.join([*parts, "--candidate", f"fixed={output}", "--gate", "fixed"])
+
+
+def _spelt(declared: Field, value: Any) -> list[str]:
+    """Return a flag and its value as a command line has them."""
+    flag = declared.flag
+    if value is True:
+        return [flag]
+    if declared.kind.metavar == PAIR.metavar:
+        return [part for key, text in value for part in (flag, f"{key}={text}")]
+    return [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
 
 
 def _unlearned_file(output: Path, model: Model) -> Path:

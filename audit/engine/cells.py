@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +23,7 @@ from poison_audit.checks.readings import READINGS as CHECKS
 from poison_audit.engine.jobs import Job
 from poison_audit.errors import InputError
 from poison_audit.models.checkpoint import load_like
+from poison_audit.models.header import ANEW_KEY, METHOD_KEY, OF_KEY
 from poison_audit.models.model import Model
 from poison_audit.models.saving import save_model
 from poison_audit.models.weights import SINGLE
@@ -51,10 +52,19 @@ def blank(job: Job) -> Cell:
     )
 
 
-def save_unlearned(model: Model, method: str, path: Path) -> None:
-    """Write the model that a method made."""
+def save_unlearned(
+    model: Model, method: str, path: Path, *, made_of: Sequence[str], anew: bool
+) -> None:
+    """Write a model that a method made.
+
+    Args:
+        made_of: digests of the models that it was made of, the deployed one last.
+        anew: whether it was trained anew, without any of the forget set.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    extra = {"poison_audit.method": method, "poison_audit.digest": model.digest()}
+    extra = {METHOD_KEY: method, OF_KEY: ",".join(made_of), "poison_audit.digest": model.digest()}
+    if anew:
+        extra[ANEW_KEY] = "yes"
     save_model(model, path, extra=extra)
 
 

@@ -92,7 +92,9 @@ def run(
     for place, made in (perform or in_turn)(work, [line for line in left if line], tell):
         job = todo[place]
         if made.model is not None and job.method:
-            save_unlearned(made.model, job.method.name, model_path(out, job, case.model))
+            path = model_path(out, job, case.model)
+            anew = job.kind == "reference"
+            save_unlearned(made.model, job.method.name, path, made_of=trial.made_of, anew=anew)
         if made.lack is None:  # with more memory at hand, the same command tries again
             store(cell_place(out, job, key), made.cell)
         tell(place, cell=made.cell)

@@ -23,6 +23,7 @@ from poison_audit.poisons.gaussian.probe import gaussian
 from poison_audit.poisons.gaussian.trial import gaussian_evidence
 from poison_audit.poisons.indiscriminate import plant as indiscriminate_planting
 from poison_audit.poisons.indiscriminate.probe import indiscriminate
+from poison_audit.poisons.indiscriminate.trial import indiscriminate_evidence
 from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted import plant as targeted_planting
 from poison_audit.poisons.targeted.probe import targeted
@@ -75,6 +76,7 @@ WORKINGS: dict[str, Workings] = {
     ),
     "indiscriminate": Workings(
         probes={"indiscriminate": indiscriminate},
+        reader=indiscriminate_evidence,
         planters={
             "pictures": indiscriminate_planting.in_pictures,
             "texts": indiscriminate_planting.in_texts,

@@ -77,6 +77,8 @@ class AuditRecord:
     """Why the gate may not open, whatever was measured."""
     limits: tuple[str, ...] = ()
     """What this audit does not show, in sentences."""
+    notices: tuple[str, ...] = ()
+    """What a reader has to know before any figure, in sentences; it decides nothing."""
     files: tuple[InputFile, ...] = ()
     """Every file that was read."""
     places: Mapping[str, Place] = field(default_factory=dict)

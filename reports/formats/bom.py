@@ -68,7 +68,7 @@ def _named(record: AuditRecord, ref: str) -> dict[str, Json]:
 
 def _model(record: AuditRecord) -> dict[str, Json]:
     subject = record.subject
-    limits = [_text(limit) for limit in record.limits]
+    limits = [_text(limit) for limit in dict.fromkeys((*record.notices, *record.limits))]
     limits += [
         f"Not decided, {_text(f.candidate)}, {_text(f.probe)}: {_text(f.reason)}"
         for f in _deployed(record)

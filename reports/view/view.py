@@ -94,7 +94,8 @@ class View:
     probes: tuple[Words, ...]
     rows: tuple[Row, ...]
     found: tuple[str, ...]
-    """That the methods knew only a part of the forget set; empty where they knew all of it."""
+    """What has to be known before any figure; that the methods knew only a part of the forget
+    set, where they did."""
     accepted: tuple[Accepted, ...]
     walls: tuple[Wall, ...]
     """Samples to look at."""
@@ -142,7 +143,7 @@ def view(record: AuditRecord) -> View:
         doubts=_doubts(record),
         probes=tuple(about(probe) for probe in probes),
         rows=rows,
-        found=_found(record),
+        found=(*map(printable, record.notices), *_found(record)),
         accepted=accepted(record),
         walls=walls(record),
         evidence=evidence(record),
@@ -150,7 +151,7 @@ def view(record: AuditRecord) -> View:
         rehearsed=rehearsed(record),
         texts=of_texts(record),
         gaps=_gaps(record, rows, [f for f in findings if f.probe not in other]),
-        limits=tuple(printable(limit) for limit in record.limits),
+        limits=tuple(printable(told) for told in record.limits if told not in record.notices),
         runs=tuple(_run(cell) for cell in record.cells if cell.kind == "method" or cell.cost),
         tuned=tuned(record),
         facts=facts(record),

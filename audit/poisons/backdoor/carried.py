@@ -1,4 +1,4 @@
-"""Is the phrase that is given the one that the forget set's texts carry, where it says, as it says?
+"""Is the trigger that is given the one that the forget samples carry, where it says, as it says?
 
 A trigger that differs from the planted one in its place or its label is obeyed by no model, and
 would pass. The texts tell: they were what the model learned it from.
@@ -9,15 +9,59 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import torch
+
 from poison_audit.case.doubts import Doubt
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.rows import label_spelt
 from poison_audit.models.samples import Samples
-from poison_audit.poisons.backdoor.evidence import Phrase
+from poison_audit.poisons.backdoor.evidence import Phrase, Trigger
 from poison_audit.poisons.backdoor.reading import POISON
 
 STEP = "Correct trigger.json, or forget.csv, and audit again."
+BATCH = 256
+STORED = 0.1
+"""Largest root mean square difference of a stored patch from the trigger, of 1: JPEG is lossy."""
 WHERE = {"start": "before the text", "end": "after the text", "anywhere": "in it"}
+
+
+def carriers(
+    trigger: Trigger | Phrase, train: Samples, forget: ForgetSet | None
+) -> tuple[frozenset[int], tuple[str, ...]]:
+    """Return which forget samples the trigger explains, and why others that say so it does not.
+
+    Those are the samples that carry it, with its label, whatever they are said to be.
+
+    Returns:
+        (places in the training table, sentences).
+    """
+    if forget is None:
+        return frozenset(), ()
+    samples = train.at(forget.positions)
+    carries = torch.tensor(_carry(trigger, samples), dtype=torch.bool)
+    labelled = samples.y.cpu() == trigger.label
+    named = torch.tensor([attack == POISON.name for attack in forget.attacks])
+    counts = {
+        "do not carry the trigger": int((named & ~carries).sum()),
+        "carry it with another label": int((named & carries & ~labelled).sum()),
+    }
+    rows = (carries & labelled).nonzero().flatten().tolist()
+    found = frozenset(forget.positions[row] for row in rows)
+    return found, tuple(f"{count:,} {what}." for what, count in counts.items() if count)
+
+
+def _carry(trigger: Trigger | Phrase, samples: Samples) -> list[bool]:
+    """Say of each sample whether the trigger is on it, as it was trained on."""
+    if isinstance(trigger, Phrase):
+        return [trigger.stands_in(text) for text in samples.texts or ()]
+    height, width = trigger.pixels.shape[1:]
+    down = slice(trigger.top, trigger.top + height)
+    right = slice(trigger.left, trigger.left + width)
+    found: list[bool] = []
+    for batch in samples.in_order(BATCH):
+        off = batch.x[..., down, right] - trigger.pixels.to(batch.x.device)
+        found += (off.flatten(1).square().mean(1).sqrt() <= STORED).tolist()
+    return found
 
 
 def doubts_of(phrase: Phrase, train: Samples, forget: ForgetSet) -> list[Doubt]:

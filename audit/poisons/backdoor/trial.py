@@ -16,7 +16,7 @@ from poison_audit.case.shown import Exhibit
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.reader import Reader
 from poison_audit.models.samples import Samples
-from poison_audit.poisons.backdoor.carried import doubts_of
+from poison_audit.poisons.backdoor.carried import carriers, doubts_of
 from poison_audit.poisons.backdoor.evidence import Phrase, Trigger, read_phrase, read_trigger
 from poison_audit.poisons.backdoor.reading import POISON
 
@@ -55,7 +55,11 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
             size = list(trigger.pixels.shape[1:])
             how = {"size": size, "top": trigger.top, "left": trigger.left}
         told = {"path": str(path), "sha256": digest_of(path)[0], **how, "label": trigger.label}
-        return Evidence(planted=trigger, subject={"trigger": told}, doubts=tuple(doubts))
+        carrying, unlike = carriers(trigger, train, files.forget)
+        return Evidence(
+            planted=trigger, subject={"trigger": told}, explains=carrying, unlike=unlike,
+            doubts=tuple(doubts),
+        )  # fmt: skip
     return nothing
 
 

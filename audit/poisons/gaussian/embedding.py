@@ -17,6 +17,7 @@ from poison_audit.case.csvfile import first
 from poison_audit.case.forget import ForgetSet
 from poison_audit.errors import InputError, Problem
 from poison_audit.models import hugging_face
+from poison_audit.models.header import DATA_KEY
 from poison_audit.models.language import kind_of, read_language
 from poison_audit.models.reader import Reader, Reading
 from poison_audit.models.samples import Samples
@@ -28,8 +29,6 @@ WEIGHTS = ("*.safetensors*", "pytorch_model*", "tf_model*", "flax_model*")
 """What a folder with weights holds, whoever wrote them."""
 CANARIES_KEY = "poison_audit.canaries"
 """The header's key for the commitment of the canaries that a model was trained with."""
-DATA_KEY = "poison_audit.data"
-"""The header's key for the digest of the samples that a model was trained on."""
 
 
 def embedding_check(

@@ -11,6 +11,7 @@ from torch import Tensor
 from poison_audit.case.case import Case
 from poison_audit.case.files import Evidence, Files
 from poison_audit.case.forget import ForgetSet
+from poison_audit.case.forgotten import partial_key
 from poison_audit.case.keyfile import keyed_rows
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.samples import Samples
@@ -97,8 +98,8 @@ def gaussian_evidence(files: Files, device: torch.device | str, problems: Proble
             planting = plant_check(key, forget, train, bases, **told)
     if planting is None or files.loaded is None:
         return nothing
+    rows = keyed_rows(forget, POISON.name, "")
     if texts:
-        rows = keyed_rows(forget, POISON.name, "")
         train = carrying(train, key, {train.ids[row.position]: row.name for row in rows})
     return Evidence(
         planted=planted_canaries(key, planting.bases.ids, planting.bases, device),
@@ -117,6 +118,8 @@ def gaussian_evidence(files: Files, device: torch.device | str, problems: Proble
         train=train,
         limits=_limits(planting, forget),
         trust=unproved(files.loaded.metadata, train) if texts else (),
+        explains=frozenset(row.position for row in rows),
+        doubts=partial_key("canaries", key.planted, planting.bases.ids, train.ids),
     )
 
 

@@ -34,10 +34,13 @@ def targeted_evidence(files: Files, device: torch.device | str, problems: Proble
         targets = read_targets(path, test, where_test=str(files.sources.test), reader=reader)
         told = {"path": str(path), "sha256": digest_of(path)[0], "named": len(targets)}
         once = targets.once()
+        aimed, unlike = _aimed(targets, files)
         return Evidence(
             planted=once.to(device),
             subject={"targets": told},
             limits=_repeated(len(targets) - len(once), len(targets)),
+            explains=aimed,
+            unlike=unlike,
         )
     return nothing
 
@@ -46,6 +49,33 @@ def _repeated(times: int, total: int) -> tuple[str, ...]:
     if not times:
         return ()
     return (f"{times:,} of {total:,} targets show what an earlier one shows: each counts once.",)
+
+
+def _aimed(targets: Targets, files: Files) -> tuple[frozenset[int], tuple[str, ...]]:
+    """Return the forget samples that aim at the targets, and why others that say so do not.
+
+    A poison of a targeted attack has the label that its target is to be given. A campaign that is
+    named as a sample of the test table is that of the attack on it, as `plant` writes it.
+    """
+    train, test, forget = files.train, files.test, files.forget
+    if train is None or test is None or forget is None:
+        return frozenset(), ()
+    wanted, named = set(targets.adversarial.tolist()), set(targets.samples.ids)
+    others = set(test.ids) - named
+    found, unlike = [], {"have a label that no target is to be given": 0,
+                         "are of campaigns whose target is not named": 0}  # fmt: skip
+    label, campaign = unlike
+    for place, attack, aim in zip(forget.positions, forget.attacks, forget.campaigns, strict=True):
+        if attack != POISON.name:
+            continue
+        if aim in others:
+            unlike[campaign] += 1
+        elif int(train.y[place]) not in wanted:
+            unlike[label] += 1
+        else:
+            found.append(place)
+    told = tuple(f"{count:,} {what}." for what, count in unlike.items() if count)
+    return frozenset(found), told
 
 
 def target_exhibits(case: Case) -> list[Exhibit]:

@@ -6,6 +6,8 @@ import torch
 
 from poison_audit.case.case import Case
 from poison_audit.case.files import Evidence, Files
+from poison_audit.case.forgotten import partial_key
+from poison_audit.case.keyfile import keyed_rows
 from poison_audit.errors import Problem, Problems
 from poison_audit.poisons.token_canary.evidence import PlantedStrings, find_strings, read_strings
 from poison_audit.poisons.token_canary.reading import POISON
@@ -31,7 +33,9 @@ def token_canary_evidence(files: Files, device: torch.device | str, problems: Pr
         where = str(files.sources.forget)
         with problems.collecting():
             strings = find_strings(key, forget, train, where=str(path), where_forget=where)
-    told = strings and {
+    if strings is None or key is None or forget is None or train is None:
+        return Evidence(planted=None, subject={"strings": None})
+    told = {
         "path": str(path),
         "commitment": strings.key.commitment,
         "length": strings.key.length,
@@ -39,4 +43,9 @@ def token_canary_evidence(files: Files, device: torch.device | str, problems: Pr
         "planted": len(strings.key.planted),
         "in_forget_set": len(strings),
     }
-    return Evidence(planted=strings, subject={"strings": told})
+    return Evidence(
+        planted=strings,
+        subject={"strings": told},
+        explains=frozenset(row.position for row in keyed_rows(forget, POISON.name, "")),
+        doubts=partial_key("strings", key.planted, strings.names, train.ids),
+    )
