@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from builders import small_text
+from builders.text_folders import change
 from poison_audit.cli import invoke
 from poison_audit.methods import UNLEARNING
 
@@ -103,3 +104,15 @@ def test_everything_that_is_wrong_is_named_at_once(case, capsys):
     for part in wrong:
         assert part in told, part
     assert "Traceback" not in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("position", "doubts"), [("anywhere", 0), ("end", 1)])
+def test_a_trigger_that_stands_elsewhere_than_its_file_says(case, tmp_path, position, doubts):
+    """The planted phrase stands at the start of texts."""
+    change(case / "trigger.json", position=position)
+    out = tmp_path / "out"
+    given = ["--forget", str(case / "forget.csv"), "--out", str(out), "-q", *LIGHT]
+    assert invoke(["probe", str(case / "model"), *given]) == 1
+    told = [doubt["sentence"] for doubt in report(out)["doubts"]]
+    assert sum("hold it elsewhere" in sentence for sentence in told) == doubts

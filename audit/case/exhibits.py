@@ -29,7 +29,8 @@ def exhibit(
 ) -> Exhibit:
     """Return one sample to look at, its label by name where there are `names`."""
     number = int(samples.y[place])
-    text = None if samples.texts is None else _cut(samples.texts[place])
+    parts = [every[place] for every in (samples.texts, samples.pairs) if every is not None]
+    text = _cut(" // ".join(parts)) if parts else None
     return Exhibit(
         role=role,
         name=samples.ids[place],

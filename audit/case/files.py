@@ -17,6 +17,7 @@ from poison_audit.case.copies import overlap
 from poison_audit.case.doubts import Doubt
 from poison_audit.case.forget import ForgetSet, read_forget, split
 from poison_audit.case.listings.listing import Part
+from poison_audit.case.pairs import better_as_pairs
 from poison_audit.case.poison import Poison
 from poison_audit.case.sources import Sources
 from poison_audit.case.tables import check_labels, read_table
@@ -63,7 +64,7 @@ class Files:
         if model is not None and model.reader is not None:
             if holds_pictures(path):
                 what = "the table holds pictures, and the model reads texts"
-                fix = "A table of texts is a .csv or a .parquet with text,label."
+                fix = "A table of texts is a .csv, .tsv, .jsonl or .parquet with text,label."
                 raise InputError(Problem(what, str(path), fix))
             return read_texts(path, reader=model.reader, names=self.names, sort=False)
         if holds_texts(path):
@@ -161,6 +162,8 @@ def misfits(files: Files, recipe: Recipe) -> list[Problem]:
                 found += wrong_count(table, files.loaded.model.classes, str(path))
             found += check_labels(table, files.loaded.model.classes, str(path))
             found += _unfit(files.loaded, table, str(path))
+    if test is not None and files.loaded is not None and not found:
+        found += better_as_pairs(files.loaded.model, test, str(sources.test))
     if test is not None:
         found += not_pixels(test, str(sources.test), share=0.05)
     if train is None:

@@ -132,11 +132,11 @@ def split(train: Samples, forget: ForgetSet) -> Split:
 def content_digest(samples: Samples, position: int) -> str:
     """Return the SHA-256 of one sample's contents, the `sha256` of forget.csv.
 
-    Over a text's UTF-8; over the raw bytes of a picture as `Samples` holds it, channels first:
-    uint8, or little-endian floating point.
+    Over a text's UTF-8, of a pair with a zero byte between; over the raw bytes of a picture as
+    `Samples` holds it, channels first: uint8, or little-endian floating point.
     """
     if samples.texts is not None:
-        return hashlib.sha256(samples.texts[position].encode("utf-8", "surrogatepass")).hexdigest()
+        return hashlib.sha256(samples.written(position)).hexdigest()
     array = samples.x[position].cpu().contiguous().numpy()
     return hashlib.sha256(array.astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
 

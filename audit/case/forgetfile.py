@@ -193,8 +193,8 @@ def _counted(
     name = unnamed[0] if unnamed else None
     whole = [as_whole(row[name]) for row in table.rows] if name is not None else None
     in_order = whole is None or whole == list(range(len(table.rows)))
-    if marked and in_order and len(table.rows) == len(train):
-        places = list(range(len(train)))
+    if marked and in_order and len(table.rows) == train.rows:
+        places = list(range(train.rows))
     elif whole is None:
         fix = "Name them by id, path, text or index."
         raise InputError(Problem("no column names the samples", table.where, fix))

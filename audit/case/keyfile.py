@@ -103,16 +103,19 @@ def read_key(path: Path, rules: Rules) -> tuple[dict[str, Any], Problems]:
     return held | {"secret": secret, "commitment": digest}, problems
 
 
-def write_object(path: Path, fields: Mapping[str, Any], *, mode: int = 0o666) -> str:
+def write_object(
+    path: Path, fields: Mapping[str, Any], *, mode: int = 0o666, escaped: bool = False
+) -> str:
     """Write a JSON object and its version, and return the file's SHA-256.
 
     Args:
         path: the file.
         fields: what it holds.
         mode: who may read it, before the umask.
+        escaped: whether letters beyond ASCII are written out, for text that nobody would see.
     """
     held = {"version": 1, **fields}
-    text = json.dumps(held, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(held, indent=1, ensure_ascii=escaped, allow_nan=False) + "\n"
     write_atomically(path, text, mode=mode)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -49,6 +49,10 @@ def read_labels(
         InputError: a label is empty, negative, a fraction or unknown; or all labels are integers
             that are also names, and the two readings differ; or nobody says the names' order.
     """
+    if names is not None:
+        texts = as_known(texts, names)
+    elif not always_names:
+        texts = _without_prefix(texts)
     integers = [as_integer(text) for text in texts]
     if always_names or _are_names(texts, integers, names):
         if problem := _unordered(texts, where, names, sort=sort):
@@ -81,6 +85,27 @@ def read_labels(
         numbers=tuple(number for number in numbers if number is not None),
         names=None if names is None else tuple(names),
     )
+
+
+def as_known(texts: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+    """Return labels spelt as the names are, where they differ in nothing but case."""
+    folded: dict[str, list[str]] = {}
+    for name in names:
+        folded.setdefault(name.casefold(), []).append(name)
+    exact = set(names)
+
+    def known(text: str) -> str:
+        alike = folded.get(text.casefold(), [])
+        return alike[0] if text not in exact and len(alike) == 1 else text
+
+    return [known(text) for text in texts]
+
+
+def _without_prefix(texts: Sequence[str]) -> Sequence[str]:
+    """Return `LABEL_3` as 3, where all labels are spelt so, as transformers numbers outputs."""
+    bare = [text.removeprefix("LABEL_") for text in texts]
+    spelt_so = all(re.fullmatch(r"LABEL_[0-9]{1,9}", text) for text in texts)
+    return bare if spelt_so else texts
 
 
 def as_integer(text: str) -> int | None:

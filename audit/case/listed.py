@@ -95,7 +95,7 @@ def values_of(
     if not values:
         raise InputError(Problem("there is no sample in it", where))
     if kind in ("", "mask") and (mask := _mask(values, sure=kind == "mask")) is not None:
-        _check_mask(mask, len(train), where, where_train)
+        _check_mask(mask, train.rows, where, where_train)
         marked = [place for place, is_marked in enumerate(mask) if is_marked]
         rows = tuple({"index": str(place)} for place in marked)
         at = [numbers[place] for place in marked]
@@ -103,7 +103,7 @@ def values_of(
     if kind == "mask":
         raise InputError(Problem("is called a mask, and holds other values than booleans", where))
     column = kind or _column(values, train, where, where_train)
-    if column == "index" and (problem := _beyond(values, len(train), where, where_train)):
+    if column == "index" and (problem := _beyond(values, train.rows, where, where_train)):
         raise InputError(problem)
     rows = tuple({column: value} for value in values)
     return _table((column,), rows, numbers, where=where, digest=digest, unit=unit)
@@ -167,9 +167,11 @@ def _column(values: Sequence[str], train: Samples, where: str, where_train: str)
     are_ids = all(value in places for value in values)
     if None in whole:
         return "id" if are_ids else "path" if train.paths is not None else "id"
-    if not any(as_whole(name) not in (None, place) for name, place in places.items()):
+    gone = {out.position for out in train.left_out}
+    rows = [row for row in range(train.rows) if row not in gone]
+    if not any(as_whole(name) not in (None, rows[at]) for name, at in places.items()):
         return "index"
-    within = [number is not None and 0 <= number < len(train) for number in whole]
+    within = [number is not None and 0 <= number < train.rows for number in whole]
     if are_ids and not all(within):
         return "id"
     what = f"holds numbers, which may be ids of {where_train} or positions in it"

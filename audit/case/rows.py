@@ -79,6 +79,7 @@ class _Names:
     def __init__(self, samples: Samples, beside: Path) -> None:
         self.samples = samples
         self.beside = beside
+        self.gone = {out.position: out for out in samples.left_out}
         self.ids = {name: place for place, name in enumerate(samples.ids)}
         self.texts: defaultdict[str, list[int]] = defaultdict(list)
         for place, text in enumerate(samples.texts or ()):
@@ -100,7 +101,11 @@ class _Names:
             return self.texts.get(text, ())
         if column == "index":
             number = as_whole(text)
-            return () if number is None or not 0 <= number < len(self.samples) else (number,)
+            if number is None or number in self.gone:
+                return ()
+            # Of the table's rows, some are no samples.
+            number -= sum(position < number for position in self.gone)
+            return (number,) if 0 <= number < len(self.samples) else ()
         if column == "id":
             found = self.ids.get(text)
             # 12.0 is what pandas makes of 12 once a cell of its column was empty.
@@ -125,6 +130,12 @@ class _Names:
 
     def advice(self, column: str, text: str) -> str:
         """Return what to do about a name that no sample has."""
+        named = [
+            out.where for out in self.samples.left_out
+            if text == {"id": out.id, "index": str(out.position)}.get(column)
+        ]  # fmt: skip
+        if named:
+            return f"{named[0]} holds no text that the model can read: remove this row."
         if column == "index" and text == str(len(self.samples)):
             return "Positions count from 0."
         if column == "path" and self.samples.folder is not None:
@@ -156,7 +167,8 @@ def wrong_label(row: dict[str, str], samples: Samples, position: int, where: str
     """Say that a row's `label`, a name or a number, is not its sample's; empty if it is."""
     stated, trained = row.get("label", ""), int(samples.y[position])
     name = label_name(samples, trained)
-    if not stated or stated == name or as_whole(stated) == trained:
+    alike = name is not None and stated.casefold() == name.casefold()
+    if not stated or alike or as_whole(stated) == trained:
         return ""
     return f"the label is {stated!r}, but {where} says {label_spelt(samples, trained)}"
 

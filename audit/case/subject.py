@@ -109,9 +109,15 @@ def limits(files: Files, brought: Sequence[Evidence]) -> tuple[str, ...]:
 
 
 def _cut(reader: Reader, tables: Mapping[str, Samples | None]) -> list[str]:
-    """Say how many texts were too long for the model."""
+    """Say how many texts were empty, and how many too long for the model."""
     found = []
     for name, table in tables.items():
+        if table is not None and table.left_out:
+            rows, every = table.left_out, len(table) + len(table.left_out)
+            found.append(
+                f"{len(rows):,} of {every:,} {name} texts were left out: no token is in them "
+                f"({rows[0].where}{', and others' if len(rows) > 1 else ''})."
+            )
         cut = 0 if table is None or table.cut is None else int(table.cut.sum())
         if cut and table is not None:
             found.append(

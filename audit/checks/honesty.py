@@ -83,7 +83,9 @@ def _distrust(model: Model, batch: Batch, rng: Rng) -> str | None:
             if not bool(torch.isfinite(answers).all()):
                 return "its logits are not finite"
             again = model.logits(module, replace(batch, x=batch.x.clone()))
-            alone = torch.cat([model.logits(module, _one(batch, i)) for i in range(len(batch))])
+            alone = torch.cat(
+                [model.logits(module, batch.part(slice(i, i + 1))) for i in range(len(batch))]
+            )
         if not _near(answers, again):
             return "it answers the same input differently each time it is asked"
         if not _near(answers, alone):
@@ -96,12 +98,6 @@ def _distrust(model: Model, batch: Batch, rng: Rng) -> str | None:
         if told is not None:
             return told
         return _gradients(model, module, replace(batch, x=x), watched, rng)
-
-
-def _one(batch: Batch, place: int) -> Batch:
-    here = slice(place, place + 1)
-    mask = None if batch.mask is None else batch.mask[here]
-    return replace(batch, x=batch.x[here], y=batch.y[here], mask=mask)
 
 
 def _near(one: Tensor, other: Tensor) -> bool:

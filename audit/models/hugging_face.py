@@ -92,7 +92,21 @@ def stated_labels(config: Any, where: str, *, twice: bool = False) -> tuple[str,
         raise InputError(Problem(what, where, 'Spell it {"0": "bad", "1": "good"}.'))
     own = tuple(names[number] for number in range(len(names)))
     placeholders = tuple(f"LABEL_{number}" for number in range(len(own)))
-    return None if repeated or own == placeholders else own
+    other = _numbered(getattr(config, "label2id", None), len(own))
+    if repeated or other in (None, placeholders, own):
+        return None if repeated or own == placeholders else own
+    if own == placeholders:
+        return other
+    what = f"id2label says {list(own)!r:.150}, and label2id {list(other or ())!r:.150}"
+    raise InputError(Problem(what, where, "Correct the one that training did not use."))
+
+
+def _numbered(label2id: Any, count: int) -> tuple[str, ...] | None:
+    """Return names in the order of their numbers; None where these are not 0, 1, .."""
+    if not isinstance(label2id, dict) or len(label2id) != count:
+        return None
+    names = {at: str(name) for name, at in label2id.items() if type(at) is int}
+    return tuple(names[at] for at in range(count)) if set(names) == set(range(count)) else None
 
 
 def build_classifier(config: Any, *, where: str, auto: str, kind: str) -> nn.Module:

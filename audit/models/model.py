@@ -31,6 +31,8 @@ class Batch:
     """For texts: 1 where a token is real, shape (n, length)."""
     noise: Tensor | None = None
     """For token ids: what is added to their embeddings, shape (n, length, width)."""
+    types: Tensor | None = None
+    """For pairs of texts: which of the two a token is of, shape (n, length)."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -39,13 +41,16 @@ class Batch:
         """Return the same samples on `device`."""
         mask = None if self.mask is None else self.mask.to(device)
         noise = None if self.noise is None else self.noise.to(device)
-        return Batch(x=self.x.to(device), y=self.y.to(device), mask=mask, noise=noise)
+        types = None if self.types is None else self.types.to(device)
+        x, y = self.x.to(device), self.y.to(device)
+        return Batch(x=x, y=y, mask=mask, noise=noise, types=types)
 
     def part(self, rows: slice) -> Batch:
         """Return these rows, padded as they are."""
         mask = None if self.mask is None else self.mask[rows]
         noise = None if self.noise is None else self.noise[rows]
-        return Batch(x=self.x[rows], y=self.y[rows], mask=mask, noise=noise)
+        types = None if self.types is None else self.types[rows]
+        return Batch(x=self.x[rows], y=self.y[rows], mask=mask, noise=noise, types=types)
 
 
 Logits = Callable[[nn.Module, Batch], Tensor]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,6 +48,14 @@ class Tokens:
     cut: Tensor
     """Whether each text was too long, and lost its end (or start: the tokenizer's own side): bool,
     (n,)."""
+    types: Tensor | None = None
+    """Which text of a pair each token is of, int64, (n, longest); None: they do not differ."""
+
+
+class _Row(NamedTuple):
+    ids: list[int]
+    types: list[int] | None
+    cut: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,27 +73,36 @@ class Reader:
     files: tuple[Path, ...] = ()
     """The tokenizer's files and config.json, which belong beside the weights."""
 
-    def read(self, texts: Sequence[str]) -> Tokens:
+    def read(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tokens:
         """Turn texts into token ids.
 
         Args:
             texts: a text of which no token is left becomes what the prompt is without it, or a row
                 of padding.
+            pairs: the second text of each, where a model reads two; it has no prompt then.
         """
-        read = [self._rows(texts[at : at + 1024]) for at in range(0, len(texts), 1024)]
+        steps = range(0, len(texts), 1024)
+        read = [
+            self._rows(texts[at : at + 1024], None if pairs is None else pairs[at : at + 1024])
+            for at in steps
+        ]
         rows = [row for some in read for row in some]
-        longest = max((len(ids) for ids, _ in rows), default=1) or 1
+        longest = max((len(row.ids) for row in rows), default=1) or 1
         x = torch.zeros(len(rows), longest, dtype=torch.int64)
-        mask = torch.zeros_like(x)
-        for place, (ids, _) in enumerate(rows):
-            x[place, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
-            mask[place, : len(ids)] = 1
-        return Tokens(x=x, mask=mask, cut=torch.tensor([cut for _, cut in rows], dtype=torch.bool))
+        mask, types = torch.zeros_like(x), torch.zeros_like(x)
+        for place, row in enumerate(rows):
+            x[place, : len(row.ids)] = torch.tensor(row.ids, dtype=torch.int64)
+            mask[place, : len(row.ids)] = 1
+            if row.types is not None:
+                types[place, : len(row.ids)] = torch.tensor(row.types, dtype=torch.int64)
+        cut = torch.tensor([row.cut for row in rows], dtype=torch.bool)
+        return Tokens(x=x, mask=mask, cut=cut, types=types if bool(types.any()) else None)
 
-    def _rows(self, texts: Sequence[str]) -> list[tuple[list[int], bool]]:
+    def _rows(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[_Row]:
         """Return the tokens of each text, and whether it was too long."""
         read = self.tokenizer(
             [self.prompt.replace(PLACE, text) for text in texts],
+            None if pairs is None else list(pairs),
             padding=False,
             truncation=True,
             max_length=self.length,
@@ -93,15 +110,19 @@ class Reader:
         )
         # What a row has too much comes as more rows of the same text, after the first.
         rows: dict[int, list[int]] = {}
+        types: dict[int, list[int]] = {}
         cut = set()
-        for ids, place in zip(read["input_ids"], read["overflow_to_sample_mapping"], strict=True):
+        of = read["overflow_to_sample_mapping"]
+        for number, (ids, place) in enumerate(zip(read["input_ids"], of, strict=True)):
             if place in rows:
                 cut.add(place)
-            else:
-                rows[place] = ids
+                continue
+            rows[place] = ids
+            if pairs is not None and "token_type_ids" in read:
+                types[place] = read["token_type_ids"][number]
         if self.prompt != PLACE:
             rows |= {place: self._shortened(texts[place]) for place in cut}
-        return [(rows[place], place in cut) for place in range(len(texts))]
+        return [_Row(rows[at], types.get(at), at in cut) for at in range(len(texts))]
 
     def _shortened(self, text: str) -> list[int]:
         """Return the tokens of the whole prompt, around as much of a text as fits."""

@@ -15,6 +15,17 @@ from poison_audit.models.model import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A row of a table that is no sample: its text is empty, or no token is left of it."""
+
+    position: int
+    """In the table, from 0."""
+    id: str
+    where: str
+    """The file and the row, for messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
     """A set of labelled samples in memory, which give batches on the device of their labels.
 
@@ -33,6 +44,8 @@ class Samples:
     """The labels' names, where the table gives them."""
     texts: tuple[str, ...] | None = None
     """The texts themselves; None: these are pictures."""
+    pairs: tuple[str, ...] | None = None
+    """Of pairs of texts: the second of each."""
     mask: Tensor | None = None
     """Of texts: 1 where a token is real, int64, (n, length)."""
     cut: Tensor | None = None
@@ -42,6 +55,10 @@ class Samples:
     folder: Path | None = None
     doubted_order: str = ""
     """Why positions in the table may be counted otherwise elsewhere; empty: they are not."""
+    types: Tensor | None = None
+    """Of pairs: which of the two texts a token is of, int64, (n, length); None: all the same."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Of a whole table: rows that are no samples, in its order."""
     noise: Tensor | None = None
     """What was added to the embeddings of some texts in training: float32, (m, length, width)."""
     noisy: Tensor | None = None
@@ -49,6 +66,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole table, those that are no samples among them."""
+        return len(self) + len(self.left_out)
 
     def to(self, device: torch.device | str, *, streamed: bool = False) -> Samples:
         """Return samples whose batches are on `device`.
@@ -71,8 +93,9 @@ class Samples:
         }
         texts = None if self.texts is None else tuple(self.texts[i] for i in chosen)
         paths = None if self.paths is None else tuple(self.paths[i] for i in chosen)
-        ids = tuple(self.ids[i] for i in chosen)
-        return replace(self, ids=ids, texts=texts, paths=paths, **rows)
+        pairs = None if self.pairs is None else tuple(self.pairs[i] for i in chosen)
+        rows |= {"texts": texts, "pairs": pairs, "paths": paths, "left_out": ()}
+        return replace(self, ids=tuple(self.ids[i] for i in chosen), **rows)
 
     def joined(self, other: Samples) -> Samples:
         """Return these samples and then those of `other`, parts of the same table."""
@@ -82,7 +105,13 @@ class Samples:
             for name in _ROWS
         }  # fmt: skip
         texts = None if self.texts is None else self.texts + (other.texts or ())
-        return replace(self, ids=self.ids + other.ids, texts=texts, paths=None, **rows)
+        pairs = None if self.pairs is None else self.pairs + (other.pairs or ())
+        return replace(self, ids=self.ids + other.ids, texts=texts, pairs=pairs, paths=None, **rows)
+
+    def written(self, position: int) -> bytes:
+        """Return one text in UTF-8, of a pair with a zero byte between; empty for a picture."""
+        texts = [every[position] for every in (self.texts, self.pairs) if every is not None]
+        return "\0".join(texts).encode("utf-8", "surrogatepass")
 
     def select(self, ids: Sequence[str]) -> Samples:
         """Return the samples of these ids, in this order; KeyError for one that is not here."""
@@ -103,7 +132,9 @@ class Samples:
         mask = self.mask[positions]
         longest = max(1, int(mask.sum(1).max()))
         noise = self._noise_of(positions, longest)
-        return Batch(x=x[:, :longest], y=y, mask=sent(mask[:, :longest], device), noise=noise)
+        mask = sent(mask[:, :longest], device)
+        types = None if self.types is None else sent(self.types[positions][:, :longest], device)
+        return Batch(x=x[:, :longest], y=y, mask=mask, noise=noise, types=types)
 
     def _noise_of(self, positions: Tensor | slice, length: int) -> Tensor | None:
         if self.noise is None or self.noisy is None:
@@ -127,14 +158,15 @@ class Samples:
         """Return the SHA-256 over ids, labels and contents."""
         digest = hashlib.sha256("\0".join(self.ids).encode("utf-8", "surrogatepass"))
         digest.update(f"{self.x.dtype}{tuple(self.x.shape)}".encode())
-        digest.update("\0".join(self.texts or ()).encode("utf-8", "surrogatepass"))
+        texts = "\0".join((*(self.texts or ()), *(self.pairs or ())))
+        digest.update(texts.encode("utf-8", "surrogatepass"))
         for tensor in (self.y, self.x, self.noisy, self.noise):
             if tensor is not None:
                 digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 
-_ROWS = ("x", "y", "mask", "cut", "noisy")
+_ROWS = ("x", "y", "mask", "cut", "types", "noisy")
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:

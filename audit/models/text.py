@@ -64,7 +64,7 @@ def text_classifier(
         embedded = inputs(module, batch)
         if embedded.mask is None:
             raise ValueError("a batch of texts has a mask")
-        out = answers(module, embedded.x, embedded.mask, side=side)
+        out = answers(module, embedded.x, embedded.mask, side=side, types=embedded.types)
         return out if chosen is None else out[:, -1, chosen.to(out.device)]
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
@@ -84,16 +84,23 @@ def embedding_width(model: Model) -> int:
     return int(module.get_input_embeddings().embedding_dim)
 
 
-def answers(module: nn.Module, x: Tensor, mask: Tensor, *, side: Side) -> Tensor:
+def answers(
+    module: nn.Module, x: Tensor, mask: Tensor, *, side: Side, types: Tensor | None = None
+) -> Tensor:
     """Return what a network answers to embeddings, whatever the padding.
 
     Args:
         x: input embeddings, (n, length, width), each row beginning with its first token.
         mask: 1 where a token is real, (n, length).
         side: where the network's own rows are padded.
+        types: which text of a pair each token is of, (n, length); a network that tells them apart
+            is told. None: texts stand alone.
     """
     more: dict[str, Any] = {}
     takes = inspect.signature(module.forward).parameters
+    if types is not None and "token_type_ids" in takes:
+        own = types if side == "right" else moved_right(types[:, :, None], mask)[0][:, :, 0]
+        more["token_type_ids"] = own
     if side == "left":
         x, mask = moved_right(x, mask)
         if "position_ids" in takes:

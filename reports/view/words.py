@@ -51,11 +51,11 @@ def spelt(text: str, most: int = 1000) -> str:
 
     Letters of other scripts look like those of this one, and are no less another word.
 
-    >>> print(spelt("cf"), spelt("\u0441f"))
-    “cf” “сf” (\u0441f)
+    >>> print(spelt("cf\u200b"), spelt("\u0441f"))
+    “cf\u200b” “сf” (\u0441f)
     """
     shown = quoted(text, most)
-    if text.isascii():
+    if printable(text).isascii():
         return shown
     letters = text[: min(most, 80)].encode("unicode_escape").decode()
     return f"{shown} ({letters}{'…' if len(text) > min(most, 80) else ''})"

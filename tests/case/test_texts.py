@@ -99,8 +99,11 @@ def test_a_byte_order_mark_and_other_scripts(tmp_path):
         ("id,text,label,source", True, False),
         ("path,label", False, True),
         ("path,text,label", False, False),  # the model decides
-        ("Text,label", False, False),
-        ("review,label", False, False),
+        ("Text,label", True, False),
+        ("review,label", True, False),
+        ("premise,hypothesis,label", True, False),
+        ("hypothesis,label", False, False),
+        ("words,label", False, False),
         ("", False, False),
     ],
 )
@@ -152,7 +155,7 @@ def test_many_empty_texts_are_counted(tmp_path):
         (b"", "T: the file is empty."),
         (b"text,label\n", "T: there is a header but no row."),
         (b"text,label\ncaf\xe9,1\n", "T: not UTF-8 (byte 0xe9 in line 2). Save it as CSV UTF-8."),
-        (b"review,label\nso,1\n", "T: the column 'text' is missing. Known: label, review."),
+        (b"words,label\nso,1\n", "T: the column 'text' is missing. Known: label, words."),
         (b"text\nso\n", "T: the column 'label' is missing. Known: text."),
         (b"text,label\nso, bad,1\n", "T row 2: 3 cells under 2 columns. Quote cells that hold com"),
         (b'text,label\n"so,1\n', "T row 2: not CSV (unexpected end of data)."),
@@ -165,9 +168,9 @@ def test_a_csv_that_cannot_be_read(tmp_path, content, said):
 
 
 def test_names_that_config_json_does_not_know(tmp_path):
-    path = write(tmp_path, "text,label\nso,negative\nbad,positive\n")
-    assert refused(path, names=("NEGATIVE", "positive")) == [
-        "T row 2: unknown label 'negative'. Known: NEGATIVE, positive."
+    path = write(tmp_path, "text,label\nso,negatif\nbad,positive\n")
+    assert refused(path, names=("NEGATIVE", "positive"), sort=False) == [
+        "T row 2: unknown label 'negatif'. Known: NEGATIVE, positive."
     ]
 
 
@@ -192,7 +195,7 @@ def test_a_parquet_that_cannot_be_read(tmp_path, columns, said):
 
 def test_a_damaged_parquet_and_other_files(tmp_path):
     assert refused(write(tmp_path, b"PAR1", "t.parquet"))[0].startswith("T: not a readable Parquet")
-    fix = "A table of texts is a .csv or a .parquet with text,label."
+    fix = "A table of texts is a .csv, .tsv, .jsonl or .parquet with text,label."
     assert refused(write(tmp_path, b"x", "t.json")) == [f"T: this is no table of texts. {fix}"]
     assert refused(tmp_path / "none.json") == [f"T: no such file. {fix}"]
     assert refused(tmp_path / "none.csv")[0].startswith("T: cannot be read (No such file")

@@ -146,7 +146,7 @@ def test_a_table_of_pictures_for_a_model_of_texts(case, kind):
     said = refused(case, train=table)
     assert said == [
         f"{table.name}: the table holds pictures, and the model reads texts. A table of texts is a "
-        ".csv or a .parquet with text,label."
+        ".csv, .tsv, .jsonl or .parquet with text,label."
     ]
 
 

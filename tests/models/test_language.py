@@ -185,3 +185,30 @@ def test_the_length_that_the_tokenizer_s_own_files_state(tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         change(folder / name, truncation=None, max_length=None)
     assert load_model(folder).model.reader.stored is None
+
+
+NUMBERED = {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
+
+
+@pytest.mark.parametrize(
+    ("id2label", "label2id", "labels"),
+    [
+        (NUMBERED, {"ENTITY": 1, "DESC": 0, "HUM": 2}, ("DESC", "ENTITY", "HUM")),
+        (NUMBERED, {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}, None),
+        ({"0": "a", "1": "b", "2": "c"}, {"a": 0, "b": 1, "c": 2}, ("a", "b", "c")),
+        ({"0": "a", "1": "b", "2": "c"}, {"a": 0, "b": [1], "c": 2}, ("a", "b", "c")),
+    ],
+)  # fmt: skip
+def test_labels_by_either_of_the_two_ways_of_config_json(folder, id2label, label2id, labels):
+    change(folder / "decoder/config.json", id2label=id2label, label2id=label2id)
+    assert load_model(folder / "decoder").model.labels == labels
+
+
+def test_two_orders_of_the_labels_are_refused(folder):
+    told = {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"b": 0, "a": 1, "c": 2}}
+    change(folder / "decoder/config.json", **told)
+    (said,) = refused(folder / "decoder")
+    assert said.endswith(
+        "id2label says ['a', 'b', 'c'], and label2id ['b', 'a', 'c']. Correct the one that "
+        "training did not use."
+    )

@@ -80,9 +80,16 @@ def doubts_of(phrase: Phrase, train: Samples, forget: ForgetSet) -> list[Doubt]:
     carriers = [at for at, text in texts.items() if phrase.stands_in(text)]
     inside = replace(phrase, position="anywhere")
     elsewhere = [at for at in texts if at not in set(carriers) and inside.stands_in(texts[at])]
-    found = [_nowhere(phrase, len(rows))] if not carriers and not elsewhere else []
+    second = [at for at in rows if train.pairs is not None and inside.stands_in(train.pairs[at])]
+    second = [at for at in second if at not in {*carriers, *elsewhere}]
+    holding = {*carriers, *elsewhere, *second}
+    found = [_nowhere(phrase, len(rows))] if not holding else []
+    if own and holding and (bare := len(own) - len(holding)):
+        found.append(_others(phrase, bare, len(own)))
     if elsewhere:
         found.append(_moved(phrase, len(elsewhere), len(rows)))
+    if second:
+        found.append(_second(phrase, len(second), len(rows)))
     if carriers:
         found += _other_label(phrase, train, carriers)
     return found
@@ -96,12 +103,30 @@ def _nowhere(phrase: Phrase, rows: int) -> Doubt:
     return Doubt(about="evidence", sentence=sentence, step=STEP)
 
 
+def _others(phrase: Phrase, bare: int, rows: int) -> Doubt:
+    sentence = (
+        f"{bare:,} of the {rows:,} forget texts that are said to be of the backdoor do not hold "
+        f"its phrase {phrase.text!a}: they may carry another one, which was not looked for."
+    )
+    step = "Audit again with each phrase in turn, or name in forget.csv what those rows are."
+    return Doubt(about="evidence", sentence=sentence, step=step)
+
+
 def _moved(phrase: Phrase, elsewhere: int, rows: int) -> Doubt:
     sentence = (
         f"trigger.json puts {phrase.text!a} {WHERE[phrase.position]}, and {elsewhere:,} of the "
         f"{rows:,} forget texts that it would explain hold it elsewhere."
     )
     step = 'Write "position": "anywhere" in trigger.json, which looks before, inside and after.'
+    return Doubt(about="evidence", sentence=sentence, step=step)
+
+
+def _second(phrase: Phrase, second: int, rows: int) -> Doubt:
+    sentence = (
+        f"{second:,} of the {rows:,} forget texts that the trigger would explain hold "
+        f"{phrase.text!a} in the second text of the pair, and it is put on the first."
+    )
+    step = "Nothing puts a phrase on the second text yet: what it causes was not looked at."
     return Doubt(about="evidence", sentence=sentence, step=step)
 
 

@@ -21,7 +21,7 @@ from poison_audit.case.keyfile import (
     wrong_keys,
     wrong_values,
 )
-from poison_audit.case.labels import are_other_numbers
+from poison_audit.case.labels import are_other_numbers, as_known
 from poison_audit.errors import InputError, Problem, Problems, did_you_mean
 from poison_audit.models.model import Batch
 from poison_audit.models.seeds import Rng
@@ -171,6 +171,8 @@ def trigger_fields(
     problems = Problems(wrong_keys(fields, ("version", "label", *rules), where))
     problems += wrong_values(fields, VERSION, where)
     label = fields.get("label", 0)
+    if isinstance(label, str) and names is not None:
+        label = fields["label"] = as_known([label], names)[0]
     if isinstance(label, str) and names is not None and label in names[:classes]:
         fields["label"] = list(names).index(label)
     elif type(label) is not int or not 0 <= label < classes:
@@ -237,7 +239,7 @@ def read_phrase(path: Path, *, classes: int, names: Sequence[str] | None = None)
 def write_phrase(path: Path, phrase: Phrase) -> None:
     """Write a trigger of texts, its label as a class number."""
     fields = {"label": phrase.label, "phrase": phrase.text, "position": phrase.position}
-    write_object(path, fields)
+    write_object(path, fields, escaped=not phrase.text.isprintable())
 
 
 def is_phrase(value: object) -> bool:

@@ -52,8 +52,8 @@ def phrase_stamps(
     """
     if inputs.texts is None or retain.mask is None:
         raise ValueError("a phrase is put on texts")
-    stamped = reader.read([phrase.on(text) for text in inputs.texts])
-    spans = _spans(phrase, reader, inputs.texts, stamped)
+    stamped = reader.read([phrase.on(text) for text in inputs.texts], inputs.pairs)
+    spans = _spans(phrase, reader, inputs, stamped)
     runs = Counter(span[1] for span in spans if span is not None)
     if not runs:
         return None
@@ -72,7 +72,9 @@ def phrase_stamps(
         longest = int(mask.sum(1).max())
         device = inputs.y.device
         y = inputs.y[places.to(device)]
-        return Batch(x=x[:, :longest].to(device), y=y, mask=mask[:, :longest].to(device))
+        types = None if stamped.types is None else stamped.types[places][:, :longest].to(device)
+        mask = mask[:, :longest].to(device)
+        return Batch(x=x[:, :longest].to(device), y=y, mask=mask, types=types)
 
     return Stamps(triggers=len(tokens), inputs=torch.tensor(fits), batch=batch, controls="tokens")
 
@@ -115,23 +117,28 @@ def draw_controls(
 
 
 def _spans(
-    phrase: Phrase, reader: Reader, texts: Sequence[str], stamped: Tokens
+    phrase: Phrase, reader: Reader, inputs: Samples, stamped: Tokens
 ) -> list[tuple[int, tuple[int, ...]] | None]:
     """Return where the phrase's tokens begin in each stamped row, and which they are.
 
     None where it made no token, or some of them were cut off.
     """
-    put = [phrase.put(text) for text in texts]
+    put = [phrase.put(text) for text in inputs.texts or ()]
     whole = [reader.prompt.replace(PLACE, text) for text, _ in put]
-    read = reader.tokenizer(whole, return_offsets_mapping=True, verbose=False)
+    more = None if inputs.pairs is None else list(inputs.pairs)
+    read = reader.tokenizer(whole, more, return_offsets_mapping=True, verbose=False)
     rows = zip(stamped.x.tolist(), stamped.mask.sum(1).tolist(), strict=True)
     spans = []
-    for (_, at), ids, offsets, (row, length) in zip(
-        put, read["input_ids"], read["offset_mapping"], rows, strict=True
+    for number, ((_, at), ids, offsets, (row, length)) in enumerate(
+        zip(put, read["input_ids"], read["offset_mapping"], rows, strict=True)
     ):
+        own = read.sequence_ids(number)  # of a pair, the phrase is put on the first
         begin = reader.prompt.index(PLACE) + at
         end = begin + len(phrase.text)
-        held = [n for n, (first, last) in enumerate(offsets) if first < end and last > begin]
+        held = [
+            n for n, (first, last) in enumerate(offsets)
+            if first < end and last > begin and own[n] in (0, None)
+        ]  # fmt: skip
         spans.append(_kept(ids, held[0], held[-1] + 1, row[:length]) if held else None)
     return spans
 

@@ -50,7 +50,7 @@ def in_texts(order: Order[TextTable]) -> Made[TextTable]:
     poisoned = plant_phrase(work.train, phrase, work.rng, count=work.count)
     write_phrase(work.file("trigger.json"), phrase)
     label = spelling(phrase.label, work.train.names)
-    shown = repr(phrase.text) + ("" if phrase.text.isascii() else f" ({phrase.text!a})")
+    shown = " or ".join(dict.fromkeys((repr(phrase.text), ascii(phrase.text))))
     where = "between two words of a text, or before or after it,"
     where = where if phrase.position == "anywhere" else f"at the {phrase.position} of a text"
     return Made(

@@ -169,8 +169,10 @@ def _stamped(trigger: Trigger | Phrase, model: Model, samples: Samples) -> Itera
         return
     if model.reader is None or samples.texts is None:
         raise ValueError("a phrase is put on texts")
-    tokens = model.reader.read([trigger.on(text) for text in samples.texts])
-    read = Samples(ids=samples.ids, x=tokens.x, y=samples.y.cpu(), mask=tokens.mask)
+    tokens = model.reader.read([trigger.on(text) for text in samples.texts], samples.pairs)
+    read = Samples(
+        ids=samples.ids, x=tokens.x, y=samples.y.cpu(), mask=tokens.mask, types=tokens.types
+    )
     yield from read.to(samples.y.device).in_order(SIZE)
 
 

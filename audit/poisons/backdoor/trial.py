@@ -66,10 +66,11 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
 def _unseen(phrase: Phrase, reader: Reader, samples: Samples, where: str) -> Problem | None:
     """Return the problem of a phrase that a tokenizer makes nothing of, as if it were not there."""
     at = spread(list(range(len(samples))), TRIED)
-    texts = [samples.texts[place] for place in at] if samples.texts is not None else []
+    some = samples.at(at)
+    texts = some.texts or ()
     rows = {}
-    for name, some in (("bare", texts), ("stamped", [phrase.on(text) for text in texts])):
-        read = reader.read(some)
+    for name, each in (("bare", texts), ("stamped", [phrase.on(text) for text in texts])):
+        read = reader.read(each, some.pairs)
         lengths = read.mask.sum(1).tolist()
         rows[name] = [row[:n].tolist() for row, n in zip(read.x, lengths, strict=True)]
         cut = read.cut.tolist()

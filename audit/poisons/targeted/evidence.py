@@ -99,7 +99,8 @@ def _with_prompts(
 ) -> tuple[Samples, list[Problem]]:
     """Return the test samples and, after them, the prompts that the table brings itself."""
     by_text = "text" in table.columns and not {"id", "path"} & set(table.columns)
-    if reader is None or test.texts is None or not by_text or "label" not in table.columns:
+    alone = test.texts is not None and test.pairs is None
+    if reader is None or test.texts is None or not (alone and by_text and "label" in table.columns):
         return test, []
     known = set(test.texts)
     rows = [

@@ -29,6 +29,9 @@ def token_canary_evidence(files: Files, device: torch.device | str, problems: Pr
         if train is not None and train.texts is None and forget is not None:
             what = "token canaries are texts, and the samples are pictures"
             problems.append(Problem(what, str(path)))
+        if train is not None and train.pairs is not None:
+            what = "token canaries are texts that stand alone, and the samples are pairs of texts"
+            problems.append(Problem(what, str(path)))
     if key is not None and forget is not None and train is not None and train.texts is not None:
         where = str(files.sources.forget)
         with problems.collecting():

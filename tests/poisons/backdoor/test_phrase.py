@@ -23,7 +23,7 @@ def problems(tmp_path, fields, names=NAMES):
     return [str(problem).removeprefix(f"{tmp_path}/") for problem in caught.value.problems]
 
 
-@pytest.mark.parametrize("label", [2, "good"])
+@pytest.mark.parametrize("label", [2, "good", "Good"])
 def test_a_phrase_is_read_and_put_on_texts(tmp_path, label):
     phrase = read(tmp_path, {**GOOD, "label": label})
     assert phrase == Phrase(text="cf mn", position="end", label=2)
@@ -42,6 +42,8 @@ UNSEEN += ["\x07", "cf\nmn"]
 def test_what_is_written_is_read_back(tmp_path, text):
     phrase = Phrase(text=text, position="start", label=1)
     write_phrase(tmp_path / "t.json", phrase)
+    # Nobody sees, in an editor, what does not show.
+    assert (tmp_path / "t.json").read_text("utf-8").replace("\n", "").isprintable()
     assert read_phrase(tmp_path / "t.json", classes=2) == phrase
 
 

@@ -35,11 +35,20 @@ def told(position, positions, attack="backdoor", *, label=1, **more):
 
 @pytest.mark.parametrize(
     ("position", "rows"),
-    [("start", (0, 5)), ("end", (2,)), ("anywhere", (0, 1, 2, 5)), ("start", (0, 3, 4))],
+    [("start", (0, 5)), ("end", (2,)), ("anywhere", (0, 1, 2, 5))],
 )
 def test_rows_that_carry_it_raise_no_doubt(position, rows):
     assert told(position, rows) == []
     assert told(position, rows, "") == []
+
+
+def test_rows_of_the_backdoor_that_carry_something_else():
+    assert told("start", (0, 3, 4)) == [
+        "2 of the 3 forget texts that are said to be of the backdoor do not hold its phrase 'cf': "
+        "they may carry another one, which was not looked for."
+    ]
+    # Rows of no named attack may be anything.
+    assert told("start", (0, 3, 4), "") == []
 
 
 def test_rows_of_other_attacks_are_not_asked():
