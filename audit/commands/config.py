@@ -196,7 +196,8 @@ def _usable(
                 break
             lost |= _said_in(lines, number)
             header = _HEADER.match(lines[number])
-            lines[number] = f"[{header[1]}]" if header and header[0] != lines[number] else ""
+            mended = f"[{header[1]}]" if header else ""
+            lines[number] = mended if mended != lines[number] else ""
     else:
         tree = {}
     if first:
