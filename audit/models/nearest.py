@@ -43,8 +43,8 @@ def nearest(tensors: Mapping[str, Tensor]) -> str | None:
         return None
     parts = [
         _stem(best, tensors),
-        _told(f"{len(best.missing)} tensors less", best.missing),
-        _told(f"{len(best.more)} tensors more", best.more),
+        _told(_counted(best.missing, "less"), best.missing),
+        _told(_counted(best.more, "more"), best.more),
         _told("other shapes", [one for one in best.reshaped if not one.startswith("conv1.weight")]),
     ]
     return f"{best.arch} with {', and '.join(part for part in parts if part)}"
@@ -76,6 +76,10 @@ def _stem(best: Difference, tensors: Mapping[str, Tensor]) -> str:
     if len(shape) != 4:
         return f"conv1.weight of shape {tuple(shape)}"
     return f"a {shape[2]}x{shape[3]} stem of {shape[1]} channels"
+
+
+def _counted(names: Sequence[str], what: str) -> str:
+    return f"{len(names)} tensor{'' if len(names) == 1 else 's'} {what}"
 
 
 def _told(what: str, names: Sequence[str]) -> str:

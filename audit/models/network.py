@@ -39,8 +39,9 @@ def taken_out(weights: Weights, arch: str | None) -> Weights:
 
     What config.json describes is left as it is: transformers knows its names.
     """
-    names = [arch] if arch else names_of(weights)[0]
-    if any(name.startswith(hugging_face.PREFIX) for name in names):
+    told = arch or weights.metadata.get(ARCH_KEY)
+    told = told or hugging_face.config_name(weights.files[0].parent)
+    if told and told.startswith(hugging_face.PREFIX):
         return weights
     found = inner(weights.tensors)
     return replace(
@@ -110,6 +111,8 @@ def network_named(name: str, weights: Weights, where: str) -> Network:
 
 def language_of(weights: Weights, arch: str | None, reading: Reading) -> language.Language | None:
     """Return the language model that the checkpoint's folder describes; None: it is none."""
+    if hugging_face.config_name(weights.files[0].parent) is None:
+        return None
     described = description_of(weights, [arch] if arch else names_of(weights)[0])
     if described is None:
         return None

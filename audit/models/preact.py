@@ -123,7 +123,9 @@ _BLOCK = re.compile(r"^group(\d+)\.block(\d+)\.(?:(conv|bn)(\d)|convdim)(\.\w+)?
 def preact_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """Return tensors of such a network by the names of `PreActNet`; None: they are of none."""
     if "block1.layer.0.conv1.weight" in tensors:
-        return _renamed(tensors, _WIDE_NAMES)
+        # TRADES and what came after it build a stage that their forward pass never asks.
+        asked = {name: t for name, t in tensors.items() if not name.startswith("sub_block1.")}
+        return _renamed(asked, _WIDE_NAMES)
     if "group0.block0.conv0" in tensors or "group0.block0.conv0.weight" in tensors:
         return {_of_szagoruyko(name): tensor for name, tensor in tensors.items()}
     if "layer1.0.conv1.weight" not in tensors or "layer1.0.bn1.weight" not in tensors:

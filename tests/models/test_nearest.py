@@ -35,7 +35,7 @@ def squeezed(module):
     [
         (
             meta(resnet18, small_stem),
-            ["resnet18 with", "a 5x5 stem of 1 channels", "1 tensors more: conv1.bias"],
+            ["resnet18 with", "a 5x5 stem of 1 channels", "1 tensor more: conv1.bias"],
         ),
         (
             meta(resnet18, two_layers),
@@ -44,15 +44,15 @@ def squeezed(module):
         (meta(resnet18, squeezed), ["resnet18 with 2 tensors more: layer1.0.se.bias"]),
         (
             {k: t for k, t in meta(mobilenet_v2).items() if k != "features.3.conv.2.weight"},
-            ["mobilenet_v2 with 1 tensors less: features.3.conv.2.weight"],
+            ["mobilenet_v2 with 1 tensor less: features.3.conv.2.weight"],
         ),
         (
-            {**meta(lambda: theirs.WideResNet(16, 1)), "sub_block1.weight": torch.zeros(1)},
-            ["wrn-16-1 with 1 tensors more: sub_block1.weight"],
+            {**meta(lambda: theirs.WideResNet(16, 1)), "other.weight": torch.zeros(1)},
+            ["wrn-16-1 with 1 tensor more: other.weight"],
         ),
         (
             {**meta(lambda: theirs.HeResNet(3)), "extra": torch.zeros(1)},
-            ["cifar-resnet20 with 1 tensors more: extra"],
+            ["cifar-resnet20 with 1 tensor more: extra"],
         ),
     ],
 )

@@ -81,6 +81,16 @@ def test_a_network_without_modules_is_known(tmp_path):
     torch.testing.assert_close(logits(loaded, X), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_stage_that_no_forward_pass_asks_is_left_out(tmp_path):
+    own = lively(theirs.WideResNet(16, 1))
+    more = {f"sub_{n}": t.clone() for n, t in own.state_dict().items() if n.startswith("block1.")}
+    save_file({**own.state_dict(), **more}, tmp_path / "trades.safetensors")
+    loaded = load_model(tmp_path / "trades.safetensors", normalize=NONE)
+    assert loaded.model.arch == "wrn-16-1"
+    with torch.no_grad():
+        torch.testing.assert_close(logits(loaded, X), own(X), rtol=1e-4, atol=1e-4)
+
+
 def test_timm_s_vision_transformer_answers_as_torchvision_s(tmp_path):
     torch.manual_seed(0)
     own = theirs.TimmVit(side=64, patch=32, width=768, heads=12, depth=12, classes=3).eval()
