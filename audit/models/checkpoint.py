@@ -279,13 +279,13 @@ def _filled(
     try:
         # A factory's names are the user's own, whatever they look like.
         load_strict(module, weights.tensors, where=where)
-    except InputError:
+    except InputError as error:
         # It may build what stands behind a prefix, or behind a layer that normalises.
         inside = taken_out(weights, arch)
         with suppress(InputError):
             load_strict(module, inside.tensors, where=where)
             return module, inside
-        raise
+        raise _of_another(arch, inside, where) or error from error
     return module, weights
 
 
@@ -304,7 +304,8 @@ def _of_another(arch: str, weights: Weights, where: str) -> InputError | None:
     if not names:
         return None
     what = f"the tensors are not of {arch}: they fit {' and '.join(names)}"
-    return InputError(Problem(what, where, f"--arch {names[0]}, or leave it out."))
+    flag = "--factory" if arch.startswith(FACTORY) else "--arch"
+    return InputError(Problem(what, where, f"Leave {flag} out, or give --arch {names[0]}."))
 
 
 def _impossible(network: Network, known: Normalize | None, where: str) -> list[Problem]:

@@ -83,3 +83,11 @@ def test_a_wrong_flag_is_told_the_right_one(tmp_path):
     (found,) = problems_of(tmp_path / "m.safetensors", arch="resnet18", normalize=NONE)
     assert "not of resnet18: they fit cifar-resnet20" in found
     assert "--arch cifar-resnet20" in found
+
+
+def test_a_wrong_factory_is_told_the_right_name(tmp_path, monkeypatch):
+    (tmp_path / "own_net.py").write_text("from torchvision.models import resnet18 as make")
+    monkeypatch.chdir(tmp_path)
+    save_file(theirs.HeResNet(3).state_dict(), tmp_path / "m.safetensors")
+    (found,) = problems_of(tmp_path / "m.safetensors", factory="own_net:make", normalize=NONE)
+    assert "they fit cifar-resnet20. Leave --factory out" in found
