@@ -27,6 +27,7 @@ from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.checkpoint import Loaded, load_model
 from poison_audit.models.fit import refusal
 from poison_audit.models.normalization import parse_normalize
+from poison_audit.models.outputs import ENOUGH, SAID, answers_chances, of_chances
 from poison_audit.models.preprocessor import misfit
 from poison_audit.models.samples import Samples
 from poison_audit.records import Json, Recipe
@@ -147,6 +148,17 @@ def read_files(sources: Sources, poisons: Mapping[str, Poison], problems: Proble
             )  # fmt: skip
             files = replace(files, forget=forget)
     return files
+
+
+def with_logits(files: Files) -> Files:
+    """Return files whose model answers with logits, also where it ends in softmax."""
+    loaded, table = files.loaded, files.test or files.train
+    if loaded is None or table is None or len(table) < 2:
+        return files
+    if not answers_chances(loaded.model, table.batch(slice(0, ENOUGH))):
+        return files
+    notes = (*loaded.notes, SAID)
+    return replace(files, loaded=replace(loaded, model=of_chances(loaded.model), notes=notes))
 
 
 def misfits(files: Files, recipe: Recipe) -> list[Problem]:

@@ -12,7 +12,7 @@ from poison_audit.case.case import Case
 from poison_audit.case.contenders import Contender, read_contenders
 from poison_audit.case.copies import distinct
 from poison_audit.case.doubts import Doubt
-from poison_audit.case.files import Evidence, Files, Reader, misfits, read_files
+from poison_audit.case.files import Evidence, Files, Reader, misfits, read_files, with_logits
 from poison_audit.case.forget import Split, split
 from poison_audit.case.forgotten import left_behind, unseen_rows, unusual
 from poison_audit.case.origin import elsewhere, judged_alone, made_of
@@ -68,6 +68,7 @@ def load_trial(
     problems = missing(sources)
     files = read_files(sources, poisons, problems)
     problems += misfits(files, recipe)
+    files = files if problems else with_logits(files)
     brought: dict[str, Evidence] = {}
     for name, read in readers.items():
         brought[name] = evidence = read(files, device, problems)

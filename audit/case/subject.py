@@ -12,6 +12,7 @@ from poison_audit.case.contenders import Contender
 from poison_audit.case.files import Evidence, Files
 from poison_audit.case.provenance import digest_of
 from poison_audit.models.model import Model
+from poison_audit.models.outputs import SAID
 from poison_audit.models.reader import Reader
 from poison_audit.models.samples import Samples
 from poison_audit.records import Json
@@ -98,6 +99,8 @@ def limits(files: Files, brought: Sequence[Evidence]) -> tuple[str, ...]:
     """Return what this case cannot show, in sentences."""
     found = [sentence for evidence in brought for sentence in evidence.limits]
     reader = files.loaded.model.reader if files.loaded is not None else None
+    if files.loaded is not None and SAID in files.loaded.notes:
+        found.append(SAID)
     if reader is not None:
         found += _cut(reader, {"training": files.train, "test": files.test})
         if reader.stored is not None and reader.stored < reader.length:
