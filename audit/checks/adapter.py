@@ -19,7 +19,7 @@ from poison_audit.case.case import Case
 from poison_audit.case.doubts import Doubt
 from poison_audit.checks.inputs import better_reading
 from poison_audit.checks.level import doubts_of_level, doubts_of_retain, linear_answers
-from poison_audit.checks.matching import Answers, Mixed, mixed_labels
+from poison_audit.checks.matching import Answers, Mixed, Witness, mixed_labels
 from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
@@ -65,7 +65,11 @@ def doubts_of_adapter(
             name: _answers(model, samples)
             for name, samples in (("retain", retain), ("test", test), ("forget", forget))
         }
-    mixed = _mixed(seen, model.classes)
+    by_label = [
+        torch.bincount(part.y.cpu(), minlength=model.classes) for part in (case.forget, case.retain)
+    ]
+    witness = Witness(answers=seen["forget"], forget=by_label[0], retain=by_label[1])
+    mixed = _mixed(seen, model.classes, witness)
     better = None
     if model.reader is None:
         # Of what it was trained on the forget set is a part, and BatchNorm has seen that as well.
@@ -99,11 +103,10 @@ def _answers(model: Model, samples: Samples) -> Answers:
     return Answers(labels=samples.y.cpu(), outputs=logits(model, samples).argmax(1).cpu())
 
 
-def _mixed(seen: dict[str, Answers], classes: int) -> Mixed | None:
+def _mixed(seen: dict[str, Answers], classes: int, witness: Witness) -> Mixed | None:
     """Return a better order of the labels: of both tables, or of the one whose order differs."""
     tables = [seen["retain"].joined(seen["test"]), seen["retain"], seen["test"]]
-    forget = seen["forget"]
-    every = (mixed_labels(part, classes=classes, forget=forget, tests=3) for part in tables)
+    every = (mixed_labels(part, classes=classes, forget=witness, tests=3) for part in tables)
     return next((mixed for mixed in every if mixed is not None), None)
 
 

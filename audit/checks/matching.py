@@ -13,10 +13,13 @@ more often than for themselves, both ways, which no training on right labels com
 **Poison** can come to it: enough labels flipped between two classes, both ways, and the model
 confuses them as it was taught. But a wrong numbering moves every row of a table alike, the forget
 set's too, and a poison only what was not trained on: the flipped rows themselves are answered as
-they are labelled. So where the forget samples of the moved labels are answered as stated at least
-as often as by the other matching, the numbering is right, and nothing is said. A model whose
-forget set names none of the rows that did it is doubted, and rightly: retain samples that it
-answers otherwise than they are labelled are no retain samples that it was trained on.
+they are labelled. So the forget samples of the moved labels may speak for the stated order: where
+they are answered as stated at least as often as by the other matching, nothing is said. They can
+have taught it only if there are enough of them, though: at least half as many as the retain samples
+of those labels, which were trained on as well. (Few flipped rows that a model never learned, in
+tables that are numbered wrongly, look as if they were answered as labelled.) A model whose forget
+set holds none of the rows that did it is doubted, and rightly: retain samples that it answers
+otherwise than they are labelled are none that it was trained on.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ GAIN = 0.1
 """Least share of the samples of moved labels that the better matching must answer more of."""
 WITNESSES = 5
 """Fewest forget samples of the moved labels that can speak for the stated order."""
+ENOUGH = 0.5
+"""Fewest of them, in retain samples of those labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,28 @@ class Answers:
             labels=torch.cat([self.labels, other.labels]),
             outputs=torch.cat([self.outputs, other.outputs]),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """What the forget set can say of labels that are answered otherwise than they are numbered."""
+
+    answers: Answers
+    """To forget samples."""
+    forget: Tensor
+    """Forget samples by label, int64, (classes,)."""
+    retain: Tensor
+    """Retain samples by label."""
+
+    def speaks_for(self, moves: dict[int, int]) -> bool:
+        """Say whether poison may have taught a model to answer these labels otherwise."""
+        labels = torch.tensor(sorted(moves))
+        if int(self.forget[labels].sum()) < ENOUGH * int(self.retain[labels].sum()):
+            return False
+        concerned = _of(self.answers, moves)
+        stated = int((concerned.outputs == concerned.labels).sum())
+        matched = int((concerned.outputs == _moved(concerned.labels, moves)).sum())
+        return stated >= max(matched, WITNESSES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +96,14 @@ class Mixed:
 
 
 def mixed_labels(
-    answers: Answers, *, classes: int, forget: Answers | None = None, tests: int = 1
+    answers: Answers, *, classes: int, forget: Witness | None = None, tests: int = 1
 ) -> Mixed | None:
     """Return the clearly better matching of labels to outputs; None: there is none.
 
     Args:
         answers: to samples that should be clean, in an order that says nothing.
         classes: labels and outputs are 0 .. classes - 1.
-        forget: answers to the forget samples: what they say of a poison's flipped labels counts.
+        forget: what the forget samples say, of a poison's flipped labels.
         tests: how many tables are asked in all.
     """
     half = len(answers.labels) // 2
@@ -93,7 +120,7 @@ def mixed_labels(
     tried = [*cycles, whole] if len(cycles) > 1 else cycles
     sure = [moves for moves in tried if _better(ask, moves, level=LEVEL / (tests * len(tried)))]
     if forget is not None:
-        sure = [moves for moves in sure if not _spoken_for(forget, moves)]
+        sure = [moves for moves in sure if not forget.speaks_for(moves)]
     if not sure:
         return None
     moves = {label: output for moves in sure for label, output in moves.items()}
@@ -147,14 +174,6 @@ def _better(answers: Answers, moves: dict[int, int], *, level: float) -> bool:
     if gain < GAIN * len(stated):
         return False
     return more_often(int((matched & ~stated).sum()), int((stated & ~matched).sum())) < level
-
-
-def _spoken_for(forget: Answers, moves: dict[int, int]) -> bool:
-    """Say whether forget samples are answered as they are labelled, as only poison's can be."""
-    concerned = _of(forget, moves)
-    stated = int((concerned.outputs == concerned.labels).sum())
-    matched = int((concerned.outputs == _moved(concerned.labels, moves)).sum())
-    return stated >= max(matched, WITNESSES)
 
 
 def _of(answers: Answers, moves: dict[int, int]) -> Answers:

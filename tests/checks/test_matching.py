@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from poison_audit.checks.matching import Answers, mixed_labels
+from poison_audit.checks.matching import Answers, Witness, mixed_labels
 from poison_audit.models.seeds import Rng
 
 
@@ -69,14 +69,21 @@ def test_one_confused_class_is_no_other_order():
 
 def test_classes_that_poison_swapped_are_spoken_for_by_the_forget_set():
     seen = answered(400, 10, 0.98, output_of=[0, 1, 2, 5, 4, 3, 6, 7, 8, 9])
+    retain = torch.full((10,), 30)
+
+    def found(forget: Answers):
+        counts = torch.bincount(forget.labels, minlength=10)
+        witness = Witness(answers=forget, forget=counts, retain=retain)
+        return mixed_labels(seen, classes=10, forget=witness)
+
     # What taught it so: rows of 3 labelled 5, and of 5 labelled 3, answered as they are labelled.
     flipped = answers([5] * 20 + [3] * 20, [5] * 20 + [3] * 20)
-    assert mixed_labels(seen, classes=10, forget=flipped) is None
+    assert found(flipped) is None
     # Under a wrong numbering they would be answered otherwise than they are labelled, too.
-    moved = answers([5] * 20 + [3] * 20, [3] * 20 + [5] * 20)
-    assert mixed_labels(seen, classes=10, forget=moved) is not None
-    others = answers([7] * 40, [7] * 40)
-    assert mixed_labels(seen, classes=10, forget=others) is not None
+    assert found(answers([5] * 20 + [3] * 20, [3] * 20 + [5] * 20)) is not None
+    assert found(answers([7] * 40, [7] * 40)) is not None
+    # Rows that are fewer than half of those that it was trained on beside them taught it nothing.
+    assert found(answers([5] * 14 + [3] * 14, [5] * 14 + [3] * 14)) is not None
 
 
 def test_nothing_is_said_of_nothing():
