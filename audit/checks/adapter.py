@@ -43,7 +43,6 @@ def doubts_of_adapter(
     alpha: float,
     rng: Rng,
     names: Sequence[str] | None = None,
-    sizes: Sequence[tuple[int, int]] = (),
 ) -> tuple[Doubt, ...]:
     """Return what speaks against the way a model is read, the better one named.
 
@@ -53,7 +52,6 @@ def doubts_of_adapter(
         alpha: chance that a model that reaches what was stated is said to fall short.
         rng: draws the samples that are asked.
         names: what labels are called, in the order of the outputs.
-        sizes: (height, width) of pictures that the model's own files speak of.
     """
     model, count = case.model, max(ASKED, min(MOST, PER_CLASS * case.model.classes))
     retain, rest = _drawn(case.retain, count, rng.named("retain"))
@@ -77,7 +75,7 @@ def doubts_of_adapter(
         parts = (retain, ASKED), (test, ASKED), (forget, round(ASKED * share))
         few, other, poison = (part.batch(slice(0, size)) for part, size in parts)
         trained = torch.cat([few.x[: ASKED - len(poison)], poison.x])
-        better = better_reading(model, few, other, trained=trained, sizes=sizes)
+        better = better_reading(model, few, other, trained=trained)
     # Pictures upside down, say, are also answered better by other labels: the better one counts.
     if mixed and (better is None or _accuracy(seen, mixed) > better.accuracy):
         found.append(_of_labels(mixed, names))

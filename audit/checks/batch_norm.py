@@ -53,7 +53,7 @@ def distance(module: nn.Module, x: Tensor, way: Way) -> float | None:
         The distance, in standard deviations; None where no layer stores statistics.
     """
     found: list[float] = []
-    with torch.no_grad(), way.network(module), _watched(module, found), suppress(_EnoughError):
+    with torch.no_grad(), _watched(module, found), suppress(_EnoughError):
         module(prepared(way, x))
     return sum(found) / len(found) if found else None
 

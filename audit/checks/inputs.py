@@ -17,7 +17,6 @@ larger pictures takes more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,7 +65,6 @@ def better_reading(
     test: Batch,
     *,
     trained: Tensor | None = None,
-    sizes: Sequence[tuple[int, int]] = (),
 ) -> Better | None:
     """Return the way to read pictures that is clearly better than the stated one, if there is one.
 
@@ -75,7 +73,6 @@ def better_reading(
         retain: samples that it was trained on, on its device.
         test: clean ones that it was not.
         trained: pictures drawn from all that it was trained on; None: the retain samples.
-        sizes: (height, width) that the model's own files speak of.
     """
     if len(retain) == 0:
         return None
@@ -84,7 +81,7 @@ def better_reading(
     shuffled = _mixed(len(batch), len(retain))
     with exact(model.module), torch.no_grad():
         stated = Way(said="", step="", normalize=model.normalize or NORMALIZE["none"])
-        others = ways(model, retain.x, sizes=sizes)
+        others = ways(model, retain.x)
         stated_right = _right(model, stated, batch, shuffled)
         far = _far(model, trained, stated)
         tried = []
@@ -162,11 +159,11 @@ def _gain(model: Model, way: Way, batch: Batch, order: Tensor, stated: Tensor, t
 def _right(model: Model, way: Way, batch: Batch, places: Tensor) -> Tensor:
     """Return whether each sample is answered as labelled, bool, on the CPU."""
     found = [torch.zeros(0, dtype=torch.bool)]
-    with way.network(model.module):
+    with way.network(model.module) as module:
         for start in range(0, len(places), BATCH):
             here = places[start : start + BATCH].to(batch.y.device)
             part = Batch(x=batch.x[here], y=batch.y[here])
-            out = in_parts(lambda some: model.module(prepared(way, some.x)), part)
+            out = in_parts(lambda some: module(prepared(way, some.x)), part)
             found.append((out.argmax(1) == part.y).cpu())
     return torch.cat(found)
 

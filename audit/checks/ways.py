@@ -6,7 +6,7 @@ named where it is clearly better.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from poison_audit.models.factory import FACTORY
 from poison_audit.models.fit import stated_size
+from poison_audit.models.identify import alternatives, architecture
 from poison_audit.models.image import NORMALIZE
 from poison_audit.models.model import Model
 from poison_audit.models.normalization import Normalize, same_normalize, spell_normalize
@@ -50,19 +51,19 @@ class Way:
     normalize: Normalize
     change: Callable[[Tensor], Tensor] = lambda x: x
     """Of pictures in [0, 1] pixels, before they are normalised."""
-    network: Callable[[nn.Module], AbstractContextManager[object]] = lambda module: nullcontext()
-    """What is otherwise in the network meanwhile."""
+    network: Callable[[nn.Module], AbstractContextManager[nn.Module]] = nullcontext
+    """(the network) -> the one that is asked, for a while."""
     plain: bool = True
-    """Whether pictures keep their size and their way up: only the values differ."""
+    """Whether only values differ: pictures keep their size and their way up, and the network is
+    the same."""
 
 
-def ways(model: Model, x: Tensor, *, sizes: Sequence[tuple[int, int]] = ()) -> list[Way]:
+def ways(model: Model, x: Tensor) -> list[Way]:
     """Return the other ways to read pictures that are worth a try.
 
     Args:
         model: of pictures; its normalisation is the stated one, and not among them.
         x: some retain samples, in [0, 1] pixels, (n, c, h, w).
-        sizes: (height, width) that the model's own files speak of.
     """
     stated = model.normalize or NORMALIZE["none"]
     found = [*_normalised(stated, x), *_scaled(stated)]
@@ -75,8 +76,8 @@ def ways(model: Model, x: Tensor, *, sizes: Sequence[tuple[int, int]] = ()) -> l
             normalize=stated, change=lambda x: x.flip(2), plain=False,
         )
     )  # fmt: skip
-    found += [_sized(size, stated) for size in _sizes(model, x, sizes)]
-    return [*found, *_pooled(model.module, stated)]
+    found += [_sized(size, stated) for size in _sizes(model, x)]
+    return [*found, *_stems(model, stated)]
 
 
 def _normalised(stated: Normalize, x: Tensor) -> list[Way]:
@@ -134,10 +135,10 @@ def _channels(stated: Normalize) -> list[Way]:
     ]  # fmt: skip
 
 
-def _sizes(model: Model, x: Tensor, told: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def _sizes(model: Model, x: Tensor) -> list[tuple[int, int]]:
     height, width = x.shape[2:]
     own = stated_size(model.module)
-    found = [*told, *([own] if own else []), (height // 2, width // 2)]
+    found = [*([own] if own else []), (height // 2, width // 2)]
     if max(height, width) <= SIDES[-1] // 2:
         found.append((2 * height, 2 * width))
     found += [(side, side) for side in SIDES if _near(side, height) and _near(side, width)]
@@ -164,47 +165,55 @@ def _sized(size: tuple[int, int], stated: Normalize) -> Way:
     )  # fmt: skip
 
 
-def _pooled(module: nn.Module, stated: Normalize) -> list[Way]:
-    """Return a ResNet's stem with its max-pool if it has none, and without it if it has one."""
+def _stems(model: Model, stated: Normalize) -> list[Way]:
+    """Return the networks of the very same tensors: what is otherwise in them has none."""
+    module = model.module
+    if found := [_named(name, model, stated) for name in alternatives(model.arch)]:
+        return found
     first: Any = getattr(module, "layer1", None)
     if not isinstance(first, nn.Module):
         return []
     own: Any = getattr(module, "maxpool", None)
-    if isinstance(own, nn.MaxPool2d):
-        return [
-            Way(
-                said="the stem without its max-pool",
-                step="Give the --arch without one (cifar-resnet18 and kin have none), or name a "
-                "--factory that builds it so.",
-                normalize=stated, network=_without_pool, plain=False,
-            )
-        ]  # fmt: skip
+    pooled = isinstance(own, nn.MaxPool2d)
     return [
         Way(
-            said="a max-pool after the stem",
-            step="Name a --factory whose network has one there, or the --arch that has.",
-            normalize=stated, network=_with_pool, plain=False,
+            said="the stem without its max-pool" if pooled else "a max-pool after the stem",
+            step=f"Name a --factory whose network has {'none' if pooled else 'one'} there.",
+            normalize=stated, network=_without_pool if pooled else _with_pool, plain=False,
         )
     ]  # fmt: skip
 
 
+def _named(name: str, model: Model, stated: Normalize) -> Way:
+    @contextmanager
+    def built(module: nn.Module) -> Iterator[nn.Module]:
+        tensors = module.state_dict()
+        with torch.random.fork_rng(devices=[]):
+            other = architecture(name, tensors).build()
+        other.load_state_dict(tensors)
+        yield other.to(model.device).eval()
+
+    step = f"Give --arch {name} if training had that network."
+    return Way(said=f"--arch {name}", step=step, normalize=stated, network=built, plain=False)
+
+
 @contextmanager
-def _without_pool(module: Any) -> Iterator[None]:
+def _without_pool(module: Any) -> Iterator[nn.Module]:
     own, module.maxpool = module.maxpool, nn.Identity()
     try:
-        yield
+        yield module
     finally:
         module.maxpool = own
 
 
 @contextmanager
-def _with_pool(module: Any) -> Iterator[None]:
+def _with_pool(module: Any) -> Iterator[nn.Module]:
     def pooled(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (F.max_pool2d(inputs[0], 3, stride=2, padding=1), *inputs[1:])
 
     handle = module.layer1.register_forward_pre_hook(pooled)
     try:
-        yield
+        yield module
     finally:
         handle.remove()
 

@@ -53,7 +53,6 @@ from poison_audit.engine.why import explain
 from poison_audit.errors import Problem, Problems
 from poison_audit.methods import REFERENCES, UNLEARNING
 from poison_audit.models.factory import user_code
-from poison_audit.models.preprocessor import stated_sizes
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Cell, Finding, Plan, Rehearsal, Sanity, Tuning
@@ -300,12 +299,9 @@ def _asked_of(plan: Plan, trial: Trial) -> Plan:
 
 def _misread(trial: Trial, sanity: Sanity, plan: Plan) -> tuple[Doubt, ...]:
     """Return what speaks against the way the model is read."""
-    case = trial.case
-    beside = next(path for role, path in trial.files if role == "weights").parent
-    return doubts_of_adapter(
-        case, sanity, alpha=plan.policy.alpha, rng=Rng(plan.seed).named("adapter"),
-        names=case.retain.names or case.test.names, sizes=stated_sizes(beside),
-    )  # fmt: skip
+    case, rng = trial.case, Rng(plan.seed).named("adapter")
+    names = case.retain.names or case.test.names
+    return doubts_of_adapter(case, sanity, alpha=plan.policy.alpha, rng=rng, names=names)
 
 
 def _introduction(trial: Trial, sanity: Sanity) -> str:

@@ -102,29 +102,6 @@ def _sides(size: Any, *, square: bool) -> tuple[int | None, int | None, int | No
     return (None, None, sides[2]) if numbers[2] and "longest_edge" not in size else None
 
 
-def stated_sizes(folder: Path) -> list[tuple[int, int]]:
-    """Return the (height, width) that a folder's preprocessor_config.json makes of pictures.
-
-    Of `crop_size`, if it crops, and of `size`, if it resizes; transformers spells either by its
-    sides, by the shortest edge (taken for a square here), or by one number.
-    """
-    _, config = _config(folder)
-    steps = (("do_center_crop", "crop_size"), ("do_resize", "size"))
-    found = [_square(config.get(key)) for switch, key in steps if config.get(switch, True) is True]
-    return [sides for sides in found if sides is not None]
-
-
-def _square(value: Any) -> tuple[int, int] | None:
-    if isinstance(value, dict):
-        edge = value.get("shortest_edge")
-        value = [value.get("height", edge), value.get("width", edge)]
-    sides = [value, value] if type(value) is int else value
-    if isinstance(sides, list) and [type(side) for side in sides] == [int, int]:
-        height, width = sides
-        return (height, width) if min(sides) >= 1 and max(sides) <= 2048 else None
-    return None
-
-
 def normalize_from_preprocessor(folder: Path) -> Normalize | None:
     """Return what a folder's preprocessor does to [0, 1] pixels; None if it does not say.
 
