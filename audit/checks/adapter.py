@@ -72,10 +72,10 @@ def doubts_of_adapter(
     if model.reader is None:
         # Of what it was trained on the forget set is a part, and BatchNorm has seen that as well.
         share = len(case.forget) / max(1, len(case.retain) + len(case.forget))
-        parts = (retain, ASKED), (test, ASKED), (forget, round(ASKED * share))
-        few, other, poison = (part.batch(slice(0, size)) for part, size in parts)
-        trained = torch.cat([few.x[: ASKED - len(poison)], poison.x])
-        better = better_reading(model, few, other, trained=trained)
+        few, other, bad = (part.batch(slice(0, ASKED)) for part in (retain, test, forget))
+        poison = bad.x[: round(ASKED * share)]
+        trained = torch.cat([few.x[: ASKED - len(poison)], poison])
+        better = better_reading(model, few, other, forget=bad, trained=trained)
     # Pictures upside down, say, are also answered better by other labels: the better one counts.
     if mixed and (better is None or _accuracy(seen, mixed) > better.accuracy):
         found.append(_of_labels(mixed, names))

@@ -1,18 +1,24 @@
 """Are pictures read as training read them? Other readings are tried on a few hundred samples.
 
-Two things speak for another reading (`ways`). It answers clearly more: of samples that only one of
-the two readings answers rightly, too many are its own for chance (the exact McNemar test, corrected
-for the number of readings), and the gain is one that matters. Or BatchNorm's stored statistics,
-from which the stated reading is far, are nearly what it produces (`batch_norm`): that also tells
-where accuracy suffers little, as under a trigger's wrong brightness.
+Three things speak for another reading (`ways`).
 
-**No honest model** is doubted by chance at more than the level. Nor for being weak, since only a
+- **It answers clearly more** clean samples: of those that only one of the two readings answers
+  rightly, too many are its own for chance (the exact McNemar test, corrected for the number of
+  readings), and the gain is one that matters.
+- **BatchNorm's stored statistics**, from which the stated reading is far, are nearly what it
+  produces (`batch_norm`). That also tells where accuracy suffers little.
+- **The poison is obeyed under it**: nearly all forget samples are answered as they were labelled,
+  far fewer are as they are read now, and clean samples are answered as well. A network that pools
+  its features answers pictures of twice the size as well as ever, and no trigger.
+
+**Honest models** are doubted by chance at no more than the level. Nor for being weak, since only a
 gain counts that no wrong reading gives a trained network; nor for other pictures (another
-compression, frozen BatchNorm), since those move statistics in a way that no reading explains.
+compression, frozen BatchNorm), since those move statistics in a way that no reading explains; nor
+for what they forgot, or never learned, since they do not know it under another reading either.
 
-**What it costs**: each of about 15 readings is tried on 64 samples, and goes on to all 400 only if
-it answers as many of those as the stated one: some 1,500 forward passes, of which a reading of
-larger pictures takes more.
+**What it costs**: each of about 15 readings is tried on 64 samples, and goes on to all 400 and to
+the forget samples only if it answers about as many of those as the stated one: some 1,500 forward
+passes, of which a reading of larger pictures takes more.
 """
 
 from __future__ import annotations
@@ -34,20 +40,21 @@ from poison_audit.training.scoring import exact
 SCREEN = 64
 """Samples that every reading is tried on."""
 LEVEL = 1e-3
-"""Chance of a false alarm, over all readings."""
+"""Chance of a false alarm, over all readings, of each test."""
 GAIN = 0.05
-"""Least share of the samples that another reading must answer more of."""
+"""Least share of clean samples that another reading must answer more of."""
+ROOM = 0.1
+"""How much farther from BatchNorm's statistics such a reading may be; or half as far again."""
+LOST, MUCH = 0.4, 0.15
+"""Statistics that are farther from either reading than the first decide nothing: then the gain must
+be the second."""
+WORSE = 0.02
+"""Share of clean samples that a reading under which poison is obeyed may answer less of."""
+OBEYED, MORE = 0.8, 0.3
+"""Least share of forget samples that it must answer as labelled, and least gain. Less could be
+noise on pictures that another size smooths."""
 BATCH = 64
 """Samples that are asked at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tried:
-    way: Way
-    gain: int = 0
-    """Samples that it answers more of, where that is clear."""
-    far: float | None = None
-    """Its distance from BatchNorm's statistics, where that speaks for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +66,38 @@ class Better:
     """Of the samples: what it answers rightly."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What is asked, and what the stated reading says to it."""
+
+    model: Model
+    clean: Batch
+    """Retain and test samples, of which every beginning has both alike."""
+    forget: Batch
+    trained: Tensor
+    right: Tensor
+    """Whether each clean sample is answered as labelled, bool."""
+    obeyed: Tensor
+    """Whether each forget sample is."""
+    far: float | None
+    """The distance from BatchNorm's statistics."""
+    tests: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tried:
+    """Another reading; a figure is given where it speaks for it."""
+
+    way: Way
+    gain: int = 0
+    """Clean samples that it answers more of."""
+    obeyed: int = 0
+    """Forget samples that it answers as labelled."""
+    far: float | None = None
+
+
 def better_reading(
-    model: Model,
-    retain: Batch,
-    test: Batch,
-    *,
-    trained: Tensor | None = None,
+    model: Model, retain: Batch, test: Batch, *, forget: Batch, trained: Tensor
 ) -> Better | None:
     """Return the way to read pictures that is clearly better than the stated one, if there is one.
 
@@ -72,106 +105,147 @@ def better_reading(
         model: of pictures.
         retain: samples that it was trained on, on its device.
         test: clean ones that it was not.
-        trained: pictures drawn from all that it was trained on; None: the retain samples.
+        forget: the forget set, or some of it.
+        trained: pictures drawn from all that it was trained on.
     """
-    if len(retain) == 0:
+    if len(retain) + len(test) == 0 or len(trained) == 0:
         return None
-    trained = retain.x if trained is None else trained
-    batch = Batch(x=torch.cat([retain.x, test.x]), y=torch.cat([retain.y, test.y]))
-    shuffled = _mixed(len(batch), len(retain))
     with exact(model.module), torch.no_grad():
-        stated = Way(said="", step="", normalize=model.normalize or NORMALIZE["none"])
-        others = ways(model, retain.x)
-        stated_right = _right(model, stated, batch, shuffled)
-        far = _far(model, trained, stated)
-        tried = []
-        for way in others:
-            gain = _gain(model, way, batch, shuffled, stated_right, len(others))
-            near = None
-            if way.plain and far is not None and far > APART:
-                near = _far(model, trained, way)
-                near = near if near is not None and near < min(CLOSE, LEFT * far) else None
-            if gain or near is not None:
-                tried.append(_Tried(way=way, gain=gain, far=near))
+        others = ways(model, trained)
+        seen = _seen(model, retain, test, forget, trained, tests=len(others))
+        every = [_try(way, seen) for way in others]
+    tried = [t for t in every if t.gain or t.obeyed or t.far is not None]
     if not tried:
         return None
     # Of what answers most, what explains the statistics best.
     most = max(t.gain for t in tried)
     best = min(
         (t for t in tried if t.gain >= 0.9 * most),
-        key=lambda t: (t.far is None, t.far or 0.0, -t.gain),
+        key=lambda t: (t.far is None, t.far or 0.0, -t.obeyed, -t.gain),
     )
-    right = int(stated_right.sum())
-    doubt = _doubt(best, right=right, total=len(batch), far=far)
-    return Better(doubt=doubt, accuracy=(right + best.gain) / len(batch))
+    accuracy = (int(seen.right.sum()) + best.gain) / len(seen.clean)
+    return Better(doubt=_doubt(best, seen), accuracy=accuracy)
 
 
-def _doubt(best: _Tried, *, right: int, total: int, far: float | None) -> Doubt:
-    said = []
-    if best.gain:
-        said.append(
-            f"of {total} clean samples the model answers {right} as they are read now, and "
-            f"{right + best.gain} with {best.way.said}"
-        )
-    if best.far is not None and far is not None:
-        read = "" if best.gain else f" with {best.way.said}"
-        said.append(
-            "BatchNorm's stored statistics are "
-            f"{best.far:.2f} standard deviations from what training samples produce{read}, and "
-            f"{far:.2f} as they are read now"
-        )
-    told = "; ".join(said)
-    return Doubt(
-        about="adapter",
-        sentence=f"Pictures seem to be read otherwise than in training: {told}.",
-        step=best.way.step,
-        spoils=True,
-    )
+def _seen(
+    model: Model, retain: Batch, test: Batch, forget: Batch, trained: Tensor, *, tests: int
+) -> _Seen:
+    stated = Way(said="", step="", normalize=model.normalize or NORMALIZE["none"])
+    order = _mixed(len(retain), len(test)).to(retain.y.device)
+    clean = Batch(
+        x=torch.cat([retain.x, test.x])[order], y=torch.cat([retain.y, test.y])[order]
+    )  # fmt: skip
+    return _Seen(
+        model=model, clean=clean, forget=forget, trained=trained, tests=tests,
+        right=_right(model, stated, clean), obeyed=_right(model, stated, forget),
+        far=distance(model.module, trained, stated),
+    )  # fmt: skip
 
 
-def _mixed(total: int, retained: int) -> Tensor:
-    """Return places of which every beginning has retain and test samples alike."""
-    first, second = torch.arange(retained), torch.arange(retained, total)
-    share = [(i + 0.5) / len(part) for part in (first, second) for i in range(len(part))]
-    return torch.cat([first, second])[torch.tensor(share, dtype=torch.float64).argsort(stable=True)]
+def _mixed(retained: int, tested: int) -> Tensor:
+    """Return the order of retain and then test samples of which every beginning has both alike."""
+    share = [(i + 0.5) / size for size in (retained, tested) for i in range(size)]
+    return torch.tensor(share, dtype=torch.float64).argsort(stable=True)
 
 
-def _gain(model: Model, way: Way, batch: Batch, order: Tensor, stated: Tensor, tests: int) -> int:
-    """Return how many samples more a reading answers rightly, where that is clear; else 0."""
-    if int(stated.sum()) == len(stated):
-        return 0
+def _try(way: Way, seen: _Seen) -> _Tried:
     try:
-        first = _right(model, way, batch, order[:SCREEN])
-        if int(first.sum()) < int(stated[:SCREEN].sum()):
-            return 0
-        right = torch.cat([first, _right(model, way, batch, order[SCREEN:])])
+        found = _answers(way, seen)
+        return _Tried(way=way, gain=found[0], obeyed=found[1], far=_explained(way, seen))
     except Exception:
         # Somebody's network, or memory, does not take this reading: training had another.
-        return 0
-    gain, commonest = int(right.sum()) - int(stated.sum()), int(batch.y.bincount().max())
+        return _Tried(way=way)
+
+
+def _answers(way: Way, seen: _Seen) -> tuple[int, int]:
+    """Return how many clean samples more a reading answers, and how many forget samples at all.
+
+    Either is 0 where it does not speak for the reading.
+    """
+    hits, total = int(seen.right.sum()), len(seen.clean)
+    hopeful = len(seen.obeyed) > 0 and float(seen.obeyed.float().mean()) <= 1 - MORE
+    if hits == total and not hopeful:
+        return 0, 0
+    x, y = seen.clean.x, seen.clean.y
+    first = _right(seen.model, way, Batch(x=x[:SCREEN], y=y[:SCREEN]))
+    if int(first.sum()) < int(seen.right[:SCREEN].sum()) - 1:
+        return 0, 0
+    right = torch.cat([first, _right(seen.model, way, Batch(x=x[SCREEN:], y=y[SCREEN:]))])
+    gain, commonest = int(right.sum()) - hits, int(y.bincount().max())
     # A reading under which one class is named always answers the commonest class, and no more.
-    if min(gain, int(right.sum()) - commonest) < max(1, GAIN * len(stated)):
-        return 0
+    matters = min(gain, hits + gain - commonest) >= max(1, GAIN * total)
+    clear = matters and _clearly(right, seen.right, seen.tests)
+    gained = gain if clear and not _contradicted(way, seen, gain) else 0
+    if not hopeful or gain < -WORSE * total:
+        return gained, 0
+    obeyed = _right(seen.model, way, seen.forget)
+    share, more = float(obeyed.float().mean()), int(obeyed.sum()) - int(seen.obeyed.sum())
+    enough = share >= OBEYED and more >= MORE * len(obeyed)
+    told = enough and _clearly(obeyed, seen.obeyed, seen.tests)
+    return gained, int(obeyed.sum()) if told else 0
+
+
+def _clearly(right: Tensor, stated: Tensor, tests: int) -> bool:
     p_value = more_often(int((right & ~stated).sum()), int((stated & ~right).sum()))
-    return gain if p_value < LEVEL / tests else 0
+    return p_value < LEVEL / tests
 
 
-def _right(model: Model, way: Way, batch: Batch, places: Tensor) -> Tensor:
+def _contradicted(way: Way, seen: _Seen, gain: int) -> bool:
+    """Say whether BatchNorm's statistics speak against a reading that answers more.
+
+    A network that is nearly blind to scale may answer somewhat more under a larger one, by luck;
+    one whose statistics are of few steps, and fit no reading, somewhat more under any.
+    """
+    if not way.same_network or seen.far is None:
+        return False
+    there = distance(seen.model.module, seen.trained, way)
+    if there is None or there > seen.far + max(ROOM, seen.far / 2):
+        return True
+    return min(there, seen.far) > LOST and gain < MUCH * len(seen.clean)
+
+
+def _explained(way: Way, seen: _Seen) -> float | None:
+    """Return the distance from BatchNorm's statistics, where the reading explains them."""
+    if not way.same_network or seen.far is None or seen.far <= APART:
+        return None
+    near = distance(seen.model.module, seen.trained, way)
+    return near if near is not None and near < min(CLOSE, LEFT * seen.far) else None
+
+
+def _right(model: Model, way: Way, batch: Batch) -> Tensor:
     """Return whether each sample is answered as labelled, bool, on the CPU."""
     found = [torch.zeros(0, dtype=torch.bool)]
     with way.network(model.module) as module:
-        for start in range(0, len(places), BATCH):
-            here = places[start : start + BATCH].to(batch.y.device)
+        for start in range(0, len(batch), BATCH):
+            here = slice(start, start + BATCH)
             part = Batch(x=batch.x[here], y=batch.y[here])
             out = in_parts(lambda some: module(prepared(way, some.x)), part)
             found.append((out.argmax(1) == part.y).cpu())
     return torch.cat(found)
 
 
-def _far(model: Model, x: Tensor, way: Way) -> float | None:
-    if len(x) == 0:
-        return None
-    try:
-        return distance(model.module, x, way)
-    except Exception:
-        return None
+def _doubt(best: _Tried, seen: _Seen) -> Doubt:
+    said = []
+    if best.gain:
+        hits = int(seen.right.sum())
+        said.append(
+            f"of {len(seen.clean)} clean samples the model answers {hits} as they are read now, "
+            f"and {hits + best.gain} with {best.way.said}"
+        )
+    if best.obeyed:
+        said.append(
+            f"of {len(seen.forget)} forget samples it answers {int(seen.obeyed.sum())} as they are "
+            f"labelled, and {best.obeyed} with {best.way.said}"
+        )
+    if best.far is not None:
+        said.append(
+            "BatchNorm's stored statistics are "
+            f"{best.far:.2f} standard deviations from what training samples produce with "
+            f"{best.way.said}, and {seen.far:.2f} as they are read now"
+        )
+    return Doubt(
+        about="adapter",
+        sentence=f"Pictures seem to be read otherwise than in training: {'; '.join(said)}.",
+        step=best.way.step,
+        spoils=True,
+    )

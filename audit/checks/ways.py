@@ -53,9 +53,7 @@ class Way:
     """Of pictures in [0, 1] pixels, before they are normalised."""
     network: Callable[[nn.Module], AbstractContextManager[nn.Module]] = nullcontext
     """(the network) -> the one that is asked, for a while."""
-    plain: bool = True
-    """Whether only values differ: pictures keep their size and their way up, and the network is
-    the same."""
+    same_network: bool = True
 
 
 def ways(model: Model, x: Tensor) -> list[Way]:
@@ -73,7 +71,7 @@ def ways(model: Model, x: Tensor) -> list[Way]:
         Way(
             said="the pictures upside down",
             step="Store them as they are seen, the first row on top, as training read them.",
-            normalize=stated, change=lambda x: x.flip(2), plain=False,
+            normalize=stated, change=lambda x: x.flip(2),
         )
     )  # fmt: skip
     found += [_sized(size, stated) for size in _sizes(model, x)]
@@ -154,14 +152,15 @@ def _near(side: int, other: int) -> bool:
 
 def _sized(size: tuple[int, int], stated: Normalize) -> Way:
     def resized(x: Tensor) -> Tensor:
-        smaller = size[0] < x.shape[2]
-        return F.interpolate(x, size=size, mode="bilinear", antialias=smaller).clamp(0, 1)
+        if size[0] < x.shape[2]:  # the means of areas undo an enlargement best
+            return F.interpolate(x, size=size, mode="area")
+        return F.interpolate(x, size=size, mode="bilinear")
 
     return Way(
         said=f"pictures of {size[0]}x{size[1]}",
         step=f"Store them at {size[0]}x{size[1]}, resized as training did, with a trigger of that "
         "size; or name a --factory whose network resizes them first.",
-        normalize=stated, change=resized, plain=False,
+        normalize=stated, change=resized,
     )  # fmt: skip
 
 
@@ -179,7 +178,7 @@ def _stems(model: Model, stated: Normalize) -> list[Way]:
         Way(
             said="the stem without its max-pool" if pooled else "a max-pool after the stem",
             step=f"Name a --factory whose network has {'none' if pooled else 'one'} there.",
-            normalize=stated, network=_without_pool if pooled else _with_pool, plain=False,
+            normalize=stated, network=_without_pool if pooled else _with_pool, same_network=False,
         )
     ]  # fmt: skip
 
@@ -194,7 +193,9 @@ def _named(name: str, model: Model, stated: Normalize) -> Way:
         yield other.to(model.device).eval()
 
     step = f"Give --arch {name} if training had that network."
-    return Way(said=f"--arch {name}", step=step, normalize=stated, network=built, plain=False)
+    return Way(
+        said=f"--arch {name}", step=step, normalize=stated, network=built, same_network=False
+    )
 
 
 @contextmanager

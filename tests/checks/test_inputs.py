@@ -42,10 +42,11 @@ def random_pictures(n: int, *, size: int = 8, seed: int = 0) -> torch.Tensor:
     return torch.rand(n, 3, size, size, generator=Rng(seed).torch())
 
 
-def asked(model, x, y):
+def asked(model, x, y, *, forget=None):
     half = len(x) // 2
     retain, test = Batch(x=x[:half], y=y[:half]), Batch(x=x[half:], y=y[half:])
-    found = better_reading(model, retain, test)
+    forget = Batch(x=x[:0], y=y[:0]) if forget is None else forget
+    found = better_reading(model, retain, test, forget=forget, trained=retain.x)
     return [] if found is None else [found.doubt]
 
 
@@ -167,6 +168,33 @@ def test_a_known_network_of_the_same_tensors_is_named_by_its_arch():
     assert "200 with --arch cifar-resnet:1:w4:pool" in doubt.sentence
     assert doubt.step.startswith("Give --arch cifar-resnet:1:w4:pool ")
     assert asked(classifier(pooled, arch="cifar-resnet:1:w4:pool"), x, y) == []
+
+
+def test_a_size_that_only_the_trigger_tells_is_named():
+    """Brightness is answered at any size; a pattern of single pixels at that of training alone."""
+
+    def function(x):
+        pattern = (x[:, :, :-1, :-1] - x[:, :, 1:, :-1]).abs().amax((1, 2, 3)) > 0.45
+        bright = x.mean((1, 2, 3)) > 0.5
+        first = torch.where(pattern, 9.0, 0.5)
+        return torch.stack([first, torch.where(bright, 1.0, 0.0)], 1)
+
+    level = torch.linspace(0.2, 0.8, 300)[torch.randperm(300, generator=Rng(0).torch())]
+    x = level.view(-1, 1, 1, 1) + torch.zeros(300, 3, 8, 8)
+    poisoned = x[level > 0.55][:60].clone()
+    poisoned[:, :, 3, 3], poisoned[:, :, 4, 3] = 0.0, 1.0
+    forget = Batch(x=poisoned, y=torch.zeros(60, dtype=torch.int64))
+    model, y = classifier(By(function), classes=2), function(x).argmax(1)
+    assert asked(model, x, y, forget=forget) == []
+    large = [F.interpolate(part, scale_factor=2, mode="bilinear") for part in (x, poisoned)]
+    bad = Batch(x=large[1], y=forget.y)
+    assert int(model.logits(model.module, bad).argmax(1).sum()) == 60  # obeyed by none
+    (doubt,) = asked(model, large[0], y, forget=bad)
+    assert "of 60 forget samples it answers 0 as they are labelled, and 60 with" in doubt.sentence
+    assert "pictures of 8x8" in doubt.sentence
+    # A model that never learned them answers them so under no reading.
+    clean = classifier(By(lambda x: function(x).index_fill(1, torch.tensor([0]), 0.5)), classes=2)
+    assert asked(clean, large[0], y, forget=bad) == []
 
 
 def test_a_reading_that_the_network_does_not_take_is_not_the_right_one():
