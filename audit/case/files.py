@@ -18,6 +18,7 @@ from poison_audit.case.doubts import Doubt
 from poison_audit.case.forget import ForgetSet, read_forget, split
 from poison_audit.case.listings.listing import Part
 from poison_audit.case.pairs import better_as_pairs
+from poison_audit.case.parts import swapped
 from poison_audit.case.poison import Poison
 from poison_audit.case.sources import Sources
 from poison_audit.case.tables import check_labels, read_table
@@ -165,6 +166,7 @@ def misfits(files: Files, recipe: Recipe) -> list[Problem]:
     """Return what is wrong between files that are right for themselves."""
     found: list[Problem] = []
     sources, train, test = files.sources, files.train, files.test
+    found += swapped(sources.train, sources.test)
     if files.loaded is not None and sources.names is not None:
         found += wrong_names(sources.names, files.loaded.model)
     for table, path in ((train, sources.train), (test, sources.test)):

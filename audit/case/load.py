@@ -16,6 +16,7 @@ from poison_audit.case.files import Evidence, Files, Reader, misfits, read_files
 from poison_audit.case.forget import Split, split
 from poison_audit.case.forgotten import left_behind, unseen_rows, unusual
 from poison_audit.case.origin import elsewhere, judged_alone, made_of
+from poison_audit.case.parts import missing_classes
 from poison_audit.case.poison import Poison
 from poison_audit.case.sources import Sources, missing
 from poison_audit.case.subject import files_read, limits, subject
@@ -94,13 +95,15 @@ def load_trial(
         attacks=forget.attacks,
     )
     told = [file.name for name in brought for file in poisons[name].files]
+    classes, names = loaded.model.classes, (str(sources.train), str(sources.test))
+    absent = missing_classes(train, test, classes, *names)
     return Trial(
         case=case,
         contenders=contenders,
         subject=subject(files, case, readings, contenders),
         limits=(*clean.said(), *others.told, *copied, *limits(files, readings)),
         notices=notices,
-        doubts=(*others.doubts, *doubts),
+        doubts=(*others.doubts, *absent, *doubts),
         made_of=(*made_of(loaded.metadata), model.digest()),
         files=files_read(files, told, contenders),
     )

@@ -16,6 +16,11 @@ from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.poisons.readings import POISONS
 
 _TABLES, _TEXTS = (".npz", ".csv", ".parquet", "/"), (".csv", ".parquet")
+_ROWS = (".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
+"""Suffixes of tables of both kinds, besides."""
+_CALLED = {"train": ("train", "training"), "test": ("test", "val", "validation", "valid", "dev")}
+_WHOLE = ("cifar-10-batches-py", "cifar-100-python", "data/cifar-10-batches-py", "data", "dataset")
+"""Folders that may hold every part of a data set."""
 _NOTES = {
     "data": "paths are relative to this file",
     "training": "budgets are shares of this",
@@ -105,7 +110,10 @@ def _identified(
         return next((_relative(path, start) for path in there if path.exists()), None)
 
     def samples(name: str) -> str | None:
-        return found(*(f"{name}{kind}" for kind in (_TEXTS if texts else _TABLES)))
+        kinds = (*(_TEXTS if texts else _TABLES), *_ROWS)
+        called = [f"{each}{kind}" for each in _CALLED.get(name, (name,)) for kind in kinds]
+        beside = found(*called, *(f"data/{each}" for each in called))
+        return beside if beside or name not in _CALLED or texts else _whole(folders, start)
 
     known: dict[tuple[str, str], tuple[Any, str]] = {
         ("data", "train"): (samples("train"), ""),
@@ -121,6 +129,15 @@ def _identified(
             look = found if Path(file.file).suffix else samples
             known[poison.table, file.name] = (look(file.file), "")
     return known
+
+
+def _whole(folders: Sequence[Path], start: Path) -> str | None:
+    """Return a folder that holds a data set, of which each table is a part."""
+    from poison_audit.case.listings import hub, pickles  # torch: a job alone needs none
+
+    there = [folder / name for folder in folders for name in _WHOLE if (folder / name).is_dir()]
+    kept = [p for p in there if pickles.is_cifar(p) or hub.is_saved(p) or hub.is_hub(p)]
+    return _relative(kept[0], start) if kept else None
 
 
 def _kinds(seen: dict[str, Any]) -> set[str]:

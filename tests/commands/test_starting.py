@@ -122,3 +122,34 @@ def test_a_pickle_is_drafted_from_with_the_flag(tmp_path, monkeypatch, capsys):
     assert invoke(["init", "net.th", "--allow-pickle", "--state-key", "params"]) == 0
     said, _ = written(tmp_path / "audit.toml")
     assert said["model"] == {"arch": "cifar-resnet:1-1:w4", "state_key": "params"}
+
+
+@pytest.mark.parametrize(
+    ("there", "train", "test"),
+    [
+        (("train.tsv", "test.csv.gz"), "train.tsv", "test.csv.gz"),
+        (("train.jsonl", "validation.jsonl"), "train.jsonl", "validation.jsonl"),
+        (("data/train.npz", "data/val.npz"), "data/train.npz", "data/val.npz"),
+        (("data/train/a/0.png", "data/test/a/0.png"), "data/train/", "data/test/"),
+        (("data/train-00000-of-00001.parquet",), "data", "data"),
+        (("dataset/dataset_dict.json",), "dataset", "dataset"),
+        (
+            ("cifar-10-batches-py/data_batch_1", "cifar-10-batches-py/batches.meta"),
+            "cifar-10-batches-py",
+            "cifar-10-batches-py",
+        ),
+    ],
+)
+def test_tables_are_found_as_people_keep_them(tmp_path, monkeypatch, there, train, test):
+    monkeypatch.chdir(tmp_path)
+    spec = CifarResNetSpec((1,), 4)
+    network = CifarResNet(spec, channels=1, classes=3)
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    for name in there:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert invoke(["init", "model.safetensors"]) == 0
+    said, _ = written(tmp_path / "audit.toml")
+    assert {key: value.rstrip("/") for key, value in said["data"].items()} == {
+        "train": train.rstrip("/"), "test": test.rstrip("/"),
+    }  # fmt: skip
