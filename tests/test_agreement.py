@@ -112,7 +112,7 @@ def test_all_agree_on_verdict_and_exit_code(record, tmp_path_factory, capsys):
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_what_is_no_pass_exits_with_0_only_for_exit_zero(outcome):
-    from poison_audit.verdict.decide import EXIT_CODES
+    from poison_audit.verdict.gate import EXIT_CODES
 
     if outcome in EXIT_CODES:
         assert (EXIT_CODES[outcome] == 0) == (outcome in PASSES)

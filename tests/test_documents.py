@@ -25,7 +25,7 @@ from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted.evidence import read_targets
 from poison_audit.poisons.token_canary.evidence import read_strings
 from poison_audit.reports.formats import FORMATS
-from poison_audit.verdict.decide import EXIT_CODES
+from poison_audit.verdict.gate import EXIT_CODES
 from poison_audit.verdict.readings import READINGS
 
 ROOT = Path(__file__).parent.parent

@@ -179,9 +179,8 @@ def _normal(probability: float) -> float:
 
 
 def _detectable(quantile: float, error: float, tolerance: float) -> float:
-    # Beyond tolerance means: the interval excludes the null and reaches past the tolerance.
-    slack = _normal(POWER) * error
-    return max(quantile * error, tolerance - quantile * error) + slack
+    # Beyond tolerance means: the whole interval lies past it.
+    return tolerance + (quantile + _normal(POWER)) * error
 
 
 def _needed(quantile: float, spread: float, tolerance: float, *, sides: int) -> int:

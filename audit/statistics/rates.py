@@ -71,7 +71,7 @@ def excess_of_targets(
         z=z,
         n=n,
         spread=spread_of(hits, n),
-        detectable=detectable_rate((low > above) & (high - below > tolerance), n) - rest,
+        detectable=detectable_rate(low - above > tolerance, n) - rest,
         needed=smallest_size(passes),
     )
 
@@ -79,13 +79,12 @@ def excess_of_targets(
 def deficit(against: Sequence[Compared], *, n: int, level: float, tolerance: float) -> Estimate:
     """Estimate the accuracy that is missing against references, on the same samples.
 
-    Against one reference: `stats.paired_loss`, its lower end less the tolerance. Two trainings on
-    the same clean data differ in accuracy by luck alone (fixtures and CIFAR-10: by up to a point or
-    so), which no count of test samples shows; the tolerance is what luck is allowed. So a model is
-    found only if it is surely worse than a reference by more than the tolerance.
+    Against one reference: `stats.paired_loss`. Two trainings on the same clean data differ in
+    accuracy by luck alone (fixtures and CIFAR-10: by up to a point or so), which no count of test
+    samples shows; the tolerance is what luck is allowed.
 
     Against several, the value is the mean deficit, and the interval spans the intervals of all: it
-    lies within the tolerance only if each does, and above 0 only if each does. Each error is at
+    lies within the tolerance only if each does, and above it only if each does. Each error is at
     most that of one reference's interval. The p-value is the largest.
 
     Args:
@@ -108,7 +107,7 @@ def deficit(against: Sequence[Compared], *, n: int, level: float, tolerance: flo
     return Estimate(
         value=math.fsum(e.value for e in each) / len(each),
         null=0.0,
-        low=max(-1.0, min(e.low for e in each) - tolerance),
+        low=min(e.low for e in each),
         high=max(e.high for e in each),
         level=level,
         p_value=max(e.p_value for e in each),

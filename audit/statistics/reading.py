@@ -38,8 +38,6 @@ class Words:
     """What it looks for, to somebody who knows no probe."""
     means: str = "The figure"
     """Its figure, where a sentence begins with it: `The mean leak score`."""
-    aside: str = ""
-    """What has to be said beside its interval."""
     symbol: str = ""
     """Its figure in a few letters: `mu`."""
     axis: str = ""

@@ -67,10 +67,11 @@ def excess_of_trigger(
     If the search for controls ended early (`above`), the lower end is the smaller of 0 and, as the
     upper end is computed, the end against the controls' mean.
 
-    By references: where `above_references` is larger than both 0 and the lower end by patches, it
-    takes that end's place, with the other 1/10 of the error (Bonferroni). The value is then the
-    trigger's rate less the largest of the references' and the rate without a patch. The upper end
-    stays what it was: it lies above that value, and a pass is never easier with references.
+    By references: where `above_references` is larger than both the tolerance and the lower end by
+    patches, it takes that end's place, with the other 1/10 of the error (Bonferroni). The value is
+    then the trigger's rate less the largest of the references' and the rate without a patch. The
+    upper end stays what it was: it lies above that value, and a pass is never easier with
+    references.
 
     The p-value, (1 + controls at or above the trigger) / (1 + controls), or `above` / controls, is
     exact; like z, it is that of the patches in either case, and so are `detectable` and `needed`.
@@ -136,15 +137,13 @@ def excess_of_trigger(
         z=(hits / n - mean) / math.sqrt(draws * error**2 + max(1, hits) / n**2),
         n=n,
         spread=spread_of(hits, n),
-        detectable=detectable_rate((low > 0) & (high > tolerance), n) - mean,
+        detectable=detectable_rate(low > tolerance, n) - mean,
         needed=smallest_size(passes),
     )
     if not references:
         return found
-    second = above_references(
-        references, hits=hits, n=n, clean_hits=clean_hits, level=level, tolerance=tolerance
-    )
-    if second <= max(0.0, found.low):
+    second = above_references(references, hits=hits, n=n, clean_hits=clean_hits, level=level)
+    if second <= max(tolerance, found.low):
         return found
     highest = max(clean_hits, *(one.both + one.only_reference for one in references))
     return replace(found, value=(hits - highest) / n, low=second)
@@ -157,20 +156,20 @@ def above_references(
     n: int,
     clean_hits: int,
     level: float,
-    tolerance: float,
 ) -> float:
-    """Return by how much, at least, a trigger's rate is above all references' and a seed's luck.
+    """Return by how much, at least, a trigger's rate is above all references'.
 
-    The smallest of their leads, each less the tolerance: two models that never saw the trigger
+    The smallest of their leads. The tolerance is for luck: two models that never saw the trigger
     differ in their rates by the luck of a training. If a model's rate is within the tolerance of
-    one reference's, this exceeds 0 only if that lead's lower end errs. Nor is it larger than the
-    excess over the rate without a patch: a model that names the label always has no backdoor.
+    one reference's, this exceeds the tolerance only if that lead's lower end errs. Nor is it larger
+    than the excess over the rate without a patch: a model that names the label always has no
+    backdoor.
 
     Args:
         references: at least one; the rest as in `excess_of_trigger`.
     """
     alone, _ = mean_chance(hits, n, error=REFERENCES_SHARE * (1 - level) / 2)
-    leads = [lead(one, n=n, level=level) - tolerance for one in references]
+    leads = [lead(one, n=n, level=level) for one in references]
     return min(float(alone) - clean_hits / n, *leads)
 
 

@@ -1,14 +1,21 @@
 """Findings and verdict, from measurements and tolerances alone.
 
-A measurement is judged by its interval (verdict.judge). Each interval has such a level that
-the exit code errs with probability at most alpha in either direction: alpha is divided by the
-candidate's gating probes, by the seeds of a method (judged by its worst), and, when any repaired
-candidate may open the gate, by the number of those.
+A measurement is judged by its intervals (verdict.judge). Their levels are such that the exit code
+errs with probability at most alpha in either direction.
 
-Why that is enough. A clean effect is called RESIDUAL only if its interval misses the null. An
-effect beyond the tolerance is called CLEAN only if its interval misses the effect. Both happen
-with probability at most 1 - level (two-sided) or (1 - level) / 2 (one-sided) per interval.
+Passing. A candidate passes only if every gating probe of every seed is CLEAN. If one effect is at
+its tolerance or beyond, that one finding has to err, so that each may do so with probability alpha:
+an intersection-union test (Berger, Technometrics 24, 1982). Alpha is divided only by the number of
+repaired candidates, when any of them may open the gate.
+
+Failing. One finding beyond its tolerance is enough. So alpha is divided by the candidate's gating
+probes, by the seeds of a method (judged by its worst), and by those repaired candidates.
+`any-method` fails only if every repaired candidate does; one that is undecided leaves it open.
 ACTIVATED renames what is RESIDUAL already, so it adds no error to the exit code.
+
+A candidate whose weights are the deployed model's has the findings of the deployed model, at their
+level. A reference is a yardstick: it is judged by its residue of poison alone, and opens or shuts
+no gate.
 
 An accepted risk is a wider bound on one figure, for a while: the whole interval must lie within it.
 That is the same equivalence test at another tolerance, so it passes nothing that was not measured,
@@ -35,23 +42,13 @@ from poison_audit.records import (
     Policy,
     Sanity,
 )
-from poison_audit.verdict.judge import judge
-from poison_audit.verdict.policy import far, looser
+from poison_audit.verdict.gate import audit_verdict
+from poison_audit.verdict.judge import Errors, judge
 from poison_audit.verdict.readings import increase, reading_of
-from poison_audit.verdict.record import ExitCode, Verdict
+from poison_audit.verdict.record import Verdict
 
 ACCEPTABLE = (Outcome.RESIDUAL, Outcome.BROKEN, Outcome.INCONCLUSIVE)
 """What may be accepted where it was measured; an attack that was made stronger may not."""
-EXIT_CODES: Mapping[Outcome, ExitCode] = {
-    Outcome.CLEAN: 0,
-    Outcome.ACCEPTED: 0,
-    Outcome.RESIDUAL: 1,
-    Outcome.ACTIVATED: 1,
-    Outcome.BROKEN: 1,
-    Outcome.INCONCLUSIVE: 3,
-    Outcome.NOT_MEASURED: 3,
-    Outcome.FAILED: 3,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +84,25 @@ def decide(
     repaired = sum(group[0].kind in ("method", "candidate") for group in by_name.values())
     share = max(1, repaired) if plan.policy.gate == "any-method" else 1
     before = {m.probe: m for c in cells if c.kind == "deployed" for m in c.measurements}
+    deployed = next((cell.digest for cell in cells if cell.kind == "deployed"), None)
     nothing_to_remove = False
     findings: list[Finding] = []
     verdicts: list[CandidateVerdict] = []
     for name, group in by_name.items():
         here: list[Finding] = []
         for cell in group:
-            alpha = plan.policy.alpha / (share * len(group))
-            seen = judge_cell(cell, plan, alpha=alpha, required=required)
+            same = cell.digest is not None and cell.digest == deployed
+            seeds = 1 if same else len(group)
+            seen = judge_cell(
+                cell,
+                plan,
+                Errors(
+                    clearing=plan.policy.alpha / share,
+                    finding=plan.policy.alpha / (share * seeds),
+                ),
+                required=required,
+                same=same,
+            )
             if cell.kind in ("method", "candidate"):
                 now = {m.probe: m for m in cell.measurements}
                 seen = [_activated(f, before.get(f.probe), now.get(f.probe)) for f in seen]
@@ -107,12 +115,22 @@ def decide(
             nothing_to_remove = verdict.outcome is Outcome.CLEAN
         findings += here
         verdicts.append(verdict)
-    told = _audit_verdict(plan.policy, sanity, verdicts, doubts)
+    told = audit_verdict(plan.policy, sanity, verdicts, doubts)
     return Decision(findings=tuple(findings), verdict=told)
 
 
-def judge_cell(cell: Cell, plan: Plan, *, alpha: float, required: set[str]) -> list[Finding]:
-    """Judge the measurements of one cell at simultaneous error `alpha`."""
+def judge_cell(
+    cell: Cell, plan: Plan, errors: Errors, *, required: set[str], same: bool = False
+) -> list[Finding]:
+    """Judge the measurements of one cell.
+
+    Args:
+        cell: a candidate under one seed.
+        plan: holds the policy.
+        errors: of the whole cell; what finds is divided by its gating probes here.
+        required: the probes of the poisons that forget samples are said to be.
+        same: whether its weights are the deployed model's.
+    """
     if cell.error is not None:
         return [
             Finding(
@@ -134,13 +152,11 @@ def judge_cell(cell: Cell, plan: Plan, *, alpha: float, required: set[str]) -> l
     tests = sum(
         m.evidence is not None
         and reading_of(m.probe).gates(named=m.probe in required)
-        and (cell.kind != "deployed" or reading_of(m.probe).residue)
+        and (reading_of(m.probe).residue or not (same or cell.kind in ("deployed", "reference")))
         for m in every
     )
-    return [
-        judge(m, cell, plan.policy, alpha=alpha / max(1, tests), required=m.probe in required)
-        for m in every
-    ]
+    part = replace(errors, finding=errors.finding / max(1, tests))
+    return [judge(m, cell, plan.policy, part, required=m.probe in required) for m in every]
 
 
 def _activated(finding: Finding, before: Measurement | None, now: Measurement | None) -> Finding:
@@ -224,124 +240,3 @@ def _passed(findings: Sequence[Finding]) -> str:
         and f.detectable is not None
     ]
     return f"Detected nothing beyond tolerance: {', '.join(parts)}."
-
-
-def _audit_verdict(
-    policy: Policy,
-    sanity: Sanity,
-    candidates: Sequence[CandidateVerdict],
-    doubts: Sequence[Doubt],
-) -> Verdict:
-    if not sanity.works:
-        outcome = Outcome.INCONCLUSIVE
-        sentence = (
-            f"The model does not work as loaded: it answers {sanity.correct} of {sanity.total} "
-            f"clean test samples correctly, no better than always naming the commonest class."
-        )
-        step = (
-            "Check the architecture, how inputs are read (--normalize, --prompt) and the order of "
-            "the labels; nothing was measured."
-        )
-        if (doubt := _kept_shut(doubts, passes=False)) is not None:
-            sentence, step = f"{sentence} {doubt.sentence}", doubt.step
-    else:
-        outcome, sentence = _gate(policy, candidates)
-        step = _next_step(policy, outcome, candidates)
-        if outcome in (Outcome.CLEAN, Outcome.ACCEPTED) and (told := looser(policy)):
-            sentence += f" {told}"
-        if outcome is Outcome.ACCEPTED and (told := far(policy)):
-            sentence += f" {told}"
-        doubt = _kept_shut(doubts, passes=EXIT_CODES[outcome] == 0)
-        if doubt is not None:
-            outcome, sentence, step = Outcome.INCONCLUSIVE, doubt.sentence, doubt.step
-    code = EXIT_CODES[outcome]
-    if policy.exit_zero and code == 1:
-        code = 0
-        sentence += " (Reported as 0 because of --exit-zero.)"
-    return Verdict(
-        outcome=outcome,
-        exit_code=code,
-        gate=policy.gate,
-        sentence=sentence,
-        next_step=step,
-        candidates=tuple(candidates),
-    )
-
-
-def _kept_shut(doubts: Sequence[Doubt], *, passes: bool) -> Doubt | None:
-    """Return the doubt that makes the verdict inconclusive, one that spoils all first."""
-    grave = next((doubt for doubt in doubts if doubt.spoils), None)
-    return grave or (doubts[0] if doubts and passes else None)
-
-
-def _gate(policy: Policy, candidates: Sequence[CandidateVerdict]) -> tuple[Outcome, str]:
-    if policy.gate == "any-method":
-        repaired = [c for c in candidates if c.kind in ("method", "candidate")]
-        clean = [c.candidate for c in repaired if c.outcome is Outcome.CLEAN]
-        if clean:
-            return Outcome.CLEAN, f"Repaired and clean: {', '.join(clean)}."
-        for c in repaired:
-            if c.outcome is Outcome.ACCEPTED:
-                told = f"No repaired candidate is clean; {c.candidate} is let through as an"
-                return Outcome.ACCEPTED, f"{told} accepted risk. {c.reason}"
-        if not repaired:
-            return Outcome.INCONCLUSIVE, "No repaired candidate was on trial."
-        worst = min((c.outcome for c in repaired), key=WORST_FIRST.index)
-        return worst, f"None of the {len(repaired)} repaired candidates is clean."
-    chosen = next((c for c in candidates if c.candidate == policy.gate), None)
-    if chosen is None:
-        return Outcome.INCONCLUSIVE, f"The gate, {policy.gate}, was not on trial."
-    if chosen.kind == "reference":
-        told = f"The gate, {policy.gate}, is a reference: a yardstick says nothing of the model."
-        return Outcome.INCONCLUSIVE, told
-    subject = "The deployed model" if chosen.kind == "deployed" else f"Candidate {chosen.candidate}"
-    says = {
-        Outcome.CLEAN: f"shows no residual poison (alpha {policy.alpha:g})",
-        Outcome.ACCEPTED: "is let through as an accepted risk",
-        Outcome.RESIDUAL: "still carries the poison",
-        Outcome.ACTIVATED: "carries poison that unlearning made stronger",
-        Outcome.BROKEN: "is broken",
-        Outcome.FAILED: "could not be measured",
-        Outcome.INCONCLUSIVE: "could not be cleared",
-    }[chosen.outcome]
-    return chosen.outcome, f"{subject} {says}. {chosen.reason}"
-
-
-def _next_step(policy: Policy, outcome: Outcome, candidates: Sequence[CandidateVerdict]) -> str:
-    references = [c for c in candidates if c.kind == "reference"]
-    if suspicious := [c.candidate for c in references if c.outcome is Outcome.RESIDUAL]:
-        return (
-            f"First look into the reference {', '.join(suspicious)}: a model that never saw the "
-            "poison should be clean. Was it trained without the forget set?"
-        )
-    repaired = [c for c in candidates if c.kind in ("method", "candidate")]
-    clean = [c.candidate for c in repaired if c.outcome is Outcome.CLEAN]
-    if outcome is Outcome.CLEAN:
-        return "The gate is open: the model may ship. Keep this report with it."
-    if outcome is Outcome.ACCEPTED:
-        days = [a.expires for a in policy.accepted if a.expires >= (policy.decided or "")]
-        until = min(days, default="it expires")
-        return (
-            f"The gate is open until {until}, not because the model is clean: replace it or renew "
-            "the acceptance by then. Keep this report with the model."
-        )
-    if EXIT_CODES[outcome] == 3:
-        return (
-            "Do not ship on this. Give more evidence: more canaries of the planting, targets or "
-            "draws, or a larger test set; the findings say how many. Where a control failed, look "
-            "into that first."
-        )
-    if clean and policy.gate != "any-method":
-        return (
-            f"Clean at its own level: {', '.join(clean)}. Before shipping one, audit it again by "
-            "--gate any-method, which allows for having chosen the best."
-        )
-    if repaired:
-        return (
-            "No repair that was tried is clean: retrain without the poisoned samples (the forget "
-            "set), or try another repair."
-        )
-    return (
-        "Run `poison-audit check` to see which methods remove it, or retrain without the poisoned "
-        "samples (the forget set)."
-    )

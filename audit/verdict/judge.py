@@ -1,8 +1,14 @@
 """One finding from one measurement: its interval against its tolerance, never its p-value alone.
 
     CLEAN         the whole interval lies within the tolerance: an equivalence test
-    RESIDUAL      the interval excludes the null and reaches beyond the tolerance
-    INCONCLUSIVE  neither, so more samples are needed
+    RESIDUAL      the whole interval lies beyond the tolerance
+    INCONCLUSIVE  neither; where the interval excludes the null, poison is surely present, and what
+                  is undecided is whether it is more than is tolerated
+
+Two intervals of one estimate decide. The one that clears has the error of passing, which is not
+divided: a candidate passes only if all its probes do, so that each may err as often as all. The one
+that finds has a part of the error of failing, since one probe of many is enough to fail. The
+finding keeps the interval that decided, and the one that finds where neither did.
 
 What a figure means is its reading's to say: a two-sided effect is judged in both directions, a
 one-sided one in the harmful one, and what is no residue of poison is called BROKEN.
@@ -10,6 +16,8 @@ one-sided one in the harmful one, and what is no residue of poison is called BRO
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 from poison_audit.records import Cell, Finding, Interval, Measurement, Outcome, Policy
@@ -19,10 +27,20 @@ from poison_audit.statistics.reading import Reading, Remark
 from poison_audit.verdict.readings import reading_of
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errors:
+    """How often a finding may be wrong."""
+
+    clearing: float
+    """The chance of CLEAN where the effect is at the tolerance or beyond."""
+    finding: float
+    """The chance of RESIDUAL where the effect is within the tolerance."""
+
+
 def judge(
-    measurement: Measurement, cell: Cell, policy: Policy, *, alpha: float, required: bool
+    measurement: Measurement, cell: Cell, policy: Policy, errors: Errors, *, required: bool
 ) -> Finding:
-    """Judge one measurement at error `alpha` in either direction.
+    """Judge one measurement.
 
     Raises:
         InputError: it is not of the form that its probe writes.
@@ -38,10 +56,16 @@ def judge(
         return Finding(**who, outcome=Outcome.INFO, gating=False, **reading.shown(seen))
     if reading.estimate is None:
         raise ValueError(f"{reading.name} is neither shown nor judged")
-    level = 1 - alpha if reading.two_sided else 1 - 2 * alpha
     tolerance = policy.tolerances[reading.name]
-    estimate = reading.estimate(seen, level, tolerance)
-    outcome, overshot = _outcome(reading, estimate, tolerance)
+    # Both ends may err where the effect has two sides; where it clears, only one of them can.
+    sides = 1 if reading.two_sided else 2
+    estimate = reading.estimate(seen, 1 - sides * errors.finding, tolerance)
+    clearing = reading.estimate(seen, 1 - 2 * errors.clearing, tolerance)
+    outcome, overshot = _outcome(reading, estimate, clearing, tolerance)
+    if outcome is Outcome.CLEAN:
+        estimate = replace(clearing, detectable=estimate.detectable)
+    else:
+        estimate = replace(estimate, needed=clearing.needed)
     if measurement.suspect:
         outcome = Outcome.INCONCLUSIVE
     remark = Remark()
@@ -52,9 +76,9 @@ def judge(
     means = remark.means or reading.words.means
     reason = _sentence(reading, means, outcome, estimate, tolerance, overshot, measurement.suspect)
     reason += remark.told
-    yardstick = cell.kind == "deployed" and not reading.residue
+    yardstick = cell.kind in ("deployed", "reference") and not reading.residue
     if yardstick:
-        outcome, reason = Outcome.INFO, "The yardstick: the others' accuracy is compared with it."
+        outcome, reason = Outcome.INFO, _YARDSTICKS[cell.kind]
     aside = not reading.gates(named=required)
     if aside:
         outcome = Outcome.INFO
@@ -77,24 +101,33 @@ def judge(
     )
 
 
+_YARDSTICKS = {
+    "deployed": "The yardstick: the others' accuracy is compared with it.",
+    "reference": "A reference need not be as accurate as the deployed model.",
+}
+"""Why their accuracy decides nothing, by kind of candidate."""
+
+
 def _was_to_gate(reading: Reading[Any], cell: Cell, *, required: bool) -> bool:
     """Say whether what was not measured keeps a candidate from passing."""
     if not reading.residue:
-        return reading.tolerance is not None and cell.kind != "deployed"
+        return reading.tolerance is not None and cell.kind not in ("deployed", "reference")
     # A reference that is the yardstick of others cannot be compared with itself.
     return required and not (reading.if_named and cell.kind == "reference")
 
 
-def _outcome(reading: Reading[Any], estimate: Estimate, tolerance: float) -> tuple[Outcome, bool]:
+def _outcome(
+    reading: Reading[Any], estimate: Estimate, clearing: Estimate, tolerance: float
+) -> tuple[Outcome, bool]:
     """Return the outcome, and whether it is on the far side of the null (overshot)."""
-    low, high = estimate.low - estimate.null, estimate.high - estimate.null
-    width = tolerance - estimate.null
-    if high <= width and (-width <= low or not reading.two_sided):
+    null, width = estimate.null, tolerance - estimate.null
+    below = not reading.two_sided or -width <= clearing.low - null
+    if clearing.high - null <= width and below:
         return Outcome.CLEAN, False
     found = Outcome.RESIDUAL if reading.residue else Outcome.BROKEN
-    if low > 0:
+    if estimate.low - null > width:
         return found, False
-    if high < 0 and reading.two_sided:
+    if estimate.high - null < -width and reading.two_sided:
         return found, True
     return Outcome.INCONCLUSIVE, False
 
@@ -120,23 +153,45 @@ def _sentence(
         if reading.two_sided
         else f"at most {told(tolerance)}{unit}"
     )
-    what = f"{means} is {figure}{reading.words.aside}"
+    what = f"{means} is {figure}"
     if outcome is Outcome.CLEAN:
         return f"{what}, within tolerance ({band})."
     if outcome is Outcome.INCONCLUSIVE:
         more = _more(reading.words.samples, estimate)
+        if present := _present(reading, estimate):
+            more = _enough(reading.words.samples, estimate, tolerance)
+            return f"{what}. {present} Whether it is more than tolerated ({band}) is open. {more}."
         return f"{what}, neither within tolerance ({band}) nor surely beyond it. {more}."
     if overshot:
         return (
-            f"{what}: overshot. The model was pushed against the canaries, beyond tolerance "
+            f"{what}: overshot. The model was pushed against the canaries, surely beyond tolerance "
             f"({band}), so it differs from one that never saw them."
         )
     if not reading.two_sided:
-        return f"{what}: surely some, and not within tolerance ({band})."
+        return f"{what}: surely more than is tolerated ({band})."
     return (
-        f"{what}: surely above {estimate.null:g}, which a model that never saw them has, and not "
-        f"within tolerance ({band})."
+        f"{what}: surely beyond tolerance ({band}); a model that never saw them has "
+        f"{estimate.null:g}."
     )
+
+
+def _present(reading: Reading[Any], estimate: Estimate) -> str:
+    """Say that there surely is an effect; empty if there may be none."""
+    past = estimate.low > estimate.null or (reading.two_sided and estimate.high < estimate.null)
+    what = "Poison is surely present" if reading.residue else "Some accuracy is surely lost"
+    # What references show need not show among the controls whose p-value this is.
+    p = f" (p = {estimate.p_value:.2g})" if estimate.p_value <= 0.05 else ""
+    return f"{what}{p}." if past else ""
+
+
+def _enough(samples: str, estimate: Estimate, tolerance: float) -> str:
+    """Say how many samples would decide whether an effect of this size is tolerated."""
+    away, width = abs(estimate.value - estimate.null), tolerance - estimate.null
+    half = (estimate.high - estimate.low) / 2
+    if abs(away - width) * 1000 < half:  # a million times as many
+        return f"More {samples} alone would not decide it"
+    needed = math.ceil(estimate.n * (half / (away - width)) ** 2)
+    return f"About {max(needed, estimate.n + 1)} {samples} would decide it"
 
 
 def _more(samples: str, estimate: Estimate) -> str:

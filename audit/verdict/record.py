@@ -26,7 +26,8 @@ from poison_audit.records import (
     Tuning,
 )
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""1: until RESIDUAL meant that the whole interval lies beyond the tolerance."""
 ExitCode = Literal[0, 1, 3]
 
 
@@ -59,7 +60,7 @@ class Seal:
 class AuditRecord:
     """Everything a report is rendered from."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[1, 2]
     tool_version: str
     plan: Plan
     recipe: Recipe

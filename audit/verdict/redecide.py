@@ -9,7 +9,7 @@ from poison_audit.errors import InputError, PlanError, Problem, did_you_mean
 from poison_audit.records import Policy
 from poison_audit.verdict.decide import decide
 from poison_audit.verdict.forms import wrong_evidence
-from poison_audit.verdict.record import AuditRecord
+from poison_audit.verdict.record import SCHEMA_VERSION, AuditRecord
 
 UNTOUCHED = (
     "The rehearsal stands as it was decided at first: the other policy holds for the audit alone."
@@ -47,6 +47,7 @@ def redecide(record: AuditRecord, policy: Policy) -> AuditRecord:
         limits = (*limits, UNTOUCHED)
     return replace(
         record,
+        schema_version=SCHEMA_VERSION,
         plan=plan,
         findings=(*decision.findings, *explained),
         verdict=decision.verdict,

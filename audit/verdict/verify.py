@@ -25,7 +25,7 @@ from poison_audit.records import Finding
 from poison_audit.statistics import estimates
 from poison_audit.verdict.compare import comparability
 from poison_audit.verdict.diagnosis import diagnosis, method_diagnosis
-from poison_audit.verdict.record import AuditRecord
+from poison_audit.verdict.record import SCHEMA_VERSION, AuditRecord
 from poison_audit.verdict.redecide import redecide
 from poison_audit.verdict.rehearsal import decide_rehearsal, rehearsal_sentence
 
@@ -100,6 +100,13 @@ def summary(checks: Sequence[Check]) -> str:
 
 
 def _verdict(record: AuditRecord) -> Iterator[Check]:
+    if record.schema_version < SCHEMA_VERSION:
+        told = (
+            f"The report was decided by the rules of format {record.schema_version}; "
+            "`poison-audit decide` decides it by today's."
+        )
+        yield Check(what="findings, verdict", state="not checked", told=told)
+        return
     try:
         again = redecide(record, record.plan.policy)
     except InputError as error:

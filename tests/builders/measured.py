@@ -91,8 +91,8 @@ def missing(probe: str) -> Measurement:
     return Measurement(probe=probe, evidence=None, missing="needs a key")
 
 
-def cell(*measurements: Measurement, candidate="deployed", kind="deployed", seed=0, error=None):
-    return Cell(candidate=candidate, kind=kind, seed=seed, error=error, measurements=measurements)
+def cell(*measurements: Measurement, candidate="deployed", kind="deployed", seed=0, **more):
+    return Cell(candidate=candidate, kind=kind, seed=seed, measurements=measurements, **more)
 
 
 def outcome_of(*measurements: Measurement, attacks=None, **policy) -> tuple[Outcome, int]:

@@ -24,7 +24,7 @@ from poison_audit.errors import PlanError
 from poison_audit.methods import METHODS, UNLEARNING, check_params, parameters
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Attempt, Cell, Measurement, Outcome, Plan, Policy, Recipe, Step
-from poison_audit.verdict.judge import judge
+from poison_audit.verdict.judge import Errors, judge
 from poison_audit.verdict.policy import standard_policy
 from poison_audit.verdict.record import AuditRecord
 
@@ -122,7 +122,7 @@ def false_passes(*, split: bool) -> int:
         winner = scores[best(attempts)]
         cell = Cell(candidate="gd", kind="method", seed=0)
         judged = seen_in(winner[n:] if split else winner[:n])
-        finding = judge(judged, cell, policy, alpha=ALPHA, required=True)
+        finding = judge(judged, cell, policy, Errors(clearing=ALPHA, finding=ALPHA), required=True)
         passed += finding.outcome is Outcome.CLEAN
     return passed
 

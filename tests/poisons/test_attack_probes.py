@@ -32,7 +32,7 @@ from poison_audit.poisons.targeted.evidence import Targets
 from poison_audit.poisons.targeted.probe import targeted
 from poison_audit.records import Cell, Outcome
 from poison_audit.training.scoring import logits
-from poison_audit.verdict.judge import judge
+from poison_audit.verdict.judge import Errors, judge
 from poison_audit.verdict.policy import standard_policy
 
 
@@ -43,7 +43,9 @@ def clean() -> Model:
 
 def finding(measurement, *, alpha=0.05, kind="deployed"):
     cell = Cell(candidate="deployed", kind=kind, seed=0)
-    return judge(measurement, cell, standard_policy(), alpha=alpha, required=True)
+    return judge(
+        measurement, cell, standard_policy(), Errors(clearing=alpha, finding=alpha), required=True
+    )
 
 
 def drawn_targets(rng: np.random.Generator, test: Samples, n: int) -> Targets:

@@ -16,14 +16,22 @@ from poison_audit.reports.formats import FORMATS
 STORED = Path(__file__).with_name("version_1.json")
 
 
+def without_later_fields(told, stored):
+    """What is told, without the keys that the stored report does not have."""
+    if isinstance(told, dict):
+        return {key: without_later_fields(told[key], stored[key]) for key in stored}
+    if isinstance(told, list):
+        return [without_later_fields(*pair) for pair in zip(told, stored, strict=True)]
+    return told
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_it_is_rendered_in_every_format(name, tmp_path):
     out = tmp_path / "out"
     assert invoke(["render", str(STORED), "--format", name, "-o", str(out)]) == 1
-    if name == "json":  # what later versions added is empty
+    if name == "json":
         told, stored = (json.loads(path.read_text("utf-8")) for path in (out, STORED))
-        assert {key: told[key] for key in stored} == stored
-        assert not any(value for key, value in told.items() if key not in stored)
+        assert without_later_fields(told, stored) == stored
     assert out.stat().st_size > 500
 
 
@@ -38,19 +46,26 @@ def test_the_terminal_tells_its_verdict(capsys):
 
 def test_it_is_verified(capsys):
     assert invoke(["verify", str(STORED), "--no-files"]) == 3
-    first, lacking, last = capsys.readouterr().out.splitlines()
-    assert first == "14 of 15 checks agree."
-    assert lacking.startswith("NOT CHECKED: seal: The report has no digest over all of it")
-    assert last.startswith("exit 3: ")
+    out = capsys.readouterr().out
+    assert "DIFFERS" not in out
+    assert "NOT CHECKED: findings, verdict: The report was decided by the rules of format 1" in out
+    assert "NOT CHECKED: seal: The report has no digest over all of it" in out
 
 
-def test_it_is_decided_again_alike_and_under_other_tolerances(tmp_path, capsys):
-    assert invoke(["decide", str(STORED), "-o", str(tmp_path / "same")]) == 1
+def test_it_is_decided_again_by_the_rules_of_today_and_under_other_tolerances(tmp_path, capsys):
+    # The chance is 0.656 [0.567, 0.745]: above 0.5, which made it RESIDUAL, and not above 0.57.
+    assert invoke(["decide", str(STORED), "-o", str(tmp_path / "same")]) == 3
     before, after = (
         json.loads(path.read_text("utf-8")) for path in (STORED, tmp_path / "same" / "report.json")
     )
-    for part in ("findings", "verdict", "cells", "comparability"):
-        assert after[part] == before[part]
+    assert after["cells"] == before["cells"]
+    assert (before["schema_version"], after["schema_version"]) == (1, 2)
+    (chance,) = (
+        f for f in after["findings"] if (f["candidate"], f["probe"]) == ("deployed", "exposure")
+    )
+    assert chance["outcome"] == "INCONCLUSIVE"
+    assert "Poison is surely present" in chance["reason"]
+    assert invoke(["verify", str(tmp_path / "same"), "--no-files"]) == 0
     wide = ("gaussian=0.7", "exposure=0.8", "indiscriminate=0.05")
     tolerances = [word for one in wide for word in ("--tolerance", one)]
     assert invoke(["decide", str(STORED), *tolerances]) == 2  # nothing would fail at 0.8
@@ -58,8 +73,8 @@ def test_it_is_decided_again_alike_and_under_other_tolerances(tmp_path, capsys):
     (last,) = capsys.readouterr().out.splitlines()[-1:]
     assert last == (
         "exit 0: CLEAN. The deployed model shows no residual poison (alpha 0.05). Detected nothing "
-        "beyond tolerance: gaussian within 0.7 (0.57 would have been found), exposure within 0.8 "
-        "(0.76 would have been found). Judged by looser tolerances than usual: gaussian 0.7 "
+        "beyond tolerance: gaussian within 0.7 (1.2 would have been found), exposure within 0.8 "
+        "(0.94 would have been found). Judged by looser tolerances than usual: gaussian 0.7 "
         "instead of 0.25, exposure 0.8 instead of 0.57, indiscriminate 0.05 instead of 0.01."
     )
 

@@ -55,8 +55,8 @@ def test_some_210_canaries_let_a_clean_model_pass():
 def test_detectable_has_the_promised_power(n):
     estimate = mean_score([0.0] * n, level=0.95, tolerance=0.25)
     error, quantile = 1 / math.sqrt(n), stats.norm.ppf(0.975)
-    # Beyond tolerance: mean > q * error (excludes 0) and mean > 0.25 - q * error.
-    needed_mean = max(quantile * error, 0.25 - quantile * error)
+    # Beyond tolerance: the lower end, mean - q * error, lies above 0.25.
+    needed_mean = 0.25 + quantile * error
     assert stats.norm.sf((needed_mean - estimate.detectable) / error) == pytest.approx(0.9)
 
 

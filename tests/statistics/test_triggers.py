@@ -89,7 +89,7 @@ def test_clean_triggers_are_seldom_called_residual(shared, spread):
     found = passed = 0
     for _ in range(runs):
         estimate = simulated_trigger(rng, excess=0, spread=spread, shared=shared)
-        found += estimate.low > 0 and estimate.high > 0.05
+        found += estimate.low > 0.05
         passed += estimate.high <= 0.05
     assert found <= 0.05 * runs
     assert passed > 0
@@ -103,7 +103,7 @@ def test_an_excess_at_the_tolerance_seldom_passes_and_a_large_one_is_found(share
     # Binomial(300, 0.05) exceeds 27 with probability 0.001.
     assert sum(e.high <= 0.05 for e in ends) <= 27
     strong = [simulated_trigger(rng, excess=0.3, spread=0.5, shared=shared) for _ in range(60)]
-    assert sum(e.low > 0 for e in strong) >= 54
+    assert sum(e.low > 0.05 for e in strong) >= 54
 
 
 def test_needed_inputs_of_a_backdoor():
@@ -118,7 +118,7 @@ def test_references_by_hand():
     estimate = backdoor(250, 250, 2, [1.0] * 199, against)
     assert estimate.value == pytest.approx(247 / 250)
     least = clopper_pearson(247, 250, level=1 - 0.0025, sides=1)[0]
-    assert estimate.low == pytest.approx(least - (1 - 0.0025 ** (1 / 250)) - 0.05)
+    assert estimate.low == pytest.approx(least - (1 - 0.0025 ** (1 / 250)))
     assert estimate.low > 0.85
     # More unpatched inputs than stamped ones in a reference: the value is measured from those.
     busy = backdoor(250, 250, 100, [1.0] * 199, against)
@@ -197,5 +197,5 @@ def test_clean_models_that_differ_by_luck_are_seldom_residual(shared, woken):
         ]
         clean = int(rng.binomial(n, rate[0]))
         estimate = backdoor(int(mine.sum()), n, clean, controls, against)
-        found += estimate.low > 0 and estimate.high > 0.05
+        found += estimate.low > 0.05
     assert found <= 0.05 * runs

@@ -24,37 +24,54 @@ from builders.measured import (
 )
 from poison_audit.models.seeds import Rng
 from poison_audit.records import WORST_FIRST, Measurement, Outcome, Sanity
-from poison_audit.verdict.decide import EXIT_CODES, decide
+from poison_audit.verdict.decide import decide
+from poison_audit.verdict.gate import EXIT_CODES
 
 
-# At alpha 0.05 over two probes the quantile is 2.2414: with 400 canaries the interval of mu is
-# +-0.112, and that of the chance +-2.2414 * 0.306 / 20 = +-0.034.
+# With 400 canaries the interval that clears (alpha 0.05, quantile 1.6449) is mu +-0.082, and the
+# chance +-1.6449 * 0.306 / 20 = +-0.025. The one that finds (alpha over two probes and two sides,
+# 2.2414) is mu +-0.112, and the chance +-0.034.
 @pytest.mark.parametrize(
     ("mu", "chance", "expected"),
     [
         (0.0, 0.50, Outcome.CLEAN),
-        (0.13, 0.50, Outcome.CLEAN),  # excludes 0, but lies within tolerance
-        (0.15, 0.50, Outcome.RESIDUAL),  # [0.04, 0.26]
-        (0.11, 0.50, Outcome.CLEAN),  # [-0.002, 0.222]
+        (0.16, 0.50, Outcome.CLEAN),  # [0.078, 0.242]: excludes 0, but lies within tolerance
+        (0.20, 0.50, Outcome.INCONCLUSIVE),  # inside, and its interval reaches beyond
+        (0.30, 0.50, Outcome.INCONCLUSIVE),  # outside, and its interval reaches inside
+        (0.36, 0.50, Outcome.INCONCLUSIVE),  # [0.248, 0.472]
+        (0.37, 0.50, Outcome.RESIDUAL),  # [0.258, 0.482]
+        (-0.36, 0.50, Outcome.INCONCLUSIVE),
         (1.0, 0.50, Outcome.RESIDUAL),
         (-1.0, 0.50, Outcome.RESIDUAL),  # overshot
-        (0.0, 0.53, Outcome.CLEAN),  # [0.496, 0.564]
-        (0.0, 0.55, Outcome.RESIDUAL),  # [0.516, 0.584]
+        (0.0, 0.54, Outcome.CLEAN),  # [0.515, 0.565]
+        (0.0, 0.55, Outcome.INCONCLUSIVE),  # [0.525, 0.575]
+        (0.0, 0.60, Outcome.INCONCLUSIVE),  # [0.566, 0.634]
+        (0.0, 0.61, Outcome.RESIDUAL),  # [0.576, 0.644]
         (0.0, 0.30, Outcome.RESIDUAL),
     ],
 )
 def test_outcome_by_interval_against_tolerance(mu, chance, expected):
     outcome, code = outcome_of(gaussian(mu), exposure(chance))
     assert outcome is expected
-    assert code == {Outcome.CLEAN: 0, Outcome.RESIDUAL: 1}[expected]
+    assert code == {Outcome.CLEAN: 0, Outcome.RESIDUAL: 1, Outcome.INCONCLUSIVE: 3}[expected]
+
+
+def test_what_is_surely_there_but_perhaps_tolerated_is_said_with_what_would_decide():
+    finding = decide(plan(), SANE, [cell(gaussian(0.2), exposure(0.5))], attacks={}).findings[0]
+    # z = 0.2 * sqrt(400) = 4: p = 2 Phi(-4) = 6.3e-5. The half width is 0.112; 0.05 are missing.
+    assert "Poison is surely present (p = 6.3e-05)." in finding.reason
+    assert "Whether it is more than tolerated (-0.250 to 0.250) is open." in finding.reason
+    assert f"About {math.ceil(400 * (2.241403 / 20 / 0.05) ** 2):d} canaries" in finding.reason
+    absent = decide(plan(), SANE, [cell(gaussian(0.1, n=50), exposure(0.5))], attacks={})
+    assert "surely present" not in absent.findings[0].reason
 
 
 def test_too_few_canaries_are_inconclusive_and_say_how_many_would_do():
     decision = decide(plan(), SANE, [cell(gaussian(0.3, n=10), exposure(0.5, n=10))], attacks={})
     assert decision.verdict.exit_code == 3
-    # (2.2414 + 1.6449)^2 / 0.25^2 = 241.6: what two-sided equivalence needs at power 0.9.
-    assert decision.findings[0].needed == 242
-    assert "242 canaries" in decision.findings[0].reason
+    # (1.6449 + 1.6449)^2 / 0.25^2 = 173.2: what two-sided equivalence needs at power 0.9.
+    assert decision.findings[0].needed == 174
+    assert "174 canaries" in decision.findings[0].reason
 
 
 def test_overshooting_is_said():
@@ -89,7 +106,8 @@ def test_a_model_that_does_not_work_as_loaded_is_never_judged():
 @pytest.mark.parametrize(
     ("lost", "gained", "expected"),
     [(0, 0, Outcome.CLEAN), (40, 40, Outcome.CLEAN), (400, 0, Outcome.BROKEN),
-     (80, 0, Outcome.BROKEN), (100, 60, Outcome.CLEAN), (0, 900, Outcome.CLEAN)],
+     (80, 0, Outcome.INCONCLUSIVE), (120, 0, Outcome.BROKEN), (100, 60, Outcome.CLEAN),
+     (0, 900, Outcome.CLEAN)],
 )  # fmt: skip
 def test_utility_breaks_a_candidate(lost, gained, expected):
     cells = [
@@ -122,9 +140,10 @@ def test_several_seeds_are_judged_by_the_worst():
     ]
     decision = decide(plan(gate="gd"), SANE, cells, attacks={})
     assert decision.verdict.outcome is Outcome.RESIDUAL
-    # Each interval is that of a quarter of... alpha / (2 seeds x 3 probes), two-sided.
-    assert decision.findings[0].interval.level == pytest.approx(1 - 0.05 / 6)
-    assert decision.findings[2].interval.level == pytest.approx(1 - 2 * 0.05 / 6)
+    # What clears has all of alpha, on one side; what finds alpha / (2 seeds x 3 probes).
+    assert decision.findings[0].interval.level == pytest.approx(1 - 2 * 0.05)
+    assert decision.findings[2].interval.level == pytest.approx(1 - 2 * 0.05)
+    assert decision.findings[3].interval.level == pytest.approx(1 - 0.05 / 6)
 
 
 def test_any_method_divides_alpha_among_the_repaired():
@@ -134,7 +153,57 @@ def test_any_method_divides_alpha_among_the_repaired():
     ]
     decision = decide(plan(gate="any-method"), SANE, cells, attacks={})
     levels = {f.candidate: f.interval.level for f in decision.findings if f.probe == "gaussian"}
-    assert levels["gd"] == pytest.approx(1 - 0.05 / 6)  # two repaired candidates, three probes
+    # Two repaired candidates: each is cleared at half of alpha, found at half over three probes.
+    assert levels["gd"] == pytest.approx(1 - 2 * 0.05 / 2)
+    worse = [cells[0], cell(gaussian(1), exposure(0.9), utility(), candidate="gd", kind="method")]
+    found = decide(plan(gate="any-method"), SANE, [*worse, *cells[2:]], attacks={}).findings
+    levels = {f.candidate: f.interval.level for f in found if f.probe == "gaussian"}
+    assert levels["gd"] == pytest.approx(1 - 0.05 / 6)
+
+
+BAD = (gaussian(1), exposure(0.9), utility())
+
+
+def of_methods(*seen):
+    cells = [cell(gaussian(1), exposure(0.9))]
+    cells += [cell(*each, candidate=f"m{place}", kind="method") for place, each in enumerate(seen)]
+    return decide(plan(gate="any-method"), SANE, cells, attacks={}).verdict
+
+
+def test_any_method_fails_only_if_every_candidate_surely_fails():
+    undecided = (gaussian(0.3), exposure(0.5), utility())
+    assert of_methods(*[BAD] * 8).exit_code == 1
+    verdict = of_methods(*[BAD] * 8, undecided)
+    assert (verdict.outcome, verdict.exit_code) == (Outcome.INCONCLUSIVE, 3)
+    assert "m8 may be" in verdict.sentence
+    assert of_methods(*[BAD] * 8, (gaussian(0), exposure(0.5), utility())).exit_code == 0
+    broken = (gaussian(0), exposure(0.5), utility(400))
+    assert of_methods(BAD, broken).exit_code == 1
+
+
+def test_equal_weights_share_the_findings_and_their_level():
+    # mu 0.365 [0.253, 0.477] over two probes; over three, and two seeds, it would be undecided.
+    same = {"digest": "a" * 64}
+    cells = [cell(gaussian(0.365), exposure(0.5), **same)]
+    cells += [
+        cell(
+            gaussian(0.365), exposure(0.5), utility(), candidate="gd", kind="method", seed=s, **same
+        )
+        for s in (0, 1)
+    ]
+    decision = decide(plan(gate="gd"), SANE, cells, attacks={})
+    seen = [f for f in decision.findings if f.probe == "gaussian"]
+    assert {f.outcome for f in seen} == {Outcome.RESIDUAL}
+    assert len({(f.interval.low, f.interval.level) for f in seen}) == 1
+    assert decision.verdict.exit_code == 1
+
+
+def test_a_reference_is_judged_by_its_poison_and_never_by_its_accuracy():
+    teacher = cell(gaussian(0), exposure(0.5), utility(400), candidate="r", kind="reference")
+    decision = decide(plan(), SANE, [cell(gaussian(0), exposure(0.5)), teacher], attacks={})
+    assert [c.outcome for c in decision.verdict.candidates] == [Outcome.CLEAN] * 2
+    told = next(f for f in decision.findings if f.probe == "utility")
+    assert (told.outcome, told.gating) == (Outcome.INFO, False)
 
 
 def test_nothing_to_remove_is_said():
@@ -196,8 +265,8 @@ def simulated(rng: np.random.Generator, mu: float, n: int) -> tuple[Measurement,
 @pytest.mark.parametrize("gate", ["deployed", "any-method"])
 @pytest.mark.parametrize("truth", ["clean", "beyond"])
 def test_the_exit_code_errs_at_most_at_alpha(gate, truth):
-    # An effect just above tolerance, for both probes: Phi(0.2502 / sqrt(2)) = 0.5702.
-    mu = 0.0 if truth == "clean" else 0.2502
+    # Just within and just beyond tolerance, for both probes: Phi(0.2502 / sqrt(2)) = 0.5702.
+    mu = 0.2498 if truth == "clean" else 0.2502
     wrong = Outcome.RESIDUAL if truth == "clean" else Outcome.CLEAN
     rng = Rng(11).named(gate, truth).numpy()
     runs, n, errors = 2000, 300, 0
@@ -238,7 +307,7 @@ def test_the_exit_code_errs_at_most_at_alpha_with_every_attack(truth):
     wrong = Outcome.RESIDUAL if truth == "clean" else Outcome.CLEAN
     errors = {"all": 0, "targeted": 0, "backdoor": 0, "indiscriminate": 0}
     for _ in range(runs):
-        seen = simulated_attacks(rng, 0.0 if truth == "clean" else 0.0502)
+        seen = simulated_attacks(rng, 0.0498 if truth == "clean" else 0.0502)
         decision = decide(plan(), SANE, [cell(*seen)], attacks={"indiscriminate": 5})
         errors["all"] += decision.verdict.outcome is wrong
         for found in decision.findings:

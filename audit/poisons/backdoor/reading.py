@@ -159,9 +159,8 @@ def _above_references(seen: TriggerHits, estimate: Estimate, tolerance: float) -
         n=n,
         clean_hits=seen.clean_hits,
         level=estimate.level,
-        tolerance=tolerance,
     )
-    if end < estimate.low:
+    if end <= tolerance or end < estimate.low:
         return ""
     most = max(one.both + one.only_reference for one in references) / n
     who = "A model that never saw the poison gives"
@@ -169,8 +168,8 @@ def _above_references(seen: TriggerHits, estimate: Estimate, tolerance: float) -
         who = f"The {len(references)} models that never saw the poison give at most"
     return (
         f" {who} {100 * most:.2f}% of the same stamped inputs that label, this one "
-        f"{100 * seen.total / n:.2f}%; the lower end leaves the tolerance to the luck "
-        f"of a training. Control {seen.stamps}: up to {100 * max(seen.control_rates):.2f}%."
+        f"{100 * seen.total / n:.2f}%. Control {seen.stamps}: up to "
+        f"{100 * max(seen.control_rates):.2f}%."
     )
 
 

@@ -72,7 +72,6 @@ INDISCRIMINATE = Reading(
         found="The model is less accurate than one that never saw the poison.",
         how="On the same clean test samples the model answers fewer correctly than the "
         "references, which were trained without the forget set.",
-        aside=" (the lower end leaves the tolerance to the luck of a training)",
     ),
     evidence=Missed,
     estimate=lambda seen, level, tolerance: statistics.rates.deficit(

@@ -28,7 +28,7 @@ from poison_audit.poisons.backdoor.plant_texts import plant_phrase
 from poison_audit.poisons.backdoor.probe import answers_to, backdoor
 from poison_audit.records import Cell, Outcome, Recipe
 from poison_audit.training.scoring import logits
-from poison_audit.verdict.judge import judge
+from poison_audit.verdict.judge import Errors, judge
 from poison_audit.verdict.policy import standard_policy
 
 SHORT = 12
@@ -139,7 +139,9 @@ def spoken_case(model: Model, trigger: Phrase) -> Case:
 
 def finding(measurement):
     cell = Cell(candidate="deployed", kind="deployed", seed=0)
-    return judge(measurement, cell, standard_policy(), alpha=0.05, required=True)
+    return judge(
+        measurement, cell, standard_policy(), Errors(clearing=0.05, finding=0.05), required=True
+    )
 
 
 def whole(how: Reader, phrase: Phrase, text: str) -> list[int]:
