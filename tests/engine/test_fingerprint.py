@@ -154,7 +154,7 @@ print(user_code())
 @pytest.fixture
 def nets(tmp_path):
     (tmp_path / "nets.py").write_text(FACTORY)
-    (tmp_path / "nets_helper.py").write_text("SCALE = 0.5\n")
+    (tmp_path / "nets_helper.py").write_text("SCALE = 0.9\n")
     (tmp_path / "nets_later.py").write_text("")
     (tmp_path / "unused.py").write_text("")
     return tmp_path
