@@ -11,6 +11,7 @@ from poison_audit.case.case import Case
 from poison_audit.case.doubts import Doubt
 from poison_audit.case.exhibits import exhibit, spread
 from poison_audit.case.files import Evidence, Files
+from poison_audit.case.forget import ForgetSet
 from poison_audit.case.provenance import digest_of
 from poison_audit.case.shown import Exhibit
 from poison_audit.errors import InputError, Problem, Problems
@@ -19,6 +20,7 @@ from poison_audit.models.samples import Samples
 from poison_audit.poisons.backdoor.carried import carriers, doubts_of
 from poison_audit.poisons.backdoor.evidence import Phrase, Trigger, read_phrase, read_trigger
 from poison_audit.poisons.backdoor.reading import POISON
+from poison_audit.poisons.backdoor.shared import doubts_of_part
 
 SHOWN = 3
 """Inputs that the trigger is shown on."""
@@ -56,11 +58,23 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
             how = {"size": size, "top": trigger.top, "left": trigger.left}
         told = {"path": str(path), "sha256": digest_of(path)[0], **how, "label": trigger.label}
         carrying, unlike = carriers(trigger, train, files.forget)
+        doubts += _of_part(trigger, train, carrying, files.forget)
         return Evidence(
             planted=trigger, subject={"trigger": told}, explains=carrying, unlike=unlike,
             doubts=tuple(doubts),
         )  # fmt: skip
     return nothing
+
+
+def _of_part(
+    trigger: Trigger | Phrase, train: Samples, carrying: frozenset[int], forget: ForgetSet | None
+) -> list[Doubt]:
+    if forget is None:
+        return []
+    named = dict(zip(forget.positions, forget.attacks, strict=True))
+    own = [place for place in carrying if named[place] in ("", POISON.name)]
+    retain = sorted(set(range(len(train))) - set(forget.positions))
+    return doubts_of_part(trigger, train, own, retain)
 
 
 def _unseen(phrase: Phrase, reader: Reader, samples: Samples, where: str) -> Problem | None:
