@@ -26,7 +26,7 @@ from poison_audit.commands.train_job import (
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.factory import FACTORY, head_size, import_factory
 from poison_audit.models.identify import architecture
-from poison_audit.models.image import cifar_resnet_spec, image_classifier
+from poison_audit.models.image import image_classifier
 from poison_audit.models.model import Model
 from poison_audit.models.normalization import Normalize, parse_normalize
 from poison_audit.models.samples import Samples
@@ -110,11 +110,11 @@ def sized(arch: str, *, classes: int, shape: tuple[int, ...]) -> Callable[[], nn
     channels, height, width = shape
     known = architecture(arch, {})
     build: Any = known.build  # takes its sizes as keyword arguments
-    if cifar_resnet_spec(arch):
+    if "classes" in build.keywords:  # a network of our own
         return partial(build, channels=channels, classes=classes)
     if channels != known.channels:
         what = f"{arch} takes pictures of {known.channels} channels, the table's have {channels}"
-        raise InputError(Problem(what, "--arch", "The cifar-resnet kin take any number"))
+        raise InputError(Problem(what, "--arch", "The cifar- and wrn- networks take any number"))
     options = {"num_classes": classes}
     if arch.startswith("vit_") and height == width and height % int(arch.split("_")[-1]) == 0:
         options["image_size"] = height

@@ -175,10 +175,10 @@ def _is_effect(finding: Finding) -> bool:
     """Say whether the canaries were found, on the side of a model that trained on them."""
     return (
         finding.probe in [reading.name for reading in POISON.readings]
-        and finding.outcome is Outcome.RESIDUAL
-        and finding.statistic is not None
+        and finding.outcome in (Outcome.RESIDUAL, Outcome.INCONCLUSIVE)
+        and finding.interval is not None
         and finding.null is not None
-        and finding.statistic > finding.null
+        and finding.interval.low > finding.null
     )
 
 

@@ -52,11 +52,13 @@ def test_a_deep_audit_toml(case, capsys, text):
 
 
 def test_a_hundred_thousand_columns(case, capsys):
-    names = ["id", *(f"c{i}" for i in range(100_000)), "c1"]
-    Path("wide.csv").write_text(",".join(names) + "\n", encoding="ascii")
-    told = refused(capsys, "--forget", "wide.csv")
-    assert "99,990 more unknown columns" in told
-    assert "the column 'c1' appears twice" in told
+    names = ["id", *(f"c{i}" for i in range(100_000))]
+    for more, expected in (("", "unknown column 'c1'"), (",c1", "the column 'c1' appears twice")):
+        lines = (",".join(names) + more, ",".join(["0"] * (len(names) + bool(more))))
+        Path("wide.csv").write_text("\n".join(lines) + "\n", encoding="ascii")
+        told = refused(capsys, "--forget", "wide.csv")
+        assert expected in told
+        assert len(told) < 5_000
 
 
 def test_of_thousands_of_names_none_is_a_near_one():

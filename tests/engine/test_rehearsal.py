@@ -135,11 +135,11 @@ def test_it_is_labelled_and_judges_methods_only(rehearsed):
         "rehearsed", "rehearsal of gd", "rehearsal of eu_k"}  # fmt: skip
     said = [f.reason for f in record.findings] + [c.reason for c in record.candidates]
     assert not any("deployed" in text for text in said)
-    # at most a twentieth over the candidate's three tests, whatever the audit's gate is
+    # at most a twentieth, on one side since it is cleared, whatever the audit's gate is
     (level,) = [
         f.interval.level for f in record.findings if (f.candidate, f.probe) == ("gd", "gaussian")
     ]
-    assert level == pytest.approx(1 - 0.05 / 3)
+    assert level == pytest.approx(1 - 2 * 0.05)
 
 
 def test_the_case_and_its_model_are_left_alone(trial, tmp_path):
@@ -211,8 +211,8 @@ def test_on_a_copy_that_does_not_hold_them_nothing_passes(trial, rehearsed, tmp_
 
 def test_few_forget_samples_are_called_too_few(trial, tmp_path):
     record = rehearse(trial, plan_of("gd", tolerances={}), tmp_path, key="k", sigma=0.6)
-    # (normal quantiles: interval at 1 - .05/3, power .9 on both sides) / tolerance 0.25, squared
-    wanted = ((stats.norm.isf(0.05 / 6) + stats.norm.isf(0.05)) / 0.25) ** 2
+    # (normal quantiles: alpha .05 at each end, power .9 on both sides) / tolerance 0.25, squared
+    wanted = (2 * stats.norm.isf(0.05) / 0.25) ** 2
     named = int(record.sentence.split("; about ")[1].split()[0])
     assert named >= wanted > 30
     assert all(c.outcome is not Outcome.CLEAN for c in record.candidates)

@@ -145,15 +145,16 @@ def test_strings_of_which_one_begins_the_other_differ():
 MISSING = Measurement(probe="token-canary", evidence=None, missing=NEEDS)
 
 
-# At alpha 0.05 the half-width is 1.96 * 0.306 / 20 = 0.030.
+# At alpha 0.05 the half-width is 1.96 * 0.306 / 20 = 0.030, and 0.025 where it clears.
 @pytest.mark.parametrize(
     ("chance", "n", "expected"),
     [
         (0.5, 400, Outcome.CLEAN),
         (0.53, 400, Outcome.CLEAN),
-        (0.56, 400, Outcome.RESIDUAL),
+        (0.56, 400, Outcome.INCONCLUSIVE),  # within tolerance, and perhaps beyond
+        (0.61, 400, Outcome.RESIDUAL),
         (0.9, 400, Outcome.RESIDUAL),
-        (0.44, 400, Outcome.RESIDUAL),  # overshot
+        (0.39, 400, Outcome.RESIDUAL),  # overshot
         (0.5, 30, Outcome.INCONCLUSIVE),
     ],
 )
@@ -162,8 +163,9 @@ def test_it_gates_in_both_directions(chance, n, expected):
     assert decision.verdict.outcome is expected
     (found,) = decision.findings
     assert (found.tolerance, found.null, found.gating) == (0.57, 0.5, True)
-    assert ("overshot" in found.reason) is (chance == 0.44)
-    assert ("token canaries would decide it" in found.reason) is (n == 30)
+    assert ("overshot" in found.reason) is (chance == 0.39)
+    undecided = expected is Outcome.INCONCLUSIVE
+    assert ("token canaries would decide it" in found.reason) is undecided
 
 
 def test_a_forget_set_that_names_token_canaries_needs_their_key():
