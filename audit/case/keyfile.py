@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,29 @@ def keyed_rows(forget: ForgetSet, poison: str, where_forget: str) -> list[KeyedR
         for name, key, position, base, number in zip(*columns, strict=True)
         if name is not None and key == poison
     ]
+
+
+def named_by_key(forget: ForgetSet, poison: str, planted: Collection[str]) -> ForgetSet:
+    """Return a forget set whose rows of no named attack are this key's where it planted their ids.
+
+    So a bare list of positions is enough. What a sample holds is then held against the key as that
+    of any other row.
+    """
+    named = set(forget.canaries)
+    own = [
+        not attack and canary is None and name in planted and name not in named
+        for attack, canary, name in zip(forget.attacks, forget.canaries, forget.ids, strict=True)
+    ]
+
+    def put(values: tuple[Any, ...], new: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(b if mine else a for mine, a, b in zip(own, values, new, strict=True))
+
+    return replace(
+        forget,
+        attacks=put(forget.attacks, [poison] * len(own)),
+        keys=put(forget.keys, [poison] * len(own)),
+        canaries=put(forget.canaries, forget.ids),
+    )
 
 
 def wrong_names(

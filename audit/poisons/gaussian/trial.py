@@ -12,7 +12,7 @@ from poison_audit.case.case import Case
 from poison_audit.case.files import Evidence, Files
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.forgotten import partial_key
-from poison_audit.case.keyfile import keyed_rows
+from poison_audit.case.keyfile import keyed_rows, named_by_key
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.samples import Samples
 from poison_audit.models.text import embedding_width
@@ -86,6 +86,7 @@ def gaussian_evidence(files: Files, device: torch.device | str, problems: Proble
     nothing = Evidence(planted=None, subject={"canaries": None})
     if key is None or train is None or forget is None or bases_lost:
         return nothing
+    forget = named_by_key(forget, POISON.name, set(key.planted))
     told: dict[str, Any] = {"where": str(path), "where_forget": str(sources.forget)}
     with problems.collecting():
         if texts and files.loaded is not None:

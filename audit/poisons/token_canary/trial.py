@@ -7,7 +7,7 @@ import torch
 from poison_audit.case.case import Case
 from poison_audit.case.files import Evidence, Files
 from poison_audit.case.forgotten import partial_key
-from poison_audit.case.keyfile import keyed_rows
+from poison_audit.case.keyfile import keyed_rows, named_by_key
 from poison_audit.errors import Problem, Problems
 from poison_audit.poisons.token_canary.evidence import PlantedStrings, find_strings, read_strings
 from poison_audit.poisons.token_canary.reading import POISON
@@ -34,6 +34,7 @@ def token_canary_evidence(files: Files, device: torch.device | str, problems: Pr
             problems.append(Problem(what, str(path)))
     if key is not None and forget is not None and train is not None and train.texts is not None:
         where = str(files.sources.forget)
+        forget = named_by_key(forget, POISON.name, set(key.planted))
         with problems.collecting():
             strings = find_strings(key, forget, train, where=str(path), where_forget=where)
     if strings is None or key is None or forget is None or train is None:
