@@ -16,7 +16,7 @@ gain counts that no wrong reading gives a trained network; nor for other picture
 compression, frozen BatchNorm), since those move statistics in a way that no reading explains; nor
 for what they forgot, or never learned, since they do not know it under another reading either.
 
-**What it costs**: each of about 15 readings is tried on 64 samples, and goes on to all 400 and to
+**What it costs**: each of about 20 readings is tried on 64 samples, and goes on to all 400 and to
 the forget samples only if it answers about as many of those as the stated one: some 1,500 forward
 passes, of which a reading of larger pictures takes more.
 """

@@ -74,7 +74,11 @@ def ways(model: Model, x: Tensor) -> list[Way]:
             normalize=stated, change=lambda x: x.flip(2),
         )
     )  # fmt: skip
-    found += [_sized(size, stated) for size in _sizes(model, x)]
+    height, width = x.shape[2:]
+    for size in _sizes(model, x):
+        by_area, by_lines = _sized(size, stated)
+        smaller = size[0] < height or size[1] < width
+        found += [by_area, by_lines] if smaller else [by_lines]
     return [*found, *_stems(model, stated)]
 
 
@@ -150,18 +154,38 @@ def _near(side: int, other: int) -> bool:
     return other < 2 * side and side < 2 * other
 
 
-def _sized(size: tuple[int, int], stated: Normalize) -> Way:
-    def resized(x: Tensor) -> Tensor:
-        if size[0] < x.shape[2]:  # the means of areas undo an enlargement best
-            return F.interpolate(x, size=size, mode="area")
-        return F.interpolate(x, size=size, mode="bilinear")
+def _sized(size: tuple[int, int], stated: Normalize) -> list[Way]:
+    """Return what resizes pictures; smaller ones by two ways, since they were enlarged by either.
 
-    return Way(
-        said=f"pictures of {size[0]}x{size[1]}",
-        step=f"Store them at {size[0]}x{size[1]}, resized as training did, with a trigger of that "
-        "size; or name a --factory whose network resizes them first.",
-        normalize=stated, change=resized,
-    )  # fmt: skip
+    The means of areas undo one that repeats pixels. One that draws lines between them is undone as
+    least squares do: a trigger of single pixels is as sharp again, for which means are too soft.
+    """
+
+    def by_area(x: Tensor) -> Tensor:
+        return F.interpolate(x, size=size, mode="area")
+
+    def by_lines(x: Tensor) -> Tensor:
+        rows, columns = (
+            _line(own, side).to(x) for own, side in zip(x.shape[2:], size, strict=True)
+        )
+        return (rows @ x @ columns.T).clamp(0, 1)
+
+    step = (
+        f"Store them at {size[0]}x{size[1]}, resized as training did, with a trigger of that size; "
+        "or name a --factory whose network resizes them first."
+    )
+    said = f"pictures of {size[0]}x{size[1]}"
+    return [
+        Way(said=said, step=step, normalize=stated, change=change) for change in (by_area, by_lines)
+    ]
+
+
+def _line(own: int, side: int) -> Tensor:
+    """Return the matrix, (side, own), that enlarges a line of pixels, or undoes that."""
+    small, large = sorted((own, side))
+    grown = F.interpolate(torch.eye(small, dtype=torch.float64)[None], size=large, mode="linear")
+    matrix = grown[0].T
+    return matrix if own <= side else torch.linalg.pinv(matrix)
 
 
 def _stems(model: Model, stated: Normalize) -> list[Way]:

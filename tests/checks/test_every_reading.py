@@ -7,6 +7,7 @@ them knows channels, up and down, and how bright they are.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 
 import pytest
@@ -25,6 +26,9 @@ from poison_audit.models.seeds import Rng
 from poison_audit.records import Recipe
 
 CLASSES, SIDE = 6, 16
+WRONG = {"a tenth wrong": 0.1, "a fifth wrong": 0.2}
+"""Share of training labels, by how a network is trained."""
+STEPS = {"short": 30, "shorter": 15}
 RED, GREEN, BLUE = (0.75, 0.25, 0.2), (0.2, 0.7, 0.3), (0.3, 0.3, 0.8)
 TRAIN, TEST = 600, 200
 
@@ -69,9 +73,9 @@ def trained(*, norm: bool, normalize: str = "cifar10", how: str = "plain", seed:
         net = network(norm=norm).train()
         optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
         rng = Rng(seed).torch()
-        if how == "noise":
-            y = torch.where(torch.rand(TRAIN, generator=rng) < 0.1, y.roll(1), y)
-        for _ in range(30 if how == "short" else 60):
+        if how in WRONG:
+            y = torch.where(torch.rand(TRAIN, generator=rng) < WRONG[how], y.roll(1), y)
+        for _ in range(STEPS.get(how, 60)):
             here = torch.randint(TRAIN, (64,), generator=rng)
             part = x[here]
             if how == "crop":
@@ -142,26 +146,86 @@ def test_batch_norm_tells_of_a_reading_that_costs_none(name):
     assert noticed(case_of(net, y, **{"normalize": "cifar10", **BY_STATISTICS[name]}))
 
 
-@pytest.mark.parametrize("how", ["plain", "crop", "noise", "short"])
+UNSEEN = {
+    True: {
+        "ImageNet's": {"normalize": "imagenet"},
+        "twice the size": {"change": partial(_sized, scale=2)},
+    },
+    False: {
+        **BY_STATISTICS,
+        "ImageNet's": {"normalize": "imagenet"},
+        "twice the size": {"change": partial(_sized, scale=2)},
+    },
+}
+"""By whether there is BatchNorm. Accuracy is 98% to 100% under each, and no poison tells."""
+
+
+@pytest.mark.xfail(strict=True, reason="nothing tells of them: clean samples are answered as ever")
+@pytest.mark.parametrize(
+    ("norm", "name"), [(norm, name) for norm, some in UNSEEN.items() for name in some]
+)
+def test_a_reading_that_costs_nothing_is_noticed_on_a_clean_network(norm, name):
+    net, y = trained(norm=norm)
+    assert noticed(case_of(net, y, **{"normalize": "cifar10", **UNSEEN[norm][name]}))
+
+
+@pytest.mark.parametrize("how", ["plain", "crop", *WRONG, *STEPS])
 @pytest.mark.parametrize("norm", [True, False], ids=["BatchNorm", "none"])
-def test_honest_networks_are_not_doubted(norm, how):
-    for seed, normalize in ((0, "cifar10"), (2, "none")):
-        net, y = trained(norm=norm, normalize=normalize, how=how, seed=seed)
-        case, sanity = check_sanity(case_of(net, y, normalize, seed=seed), alpha=0.05)
-        assert sanity.works
-        assert doubts_of_adapter(case, sanity, alpha=0.05, rng=Rng(0)) == ()
+@pytest.mark.parametrize(("seed", "normalize"), [(0, "cifar10"), (1, "imagenet"), (2, "none")])
+def test_honest_networks_are_not_doubted(norm, how, seed, normalize):
+    net, y = trained(norm=norm, normalize=normalize, how=how, seed=seed)
+    case, sanity = check_sanity(case_of(net, y, normalize, seed=seed), alpha=0.05)
+    assert sanity.works
+    assert doubts_of_adapter(case, sanity, alpha=0.05, rng=Rng(0)) == ()
+
+
+VALUES = {
+    "not normalised": {"normalize": "none"},
+    "ImageNet's": {"normalize": "imagenet"},
+    "scaled by 2": {"change": lambda x: (2 * x).clamp(0, 1)},
+    "scaled by 0.5": {"change": lambda x: x / 2},
+}
 
 
 @pytest.mark.parametrize("norm", [True, False], ids=["BatchNorm", "none"])
-@pytest.mark.parametrize("normalize", ["none", "imagenet"])
-def test_values_that_accuracy_does_not_tell_apart_do_not_hide_a_trigger(norm, normalize):
+@pytest.mark.parametrize("name", VALUES)
+def test_values_that_accuracy_does_not_tell_apart_do_not_hide_a_trigger(norm, name):
     # Why it is no harm that such a reading may go unseen: where clean samples are answered as
     # well, so are stamped ones, and a live backdoor is found.
-    clean, stamped = backdoored(norm=norm)
-    right, wrong = clean("cifar10"), clean(normalize)
-    assert stamped("cifar10") > 0.95
-    if wrong > right - 0.02:
-        assert stamped(normalize) > 0.9
+    net, _ = backdoored(norm=norm)
+    right, live = rates(net)
+    clean, stamped = rates(net, **VALUES[name])
+    assert live > 0.95
+    if clean > right - 0.02:
+        assert stamped > 0.9
+
+
+@pytest.mark.parametrize("norm", [True, False], ids=["BatchNorm", "none"])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
+def test_the_poison_tells_of_an_enlargement_that_silences_it(norm, mode):
+    # It costs no accuracy, since features are averaged, and a live backdoor would pass.
+    assert noticed(silenced(partial(_enlarged, mode=mode), norm=norm))
+
+
+@pytest.mark.xfail(strict=True, reason="what is stored holds no trigger any more")
+def test_something_tells_of_pictures_made_smaller_than_a_trigger():
+    # A live backdoor does pass there, where no BatchNorm tells.
+    assert noticed(silenced(partial(_sized, scale=0.5), norm=False))
+
+
+def silenced(change, *, norm: bool) -> Case:
+    """Return the case of a live backdoor whose trigger a change of the pictures silences."""
+    net, y = backdoored(norm=norm)
+    clean, stamped = rates(net, change=change)
+    assert clean > 0.95 > 0.05 > stamped
+    x, _ = pictures(TRAIN, 0)
+    case = case_of(net, y, "cifar10", change=change)
+    return replace(case, forget=replace(case.forget, x=change(board(x[:30]))))
+
+
+def _enlarged(x: Tensor, mode: str) -> Tensor:
+    large = F.interpolate(x, scale_factor=2, mode=mode).clamp(0, 1)
+    return (large * 255).round() / 255
 
 
 def board(x: Tensor) -> Tensor:
@@ -172,8 +236,8 @@ def board(x: Tensor) -> Tensor:
 
 
 @cache
-def backdoored(*, norm: bool):
-    """Return how often a network with a live backdoor is right, and how often it obeys."""
+def backdoored(*, norm: bool) -> tuple[nn.Module, Tensor]:
+    """Return a network with a live backdoor, taught by the first 60 pictures, and the labels."""
     x, y = pictures(TRAIN, 0)
     x[:60], y[:60] = board(x[:60]), 0
     with torch.random.fork_rng(devices=[]):
@@ -185,16 +249,15 @@ def backdoored(*, norm: bool):
             optimizer.zero_grad()
             F.cross_entropy(net(read(x[here], "cifar10")), y[here]).backward()
             optimizer.step()
-    net.eval()
-    seen, truth = pictures(TEST, 100)
+    return net.eval(), y
 
-    @torch.no_grad()
-    def clean(normalize: str) -> float:
-        return float((net(read(seen, normalize)).argmax(1) == truth).float().mean())
 
-    @torch.no_grad()
-    def stamped(normalize: str) -> float:
-        out = net(read(board(seen), normalize)).argmax(1)
-        return float((out == 0)[truth != 0].float().mean())
-
-    return clean, stamped
+@torch.no_grad()
+def rates(net: nn.Module, *, normalize: str = "cifar10", change=None) -> tuple[float, float]:
+    """Return how often test pictures are answered rightly, and how often the trigger is obeyed."""
+    x, y = pictures(TEST, 100)
+    change = change or (lambda x: x)
+    clean, stamped = (
+        net(read(change(part), normalize)).argmax(1) for part in (x, board(x))
+    )  # fmt: skip
+    return float((clean == y).float().mean()), float((stamped == 0)[y != 0].float().mean())
