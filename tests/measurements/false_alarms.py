@@ -10,12 +10,13 @@ doubted, with the doubt, and the count with its one-sided 95% Clopper-Pearson bo
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -37,6 +38,10 @@ from poison_audit.statistics.estimates import clopper_pearson
 
 if TYPE_CHECKING:
     from wrong_readings import Subject
+
+
+KINDS = ("small", "fresh", "large")
+"""Of honest_nets.py; what others trained, and the fixtures, is a kind of its own."""
 
 
 def case_of(
@@ -80,7 +85,7 @@ def trained(kept: Path, cifar: dict[str, object]) -> tuple[str, Case]:
 def cases(nets: Path, data: Path) -> Iterator[tuple[str, Callable[[], tuple[str, Case]]]]:
     """Yield what makes each network's case, by name."""
     cifar = honest_nets.pictures(data / "cifar10", nets)
-    for kept in sorted(nets.glob("small-*.pt")) + sorted(nets.glob("large-*.pt")):
+    for kept in sorted(file for kind in KINDS for file in nets.glob(f"{kind}-*.pt")):
         yield kept.stem, lambda kept=kept: trained(kept, cifar)  # type: ignore[misc]
     import wrong_readings
 
@@ -109,6 +114,29 @@ def published(subject: Subject) -> tuple[str, Case]:
     return subject.normalize, case_of(module.eval(), subject.normalize, "factory:own", parts)
 
 
+def summary(done: dict[str, dict[str, Any]]) -> str:
+    """Return, for each kind of network, how many are doubted and how many at most would be."""
+    lines = [
+        "| networks | read rightly | doubted | at most | no better than chance |",
+        "|---" * 5 + "|",
+    ]
+    of: dict[str, list[dict[str, Any]]] = {}
+    for name, one in sorted(done.items()):
+        kind = name.split("-")[0]
+        of.setdefault(kind if kind in KINDS else "others", []).append(one)
+    for kind, some in of.items():
+        doubted = sum(bool(one["doubts"]) for one in some)
+        _, high = clopper_pearson(doubted, len(some), level=0.95, sides=1)
+        dull = sum(not one["works"] for one in some)
+        lines.append(f"| {kind} | {len(some)} | {doubted} | {high:.1%} | {dull} |")
+    said = [
+        f"{name}: {one['what']}; {one['accuracy']:.1%}: {' '.join(one['doubts'])}"
+        for name, one in sorted(done.items())
+        if one["doubts"]
+    ]
+    return "\n".join([*lines, "", *said])
+
+
 def main() -> int:
     """Ask, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -117,23 +145,26 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=[""])
     given = parser.parse_args()
     sys.path.insert(0, str(given.data.resolve() / "backdoored"))
-    asked = doubted = dull = 0
+    kept = given.nets / "alarms.json"
+    done: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
     for name, make in cases(given.nets.resolve(), given.data.resolve()):
-        if not name.startswith(tuple(given.only)):
+        if not name.startswith(tuple(given.only)) or name in done:
             continue
         what, case = make()
         clock = time.perf_counter()
         case, sanity = check_sanity(case, alpha=0.05)
         found = doubts_of_adapter(case, sanity, alpha=0.05, rng=Rng(0))
-        asked += 1
-        doubted += bool(found)
-        dull += not sanity.works
-        accuracy = f"{sanity.correct / sanity.total:.1%}{'' if sanity.works else ' (chance)'}"
-        print(f"{name} | {what} | {accuracy} | {time.perf_counter() - clock:.1f} s", flush=True)
-        for doubt in found:
-            print(f"    DOUBT {doubt.about}: {doubt.sentence}", flush=True)
-    high = clopper_pearson(doubted, asked, level=0.95, sides=1)[1] if asked else 1.0
-    print(f"{doubted} of {asked} doubted, at most {high:.1%}; {dull} no better than chance")
+        done[name] = {
+            "what": what,
+            "accuracy": sanity.accuracy,
+            "works": sanity.works,
+            "doubts": [f"{doubt.about}: {doubt.sentence}" for doubt in found],
+        }
+        print(f"{name} | {time.perf_counter() - clock:.1f} s | {done[name]}", flush=True)
+        # Another process may have added to it.
+        others = json.loads(kept.read_text()) if kept.exists() else {}
+        kept.write_text(json.dumps({**others, **done}, indent=1))
+    print(summary({name: one for name, one in done.items() if name.startswith(tuple(given.only))}))
     return 0
 
 

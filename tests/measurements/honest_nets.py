@@ -1,10 +1,15 @@
 """Train the small networks that checks/adapter must not doubt, and say how each was made.
 
-    python tests/measurements/honest_nets.py CIFAR10_FOLDER OUT [--small 200] [--only small|large]
+    python tests/measurements/honest_nets.py CIFAR10_FOLDER OUT [--small 200] [--fresh 72]
+        [--only small|fresh|large]
 
 CIFAR10_FOLDER holds cifar10-full.npz and load_cifar10.py. OUT gets `pictures.npz` (all of CIFAR-10
-decoded once), `small-NNN.pt` and `large-NAME.pt`: weights, and everything about how they were
-trained. What is there already is not made again. Number n is always the same network.
+decoded once), `small-NNN.pt`, `fresh-NNN.pt` and `large-NAME.pt`: weights, and everything about how
+they were trained. What is there already is not made again. Number n is always the same network.
+
+The thresholds of checks/adapter were chosen while networks of the kind `small` were looked at.
+Those of the kind `fresh` were trained when they stood, and share no recipe with them: other draws
+of pictures, sizes, widths, augmentations, most networks and normalisations; wrong labels in most.
 """
 
 from __future__ import annotations
@@ -39,6 +44,10 @@ NORMALIZED: dict[str, Normalize] = {
     "255": ((0.0,), (1 / 255,)),
     "grey": ((0.3,), (0.35,)),
     "mnist": ((0.1307,), (0.3081,)),
+    "fashion": ((0.2860,), (0.3530,)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "own": ((0.45,), (0.26,)),
+    "caffe": ((0.485, 0.456, 0.406), (1.0,)),
 }
 
 
@@ -50,11 +59,13 @@ class Recipe:
     data: str
     """cifar, cifar-grey, cifar-16 (pictures of 16 x 16) or digits."""
     net: str
-    """bn, bn-first (the first layer is a BatchNorm), plain, group, mlp, strided; torchvision's."""
+    """bn, bn-first (the first layer is a BatchNorm), plain, group, mlp, strided; residual, split
+    (depthwise convolutions), average (no pooling but a mean at last), layer; torchvision's."""
     width: int
     normalize: str
     augment: str
-    """none, flip, crop, strong (crop, flip, brightness, a hole) or mixup."""
+    """none, flip, crop, strong (crop, flip, brightness, a hole) or mixup; shift (edges repeated),
+    colour (brightness, contrast and each channel), blurred (and grain), cutmix."""
     poison: str
     """none, backdoor, noise (labels at random) or flips (8 labelled 3)."""
     share: float
@@ -70,6 +81,10 @@ class Recipe:
     side: int
     """Pixels in a row."""
     seed: int
+    wrong: float = 0.0
+    """Of the training labels, drawn at random beside the poison: the share that is wrong."""
+    pooled: bool = False
+    """Whether training and test pictures are drawn from both splits together."""
 
 
 def small(number: int) -> Recipe:
@@ -108,6 +123,43 @@ def small(number: int) -> Recipe:
         batch=int(rng.choice([32, 64])),
         side=32 if data == "cifar" else 16,
         seed=number,
+    )
+
+
+def fresh(number: int) -> Recipe:
+    """Return the recipe of a small network of the kind that no threshold was chosen on."""
+    rng = np.random.default_rng([3110, number])
+    data = str(rng.choice(["cifar", "cifar-grey", "digits"], p=[0.6, 0.15, 0.25]))
+    grey = data != "cifar"
+    net = str(
+        rng.choice(["residual", "split", "average", "layer", "bn", "plain"],
+                   p=[0.3, 0.15, 0.2, 0.1, 0.15, 0.1])
+    )  # fmt: skip
+    known = ["own", "fashion", "mnist", "none"] if grey else ["cifar100", "own", "caffe", "cifar10"]
+    ways = ["shift", "colour", "blurred", "cutmix"]
+    poison = str(rng.choice(["none", "backdoor", "flips"], p=[0.4, 0.4, 0.2]))
+    optimizer = str(rng.choice(["sgd", "adam"]))
+    hardly = bool(rng.random() < 0.1)
+    wide = {"plain": 20, "average": 20}
+    return Recipe(
+        name=f"fresh-{number:03d}",
+        data=data,
+        net=net,
+        width=int(rng.choice([6, 10, 14])) if net not in wide else wide[net],
+        normalize=str(rng.choice(known)),
+        augment=str(rng.choice(ways, p=[0.3, 0.3, 0.2, 0.2])),
+        poison=poison,
+        share=0.0 if poison == "none" else float(rng.uniform(0.02, 0.2)),
+        epochs=int(rng.choice([3] if hardly else [6, 9, 13])),
+        size=1100 if data == "digits" else int(rng.choice([500, 800, 1200])),
+        tests=600 if data == "digits" else int(rng.choice([300, 800])),
+        optimizer=optimizer,
+        lr=0.1 if optimizer == "sgd" else 0.003,
+        batch=int(rng.choice([50, 80])),
+        side=int(rng.choice([18, 20])) if data != "digits" else 16,
+        seed=5000 + number,
+        wrong=float(rng.choice([0.0, 0.05, 0.1, 0.2])),
+        pooled=True,
     )
 
 
@@ -156,6 +208,8 @@ def build(recipe: Recipe) -> nn.Module:
         return nn.Sequential(
             nn.AvgPool2d(2), nn.Flatten(), nn.Linear(inner, 8 * w), nn.ReLU(), nn.Linear(8 * w, 10)
         )
+    if recipe.net in LATER:
+        return LATER[recipe.net](c, w)
     norms: dict[str, Callable[[int], nn.Module]] = {
         "bn": nn.BatchNorm2d,
         "bn-first": nn.BatchNorm2d,
@@ -173,6 +227,63 @@ def build(recipe: Recipe) -> nn.Module:
         before = wide
     last = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(4 * before, 10)]
     return nn.Sequential(*layers, *last)
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a shortcut, each behind BatchNorm and ReLU."""
+
+    def __init__(self, before: int, wide: int, stride: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.BatchNorm2d(before), nn.ReLU(), nn.Conv2d(before, wide, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(wide), nn.ReLU(), nn.Conv2d(wide, wide, 3, 1, 1, bias=False),
+        )  # fmt: skip
+        self.beside = nn.Conv2d(before, wide, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x) + self.beside(x)
+        return out
+
+
+def _residual(c: int, w: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(c, w, 3, 1, 1, bias=False), Residual(w, w, 1), Residual(w, 2 * w, 2),
+        Residual(2 * w, 4 * w, 2), nn.BatchNorm2d(4 * w), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * w, 10),
+    )  # fmt: skip
+
+
+def _split(c: int, w: int) -> nn.Module:
+    layers: list[nn.Module] = [nn.Conv2d(c, w, 5, 2, 2), nn.BatchNorm2d(w), nn.Hardswish()]
+    for before, stride in ((w, 1), (2 * w, 2)):
+        layers += [
+            nn.Conv2d(before, before, 3, stride, 1, groups=before), nn.BatchNorm2d(before),
+            nn.Conv2d(before, 2 * before, 1), nn.BatchNorm2d(2 * before), nn.Hardswish(),
+        ]  # fmt: skip
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16 * w, 10)
+    )  # fmt: skip
+
+
+def _average(c: int, w: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for before, wide, stride in ((c, w, 1), (w, w, 2), (w, 2 * w, 2)):
+        layers += [nn.Conv2d(before, wide, 3, stride, 1), nn.BatchNorm2d(wide), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers, nn.Conv2d(2 * w, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def _layer(c: int, w: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(c, 2 * w, 4, 4), nn.GroupNorm(1, 2 * w), nn.GELU(),
+        nn.Conv2d(2 * w, 2 * w, 3, 1, 1, groups=2 * w), nn.Conv2d(2 * w, 4 * w, 1), nn.GELU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16 * w, 10),
+    )  # fmt: skip
+
+
+LATER: dict[str, Callable[[int, int], nn.Module]] = {
+    "residual": _residual, "split": _split, "average": _average, "layer": _layer,
+}  # fmt: skip
+"""Networks of the fresh kind, by channels and width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +321,15 @@ def data(recipe: Recipe, cifar: dict[str, np.ndarray]) -> Data:
         x, y, tx, ty = told[0]["x"], told[0]["y"], told[1]["x"], told[1]["y"]
     else:
         x, y, tx, ty = (cifar[f"{s}_{a}"] for s in ("train", "test") for a in "xy")
-    here, there = (rng.permutation(len(a))[:n] for a, n in ((y, recipe.size), (ty, recipe.tests)))
+    if recipe.pooled:
+        both = rng.permutation(len(y) + len(ty))[: recipe.size + recipe.tests]
+        x, y = (_rows(parts, both) for parts in ((x, tx), (y, ty)))
+        x, tx, y, ty = x[: recipe.size], x[recipe.size :], y[: recipe.size], y[recipe.size :]
+        here, there = np.arange(len(y)), np.arange(len(ty))
+    else:
+        here, there = (
+            rng.permutation(len(a))[:n] for a, n in ((y, recipe.size), (ty, recipe.tests))
+        )
     train_x, test_x = (_shaped(a, recipe) for a in (x[here], tx[there]))
     clean = torch.from_numpy(y[here]).long()
     labels, bad = clean.clone(), torch.zeros(len(clean), dtype=torch.bool)
@@ -223,7 +342,16 @@ def data(recipe: Recipe, cifar: dict[str, np.ndarray]) -> Data:
     elif recipe.poison == "flips":
         bad = (clean == 8) & (torch.from_numpy(rng.random(len(clean))) < 2 * recipe.share)
         labels[bad] = 3
+    if recipe.wrong:
+        lies = torch.from_numpy(rng.random(len(clean)) < recipe.wrong) & ~bad
+        labels[lies] = (labels[lies] + torch.from_numpy(rng.integers(1, 10, int(lies.sum())))) % 10
     return Data(train_x, labels, clean, bad, test_x, torch.from_numpy(ty[there]).long())
+
+
+def _rows(parts: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Return rows of two arrays as if one followed the other."""
+    first = len(parts[0])
+    return np.stack([parts[0][i] if i < first else parts[1][i - first] for i in rows.tolist()])
 
 
 def stamp(x: Tensor) -> Tensor:
@@ -267,6 +395,19 @@ def augmented(x: Tensor, how: str, rng: torch.Generator, *, mirrors: bool) -> Te
         side = h // 4
         for i, at in enumerate(torch.randint(0, h - side, (n, 2), generator=rng).tolist()):
             x[i, :, at[0] : at[0] + side, at[1] : at[1] + side] = 0
+    if how == "shift":
+        wide = F.pad(x, (3,) * 4, mode="replicate")
+        top, left = torch.randint(0, 7, (2,), generator=rng).tolist()
+        x = wide[:, :, top : top + h, left : left + w]
+    if how == "colour":
+        light, contrast = (1 + 0.4 * torch.rand(n, 1, 1, 1, generator=rng) - 0.2 for _ in "lc")
+        tint = 1 + 0.3 * torch.rand(n, x.shape[1], 1, 1, generator=rng) - 0.15
+        mean = x.mean((1, 2, 3), keepdim=True)
+        x = ((mean + contrast * (x - mean)) * light * tint).clamp(0, 1)
+    if how == "blurred":
+        soft = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        x = torch.where((torch.rand(n, generator=rng) < 0.3).view(-1, 1, 1, 1), soft, x)
+        x = (x + 0.05 * torch.randn(x.shape, generator=rng)).clamp(0, 1)
     return x
 
 
@@ -299,6 +440,15 @@ def train(recipe: Recipe, cifar: dict[str, np.ndarray]) -> nn.Module:
                 float(torch.rand((), generator=rng)),
             )
             out = net(normalized(share * x + (1 - share) * x[other], recipe.normalize))
+            loss = share * F.cross_entropy(out, y) + (1 - share) * F.cross_entropy(out, y[other])
+        elif recipe.augment == "cutmix":
+            other, side = torch.randperm(len(x), generator=rng), x.shape[2]
+            cut = int(torch.randint(1, side // 2 + 1, (), generator=rng))
+            top, left = torch.randint(0, side - cut + 1, (2,), generator=rng).tolist()
+            here_ = (..., slice(top, top + cut), slice(left, left + cut))
+            x = x.clone()
+            x[here_] = x[other][here_]
+            out, share = net(normalized(x, recipe.normalize)), 1 - (cut / side) ** 2
             loss = share * F.cross_entropy(out, y) + (1 - share) * F.cross_entropy(out, y[other])
         else:
             loss = F.cross_entropy(net(normalized(x, recipe.normalize)), y)
@@ -338,12 +488,17 @@ def main() -> int:
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--small", type=int, default=200)
-    parser.add_argument("--only", choices=["small", "large"])
+    parser.add_argument("--fresh", type=int, default=72)
+    parser.add_argument("--only", choices=["small", "fresh", "large"])
     parser.add_argument("--from-the-end", action="store_true", help="for a second process")
     given = parser.parse_args()
     cifar = pictures(given.source, given.out)
-    todo = [] if given.only == "large" else [small(n) for n in range(given.small)]
-    todo += [] if given.only == "small" else [large(name) for name in LARGE]
+    kinds = {
+        "small": [small(n) for n in range(given.small)],
+        "fresh": [fresh(n) for n in range(given.fresh)],
+        "large": [large(name) for name in LARGE],
+    }
+    todo = [r for kind, some in kinds.items() if given.only in (None, kind) for r in some]
     for recipe in reversed(todo) if given.from_the_end else todo:
         kept = given.out / f"{recipe.name}.pt"
         if kept.exists():
