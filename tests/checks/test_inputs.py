@@ -249,4 +249,17 @@ def test_other_ways_leave_the_stated_one_out():
     said = [way.said for way in ways(model, random_pictures(5))]
     assert "--normalize none" in said
     assert "--normalize imagenet" not in said
-    assert len(set(said)) == len(said)
+    others = [words for words in said if not words.startswith("pictures of ")]
+    assert len(set(others)) == len(others)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_an_enlargement_is_undone_to_the_pixel(mode):
+    x = random_pictures(5)
+    side = x.shape[2]
+    large = F.interpolate(x, scale_factor=2, mode=mode)
+    model = classifier(By(of_channels), normalize=NORMALIZE["none"])
+    undone = [
+        way.change(large) for way in ways(model, large) if way.said == f"pictures of {side}x{side}"
+    ]
+    assert min(float((small - x).abs().max()) for small in undone) < 1e-5
