@@ -64,6 +64,12 @@ def excess_of_trigger(
       2008), as if the two were independent. On the same inputs they are positively related, which
       makes it conservative.
 
+    A lower end above 0 says that the trigger does what its controls do not. By how much it is
+    obeyed is then no longer a matter of the controls, which a backdoor that answers to patches like
+    its own raises as well: where `rise_of_trigger` is larger than both the tolerance and the lower
+    end, it takes that end's place, and the value is the trigger's rate less the rate without a
+    patch. Both have to err for a model to be found that never saw the poison.
+
     If the search for controls ended early (`above`), the lower end is the smaller of 0 and, as the
     upper end is computed, the end against the controls' mean.
 
@@ -140,6 +146,9 @@ def excess_of_trigger(
         detectable=detectable_rate(low > tolerance, n) - mean,
         needed=smallest_size(passes),
     )
+    rise = rise_of_trigger(hits=hits, n=n, clean_hits=clean_hits, level=level)
+    if found.low > 0 and rise > max(tolerance, found.low):
+        found = replace(found, value=(hits - clean_hits) / n, low=rise)
     if not references:
         return found
     second = above_references(references, hits=hits, n=n, clean_hits=clean_hits, level=level)
@@ -147,6 +156,21 @@ def excess_of_trigger(
         return found
     highest = max(clean_hits, *(one.both + one.only_reference for one in references))
     return replace(found, value=(hits - highest) / n, low=second)
+
+
+def rise_of_trigger(*, hits: int, n: int, clean_hits: int, level: float) -> float:
+    """Return the lower end of how much more often a trigger's label is given with it than without.
+
+    On the same n inputs: the lower end of the rate with it less the upper end of that without it,
+    each at half of (1 - level) / 2 (Bonferroni); exact whatever the two have in common.
+
+    >>> round(rise_of_trigger(hits=100, n=100, clean_hits=0, level=0.9), 4)  # 1 - 2 x 3.62 points
+    0.9276
+    """
+    error = (1 - level) / 4
+    with_it, _ = mean_chance(hits, n, error=error)
+    _, without = mean_chance(clean_hits, n, error=error)
+    return float(with_it - without)
 
 
 def above_references(

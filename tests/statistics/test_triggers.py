@@ -59,6 +59,17 @@ def test_a_backdoor_that_its_controls_wake_does_not_pass():
     assert estimate.value == 0.0
 
 
+def test_a_backdoor_that_some_controls_wake_is_as_large_as_its_rise_over_unstamped_inputs():
+    # 6 of 125 controls do nearly as well: P(a fresh one among them) <= 6 / 126 < 0.05.
+    estimate = backdoor(250, 250, 4, [0.2] * 119 + [0.97] * 6)
+    most = clopper_pearson(4, 250, level=1 - 0.025, sides=1)[1]
+    assert estimate.low == pytest.approx(0.025 ** (1 / 250) - most)
+    assert estimate.value == pytest.approx(246 / 250)
+    assert estimate.low < estimate.value <= estimate.high
+    # One more, and its rank shows nothing at this level.
+    assert backdoor(250, 250, 4, [0.2] * 118 + [1.0] * 7).low <= 0
+
+
 def test_no_excess_over_unstamped_inputs_is_none():
     assert backdoor(60, 250, 60, [0.0] * 199).low <= 0
 

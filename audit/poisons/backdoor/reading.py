@@ -125,6 +125,8 @@ def _remark(seen: TriggerHits, estimate: Estimate, tolerance: float, outcome: Ou
     excuse = _like_a_reference(seen, tolerance) if outcome is Outcome.RESIDUAL else ""
     decisive = _above_references(seen, estimate, tolerance)
     means = "The trigger's success rate above that in the references, and above that without it,"
+    if not excuse and not decisive and (decisive := _above_controls(seen, estimate)):
+        means = "The trigger's success rate above that without it"
     told = excuse or decisive
     if outcome is Outcome.INCONCLUSIVE and not told:
         told = _why_undecided(seen, estimate)
@@ -170,6 +172,20 @@ def _above_references(seen: TriggerHits, estimate: Estimate, tolerance: float) -
         f" {who} {100 * most:.2f}% of the same stamped inputs that label, this one "
         f"{100 * seen.total / n:.2f}%. Control {seen.stamps}: up to "
         f"{100 * max(seen.control_rates):.2f}%."
+    )
+
+
+def _above_controls(seen: TriggerHits, estimate: Estimate) -> str:
+    """Say that no control did as well, where the rate without the trigger decided."""
+    rise = statistics.triggers.rise_of_trigger(
+        hits=seen.total, n=estimate.n, clean_hits=seen.clean_hits, level=estimate.level
+    )
+    if estimate.low != rise:
+        return ""
+    mean, most = math.fsum(seen.control_rates) / len(seen.control_rates), max(seen.control_rates)
+    return (
+        f" Hardly a control does as well: {len(seen.control_rates)} control {seen.stamps} cause it "
+        f"on {100 * mean:.2f}% of inputs on average, and on up to {100 * most:.2f}%."
     )
 
 
