@@ -23,7 +23,10 @@ HWC = COLOUR
 CHW = np.ascontiguousarray(COLOUR.transpose(0, 3, 1, 2))
 
 
-def files(folder, names=tuple(f"{i}.png" for i in range(4))):
+PNGS = ("0.png", "1.png", "2.png", "3.png")
+
+
+def files(folder, names=PNGS):
     for name, array in zip(names, COLOUR, strict=True):
         save(folder / name, array)
     return names

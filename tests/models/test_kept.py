@@ -107,7 +107,7 @@ WAYS = {
         lambda: {"state_dict": {**prefixed("net."), "criterion.weight": torch.ones(5)}},
     ),
     "DataParallel": ("dp.pt", lambda: nn.DataParallel(network()).state_dict()),
-    "torch.compile": ("c.pt", lambda: torch.compile(network()).state_dict()),
+    "torch.compile": ("c.pt", lambda: nn.Module.state_dict(torch.compile(network()))),
     "a compiled part": ("c.pt", half_compiled),
     "Opacus": ("dp.pt", lambda: prefixed("_module.")),
     "AveragedModel": ("ema.pt", ema),
