@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from poison_audit.checks.ways import Way, prepared
+from poison_audit.models.memory import release
 
 LAYERS = 3
 """How many are looked at, from the first: what comes later depends on more than the reading."""
@@ -49,15 +50,25 @@ def distance(module: nn.Module, x: Tensor, way: Way) -> float | None:
 
     Args:
         module: in eval mode.
-        x: training samples in [0, 1] pixels.
+        x: training samples in [0, 1] pixels; a half, a quarter, .. of them where memory gives out.
 
     Returns:
         The distance, in standard deviations; None where no layer stores statistics.
+
+    Raises:
+        torch.OutOfMemoryError: memory does not hold a single sample.
     """
-    found: list[float] = []
-    with torch.no_grad(), _watched(module, found), suppress(_EnoughError):
-        module(prepared(way, x))
-    return sum(found) / len(found) if found else None
+    while True:
+        found: list[float] = []
+        try:
+            with torch.no_grad(), _watched(module, found), suppress(_EnoughError):
+                module(prepared(way, x))
+            return sum(found) / len(found) if found else None
+        except torch.OutOfMemoryError:
+            if len(x) == 1:
+                raise
+        x = x[: (len(x) + 1) // 2]
+        release()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from poison_audit.models.memory import in_parts
 from poison_audit.models.model import Batch, Model, evaluating
 
 SAID = (
@@ -31,7 +32,7 @@ def answers_chances(model: Model, batch: Batch) -> bool:
     cross-entropy nor a margin sees.
     """
     with evaluating(model.module) as module, torch.no_grad():
-        out = model.logits(module, batch).float()
+        out = in_parts(lambda part: model.logits(module, part), batch).float()
     return bool((out >= 0).all() and ((out.sum(1) - 1).abs() <= CLOSE).all())
 
 

@@ -60,7 +60,7 @@ def make_policy(
     chosen = {**standard.tolerances, **tolerances}
     problems += _wrong_tolerances(chosen, loose=allow_loose)
     risks = tuple(accepted) or standard.accepted
-    told = where if accepted else "[[accept]]"
+    told = where if accepted else ""
     problems += _wrong_acceptances(risks, chosen, told, loose=allow_loose)
     problems.raise_any(PlanError)
     return Policy(
@@ -113,7 +113,7 @@ def _wrong_acceptances(
 ) -> list[Problem]:
     problems = []
     for number, each in enumerate(accepted, start=1):
-        place = f"{where} [[accept]] {number}"
+        place = f"{where} [[accept]] {number}".strip()
         tolerance = tolerances.get(each.probe)
         if tolerance is None:
             what = f"no probe with a tolerance is named {each.probe!r}"

@@ -54,7 +54,7 @@ def bare(record: AuditRecord) -> AuditRecord:
         )
         for cell in record.cells
     ]  # fmt: skip
-    return replace(record, cells=tuple(cells), environment={})
+    return replace(record, cells=tuple(cells), environment={}, seal=None)
 
 
 def fragile(folder: Path, **deaths: int) -> type[Work]:

@@ -252,7 +252,8 @@ def test_an_audit_with_too_little_memory_comes_to_the_same_and_says_so(case, cap
     assert "gave out in steps of gd" in " ".join(capsys.readouterr().out.split())
     where = set(differences(a, b))
     assert all(
-        place.startswith(".limits") or place.endswith((".batch", ".offloaded")) for place in where
+        place.startswith((".limits", ".seal")) or place.endswith((".batch", ".offloaded"))
+        for place in where
     ), sorted(where)
 
 

@@ -151,14 +151,16 @@ def test_any_number_that_was_changed_differs(record):
 @settings(max_examples=60, deadline=None)
 @given(audits())
 def test_honest_audits_verify(record):
-    assert code(record) == 0
+    assert code(replace(record, comparability=comparability(record))) == 0
 
 
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_evidence_of_any_shape_is_told_and_never_raises(data):
-    tree = json.loads(to_json(small_audit()))
+    record = small_audit()
+    record = replace(record, comparability=comparability(record))
+    tree = json.loads(to_json(record))
     cell = data.draw(st.integers(0, 1))
     number = data.draw(st.integers(0, 7))
     evidence = tree["cells"][cell]["measurements"][number]["evidence"]
