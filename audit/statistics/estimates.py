@@ -178,6 +178,12 @@ def _normal(probability: float) -> float:
     return float(stats.norm.ppf(probability))
 
 
+@lru_cache(maxsize=1024)
+def student(probability: float, freedom: int) -> float:
+    """Return a quantile of Student's t; kept, since the same ones are asked for again and again."""
+    return float(stats.t.ppf(probability, freedom))
+
+
 def _detectable(quantile: float, error: float, tolerance: float) -> float:
     # Beyond tolerance means: the whole interval lies past it.
     return tolerance + (quantile + _normal(POWER)) * error

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-from scipy import stats as laws
 
-from poison_audit.statistics.estimates import paired_loss
+from poison_audit.statistics.estimates import paired_loss, student
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +47,8 @@ def of_scores(before: Sequence[float], after: Sequence[float], level: float) -> 
         return None
     first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     change, n = second - first, len(first)
-    half = _student(0.5 + level / 2, n - 1) * float(np.std(change, ddof=1)) / math.sqrt(n)
+    half = student(0.5 + level / 2, n - 1) * float(np.std(change, ddof=1)) / math.sqrt(n)
     mean = float(np.mean(change))
     return Increase(
         before=float(first.mean()), after=float(second.mean()), low=mean - half, high=mean + half
     )
-
-
-@lru_cache(maxsize=1024)
-def _student(probability: float, freedom: int) -> float:
-    # scipy takes a tenth of a millisecond, and a simulation asks for the same one each time.
-    return float(laws.t.ppf(probability, freedom))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as laws
 
-from poison_audit.statistics.estimates import POWER, Estimate, paired_loss
+from poison_audit.statistics.estimates import POWER, Estimate, paired_loss, student
 from poison_audit.statistics.forms import Compared, Stratum
 
 TARGETS_SHARE = 0.9
@@ -77,15 +77,16 @@ def excess_of_targets(
 
 
 def deficit(against: Sequence[Compared], *, n: int, level: float, tolerance: float) -> Estimate:
-    """Estimate the accuracy that is missing against references, on the same samples.
+    """Estimate the accuracy that the poison costs, against references on the same samples.
 
-    Against one reference: `stats.paired_loss`. Two trainings on the same clean data differ in
-    accuracy by luck alone (fixtures and CIFAR-10: by up to a point or so), which no count of test
-    samples shows; the tolerance is what luck is allowed.
+    Two trainings on the same clean data differ in accuracy by luck alone, whose variance no count
+    of test samples shows. It is that of the k references, with k - 1 degrees of freedom (Student),
+    and the model on trial had its own luck as well as they: sd * sqrt(1 + 1 / k). To this comes
+    the sampling error of the test set: how far Tango's interval reaches, on average, over the
+    references (that of a mean of differences is no larger). The two reaches are added in quadrature
+    (Banerjee, Sankhya 22, 1960), which keeps the level for any ratio of the variances.
 
-    Against several, the value is the mean deficit, and the interval spans the intervals of all: it
-    lies within the tolerance only if each does, and above it only if each does. Each error is at
-    most that of one reference's interval. The p-value is the largest.
+    One reference tells nothing of luck: with no degree of freedom the interval is everything.
 
     Args:
         against: at least one reference.
@@ -93,30 +94,77 @@ def deficit(against: Sequence[Compared], *, n: int, level: float, tolerance: flo
         level: of the two-sided interval.
         tolerance: largest deficit that still counts as clean, above 0.
     """
-    each = [
-        paired_loss(
-            only_before=counts.only_reference,
-            only_after=counts.only_candidate,
-            n=n,
-            level=level,
-            tolerance=tolerance,
-        )
-        for counts in against
-    ]
-    reach = float(laws.norm.ppf(0.5 + level / 2) + laws.norm.ppf(POWER))
+    each = [paired(counts, n=n, level=level) for counts in against]
+    values, k = [e.value for e in each], len(each)
+    value, spread = math.fsum(values) / k, max(e.spread for e in each)
+    if k == 1:
+        low, high, error, detectable, needed = -1.0, 1.0, math.inf, 1.0, NEVER
+    else:
+        lucky, sampled = luck(against, n=n), math.fsum(e.spread for e in each) / k / math.sqrt(n)
+        error = math.hypot(math.sqrt(1 + 1 / k) * lucky, sampled)
+        by_luck = _reach_of_luck(lucky, k, level)
+        low = max(-1.0, value - math.hypot(by_luck, value - math.fsum(e.low for e in each) / k))
+        high = min(1.0, value + math.hypot(by_luck, math.fsum(e.high for e in each) / k - value))
+        z, power = float(laws.norm.ppf(0.5 + level / 2)), float(laws.norm.ppf(POWER))
+        detectable = tolerance + math.hypot(by_luck, z * sampled) + power * error
+        # Of what the references differ by, their own sampling is a part: half of the pairs'.
+        true = max(0.0, lucky**2 - sampled**2 / 2)
+
+        def passes(size: int) -> bool:
+            part = sampled * math.sqrt(n / size)
+            then = math.sqrt(true + part**2 / 2)
+            half = math.hypot(_reach_of_luck(then, k, level), z * part)
+            return half + power * math.hypot(math.sqrt(1 + 1 / k) * then, part) <= tolerance
+
+        needed = smallest_size(passes)
     return Estimate(
-        value=math.fsum(e.value for e in each) / len(each),
+        value=value,
         null=0.0,
-        low=min(e.low for e in each),
-        high=max(e.high for e in each),
+        low=low,
+        high=high,
         level=level,
-        p_value=max(e.p_value for e in each),
-        z=min((e.z for e in each), key=abs),
+        p_value=1.0 if k == 1 else float(2 * laws.t.sf(abs(value) / error, k - 1)),
+        z=value / error,
         n=n,
-        spread=max(e.spread for e in each),
-        detectable=tolerance + reach * max(e.spread for e in each) / math.sqrt(n),
-        needed=max(e.needed for e in each),
+        spread=spread,
+        detectable=detectable,
+        needed=needed,
     )
+
+
+def paired(counts: Compared, *, n: int, level: float) -> Estimate:
+    """Estimate the accuracy that a model misses against one reference: of these two alone."""
+    return paired_loss(
+        only_before=counts.only_reference,
+        only_after=counts.only_candidate,
+        n=n,
+        level=level,
+        tolerance=1.0,
+    )
+
+
+def luck(against: Sequence[Compared], *, n: int) -> float:
+    """Return the standard deviation of the references' accuracies; at least two."""
+    return float(np.std([c.only_reference - c.only_candidate for c in against], ddof=1)) / n
+
+
+def references_needed(excess: float, lucky: float, *, level: float) -> int:
+    """Return how many references decide about a deficit; `NEVER`: no number does.
+
+    Args:
+        excess: distance of the deficit from the tolerance.
+        lucky: standard deviation of a training's accuracy.
+        level: of the two-sided interval.
+    """
+
+    def decide(k: int) -> bool:
+        return k > 1 and _reach_of_luck(lucky, k, level) < abs(excess)
+
+    return smallest_size(decide)
+
+
+def _reach_of_luck(lucky: float, k: int, level: float) -> float:
+    return student(0.5 + level / 2, k - 1) * math.sqrt(1 + 1 / k) * lucky
 
 
 def mean_chance(

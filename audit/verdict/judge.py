@@ -188,7 +188,8 @@ def _enough(samples: str, estimate: Estimate, tolerance: float) -> str:
     """Say how many samples would decide whether an effect of this size is tolerated."""
     away, width = abs(estimate.value - estimate.null), tolerance - estimate.null
     half = (estimate.high - estimate.low) / 2
-    if abs(away - width) * 1000 < half:  # a million times as many
+    # A million times as many, or what samples do not show.
+    if abs(away - width) * 1000 < half or estimate.needed >= NEVER:
         return f"More {samples} alone would not decide it"
     needed = math.ceil(estimate.n * (half / (away - width)) ** 2)
     return f"About {max(needed, estimate.n + 1)} {samples} would decide it"

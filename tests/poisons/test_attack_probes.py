@@ -253,17 +253,17 @@ def test_indiscriminate_counts_and_leaves_itself_out():
 def test_a_damaged_model_is_found_against_references():
     data, test = pictures(10, 600), pictures(4, 400)
     wrong = dataclasses.replace(data, y=torch.where(torch.arange(600) < 250, 0, data.y))
-    model, other = trained(3, wrong), trained(4, data)
-    answers = [(m.digest(), logits(m, test).argmax(1) == test.y) for m in (clean(), other)]
+    model, *others = trained(3, wrong), trained(4, data), trained(5, data)
+    answers = [(m.digest(), logits(m, test).argmax(1) == test.y) for m in (clean(), *others)]
     references = tuple(
         Answers(name=f"r{i}", digest=digest, correct=right)
         for i, (digest, right) in enumerate(answers)
     )
     seen = finding(indiscriminate(model, case_of(model, references=references), Rng(0)))
     assert seen.outcome is Outcome.RESIDUAL
-    assert [r["reference"] for r in seen.details["references"]] == ["r0", "r1"]
+    assert [r["reference"] for r in seen.details["references"]] == ["r0", "r1", "r2"]
     assert seen.statistic == pytest.approx(
-        math.fsum(r["deficit"] for r in seen.details["references"]) / 2
+        math.fsum(r["deficit"] for r in seen.details["references"]) / 3
     )
 
 

@@ -286,7 +286,7 @@ def simulated_attacks(rng: np.random.Generator, excess: float) -> tuple[Measurem
     """The three further probes on one model, with this excess, and a fifth of it in accuracy."""
     leaning, luck = 0.02 * rng.gamma(5, 0.2, 100), rng.random(400)
     hits = luck < leaning[0] + excess
-    lost, gained, _ = rng.multinomial(4000, [0.01 + excess / 5, 0.01, 0.98 - excess / 5])
+    pairs = rng.multinomial(4000, [0.01 + excess / 5, 0.01, 0.98 - excess / 5], 3)
     return (
         targeted(int(rng.binomial(150, 0.01 + excess)), 150, int(rng.binomial(900, 0.01)), 900),
         backdoor(
@@ -295,7 +295,7 @@ def simulated_attacks(rng: np.random.Generator, excess: float) -> tuple[Measurem
             clean=int((luck < 0.02).sum()),
             controls=[float((luck < share).mean()) for share in leaning[1:]],
         ),
-        indiscriminate((int(lost), int(gained))),
+        indiscriminate(*[(int(lost), int(gained)) for lost, gained, _ in pairs]),
     )
 
 

@@ -15,7 +15,7 @@ from builders.measured import (
     targeted,
     utility,
 )
-from poison_audit.records import Outcome
+from poison_audit.records import Acceptance, Outcome
 from poison_audit.verdict.decide import decide
 
 
@@ -35,11 +35,17 @@ from poison_audit.verdict.decide import decide
         (backdoor(250, controls=(1.0,) * 199, references=(1, 250)), Outcome.INCONCLUSIVE),
         (backdoor(2, references=(0, 2)), Outcome.CLEAN),
         (backdoor(8, n=40, clean=1), Outcome.RESIDUAL),
-        (indiscriminate((20, 20)), Outcome.CLEAN),
-        (indiscriminate((200, 20)), Outcome.RESIDUAL),
+        # Of 4,000 samples. One reference tells nothing of the luck of a training.
+        (indiscriminate((20, 20)), Outcome.INCONCLUSIVE),
+        (indiscriminate((200, 20)), Outcome.INCONCLUSIVE),
+        # Student's 2.92 of two degrees of freedom, times sqrt(4/3): sd .05 points reach .17, and
+        # the sampling of 40 discordant pairs .26; sd .5 points reach 1.7.
+        (indiscriminate((20, 20), (22, 20), (20, 22)), Outcome.CLEAN),
+        (indiscriminate((200, 20), (202, 20), (200, 22)), Outcome.RESIDUAL),
+        (indiscriminate((20, 20), (40, 20), (20, 40)), Outcome.INCONCLUSIVE),
         (indiscriminate((200, 20), (20, 20)), Outcome.INCONCLUSIVE),  # one reference is as bad
-        (indiscriminate((20, 200)), Outcome.CLEAN),  # better than the reference is no harm
-        (indiscriminate((2, 0), n=100), Outcome.INCONCLUSIVE),
+        (indiscriminate((20, 200), (20, 202), (22, 200)), Outcome.CLEAN),  # better is no harm
+        (indiscriminate((2, 0), (2, 0), n=100), Outcome.INCONCLUSIVE),
     ],
 )
 def test_each_attack_probe_gates_the_deployed_model(measurement, expected):
@@ -57,7 +63,40 @@ def test_attack_probes_say_what_would_decide_them():
     assert "targets would decide it" in reason(targeted(0, n=10))
     assert "takes 19 control triggers" in reason(backdoor(250, controls=(0.008,) * 9))
     assert "Control patches cause the label, too" in reason(backdoor(250, controls=(1.0,) * 199))
-    assert "test samples would decide it" in reason(indiscriminate((2, 0), n=100))
+    assert "test samples would decide it" in reason(indiscriminate((2, 0), (2, 0), n=100))
+
+
+def test_one_reference_speaks_of_two_checkpoints_and_decides_nothing():
+    def told(*pairs):
+        seen = decide(plan(), SANE, [cell(indiscriminate(*pairs))], attacks={"indiscriminate": 9})
+        return seen.findings[0].reason
+
+    # Deficit 4.5, tolerance 1. Student's .95 quantiles are 6.314 and 2.920: at an sd of .86 points
+    # two references reach 6.314 * .86 * sqrt(3/2) = 6.65 > 3.5, three 2.90.
+    one = told((200, 20))
+    assert "These two checkpoints differ by 4.50 points on such samples (3.9" in one
+    assert "If its sd is 0.86 points, as elsewhere, 3 references would decide" in one
+    assert "surely present" not in one
+    # At a deficit of 0 even luck that is known reaches 1.645 * .86 = 1.41 > 1.
+    assert "no number of references would decide" in told((20, 20))
+    # Deficits of 3 and 2 points: sd .707, 1.5 away. Three reach 2.384, four 2.353 * .7906 = 1.860,
+    # five 2.132 * .7746 = 1.651, six 2.015 * .7638 = 1.539, seven 1.943 * .7559 = 1.469.
+    two = told((140, 20), (100, 20))
+    assert "By luck alone the 2 references differ, with an sd of 0.71 points." in two
+    assert "At that luck 7 references would decide about a deficit of this size." in two
+    assert "More test samples alone would not decide it." in two
+
+
+def test_an_acceptance_covers_no_luck_that_was_not_measured():
+    accepted = Acceptance(
+        probe="indiscriminate", candidate="deployed", bound=0.2, reason="r", owner="o",
+        expires="2030-01-01",
+    )  # fmt: skip
+    policy = {"accepted": (accepted,), "decided": "2029-01-01"}
+    named = {"indiscriminate": 9}
+    assert outcome_of(indiscriminate((200, 20)), attacks=named, **policy)[1] == 3
+    three = indiscriminate((200, 20), (202, 20), (200, 22))
+    assert outcome_of(three, attacks=named, **policy)[0] is Outcome.ACCEPTED
 
 
 def test_a_trigger_that_a_reference_answers_alike_is_no_finding():
@@ -107,7 +146,8 @@ def test_missing_attack_evidence_gates_only_if_it_is_required(probe):
 
 
 def test_accuracy_below_a_reference_decides_only_where_that_is_the_attack():
-    seen = (gaussian(0), exposure(0.5), indiscriminate((200, 20)))
+    bad = indiscriminate((200, 20), (202, 20), (200, 22))
+    seen = (gaussian(0), exposure(0.5), bad)
     assert outcome_of(*seen, attacks={"gaussian": 5})[1] == 0
     assert outcome_of(*seen, attacks={"gaussian": 5, "indiscriminate": 5})[1] == 1
     # Nor does it take a share of alpha from those that decide.
@@ -117,7 +157,7 @@ def test_accuracy_below_a_reference_decides_only_where_that_is_the_attack():
     ]
     assert intervals[0] == intervals[1]
     # Accuracy alone cannot clear a model of poison that nobody named.
-    assert outcome_of(indiscriminate((20, 20)), attacks={"": 5})[1] == 3
+    assert outcome_of(indiscriminate((20, 20), (22, 20), (20, 22)), attacks={"": 5})[1] == 3
 
 
 def activation(before, after, kind="method"):
@@ -158,7 +198,7 @@ def test_an_attack_that_grew_is_activated(before, after, told):
         (gaussian(-1), gaussian(-2)),  # overshot further
         (backdoor(240), backdoor(250)),
         (targeted(60, n=200), targeted(100, n=100)),  # not the same samples
-        (indiscriminate((200, 20)), indiscriminate((900, 20))),  # utility's matter
+        (indiscriminate(*[(200, 20)] * 3), indiscriminate(*[(900, 20)] * 3)),  # utility's matter
         (missing("backdoor"), backdoor(250)),
     ],
 )

@@ -1,14 +1,14 @@
 """Indiscriminate: does the model answer worse than one that never saw the poison?
 
 Question: how much accuracy is missing against references on the same test samples?
-Statistic: accuracy of a reference minus the model's; over several references, the mean.
+Statistic: accuracy of a reference minus the model's, the mean over the references.
 Null: 0. Why: a reference is trained alike but without the forget set, so that a model which owes
-    nothing to the poison has the same expected accuracy; a difference of paired proportions
-    (estimates.paired_loss). The test speaks of these very models: two trainings that differ in
-    their seed alone differ a little. Several references tell that luck from an effect, since a
-    finding, like a pass, must hold against every one (rates.deficit).
-Inconclusive: too few test samples; references that disagree. A reference is not compared with
-    itself.
+    nothing to the poison has the same expected accuracy. Two trainings that differ in their seed
+    alone differ by luck: of that the model has its share, and so has each reference. Its variance
+    is estimated from the references (Student, n - 1 degrees of freedom), and the sampling error of
+    the test set, paired, is added (rates.deficit).
+Inconclusive: one reference, which tells nothing of luck: what is said is of these two checkpoints.
+    Too few test samples; references that disagree. A reference is not compared with itself.
 Source: accuracy drop as in Lu, Kamath and Yu, arXiv 2303.03592; McNemar's and Tango's test on it.
 """
 

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from poison_audit import statistics
 from poison_audit.case.planting import PICTURES, TEXTS, Need, Option, Planting
 from poison_audit.case.poison import Poison
-from poison_audit.records import Asked
+from poison_audit.records import Asked, Outcome
 from poison_audit.statistics.forms import Compared, Some, refuse
-from poison_audit.statistics.reading import Reading, Words
+from poison_audit.statistics.reading import Reading, Remark, Words
 
 if TYPE_CHECKING:
     from poison_audit.statistics.estimates import Estimate
+
+ELSEWHERE = 0.0086
+"""Standard deviation of a training's accuracy where it was measured: 200 small networks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,7 @@ class Missed:
 def _details(seen: Missed, estimate: Estimate) -> dict[str, Any]:
     n, references = seen.n, []
     for counts in seen.against:
-        one = statistics.rates.deficit([counts], n=n, level=estimate.level, tolerance=1.0)
+        one = statistics.rates.paired(counts, n=n, level=estimate.level)
         references.append(
             {
                 "reference": counts.reference,
@@ -47,10 +50,44 @@ def _details(seen: Missed, estimate: Estimate) -> dict[str, Any]:
             }
         )
     first = seen.against[0]
+    several = len(references) > 1
     return {
+        "luck": statistics.rates.luck(seen.against, n=n) if several else None,
         **statistics.estimates.exact_rate("accuracy", first.both + first.only_candidate, n),
         "references": references,
     }
+
+
+def _remark(seen: Missed, estimate: Estimate, tolerance: float, outcome: Outcome) -> Remark:
+    """Say what the luck of a training is, and how many references would decide."""
+    k, away = len(seen.against), estimate.value - tolerance
+    if k == 1:
+        one = statistics.rates.paired(seen.against[0], n=seen.n, level=estimate.level)
+        least = "at most " if one.low <= -1 else f"{_points(one.low)} to "
+        told = (
+            f" These two checkpoints differ by {_points(one.value)} points on such samples "
+            f"({least}{_points(one.high)}). How much of that is the luck of a training, one "
+            f"reference does not tell. If its sd is {_points(ELSEWHERE)} points, as elsewhere,"
+        )
+        return Remark(told=told + _decisive(away, ELSEWHERE, estimate.level), means=_ALONE)
+    lucky = statistics.rates.luck(seen.against, n=seen.n)
+    told = f" By luck alone the {k} references differ, with an sd of {_points(lucky)} points."
+    if outcome is Outcome.INCONCLUSIVE:
+        told += f" At that luck{_decisive(away, lucky, estimate.level)}"
+    return Remark(told=told)
+
+
+_ALONE = "The accuracy missing against models that never saw the poison"
+
+
+def _decisive(away: float, lucky: float, level: float) -> str:
+    needed = statistics.rates.references_needed(away, lucky, level=level)
+    count = str(needed) if needed < statistics.rates.NEVER else "no number of"
+    return f" {count} references would decide about a deficit of this size."
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:z.2f}"
 
 
 # Its figures are never paired: what a repair costs is utility's matter.
@@ -78,6 +115,7 @@ INDISCRIMINATE = Reading(
         seen.against, n=seen.n, level=level, tolerance=tolerance
     ),
     details=_details,
+    remark=_remark,
     tolerance=0.01,
     points=True,
     if_named=True,
