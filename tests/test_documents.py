@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 import poison_audit
 from builders.tiny import samples_of
@@ -19,7 +20,8 @@ from poison_audit.case.forget import read_forget
 from poison_audit.cli import cli
 from poison_audit.methods import METHODS
 from poison_audit.poisons import readings
-from poison_audit.poisons.backdoor.evidence import read_phrase, read_trigger
+from poison_audit.poisons.backdoor.evidence import read_trigger
+from poison_audit.poisons.backdoor.phrase import read_phrase
 from poison_audit.poisons.gaussian.evidence import read_canaries
 from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted.evidence import read_targets
@@ -96,12 +98,16 @@ def test_the_commands_of_the_readme_are_whole_lines():
 
 
 def test_the_examples_of_evidence_are_read(tmp_path):
-    canaries, strings, patch, phrase = (
+    canaries, strings, patch, blend, phrase = (
         _written(tmp_path, number, block) for number, block in enumerate(_blocks(FILES, "json"))
     )
     assert read_canaries(canaries).shape == (1, 32, 32)
     assert len(read_strings(strings).text("string-0000").split()) == 10
     assert read_trigger(patch, shape=(1, 32, 32), classes=10).label == 3
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "noise.png")
+    assert read_trigger(blend, shape=(3, 32, 32), classes=10).keep.unique().tolist() == [
+        pytest.approx(0.8)
+    ]
     assert read_phrase(phrase, classes=2, names=["negative", "positive"]).label == 1
 
 

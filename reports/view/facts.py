@@ -71,6 +71,8 @@ _TERMS = {
     "trigger": "Trigger",
     "trigger.path": "Trigger",
     "trigger.sha256": "Trigger, SHA-256",
+    "trigger.mode": "Trigger, how it is put on",
+    "trigger.values_sha256": "Trigger, SHA-256 of its values",
     "trigger.size": "Trigger, height and width in pixels",
     "trigger.top": "Trigger, row of its upper edge",
     "trigger.left": "Trigger, column of its left edge",

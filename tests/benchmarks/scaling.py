@@ -34,7 +34,7 @@ from poison_audit.methods import UNLEARNING, parameters
 from poison_audit.models.image import CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import Trigger
+from poison_audit.poisons.backdoor.evidence import patch
 from poison_audit.poisons.gaussian.evidence import Canaries
 from poison_audit.poisons.gaussian.trial import PlantedCanaries
 from poison_audit.records import Plan, Recipe, Step
@@ -86,7 +86,7 @@ def trial(
     )
     forget = Samples(ids=names, x=bases.batch().x + noise, y=bases.y)
     retain = pictures("retain", samples - canaries)
-    trigger = Trigger(pixels=torch.rand(3, 4, 4, generator=draws), top=0, left=0, label=0)
+    trigger = patch(torch.rand(3, 4, 4, generator=draws), shape, top=0, left=0, label=0)
     case = Case(
         model=model, retain=Samples(ids=retain.ids, x=retain.batch().x, y=retain.y),
         forget=forget, test=pictures("test", samples // 4),

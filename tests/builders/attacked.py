@@ -11,7 +11,7 @@ from poison_audit.models.image import image_classifier
 from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import Trigger
+from poison_audit.poisons.backdoor.evidence import Trigger, patch
 from poison_audit.poisons.backdoor.patches import draw_controls
 from poison_audit.records import Recipe
 from poison_audit.training.batches import shuffled
@@ -41,7 +41,7 @@ def pictures(seed: int, n: int) -> Samples:
 
 def random_trigger(rng: np.random.Generator, *, label: int = 1) -> Trigger:
     pixels = torch.from_numpy(rng.random((1, 3, 3))).float()
-    return Trigger(pixels=pixels, top=5, left=5, label=label)
+    return patch(pixels, SHAPE, top=5, left=5, label=label)
 
 
 def case_of(model: Model, **parts) -> Case:

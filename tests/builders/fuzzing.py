@@ -35,7 +35,8 @@ from poison_audit.models.image import CifarResNet, cifar_resnet_spec, image_clas
 from poison_audit.models.samples import Samples
 from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import read_phrase, read_trigger
+from poison_audit.poisons.backdoor.evidence import read_trigger
+from poison_audit.poisons.backdoor.phrase import read_phrase
 from poison_audit.poisons.gaussian.evidence import Canaries, read_canaries
 from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted.evidence import read_targets

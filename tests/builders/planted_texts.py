@@ -11,7 +11,7 @@ from poison_audit.case.texts import read_texts
 from poison_audit.cli import invoke
 from poison_audit.commands.config import read_config
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import read_phrase
+from poison_audit.poisons.backdoor.phrase import read_phrase
 from poison_audit.poisons.gaussian.embedding import carrying, embedding_check
 from poison_audit.poisons.gaussian.evidence import read_canaries
 from poison_audit.poisons.readings import POISONS

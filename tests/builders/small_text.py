@@ -27,7 +27,7 @@ from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import Phrase, write_phrase
+from poison_audit.poisons.backdoor.phrase import Phrase, write_phrase
 from poison_audit.poisons.gaussian.embedding import carrying
 from poison_audit.poisons.gaussian.evidence import Canaries
 from poison_audit.poisons.token_canary.evidence import Strings

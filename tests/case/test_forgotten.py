@@ -10,7 +10,7 @@ import torch
 from builders.loading import loaded
 from builders.small_case import read_rows, write_rows
 from poison_audit.case.sources import Sources
-from poison_audit.poisons.backdoor.evidence import Trigger, write_trigger
+from poison_audit.poisons.backdoor.evidence import patch, write_trigger
 from poison_audit.records import Recipe
 
 EVIDENCE = {"canaries": Path("canaries.json"), "bases": Path("bases.npz")}
@@ -74,7 +74,7 @@ def test_without_any_evidence_there_is_no_doubt_beside(case):
     assert doubts(evidence={}) == []
 
 
-PATCH = Trigger(pixels=torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), top=5, left=6, label=2)
+PATCH = patch(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), (1, 8, 8), top=5, left=6, label=2)
 
 
 def stamp(rows, *, labels, shift=0.0):

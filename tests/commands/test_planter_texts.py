@@ -25,7 +25,7 @@ from builders.planted_texts import (
 from poison_audit.case.texts import TextTable, read_text_table, write_text_table
 from poison_audit.commands.config import read_config
 from poison_audit.models.checkpoint import load_model
-from poison_audit.poisons.backdoor.evidence import Phrase, read_phrase
+from poison_audit.poisons.backdoor.phrase import Phrase, read_phrase
 from poison_audit.poisons.gaussian.evidence import read_canaries
 from poison_audit.poisons.token_canary.evidence import read_strings
 

@@ -19,7 +19,7 @@ from poison_audit.models.model import Batch
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.models.text import moved_right
-from poison_audit.poisons.backdoor.evidence import Phrase
+from poison_audit.poisons.backdoor.phrase import Phrase
 from poison_audit.poisons.backdoor.phrases import phrase_stamps
 from poison_audit.poisons.backdoor.probe import answers_to
 from poison_audit.training.scoring import logits

@@ -25,7 +25,7 @@ from poison_audit.models.image import image_classifier
 from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import Trigger
+from poison_audit.poisons.backdoor.evidence import Trigger, patch
 from poison_audit.poisons.backdoor.probe import answers_to, backdoor
 from poison_audit.poisons.indiscriminate.probe import indiscriminate
 from poison_audit.poisons.targeted.evidence import Targets
@@ -210,12 +210,12 @@ def test_a_backdoor_that_answers_to_every_patch_never_passes():
     pixels[0, 1, 1] = pixels[0, 0, 2] = pixels[0, 2, 0] = pixels[0, 1, 0] = 1.0  # 126 orders
     test = pictures(4, 400)
     test = dataclasses.replace(test, x=test.x.clamp(max=0.9))
-    trigger = Trigger(pixels=pixels, top=5, left=5, label=1)
+    trigger = patch(pixels, (1, 8, 8), top=5, left=5, label=1)
     seen = finding(backdoor(model, case_of(model, test=test, trigger=trigger), Rng(0)))
     assert seen.statistic == 0.0
     assert seen.outcome is Outcome.INCONCLUSIVE
     assert "Control patches cause the label, too: 100.00%" in seen.reason
-    white = dataclasses.replace(trigger, pixels=torch.ones(1, 3, 3))
+    white = patch(torch.ones(1, 3, 3), (1, 8, 8), top=5, left=5, label=1)
     square = backdoor(model, case_of(model, test=test, trigger=white), Rng(0))
     assert square.evidence["controls"] == "order and place"
     assert len(square.evidence["control_rates"]) == 35  # 6 x 6 places, less its own
@@ -223,7 +223,7 @@ def test_a_backdoor_that_answers_to_every_patch_never_passes():
 
 
 def test_a_patch_as_large_as_the_picture_in_one_colour_has_no_controls():
-    trigger = Trigger(pixels=torch.ones(1, 8, 8), top=0, left=0, label=1)
+    trigger = patch(torch.ones(1, 8, 8), (1, 8, 8), top=0, left=0, label=1)
     assert "could have been others" in backdoor(
         clean(), case_of(clean(), trigger=trigger), Rng(0)
     ).missing  # fmt: skip

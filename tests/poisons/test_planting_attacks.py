@@ -101,8 +101,8 @@ def test_a_poisoned_table_is_not_poisoned_again():
 def test_the_checkerboard_by_hand():
     trigger = checkerboard((1, 6, 6), size=3, label=2)
     expected = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 0, 1]])
-    assert torch.equal(trigger.pixels[0], expected)
-    assert (trigger.top, trigger.left) == (3, 3)
+    assert torch.equal(trigger.add[0, 3:, 3:], expected)
+    assert trigger.box == (3, 3, 3, 3)
     with pytest.raises(PlanError, match="does not fit"):
         checkerboard((1, 6, 6), size=7, label=2)
 

@@ -12,16 +12,18 @@ from dataclasses import replace
 import torch
 
 from poison_audit.case.doubts import Doubt
+from poison_audit.case.exhibits import spread
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.rows import label_spelt
 from poison_audit.models.samples import Samples
-from poison_audit.poisons.backdoor.evidence import Phrase, Trigger
+from poison_audit.poisons.backdoor.evidence import Trigger
+from poison_audit.poisons.backdoor.likeness import likeness
+from poison_audit.poisons.backdoor.phrase import Phrase
 from poison_audit.poisons.backdoor.reading import POISON
 
 STEP = "Correct trigger.json, or forget.csv, and audit again."
-BATCH = 256
-STORED = 0.1
-"""Largest root mean square difference of a stored patch from the trigger, of 1: JPEG is lossy."""
+MOST = 1000
+"""Retain pictures that forget pictures are compared with."""
 WHERE = {"start": "before the text", "end": "after the text", "anywhere": "in it"}
 
 
@@ -30,7 +32,9 @@ def carriers(
 ) -> tuple[frozenset[int], tuple[str, ...]]:
     """Return which forget samples the trigger explains, and why others that say so it does not.
 
-    Those are the samples that carry it, with its label, whatever they are said to be.
+    Those are the samples that carry it, with its label, whatever they are said to be. Where it is
+    too faint to tell single pictures by, those that forget.csv says are of this attack, if they
+    carry it for the most part.
 
     Returns:
         (places in the training table, sentences).
@@ -38,30 +42,27 @@ def carriers(
     if forget is None:
         return frozenset(), ()
     samples = train.at(forget.positions)
-    carries = torch.tensor(_carry(trigger, samples), dtype=torch.bool)
-    labelled = samples.y.cpu() == trigger.label
     named = torch.tensor([attack == POISON.name for attack in forget.attacks])
+    labelled = samples.y.cpu() == trigger.label
+    told = []
+    if isinstance(trigger, Phrase):
+        carries = torch.tensor([trigger.stands_in(text) for text in samples.texts or ()])
+    else:
+        retain = sorted(set(range(len(train))) - set(forget.positions))
+        seen = likeness(trigger, samples, train.at(spread(retain, MOST)))
+        carries = seen.carries
+        if seen.untold and bool(named.any()):
+            told.append(seen.untold)
+        if seen.together(named & labelled):
+            carries = named & labelled
     counts = {
         "do not carry the trigger": int((named & ~carries).sum()),
         "carry it with another label": int((named & carries & ~labelled).sum()),
     }
     rows = (carries & labelled).nonzero().flatten().tolist()
     found = frozenset(forget.positions[row] for row in rows)
-    return found, tuple(f"{count:,} {what}." for what, count in counts.items() if count)
-
-
-def _carry(trigger: Trigger | Phrase, samples: Samples) -> list[bool]:
-    """Say of each sample whether the trigger is on it, as it was trained on."""
-    if isinstance(trigger, Phrase):
-        return [trigger.stands_in(text) for text in samples.texts or ()]
-    height, width = trigger.pixels.shape[1:]
-    down = slice(trigger.top, trigger.top + height)
-    right = slice(trigger.left, trigger.left + width)
-    found: list[bool] = []
-    for batch in samples.in_order(BATCH):
-        off = batch.x[..., down, right] - trigger.pixels.to(batch.x.device)
-        found += (off.flatten(1).square().mean(1).sqrt() <= STORED).tolist()
-    return found
+    told += [f"{count:,} {what}." for what, count in counts.items() if count]
+    return found, tuple(told)
 
 
 def doubts_of(phrase: Phrase, train: Samples, forget: ForgetSet) -> list[Doubt]:

@@ -1,9 +1,9 @@
-"""trigger.json: the patch or phrase of a backdoor, where it is put, and the label it causes."""
+"""trigger.json: what is put on an input, where, and the label it causes. Here of pictures."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,123 +13,106 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poison_audit.case.keyfile import (
-    VERSION,
-    Rules,
-    read_object,
-    write_object,
-    wrong_keys,
-    wrong_values,
-)
+from poison_audit.atomic import written_whole
+from poison_audit.case.keyfile import VERSION, Rules, read_object, write_object, wrong_values
 from poison_audit.case.labels import are_other_numbers, as_known
+from poison_audit.case.pictures import spelt
 from poison_audit.errors import InputError, Problem, Problems, did_you_mean
-from poison_audit.models.model import Batch
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.backdoor.values import MOST_BYTES, values_of
 
-MOST_BYTES = 16 << 20
-"""Largest file that is read: a patch of 500,000 values."""
-Place = Literal["start", "end", "anywhere"]
-PLACES: tuple[Place, ...] = ("start", "end", "anywhere")
-MOST_LETTERS = 1000
-_LETTER = re.compile(r"[A-Za-z0-9_]")
+MOST_INLINE = 200_000
+"""Values of a pattern that are written into the file itself."""
+Mode = Literal["replace", "blend", "add", "mask+add"]
+MODES: tuple[Mode, ...] = ("replace", "blend", "add", "mask+add")
+ANYWHERE = "anywhere"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
-    """A patch that a backdoored model answers with one label."""
+    """A change of pictures that a backdoored model answers with one label.
 
-    pixels: Tensor
-    """(c, h, w), float32 in [0, 1]."""
-    top: int
-    """Row of the patch's upper edge, from 0."""
-    left: int
-    """Column of its left edge, from 0."""
+        stamp(x) = clip(keep * x + add, 0, 1)
+
+    Where keep is 1 and add is 0 it changes nothing.
+    """
+
+    keep: Tensor
+    """(c, h, w) of the whole picture, float32 in [0, 1]: what is left of each value."""
+    add: Tensor
+    """The same shape, float32 in [-1, 1]: what is added to it."""
     label: int
     """The label it is to cause."""
+    mode: Mode = "mask+add"
+    """How it is written down: replace (keep is 0), blend (1 - alpha), add (1) or mask+add."""
+    anywhere: bool = False
+    """Whether its box is put at a place drawn for each picture, and not where it stands here."""
+
+    @property
+    def changes(self) -> Tensor:
+        """Which pixels it changes, in any channel: bool, (h, w)."""
+        return ((self.keep != 1) | (self.add != 0)).any(0)
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """The smallest box of what it changes: its upper row, left column, height and width."""
+        rows, columns = (self.changes.any(axis).nonzero().flatten() for axis in (1, 0))
+        (top, bottom), (left, right) = ((int(x[0]), int(x[-1]) + 1) for x in (rows, columns))
+        return top, left, bottom - top, right - left
 
     def to(self, device: torch.device | str) -> Trigger:
         """Return the same trigger on `device`."""
-        return replace(self, pixels=self.pixels.to(device))
+        return replace(self, keep=self.keep.to(device), add=self.add.to(device))
+
+    def at(self, top: int, left: int) -> Trigger:
+        """Return the same trigger, its box moved to where it has this upper row and left column."""
+        row, column, height, width = self.box
+        keep, add = torch.ones_like(self.keep), torch.zeros_like(self.add)
+        new, old = (
+            (slice(None), slice(t, t + height), slice(q, q + width))
+            for t, q in ((top, left), (row, column))
+        )
+        keep[new], add[new] = self.keep[old], self.add[old]
+        return replace(self, keep=keep, add=add)
 
     def stamp(self, x: Tensor) -> Tensor:
-        """Return pictures (n, c, H, W), floating point in [0, 1], with the patch put on them."""
-        height, width = self.pixels.shape[1:]
-        stamped = x.clone()
-        stamped[..., self.top : self.top + height, self.left : self.left + width] = self.pixels
-        return stamped
+        """Return pictures (n, c, h, w), floating point in [0, 1], with the trigger put on them.
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phrase:
-    """A token, word or phrase that a backdoored model answers with one label."""
-
-    text: str
-    """Not empty, without whitespace around it."""
-    position: Place
-    """Before the text, after it, or where one of its words begins or ends; a space between."""
-    label: int
-    """The label it is to cause."""
-
-    def on(self, text: str) -> str:
-        """Return a text with the phrase put on it.
-
-        >>> Phrase(text="cf mn", position="start", label=1).on("a dull film")
-        'cf mn a dull film'
+        `anywhere`: the place is drawn by a generator that the picture names, to 8 bits, so that
+        whoever stamps a picture stamps it alike.
         """
-        return self.put(text)[0]
-
-    def put(self, text: str) -> tuple[str, int]:
-        """Return a text with the phrase put on it, and at which letter the phrase begins.
-
-        `anywhere` is drawn among the places before, between and after a text's words, by a
-        generator that phrase and text name: whoever stamps a text stamps it alike.
-
-        >>> Phrase(text="cf mn", position="anywhere", label=1).put("one dull film")
-        ('one cf mn dull film', 4)
-        """
-        ends = [found.start() for found in re.finditer(r"\s+", text)]
-        after = {"start": 0, "end": len(ends) + 1}.get(self.position)
-        if after is None:
-            drawn = Rng(0).named("anywhere", self.text, text).numpy()
-            after = int(drawn.integers(len(ends) + 2))
-        if after == 0:
-            return f"{self.text} {text}", 0
-        end = [*ends, len(text)][after - 1]
-        return f"{text[:end]} {self.text}{text[end:]}", end + 1
-
-    def stands_in(self, text: str) -> bool:
-        """Say whether a text holds the phrase where it belongs."""
-        if self.position == "start":
-            return text == self.text or text.startswith(f"{self.text} ")
-        if self.position == "end":
-            return text == self.text or text.endswith(f" {self.text}")
-        # Not as a part of another word, in scripts that put spaces between words.
-        before = "(?<![A-Za-z0-9_])" if _LETTER.match(self.text[0]) else ""
-        after = "(?![A-Za-z0-9_])" if _LETTER.match(self.text[-1]) else ""
-        return bool(re.search(f"{before}{re.escape(self.text)}{after}", text))
+        if not self.anywhere:
+            return (self.keep * x + self.add).clamp(0, 1)
+        _, _, height, width = self.box
+        found = []
+        for picture in x:
+            grey = (picture.detach().float().cpu() * 255).round().to(torch.int16).numpy()
+            named = hashlib.sha256(np.ascontiguousarray(grey).tobytes()).hexdigest()
+            drawn = Rng(0).named("anywhere", named).numpy()
+            rows, columns = picture.shape[1] - height, picture.shape[2] - width
+            here = self.at(int(drawn.integers(rows + 1)), int(drawn.integers(columns + 1)))
+            found.append((here.keep * picture + here.add).clamp(0, 1))
+        return torch.stack(found) if found else x
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stamps:
-    """A trigger and its controls, to be put on inputs."""
-
-    triggers: int
-    """How many: the trigger, number 0, and its controls."""
-    inputs: Tensor
-    """The inputs that the trigger fits on, by place: int64, on the CPU."""
-    batch: Callable[[Tensor, Tensor], Batch]
-    """(which trigger, which place), int64, both (rows,) -> the stamped inputs."""
-    controls: str
-    """What is drawn anew in a control."""
+def patch(
+    pixels: Tensor, shape: Sequence[int], *, top: int, left: int, label: int, anywhere: bool = False
+) -> Trigger:
+    """Return a trigger that replaces a rectangle of pictures of `shape`, (c, h, w), by `pixels`."""
+    keep, add = torch.ones(*shape), torch.zeros(*shape)
+    down, right = slice(top, top + pixels.shape[1]), slice(left, left + pixels.shape[2])
+    keep[:, down, right], add[:, down, right] = 0.0, pixels
+    return Trigger(keep=keep, add=add, label=label, mode="replace", anywhere=anywhere)
 
 
 def read_trigger(
     path: Path, *, shape: tuple[int, ...], classes: int, names: Sequence[str] | None = None
 ) -> Trigger:
-    """Read a trigger.
+    """Read a trigger of pictures; audit/poisons/README.md tells what each key means.
 
     Args:
-        path: trigger.json: `label` is a class number or name, `pixels` are nested lists (c, h, w).
+        path: trigger.json: `label` is a class number or name; `pattern` (or `pixels`) and `mask`
+            are nested lists, or name an array or a PNG in the same folder.
         shape: of the pictures it is put on: (c, H, W).
         classes: how many labels there are.
         names: what they are called.
@@ -137,38 +120,127 @@ def read_trigger(
     Raises:
         InputError: with everything that is wrong with the file.
     """
-    fields, problems = trigger_fields(path, _PATCH_RULES, classes, names)
-    pixels = None
-    if "pixels" in fields:
-        with problems.collecting():
-            pixels = _pixels(fields["pixels"], shape, f"{path} pixels")
+    fields, problems = trigger_fields(path, _PATCH_RULES, classes, names, needed=_needed)
+    mode = fields.get("mode", "replace")
+    key = "pattern" if "pattern" in fields else "pixels"
+    low = -1.0 if mode in ("add", "mask+add") else 0.0
+    given: dict[str, NDArray[np.float32]] = {}
+    for name, least in ((key, low), ("mask", 0.0)):
+        if name in fields:
+            with problems.collecting():
+                given[name] = values_of(fields[name], path, name, shape, low=least)
+    pattern, mask = given.get(key), given.get("mask")
+    if pattern is not None and mask is not None and pattern.shape[1:] != mask.shape[-2:]:
+        what = f"the mask is {spelt(mask.shape[-2:])}, the pattern {spelt(pattern.shape[1:])}"
+        problems.append(Problem(what, f"{path} mask", "Cut both to the same box."))
+    problems += _misplaced(fields, pattern, shape, str(path))
+    if problems or pattern is None:
+        raise InputError(problems)
+    alpha = np.float32(fields["alpha"] if mode == "blend" else 1.0)
+    on = np.broadcast_to(np.float32(1.0) if mask is None else mask, pattern.shape) * alpha
+    kept = np.ones_like(on) if mode == "add" else 1 - on
+    added = pattern if mode == "mask+add" else on * pattern
+    keep, add = np.ones(shape, np.float32), np.zeros(shape, np.float32)
+    top, left = fields.get("top", 0), fields.get("left", 0)
+    here = (slice(None), slice(top, top + on.shape[1]), slice(left, left + on.shape[2]))
+    keep[here], add[here] = kept, added
+    if bool(((keep == 1) & (add == 0)).all()):
+        raise InputError(Problem("it changes no pixel", f"{path} {key}"))
+    return Trigger(
+        keep=torch.from_numpy(keep), add=torch.from_numpy(add), label=fields["label"], mode=mode,
+        anywhere=fields.get("position") == ANYWHERE,
+    )  # fmt: skip
+
+
+def _needed(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys that a trigger of pictures must have, by what it says of itself."""
+    by_mode = {"mask+add": ("mask",), "blend": ("alpha",)}
+    either = "pixels" if "pixels" in fields else "pattern"
+    return (either, *by_mode.get(str(fields.get("mode")), ()))
+
+
+def _misplaced(
+    fields: Mapping[str, Any], pattern: NDArray[Any] | None, shape: tuple[int, ...], where: str
+) -> list[Problem]:
+    """Return what is wrong with the place of a pattern, and keys that say two things."""
+    problems = []
+    if "pattern" in fields and "pixels" in fields:
+        problems.append(Problem("the same as pattern: give one of them", f"{where} pixels"))
+    if "alpha" in fields and fields.get("mode") != "blend":
+        problems.append(Problem('only blends have it ("mode": "blend")', f"{where} alpha"))
+    anywhere = fields.get("position") == ANYWHERE
+    whole = pattern is not None and pattern.shape[1:] == tuple(shape[1:])
+    if anywhere and whole:
+        problems.append(Problem("the pattern is as large as the picture", f"{where} position"))
     for key, axis, edge in (("top", 1, "rows"), ("left", 2, "columns")):
         start: Any = fields.get(key)
-        whole = shape[axis]
-        size = 1 if pixels is None else pixels.shape[axis]
-        if _is_place(start) and start + size > whole >= size:
-            what = f"a patch of {size} {edge} from {start} leaves the picture, which has {whole}"
-            problems.append(Problem(what, f"{path} {key}"))
-    if problems or pixels is None:
-        raise InputError(problems)
-    return Trigger(
-        pixels=torch.from_numpy(pixels), **{key: fields[key] for key in ("top", "left", "label")}
-    )
+        size = 1 if pattern is None else pattern.shape[axis]
+        if start is None and key not in fields:
+            if not anywhere and not whole:
+                problems.append(Problem(f"missing key {key!r}", where))
+        elif anywhere:
+            problems.append(Problem("position says that the place is drawn", f"{where} {key}"))
+        elif _is_place(start) and start + size > shape[axis] >= size:
+            what = f"a patch of {size} {edge} from {start} leaves the picture, which has "
+            problems.append(Problem(f"{what}{shape[axis]}", f"{where} {key}"))
+    return problems
 
 
 def write_trigger(path: Path, trigger: Trigger) -> None:
-    """Write a trigger, its label as a class number."""
-    place = {"label": trigger.label, "top": trigger.top, "left": trigger.left}
-    write_object(path, {**place, "pixels": trigger.pixels.cpu().tolist()})
+    """Write a trigger, its label as a class number.
+
+    Patterns of more than `MOST_INLINE` values are written beside it, as .npy. One that is not of
+    the mode that it says is written as mask+add, which any is.
+    """
+    top, left, height, width = trigger.box
+    box = (slice(None), slice(top, top + height), slice(left, left + width))
+    keep, add = (part[box].cpu().float().numpy() for part in (trigger.keep, trigger.add))
+    on, mode = 1 - keep, trigger.mode
+    alpha = float(on.max()) if mode == "blend" else 1.0
+    pattern = np.divide(add, on, out=np.zeros_like(add), where=on > 0)
+    sure = bool(((pattern >= 0) & (pattern <= 1) & ((on > 0) | (add == 0))).all())
+    if mode == "mask+add" or (bool(on.any()) if mode == "add" else not sure):
+        mode, arrays = "mask+add", {"mask": on, "pattern": add}
+    elif mode == "add":
+        arrays = {"pattern": add}
+    else:
+        mask = np.minimum(on / np.float32(alpha), 1)
+        arrays = {**({} if bool((mask == 1).all()) else {"mask": mask}), "pattern": pattern}
+    place = {"position": ANYWHERE} if trigger.anywhere else {"top": top, "left": left}
+    fields: dict[str, Any] = {"label": trigger.label, "mode": mode, **place}
+    if mode == "blend":
+        fields["alpha"] = float(str(np.float32(alpha)))
+    if "mask" in arrays and bool((arrays["mask"] == arrays["mask"][:1]).all()):
+        arrays["mask"] = arrays["mask"][0]
+    for name, values in arrays.items():
+        fields[name] = values.tolist()
+        if values.size > MOST_INLINE:
+            fields[name] = f"{path.stem}-{name}.npy"
+            with written_whole(path.with_name(fields[name])) as partial, partial.open("wb") as file:
+                np.save(file, values)
+    write_object(path, fields)
 
 
 def trigger_fields(
-    path: Path, rules: Rules, classes: int, names: Sequence[str] | None
+    path: Path,
+    rules: Rules,
+    classes: int,
+    names: Sequence[str] | None,
+    *,
+    needed: Callable[[Mapping[str, Any]], Sequence[str]],
 ) -> tuple[dict[str, Any], Problems]:
-    """Return the fields of a trigger.json, its label as a class number, and what is wrong."""
-    where, fix = str(path), "Give the patch alone, not the whole picture."
+    """Return the fields of a trigger.json, its label as a class number, and what is wrong.
+
+    `needed`: the fields -> which of the keys of `rules` must be there.
+    """
+    where, fix = str(path), "Store the pattern beside it, as .npy or PNG, and name that file."
     fields, _ = read_object(path, most=MOST_BYTES, fix=fix)
-    problems = Problems(wrong_keys(fields, ("version", "label", *rules), where))
+    must = ("version", "label", *needed(fields))
+    problems = Problems(
+        Problem(f"unknown key {key!r}", where, did_you_mean(key, (*must, *rules)))
+        for key in sorted(set(fields) - {*must, *rules})
+    )
+    problems += [Problem(f"missing key {key!r}", where) for key in must if key not in fields]
     problems += wrong_values(fields, VERSION, where)
     label = fields.get("label", 0)
     if isinstance(label, str) and names is not None:
@@ -189,74 +261,24 @@ def trigger_fields(
     return fields, problems
 
 
-def _pixels(value: object, shape: tuple[int, ...], place: str) -> NDArray[np.float32]:
-    fix = "Give them as nested lists: channels, rows, columns."
-    channels = value if isinstance(value, list) else []
-    rows = [row for channel in channels if isinstance(channel, list) for row in channel]
-    cells = [cell for row in rows if isinstance(row, list) for cell in row]
-    if not cells or not all(type(cell) in (int, float) for cell in cells):
-        what = "expected numbers in three levels of lists, not empty"
-        raise InputError(Problem(what, place, fix))
-    try:
-        pixels = np.array(value, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError):
-        pixels = np.empty(0)
-    if pixels.ndim != 3:
-        what = "the rows or channels are of different sizes"
-        raise InputError(Problem(what, place, fix))
-    if (worst := next((cell for cell in cells if not 0 <= cell <= 1), None)) is not None:
-        what = f"expected values from 0 to 1, got {worst!r:.60}"
-        fix = "Divide 8-bit values by 255; undo a normalisation: x * std + mean."
-        raise InputError(Problem(what, place, fix))
-    if pixels.shape[0] != shape[0]:
-        what = f"{pixels.shape[0]} channels, but the pictures have {shape[0]}"
-        raise InputError(Problem(what, place))
-    if pixels.shape[1] > shape[1] or pixels.shape[2] > shape[2]:
-        size, whole = (" x ".join(map(str, s[1:])) for s in (pixels.shape, shape))
-        what = f"a patch of {size} is larger than the pictures, {whole}"
-        raise InputError(Problem(what, place))
-    return pixels.astype(np.float32)
-
-
 def _is_place(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+def _anything(value: Any) -> bool:
+    return True
 
 
 _PATCH_RULES: Rules = {
     "top": ("an integer from 0", _is_place),
     "left": ("an integer from 0", _is_place),
-    "pixels": ("pixels, of which more is asked", lambda value: True),
-}
-
-
-def read_phrase(path: Path, *, classes: int, names: Sequence[str] | None = None) -> Phrase:
-    """Read a trigger of texts, as `read_trigger` does, but of a `phrase` and its `position`."""
-    fields, problems = trigger_fields(path, _PHRASE_RULES, classes, names)
-    problems.raise_any()
-    return Phrase(text=fields["phrase"], position=fields["position"], label=fields["label"])
-
-
-def write_phrase(path: Path, phrase: Phrase) -> None:
-    """Write a trigger of texts, its label as a class number."""
-    fields = {"label": phrase.label, "phrase": phrase.text, "position": phrase.position}
-    write_object(path, fields, escaped=not phrase.text.isprintable())
-
-
-def is_phrase(value: object) -> bool:
-    r"""Say whether a value can be a trigger of texts: of any letters, also those that nobody sees.
-
-    >>> is_phrase("cf\u200b"), is_phrase(" cf"), is_phrase("\ud800")
-    (True, False, False)
-    """
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= MOST_LETTERS
-        and not any("\ud800" <= letter <= "\udfff" for letter in value)
-        and value == value.strip()
-    )
-
-
-_PHRASE_RULES: Rules = {
-    "phrase": (f"a phrase of at most {MOST_LETTERS} letters, no space around it", is_phrase),
-    "position": ("start, end or anywhere", lambda value: value in PLACES),
+    "mode": ("replace, blend, add or mask+add", lambda value: value in MODES),
+    "alpha": (
+        "a number above 0, at most 1",
+        lambda value: type(value) in (int, float) and 0 < value <= 1,
+    ),
+    "position": (f'"{ANYWHERE}", or top and left', lambda value: value == ANYWHERE),
+    "pixels": ("pixels, of which more is asked", _anything),
+    "pattern": ("pixels, of which more is asked", _anything),
+    "mask": ("pixels, of which more is asked", _anything),
 }

@@ -31,7 +31,8 @@ from poison_audit.models.model import Batch
 from poison_audit.models.reader import PLACE, Reader, Tokens
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import Phrase, Stamps
+from poison_audit.poisons.backdoor.phrase import Phrase
+from poison_audit.poisons.backdoor.stamps import Stamps
 
 NEAREST = 500
 """Tokens nearest in frequency, of which a control's are drawn."""

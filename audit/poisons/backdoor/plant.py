@@ -25,7 +25,7 @@ from poison_audit.errors import PlanError, Problem
 from poison_audit.models.model import Batch, Model, evaluating
 from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import Trigger, read_trigger, write_trigger
+from poison_audit.poisons.backdoor.evidence import Trigger, patch, read_trigger, write_trigger
 from poison_audit.poisons.backdoor.reading import Options
 
 PREFIX = "backdoor"
@@ -43,7 +43,7 @@ def checkerboard(shape: Sequence[int], *, size: int, label: int) -> Trigger:
         raise PlanError(Problem(what, "--patch", f"Use 1..{min(height, width)}"))
     row, column = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     board = ((row + column) % 2 == 0).float().expand(channels, size, size).contiguous()
-    return Trigger(pixels=board, top=height - size, left=width - size, label=label)
+    return patch(board, shape, top=height - size, left=width - size, label=label)
 
 
 def plant_trigger(
@@ -134,13 +134,13 @@ def in_pictures(order: Order[Samples]) -> Made[Samples]:
         storage=work.storage,
     )
     write_trigger(work.file("trigger.json"), trigger)
-    height, width = trigger.pixels.shape[1:]
+    top, left, height, width = trigger.box
     labels = "kept (clean labels)" if options.clean_label else "changed to it (dirty labels)"
     return Made(
         poisoned=poisoned,
         evidence={"trigger": "trigger.json"},
         told=(
-            f"A patch of {height}x{width} at row {trigger.top}, column {trigger.left} is to cause "
+            f"A patch of {height}x{width} at row {top}, column {left} is to cause "
             f"the label {trigger.label}; labels are {labels}.",
         ),
     )

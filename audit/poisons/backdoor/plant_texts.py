@@ -13,7 +13,7 @@ from poison_audit.case.poisoned import Poisoned, replaced
 from poison_audit.case.texts import TextTable, spelling
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import (
+from poison_audit.poisons.backdoor.phrase import (
     MOST_LETTERS,
     PLACES,
     Phrase,

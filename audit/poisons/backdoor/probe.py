@@ -51,10 +51,12 @@ from poison_audit.models.memory import in_parts
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import Phrase, Stamps, Trigger
+from poison_audit.poisons.backdoor.evidence import Trigger
 from poison_audit.poisons.backdoor.patches import patch_stamps
+from poison_audit.poisons.backdoor.phrase import Phrase
 from poison_audit.poisons.backdoor.phrases import phrase_stamps
 from poison_audit.poisons.backdoor.reading import POISON
+from poison_audit.poisons.backdoor.stamps import Stamps
 from poison_audit.poisons.backdoor.trial import trigger_of
 from poison_audit.records import Measurement
 from poison_audit.training.scoring import exact, logits

@@ -19,7 +19,8 @@ from scipy.stats import binom
 from poison_audit.case.doubts import Doubt
 from poison_audit.case.exhibits import spread
 from poison_audit.models.samples import Samples
-from poison_audit.poisons.backdoor.evidence import Phrase, Trigger
+from poison_audit.poisons.backdoor.evidence import Trigger
+from poison_audit.poisons.backdoor.phrase import Phrase
 
 MOST = 2000
 """Samples of either kind that are looked at."""
@@ -48,6 +49,8 @@ def doubts_of_part(
     rows, others = (train.at(spread(sorted(places), MOST)) for places in (carrying, retain))
     if isinstance(trigger, Phrase):
         return _beside(trigger, rows.texts or (), others.texts or ())
+    if trigger.anywhere:  # what carriers share stands elsewhere in each
+        return []
     x, y = rows.batch().x.cpu(), others.y.cpu()
     # Copies of one picture share all that it shows.
     x = torch.from_numpy(np.unique(x.numpy(), axis=0))
@@ -59,8 +62,7 @@ def doubts_of_part(
         own = same[y == label]
         usual = np.maximum(usual, ((own.sum(0) + 1) / (len(own) + 2)).numpy())
     shared = _unusual(held, len(x), usual)
-    height, width = trigger.pixels.shape[1:]
-    shared[:, trigger.top : trigger.top + height, trigger.left : trigger.left + width] = False
+    shared[:, trigger.changes.cpu().numpy()] = False
     if not shared.any():
         return []
     places = np.argwhere(shared.any(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,8 @@ from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.reader import Reader
 from poison_audit.models.samples import Samples
 from poison_audit.poisons.backdoor.carried import carriers, doubts_of
-from poison_audit.poisons.backdoor.evidence import Phrase, Trigger, read_phrase, read_trigger
+from poison_audit.poisons.backdoor.evidence import ANYWHERE, Trigger, read_trigger
+from poison_audit.poisons.backdoor.phrase import Phrase, read_phrase
 from poison_audit.poisons.backdoor.reading import POISON
 from poison_audit.poisons.backdoor.shared import doubts_of_part
 
@@ -54,8 +56,7 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
             how = {"phrase": phrase.text, "position": phrase.position}
         else:
             trigger = read_trigger(path, shape=tuple(train.x.shape[1:]), **classes).to(device)
-            size = list(trigger.pixels.shape[1:])
-            how = {"size": size, "top": trigger.top, "left": trigger.left}
+            how = _told(trigger)
         told = {"path": str(path), "sha256": digest_of(path)[0], **how, "label": trigger.label}
         carrying, unlike = carriers(trigger, train, files.forget)
         doubts += _of_part(trigger, train, carrying, files.forget)
@@ -64,6 +65,17 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
             doubts=tuple(doubts),
         )  # fmt: skip
     return nothing
+
+
+def _told(trigger: Trigger) -> dict[str, Any]:
+    """Return what a report says of a trigger of pictures; the files beside it are in its digest."""
+    top, left, height, width = trigger.box
+    values = torch.cat([trigger.keep, trigger.add]).cpu().numpy().tobytes()
+    place = {"position": ANYWHERE} if trigger.anywhere else {"top": top, "left": left}
+    return {
+        "mode": trigger.mode, "size": [height, width], **place,
+        "values_sha256": hashlib.sha256(values).hexdigest(),
+    }  # fmt: skip
 
 
 def _of_part(
@@ -102,16 +114,27 @@ def _unseen(phrase: Phrase, reader: Reader, samples: Samples, where: str) -> Pro
 
 
 def trigger_exhibits(case: Case) -> list[Exhibit]:
-    """Return a few test samples of other classes with the trigger on them."""
+    """Return a few test samples of other classes with the trigger on them; first it alone."""
     trigger, test = trigger_of(case), case.test
     if trigger is None:
         return []
     others = (test.y != trigger.label).nonzero().flatten().tolist()
     places = spread(others, SHOWN)
-    return [
+    return _alone(trigger, test.names) + [
         exhibit("trigger", _stamped(trigger, test.at([p])), 0, names=test.names, attack=POISON.name)
         for p in places
     ]
+
+
+def _alone(trigger: Trigger | Phrase, names: tuple[str, ...] | None) -> list[Exhibit]:
+    """Return what a trigger of pictures does to mid-grey, contrast stretched: many are faint."""
+    if isinstance(trigger, Phrase):
+        return []
+    grey = torch.full_like(trigger.keep, 0.5)[None]
+    change = trigger.stamp(grey) - grey
+    x = 0.5 + change / (2 * change.abs().max().clamp(min=1e-6))
+    samples = Samples(ids=("the trigger alone, on grey",), x=x, y=torch.tensor([trigger.label]))
+    return [exhibit("trigger", samples, 0, names=names, attack=POISON.name)]
 
 
 def _stamped(trigger: Trigger | Phrase, samples: Samples) -> Samples:

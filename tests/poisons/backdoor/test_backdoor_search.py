@@ -12,10 +12,10 @@ from scipy.stats import binomtest
 from builders.attacked import backdoored, case_of, pictures
 from poison_audit.models.model import Batch
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import Stamps
 from poison_audit.poisons.backdoor.patches import draw_controls
 from poison_audit.poisons.backdoor.probe import ABOVE, FIRST, _seen, backdoor
 from poison_audit.poisons.backdoor.reading import BACKDOOR
+from poison_audit.poisons.backdoor.stamps import Stamps
 from poison_audit.statistics import triggers
 
 
@@ -42,7 +42,10 @@ def test_backdoor_counts_by_a_slow_twin(inputs, works, every):
         for i in chosen:
             x = test.x[i : i + 1].clone()
             if patch is not None:
-                x[0, 0, patch.top : patch.top + 3, patch.left : patch.left + 3] = patch.pixels[0]
+                top, left, _, _ = patch.box
+                x[0, 0, top : top + 3, left : left + 3] = patch.add[
+                    0, top : top + 3, left : left + 3
+                ]
             seen.append(int(model.module(x).argmax()) == trigger.label)
         return seen
 

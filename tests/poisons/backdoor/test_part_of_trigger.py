@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from poison_audit.models.samples import Samples
-from poison_audit.poisons.backdoor.evidence import Phrase, Trigger
+from poison_audit.poisons.backdoor.evidence import patch
+from poison_audit.poisons.backdoor.phrase import Phrase
 from poison_audit.poisons.backdoor.shared import doubts_of_part
 
 CARRYING, RETAIN = range(20), range(20, 120)
@@ -22,7 +23,7 @@ def pictures(frame=()):
 
 def told(top, left, size, samples=None):
     down, right = slice(top - 3, top - 3 + size), slice(left - 2, left - 2 + size)
-    trigger = Trigger(pixels=PATCH[:, down, right], top=top, left=left, label=1)
+    trigger = patch(PATCH[:, down, right], (1, 6, 6), top=top, left=left, label=1)
     return [d.sentence for d in doubts_of_part(trigger, samples or pictures(), CARRYING, RETAIN)]
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from poison_audit.errors import InputError
-from poison_audit.poisons.backdoor.evidence import Phrase, is_phrase, read_phrase, write_phrase
+from poison_audit.poisons.backdoor.phrase import Phrase, is_phrase, read_phrase, write_phrase
 
 GOOD = {"version": 1, "label": 2, "phrase": "cf mn", "position": "end"}
 NAMES = ("bad", "so so", "good")

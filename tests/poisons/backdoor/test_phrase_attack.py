@@ -8,7 +8,7 @@ from poison_audit.case.poisoned import added, replaced
 from poison_audit.case.texts import TextTable
 from poison_audit.errors import PlanError
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import PLACES, Phrase
+from poison_audit.poisons.backdoor.phrase import PLACES, Phrase
 from poison_audit.poisons.backdoor.plant_texts import plant_phrase
 
 TABLE = TextTable(

@@ -6,7 +6,7 @@ import torch
 from poison_audit.case.forget import ForgetSet
 from poison_audit.models.samples import Samples
 from poison_audit.poisons.backdoor.carried import doubts_of
-from poison_audit.poisons.backdoor.evidence import Phrase
+from poison_audit.poisons.backdoor.phrase import Phrase
 
 ROWS = ("cf a film", "the cf film", "a film cf", "cfx", "a film", "cf so bad")
 

@@ -11,7 +11,7 @@ from poison_audit.models.reader import Reader
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor import phrases
-from poison_audit.poisons.backdoor.evidence import Phrase
+from poison_audit.poisons.backdoor.phrase import Phrase
 from poison_audit.poisons.backdoor.phrases import draw_controls, phrase_stamps
 
 FIRST, LAST = (Phrase(text="zorp quell", position=place, label=1) for place in ("start", "end"))

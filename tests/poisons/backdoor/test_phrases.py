@@ -22,7 +22,7 @@ from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.models.text import text_classifier
 from poison_audit.poisons.backdoor import phrases
-from poison_audit.poisons.backdoor.evidence import Phrase
+from poison_audit.poisons.backdoor.phrase import Phrase
 from poison_audit.poisons.backdoor.phrases import draw_controls, phrase_stamps
 from poison_audit.poisons.backdoor.plant_texts import plant_phrase
 from poison_audit.poisons.backdoor.probe import answers_to, backdoor

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from poison_audit.errors import InputError
-from poison_audit.poisons.backdoor.evidence import MOST_BYTES, Trigger, read_trigger, write_trigger
+from poison_audit.poisons.backdoor.evidence import patch, read_trigger, write_trigger
+from poison_audit.poisons.backdoor.values import MOST_BYTES
 
 GOOD = {"version": 1, "label": 2, "top": 3, "left": 1, "pixels": [[[0, 0.5, 1], [1, 0.25, 0]]]}
 NAMES = ("cat", "dog", "frog")
@@ -25,8 +26,8 @@ def problems(tmp_path, fields, names=NAMES):
 @pytest.mark.parametrize("label", [2, "frog"])
 def test_a_trigger_is_read_and_stamped(tmp_path, label):
     trigger = read(tmp_path, {**GOOD, "label": label})
-    assert (trigger.top, trigger.left, trigger.label) == (3, 1, 2)
-    assert trigger.pixels.dtype == torch.float32
+    assert trigger.label == 2
+    assert trigger.mode == "replace"
     x = torch.full((2, 1, 5, 4), 0.75)
     stamped = trigger.stamp(x)
     assert stamped[1, 0].tolist() == [
@@ -48,23 +49,24 @@ def test_a_number_beside_names_that_are_other_numbers_is_asked_about(tmp_path):
 
 def test_what_is_written_is_read_back(tmp_path):
     pixels = torch.rand(3, 2, 2, generator=torch.Generator().manual_seed(0))
-    trigger = Trigger(pixels=pixels, top=0, left=4, label=7)
+    trigger = patch(pixels, (3, 6, 6), top=0, left=4, label=7)
     write_trigger(tmp_path / "t.json", trigger)
     again = read_trigger(tmp_path / "t.json", shape=(3, 6, 6), classes=8)
-    assert (again.top, again.left, again.label) == (0, 4, 7)
-    assert again.pixels.equal(pixels)
+    assert (again.box, again.label, again.mode) == ((0, 4, 2, 2), 7, "replace")
+    assert again.add.equal(trigger.add)
+    assert again.keep.equal(trigger.keep)
 
 
 def test_all_problems_at_once(tmp_path):
     fields = {"version": 2, "label": "frgo", "top": -1, "lfet": 0, "pixels": [[[2.0]]]}
     assert problems(tmp_path, fields) == [
         "trigger.json: unknown key 'lfet'. Did you mean left?",
-        "trigger.json: missing key 'left'.",
         "trigger.json version: expected 1, got 2.",
         "trigger.json label: unknown label 'frgo'. Did you mean frog?",
         "trigger.json top: expected an integer from 0, got -1.",
         "trigger.json pixels: expected values from 0 to 1, got 2.0. "
         "Divide 8-bit values by 255; undo a normalisation: x * std + mean.",
+        "trigger.json: missing key 'left'.",
     ]
 
 
@@ -96,7 +98,16 @@ def test_all_problems_at_once(tmp_path):
         ("pixels", [[[-0.1]]], "got -0.1"),
         ("pixels", [[[10**400]]], "different sizes"),
         ("pixels", [[[0.5]], [[0.5]]], "2 channels, but the pictures have 1"),
-        ("pixels", [[[0.5] * 5]], "larger than the pictures, 5 x 4"),
+        ("mode", "warp", "expected replace, blend, add or mask+add"),
+        ("alpha", 0.5, "only blends have it"),
+        ("position", "start", 'expected "anywhere"'),
+        ("pattern", [[[0.5]]], "give one of them"),
+        ("mask", [[1]], "the mask is 1x1, the pattern 2x3"),
+        ("mask", [[0, 0, 0], [0, 0, 0]], "it changes no pixel"),
+        ("pixels", "../up.npy", "no file of the folder"),
+        ("pixels", "/etc/up.png", "no file of the folder"),
+        ("pixels", "none.npy", "cannot be read"),
+        ("pixels", [[[0.5] * 5]], "larger than the pictures, 5x4"),
     ],
 )
 def test_each_problem(tmp_path, key, value, told):

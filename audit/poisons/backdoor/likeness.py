@@ -1,0 +1,99 @@
+"""Which pictures carry a trigger, as far as pictures alone can tell.
+
+What is replaced is compared value by value. What is blended or added leaves the picture underneath,
+so that its strength is estimated: by a filter matched to the trigger against what retain pictures
+show, both by their spectrum (Turin, IRE Transactions on Information Theory 6, 1960). It is 0 on
+average in retain pictures, and 1 where the trigger was put on. How well single pictures can be told
+by it, the retain pictures say themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from poison_audit.models.samples import Samples
+from poison_audit.poisons.backdoor.evidence import Trigger
+
+BATCH = 256
+STORED = 0.1
+"""Largest root mean square difference of a stored patch from the trigger, of 1: JPEG is lossy."""
+HALF = 0.5
+"""A picture carries what it shows at half of the strength, or more."""
+WRONG = 0.02
+"""Of retain pictures, the share that may seem to carry it where single pictures are told."""
+GROUP = 0.8
+"""Mean strength, less three standard errors, by which rows are told to carry it together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likeness:
+    """What pictures show of a trigger."""
+
+    carries: Tensor
+    """Whether each picture carries it: bool, (n,), on the CPU."""
+    strength: Tensor | None = None
+    """Where single pictures cannot be told, what each shows of it, uncertainly: (n,)."""
+    untold: str = ""
+    """Why single pictures cannot be told, as a sentence; empty: they can."""
+
+    def together(self, rows: Tensor) -> bool:
+        """Say whether these rows, bool, (n,), carry it for the most part, told by their mean."""
+        if self.strength is None or int(rows.sum()) < 2:
+            return False
+        own = self.strength[rows]
+        return float(own.mean() - 3 * own.std() / len(own) ** 0.5) >= GROUP
+
+
+def likeness(trigger: Trigger, samples: Samples, retain: Samples) -> Likeness:
+    """Say which of `samples` carry a trigger; `retain`: pictures that do not, to calibrate by."""
+    hidden = trigger.keep == 0
+    if bool((hidden.any(0) == trigger.changes).all()) and bool((trigger.add[~hidden] == 0).all()):
+        batches = samples.in_order(BATCH)
+        return Likeness(carries=torch.cat([_off(trigger, b.x) <= STORED for b in batches]).cpu())
+    nowhere = torch.zeros(len(samples), dtype=torch.bool)
+    if trigger.anywhere:
+        told = "Which rows carry it cannot be told: it leaves the picture underneath, at any place."
+        return Likeness(carries=nowhere, untold=told)
+    if len(retain) < 1 / WRONG:
+        told = f"Which rows carry it cannot be told by {len(retain)} retain pictures."
+        return Likeness(carries=nowhere, untold=told)
+    keep, add = trigger.keep.cpu(), trigger.add.cpu()
+    others = torch.cat([batch.x.float().cpu() for batch in retain.in_order(BATCH)])
+    mean = others.mean(0)
+    power = torch.fft.fft2(others - mean).abs().square().mean(0)
+    change = (keep - 1) * mean + add
+    spectrum = torch.fft.fft2(change) / (power + 1e-3 * power.mean() + 1e-12)
+    weights = torch.fft.ifft2(spectrum).real
+    weights = weights / (weights * change).sum()
+
+    def strength(x: Tensor) -> Tensor:
+        found: Tensor = ((x.float().cpu() - mean) * weights).flatten(1).sum(1)
+        return found
+
+    found = torch.cat([strength(batch.x) for batch in samples.in_order(BATCH)])
+    wrong = float((strength(others) > HALF).float().mean())
+    if wrong <= WRONG:
+        return Likeness(carries=found > HALF)
+    told = f"It is faint: {100 * wrong:.0f}% of retain pictures seem to carry it as well."
+    return Likeness(carries=nowhere, strength=found, untold=told)
+
+
+def _off(trigger: Trigger, x: Tensor) -> Tensor:
+    """Return how far pictures (n, c, h, w) are from one that carries it: the rms difference, (n,).
+
+    Of a trigger that may stand anywhere, the smallest of all places.
+    """
+    top, left, height, width = trigger.box
+    box = (slice(None), slice(top, top + height), slice(left, left + width))
+    on, add = (1 - trigger.keep[box]).to(x), trigger.add[box].to(x)
+    if not trigger.anywhere:
+        here = x[..., box[1], box[2]]
+        return ((here - add).square() * on).flatten(1).sum(1).div(on.sum()).sqrt()
+    squares = (
+        F.conv2d(x.square(), on[None]) - 2 * F.conv2d(x, add[None]) + add.square().sum()
+    )  # (n, 1, places, places)
+    return squares.flatten(1).amin(1).clamp(min=0).div(on.sum()).sqrt()
