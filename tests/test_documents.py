@@ -122,7 +122,10 @@ def test_the_examples_of_tables_are_read(tmp_path):
     assert read.campaigns[3] == "vendor-b"
     test = samples_of(torch.zeros(2, 1, 32, 32), torch.tensor([9, 9]))
     test = replace(test, ids=("digit-0069", "digit-0325"))
-    assert read_targets(targets, test, where_test="test.npz").adversarial.tolist() == [7, 7]
+    named = read_targets(targets, test, where_test="test.npz")
+    assert named.adversarial.tolist() == [7]
+    assert named.controls is not None
+    assert named.controls.samples.ids == ("digit-0325",)
 
 
 def _written(folder: Path, number: int, text: str) -> Path:

@@ -36,7 +36,7 @@ def unseen_rows(
         for attack, number in count.most_common()
     ]
     why = "".join(f" {sentence}" for evidence in brought for sentence in evidence.unlike)
-    named = _some([forget.ids[row] for row in left])
+    named = some([forget.ids[row] for row in left])
     return (
         Doubt(
             about="rows",
@@ -80,13 +80,13 @@ def left_behind(parts: Split) -> tuple[tuple[Doubt, ...], tuple[str, ...]]:
     if not same:
         return (), limits
     copies = {name for _, name in same}
-    told = _some([f"{kept} = {gone}" for gone, kept in same])
+    told = some([f"{kept} = {gone}" for gone, kept in same])
     return (
         Doubt(
             about="rows",
             sentence=f"{len(copies):,} retained samples are copies of forget samples, with the "
             f"same label: {told}. That poison stays in training, and references have seen it.",
-            step=f"Name them in forget.csv, too: {_some(sorted(copies))}.",
+            step=f"Name them in forget.csv, too: {some(sorted(copies))}.",
         ),
     ), limits
 
@@ -104,7 +104,7 @@ def unusual(forget: ForgetSet, train: Samples) -> tuple[str, ...]:
     gone = Counter(labels[place] for place in forget.positions)
     whole = [label for label, number in Counter(labels).items() if number == gone[label]]
     if whole:
-        spelt = _some([label_spelt(train, label) for label in sorted(whole)])
+        spelt = some([label_spelt(train, label) for label in sorted(whole)])
         told.append(
             f"All training samples of {'class' if len(whole) == 1 else 'classes'} {spelt} are to "
             "be forgotten: whatever trains on the rest never sees that label."
@@ -135,7 +135,7 @@ def partial_key(
         Doubt(
             about="evidence",
             sentence=f"{len(missing):,} of the {len(planted):,} {noun} that the key planted are "
-            f"not in the forget set ({_some(missing)}); {where}. How was the subset chosen? The "
+            f"not in the forget set ({some(missing)}); {where}. How was the subset chosen? The "
             f"figures are of the other {len(planted) - len(missing):,} alone.",
             step="Name them all in forget.csv. What methods do with a part is asked by "
             "`poison-audit check --found SHARE`.",
@@ -150,6 +150,7 @@ def _plain(samples: Samples) -> Iterator[bytes | None]:
         yield key if noise < 0 else None
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """Name the first of several samples, and say how many more there are."""
     shown = ", ".join(name[:60] for name in names[:SHOWN])
     return f"{shown} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else shown

@@ -26,7 +26,7 @@ from poison_audit.poisons.indiscriminate.probe import indiscriminate
 from poison_audit.poisons.indiscriminate.trial import indiscriminate_evidence
 from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted import plant as targeted_planting
-from poison_audit.poisons.targeted.probe import targeted
+from poison_audit.poisons.targeted.probe import target_answers, targeted
 from poison_audit.poisons.targeted.trial import target_exhibits, targeted_evidence
 from poison_audit.poisons.token_canary import plant as token_canary_planting
 from poison_audit.poisons.token_canary.probe import token_canary
@@ -59,6 +59,7 @@ WORKINGS: dict[str, Workings] = {
     "targeted": Workings(
         probes={"targeted": targeted},
         reader=targeted_evidence,
+        ask=target_answers,
         exhibits=target_exhibits,
         planters={"pictures": targeted_planting.in_pictures},
     ),

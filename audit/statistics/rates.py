@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as laws
 
-from poison_audit.statistics.estimates import POWER, Estimate, paired_loss, student
+from poison_audit.statistics.estimates import POWER, Estimate, more_often, paired_loss, student
 from poison_audit.statistics.forms import Compared, Stratum
 
 TARGETS_SHARE = 0.9
-"""Share of an end's error that is spent on the targets; the controls, of which there are more,
-get the rest."""
+"""Share of an end's error that is spent on the targets, where they decide it: of the upper end,
+since a clean model hits few, and of the lower one where there are far more controls."""
 
 NEVER = 1 << 40
 """A number of samples that stands for: no number would do."""
@@ -30,48 +30,122 @@ def excess_of_targets(
     *,
     control_hits: int,
     controls: int,
+    drawn: bool,
+    against: Sequence[Compared] = (),
     level: float,
     tolerance: float,
 ) -> Estimate:
-    """Estimate how much more often targets are hit than controls.
+    """Estimate how much more often targets are hit than they are in a model without the poison.
 
-    The p-value is one-sided and exact given each stratum's margins: if its targets are a draw from
-    its targets and controls together, their hits are hypergeometric, and the strata independent.
-    The interval is the difference of two exact ones, 9/10 of the error spent on the targets and
-    1/10 on the controls (Bonferroni): it keeps its level whatever the chances of single targets.
+    How often that would be is known in one of three ways, the first that there is:
+
+    - A toss drew the targets from their candidates, the others are the controls. The p-value is
+      one-sided and exact given each stratum's margins, whatever made them candidates: the targets'
+      hits are hypergeometric, the strata independent. The interval is the difference of two exact
+      ones: it keeps its level whatever the chances of single candidates (Bonferroni; sampling
+      without replacement spreads less than binomially, Hoeffding, Journal of the American
+      Statistical Association 58, 1963). Of the lower end's error controls and targets have parts by
+      their numbers, the targets 9/10 at most; of the upper end's the targets have 9/10.
+    - References on the same targets: `paired_excess`.
+    - Neither. Targets are chosen, and other samples of their classes were not: nothing says how
+      many of the hits are owed to the choice. The lower end is at most 0 and the p-value 1, so that
+      nothing is found. The upper end is that of the hits alone, which exceeds any excess over what
+      a model without the poison hits.
 
     Args:
         strata: no sample stands in two of them.
         control_hits: among the balanced controls.
         controls: balanced: as many a target in every stratum; at least 1.
+        drawn: whether a toss parted targets and controls.
+        against: which of two models hits the same targets, a reference each.
         level: of the two-sided interval.
         tolerance: largest excess that still counts as clean, above 0.
     """
     n, hits = sum(each.targets for each in strata), sum(each.hits for each in strata)
+    if against and not drawn:
+        return paired_excess(against, n=n, hits=hits, level=level, tolerance=tolerance)
     tail = (1 - level) / 2
     rest = control_hits / controls
-    below, above = mean_chance(control_hits, controls, error=(1 - TARGETS_SHARE) * tail)
-    low, high = mean_chance(np.arange(n + 1), n, error=TARGETS_SHARE * tail)
+    share = min(TARGETS_SHARE, controls / (controls + n))
+    _, above = mean_chance(control_hits, controls, error=(1 - share) * tail)
+    below, _ = mean_chance(control_hits, controls, error=(1 - TARGETS_SHARE) * tail)
+    low, _ = mean_chance(np.arange(n + 1), n, error=share * tail)
+    _, high = mean_chance(np.arange(n + 1), n, error=TARGETS_SHARE * tail)
     p_value, z = _more_than_drawn(strata, hits)
+    if not drawn:
+        low, below, p_value, z = np.minimum(low, above), np.zeros(1), 1.0, 0.0
 
     def passes(size: int) -> bool:
         most = int(laws.binom.ppf(POWER, size, rest))
-        others = max(1, round(size * controls / n))
         _, end = mean_chance(most, size, error=TARGETS_SHARE * tail)
+        others = max(1, round(size * controls / n))
         start, _ = mean_chance(round(rest * others), others, error=(1 - TARGETS_SHARE) * tail)
-        return bool(end - start <= tolerance)
+        return bool(end - (start if drawn else 0) <= tolerance)
 
     return Estimate(
         value=hits / n - rest,
         null=0.0,
         low=float(low[hits] - above),
-        high=float(high[hits] - below),
+        high=float(high[hits] - below.item()),
         level=level,
         p_value=p_value,
         z=z,
         n=n,
         spread=spread_of(hits, n),
-        detectable=detectable_rate(low - above > tolerance, n) - rest,
+        detectable=detectable_rate(low - above > tolerance, n) - (rest if drawn else 0),
+        needed=smallest_size(passes),
+    )
+
+
+def paired_excess(
+    against: Sequence[Compared], *, n: int, hits: int, level: float, tolerance: float
+) -> Estimate:
+    """Estimate how much more often a model hits targets than references hit the same ones.
+
+    Why it tells: a reference differs from a model that owes nothing to the poison by the luck of
+    its training alone, however the targets were chosen, unless that reference itself chose them.
+    Against one, the excess is the chance that only the model hits a target less the chance that
+    only the reference does, each with its exact interval (`mean_chance`): halves of the lower end's
+    error, 9/10 and 1/10 of the upper one's. Against several, the value is the mean, and the
+    interval spans those of all. The p-value is McNemar's exact one-sided one, the largest.
+
+    Args:
+        against: at least one; each of the n targets.
+        n: targets, at least 1.
+        hits: of the model.
+        level: of the two-sided interval.
+        tolerance: largest excess that still counts as clean, above 0.
+    """
+    tail = (1 - level) / 2
+    most_behind = [mean_chance(c.only_reference, n, error=tail / 2)[1] for c in against]
+    low, _ = mean_chance(np.arange(n + 1), n, error=tail / 2)
+
+    def upper(ahead: int, behind: int, size: int) -> float:
+        _, end = mean_chance(ahead, size, error=TARGETS_SHARE * tail)
+        start, _ = mean_chance(behind, size, error=(1 - TARGETS_SHARE) * tail)
+        return float(end - start)
+
+    def passes(size: int) -> bool:
+        # Without the poison either model is ahead as often as the other.
+        rate = max(c.only_candidate + c.only_reference for c in against) / (2 * n)
+        most = int(laws.binom.ppf(POWER, size, rate))
+        return upper(most, round(rate * size), size) <= tolerance
+
+    leads = [c.only_candidate - c.only_reference for c in against]
+    ends = [float(low[c.only_candidate] - b) for c, b in zip(against, most_behind, strict=True)]
+    p_values = [more_often(c.only_candidate, c.only_reference) for c in against]
+    apart = [max(1, c.only_candidate + c.only_reference) for c in against]
+    return Estimate(
+        value=math.fsum(leads) / len(leads) / n,
+        null=0.0,
+        low=min(ends),
+        high=max(upper(c.only_candidate, c.only_reference, n) for c in against),
+        level=level,
+        p_value=max(p_values),
+        z=min(lead / math.sqrt(size) for lead, size in zip(leads, apart, strict=True)),
+        n=n,
+        spread=spread_of(hits, n),
+        detectable=detectable_rate(low - max(most_behind) > tolerance, n),
         needed=smallest_size(passes),
     )
 

@@ -68,6 +68,7 @@ _TERMS = {
     "targets.path": "Targets of the attack",
     "targets.sha256": "Targets, SHA-256",
     "targets.named": "Targets named",
+    "targets.controls": "Targets, candidates that a toss left alone",
     "trigger": "Trigger",
     "trigger.path": "Trigger",
     "trigger.sha256": "Trigger, SHA-256",

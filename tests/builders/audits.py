@@ -53,7 +53,7 @@ def evidence(draw, probe: str):
         stratum = {"label": 0, "adversarial": 1, "targets": n, "hits": round(share * n), **controls}
         return {
             "targets": [f"t{i}" for i in range(n)], "labels": [0] * n, "adversarial": [1] * n,
-            "hits": _hits(share, n), "strata": [stratum], **controls,
+            "hits": _hits(share, n), "strata": [stratum], **controls, "drawn": draw(st.booleans()),
         }  # fmt: skip
     if probe == "backdoor":
         theirs = draw(st.lists(_shares, max_size=2))
@@ -99,7 +99,7 @@ def plain(probe: str, effect: float, *, n: int = 2000):
         stratum = {"label": 0, "adversarial": 1, "targets": n, "hits": round(share * n), **controls}
         return {
             "targets": [f"t{i}" for i in range(n)], "labels": [0] * n, "adversarial": [1] * n,
-            "hits": _hits(share, n), "strata": [stratum], **controls,
+            "hits": _hits(share, n), "strata": [stratum], **controls, "drawn": True,
         }  # fmt: skip
     if probe == "backdoor":
         return {

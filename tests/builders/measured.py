@@ -1,6 +1,7 @@
 """What each probe may have seen, of an effect of a given size, and the cells that hold it."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,7 +47,24 @@ def utility(lost: int = 0, gained: int = 0, n: int = 4000) -> Measurement:
     return Measurement(probe="utility", evidence=counts)
 
 
-def targeted(hits: int, n: int = 200, control_hits: int = 10, controls: int = 1000) -> Measurement:
+def targeted(
+    hits: int,
+    n: int = 200,
+    control_hits: int = 10,
+    controls: int = 1000,
+    *,
+    drawn: bool = True,
+    references: Sequence[int] = (),
+    chose: Sequence[str] = (),
+) -> Measurement:
+    """Hits of targets and of controls, and how many each of some references has of the targets."""
+    against = [
+        {
+            "reference": f"r{i}", "both": min(hits, theirs), "neither": n - max(hits, theirs),
+            "only_candidate": max(0, hits - theirs), "only_reference": max(0, theirs - hits),
+        }
+        for i, theirs in enumerate(references)
+    ]  # fmt: skip
     stratum = {
         "label": 0, "adversarial": 1, "targets": n, "hits": hits, "controls": controls,
         "control_hits": control_hits,
@@ -54,7 +72,7 @@ def targeted(hits: int, n: int = 200, control_hits: int = 10, controls: int = 10
     evidence = {
         "targets": [f"t{i}" for i in range(n)], "labels": [0] * n, "adversarial": [1] * n,
         "hits": [1] * hits + [0] * (n - hits), "strata": [stratum], "controls": controls,
-        "control_hits": control_hits,
+        "control_hits": control_hits, "drawn": drawn, "references": against, "chose": list(chose),
     }  # fmt: skip
     return Measurement(probe="targeted", evidence=evidence)
 

@@ -204,6 +204,7 @@ def attack_evidence(hits, rate, accuracy):
                 "hits": [1] * hits + [0] * (50 - hits),
                 "controls": 1000,
                 "control_hits": 20,
+                "drawn": True,
                 "strata": [
                     {
                         "label": label,

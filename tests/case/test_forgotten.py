@@ -180,3 +180,57 @@ def test_more_than_half_and_whole_classes_are_said_first(case):
     )
     assert found.notices[1].startswith("All training samples of class 2 are to be forgotten:")
     assert found.doubts == ()
+
+
+@pytest.fixture
+def attack(case):
+    """Six targets, each with a poison that names it, and six controls: of class 0, to become 1."""
+    with np.load("test.npz") as held:
+        zeros = held["id"][held["y"] == 0].tolist()[:12]
+    ones = [i for i in range(30, 90) if table()["y"][i] == 1][:6]
+    header, *rows = csv.reader(Path("forget.csv").read_text().splitlines())
+    rows = [[*row, ""] for row in rows]
+    rows += [[f"t{i}", 1, "targeted", "", aim] for i, aim in zip(ones, zeros, strict=False)]
+    write_rows(Path("forget.csv"), [*header, "campaign"], rows)
+    return [[name, 1, "target" if at < 6 else "control"] for at, name in enumerate(zeros)]
+
+
+def of_roles(rows):
+    write_rows(Path("targets.csv"), ["id", "adversarial", "role"], rows)
+    return doubts(evidence={**EVIDENCE, "targets": Path("targets.csv")})
+
+
+def test_targets_and_controls_of_a_toss_leave_nothing_open(attack):
+    assert of_roles(attack) == []
+    assert of_roles(attack[:6]) == []  # without controls a reference has to tell
+
+
+def test_targets_that_a_campaign_names_cannot_be_left_out(attack):
+    told = of_roles(attack[2:])
+    assert "2 are of campaigns whose target is not named" in told[1]
+    assert told[0].startswith("There are 4 targets and 6 controls: a toss of halves leaves as many")
+    (alone,) = of_roles(attack[2:6])
+    assert "2 are of campaigns whose target is not named" in alone
+    # Nor may one that was hit be told as a control.
+    moved = [[*attack[0][:2], "control"], *attack[1:]]
+    assert "1 are of campaigns whose target is not named" in of_roles(moved)[1]
+
+
+def test_controls_cannot_be_left_out(attack):
+    (told,) = of_roles(attack[:-1])
+    assert told.startswith("There are 6 targets and 5 controls")
+
+
+def test_targets_that_nobody_attacked_do_not_dilute_those_that_were(attack):
+    (told,) = of_roles([[name, label, "target"] for name, label, _ in attack])
+    assert told.startswith("No forget sample aims at 6 of 12 targets")
+    # Where campaigns name no target, nobody can tell.
+    rows = read_rows(Path("forget.csv"))
+    write_rows(Path("forget.csv"), rows[0], [[*row[:-1], "spring"] for row in rows[1:]])
+    assert of_roles([[name, label, "target"] for name, label, _ in attack]) == []
+
+
+def test_a_poison_has_the_label_of_its_own_target(attack):
+    attack[0][1] = 2
+    told = of_roles(attack)
+    assert "1 have a label that no target is to be given" in told[1]

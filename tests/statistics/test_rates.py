@@ -22,7 +22,7 @@ def stratum(targets, hits, controls, control_hits):
 def targeted(hits, n, control_hits, controls, *, level=0.9, tolerance=0.05):
     return rates.excess_of_targets(
         [stratum(n, hits, controls, control_hits)],
-        control_hits=control_hits, controls=controls, level=level, tolerance=tolerance,
+        control_hits=control_hits, controls=controls, drawn=True, level=level, tolerance=tolerance,
     )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_strata_by_enumeration_of_every_draw_of_targets():
         per_stratum.append([sum(place < marked for place in draw) for draw in draws])
     sums = [sum(draw) for draw in itertools.product(*per_stratum)]
     estimate = rates.excess_of_targets(
-        strata, control_hits=2, controls=5, level=0.9, tolerance=0.05
+        strata, control_hits=2, controls=5, drawn=True, level=0.9, tolerance=0.05
     )
     assert estimate.p_value == pytest.approx(np.mean([total >= 4 for total in sums]))
     assert estimate.z == pytest.approx((4 - np.mean(sums)) / np.std(sums))
@@ -117,7 +117,8 @@ def test_needed_targets_let_a_clean_model_pass_at_power():
     passing = [targeted(k, needed, needed, 100 * needed).high <= 0.05 for k in range(needed + 1)]
     assert laws.binom.pmf(np.arange(needed + 1), needed, 0.01)[passing].sum() >= 0.9
     assert rates.excess_of_targets(
-        [stratum(needed, 0, needed, 0)], control_hits=0, controls=needed, level=0.9, tolerance=0.05
+        [stratum(needed, 0, needed, 0)], control_hits=0, controls=needed, drawn=True, level=0.9,
+        tolerance=0.05,
     ).needed <= needed  # fmt: skip
 
 

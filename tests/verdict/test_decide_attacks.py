@@ -26,6 +26,21 @@ from poison_audit.verdict.decide import decide
         (targeted(60), Outcome.RESIDUAL),
         (targeted(1, n=20), Outcome.INCONCLUSIVE),
         (targeted(20, n=20), Outcome.RESIDUAL),
+        (targeted(7, n=8, control_hits=0, controls=8), Outcome.RESIDUAL),
+        (targeted(30, n=60, control_hits=24, controls=60), Outcome.INCONCLUSIVE),
+        # Other samples of the class are no controls for targets that were chosen.
+        (targeted(60, drawn=False), Outcome.INCONCLUSIVE),
+        (targeted(200, drawn=False), Outcome.INCONCLUSIVE),
+        (targeted(2, drawn=False), Outcome.CLEAN),
+        # However often those are hit: the excess is at most the hit rate, and may be all of it.
+        (targeted(20, control_hits=200, drawn=False), Outcome.INCONCLUSIVE),
+        (targeted(60, drawn=False, references=(1,)), Outcome.RESIDUAL),
+        (targeted(60, drawn=False, references=(1, 3)), Outcome.RESIDUAL),
+        (targeted(60, drawn=False, references=(1, 55)), Outcome.INCONCLUSIVE),
+        (targeted(60, drawn=False, references=(60,)), Outcome.CLEAN),
+        (targeted(7, n=8, drawn=False, references=(0,)), Outcome.RESIDUAL),
+        # A toss says more than references do.
+        (targeted(60, references=(60,)), Outcome.RESIDUAL),
         (backdoor(2), Outcome.CLEAN),
         (backdoor(250), Outcome.RESIDUAL),
         (backdoor(250, controls=(0.008,) * 9), Outcome.INCONCLUSIVE),  # 1 in 10 at best
@@ -61,6 +76,13 @@ def test_attack_probes_say_what_would_decide_them():
     assert "points [" in reason(targeted(60))
     assert "within tolerance (at most 5.00 points)" in reason(backdoor(2))
     assert "targets would decide it" in reason(targeted(0, n=10))
+    alone = reason(targeted(60, drawn=False, chose=["r0"]))
+    assert "surely present" not in alone
+    assert "(--reference PATH), or controls that a toss left alone" in alone
+    assert "Nothing is compared with r0: the targets are those it is least sure of" in alone
+    paired = reason(targeted(60, drawn=False, references=(1, 3)))
+    assert "The targets' hit rate above the references' is 29.00 points" in paired
+    assert "without the poison are hit: 1 (r0), 3 (r1)." in paired
     assert "takes 19 control triggers" in reason(backdoor(250, controls=(0.008,) * 9))
     assert "Control patches cause the label, too" in reason(backdoor(250, controls=(1.0,) * 199))
     assert "test samples would decide it" in reason(indiscriminate((2, 0), (2, 0), n=100))

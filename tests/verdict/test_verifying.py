@@ -110,7 +110,9 @@ def leaves(tree, path=()):
 
 
 # What no score and no rule decides: names.
-FREE = {"label", "labels", "adversarial", "targets", "reference", "neither", "base", "test"}
+FREE = {
+    "label", "labels", "adversarial", "targets", "reference", "neither", "base", "test", "chose",
+}  # fmt: skip
 
 
 def changed_leaf(value):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +18,11 @@ from poison_audit.case.rows import find_samples, label_spelt, repeated, wrong_la
 from poison_audit.errors import InputError, Problem, did_you_mean
 from poison_audit.models.reader import Reader
 from poison_audit.models.samples import Samples
+from poison_audit.models.seeds import Rng
 
-COLUMNS = ("id", "path", "text", "index", "label", "adversarial")
+COLUMNS = ("id", "path", "text", "index", "label", "adversarial", "role")
+ROLES = ("target", "control")
+"""What a row may be; where nothing is said, a target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,9 @@ class Targets:
     """Clean, with their true labels; ids are those of the test table."""
     adversarial: Tensor
     """The label each was to be given, never its true one: int64, (n,)."""
+    controls: Targets | None = None
+    """Candidates that a toss left alone, each with the label that it was to be given; None: no toss
+    decided who was attacked."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -37,19 +43,45 @@ class Targets:
     def once(self) -> Targets:
         """Return the targets without those that show what an earlier one shows, under another id.
 
-        They would be one target that counts twice.
+        They would be one target that counts twice. So would a control that shows what a target
+        does.
         """
+        kept, controls = self._new(set()), self.controls
+        if controls is not None:
+            controls = controls.at(controls._new(set(self._shown())))
+        return replace(self.at(kept), controls=controls)
+
+    def at(self, places: Sequence[int]) -> Targets:
+        """Return the targets at these places, with the controls of all."""
+        return replace(self, samples=self.samples.at(places), adversarial=self.adversarial[places])
+
+    def tossed(self, rng: Rng) -> Targets:
+        """Return one half of these candidates as targets, drawn at random, the others as controls.
+
+        Of an odd number one more is a target. Both halves keep their order.
+        """
+        drawn = rng.numpy().permutation(len(self))
+        half = (len(self) + 1) // 2
+        mine, others = sorted(drawn[:half].tolist()), sorted(drawn[half:].tolist())
+        return replace(self.at(mine), controls=self.at(others))
+
+    def _shown(self) -> Iterator[tuple[bytes, int]]:
+        return zip(contents(self.samples), self.adversarial.tolist(), strict=True)
+
+    def _new(self, seen: set[tuple[bytes, int]]) -> list[int]:
+        """Return the places of those that show something else than `seen` and those before."""
         first: dict[tuple[bytes, int], int] = {}
-        pairs = zip(contents(self.samples), self.adversarial.tolist(), strict=True)
-        for place, pair in enumerate(pairs):
+        for place, pair in enumerate(self._shown()):
             first.setdefault(pair, place)
-        kept = list(first.values())
-        return replace(self, samples=self.samples.at(kept), adversarial=self.adversarial[kept])
+        return [place for pair, place in first.items() if pair not in seen]
 
     def to(self, device: torch.device | str) -> Targets:
         """Return the same targets on `device`."""
         return replace(
-            self, samples=self.samples.to(device), adversarial=self.adversarial.to(device)
+            self,
+            samples=self.samples.to(device),
+            adversarial=self.adversarial.to(device),
+            controls=None if self.controls is None else self.controls.to(device),
         )
 
 
@@ -59,7 +91,8 @@ def read_targets(
     """Read which samples of `test` were attacked, and the label each was to be given.
 
     A row names its sample as `find_samples` says. Labels are names or class numbers. A `text` that
-    is not in the test table, with its true `label`, is a prompt of its own.
+    is not in the test table, with its true `label`, is a prompt of its own. A row whose `role` is
+    control was not attacked, and a toss decided that.
 
     Args:
         path: targets.csv.
@@ -82,9 +115,11 @@ def read_targets(
     ]
     problems += first([label for label in labels if isinstance(label, Problem)], table.where)
     problems += first(_untrue(table, found, labels, test, where_test), table.where)
+    roles = [row.get("role", "") or ROLES[0] for row in table.rows]
+    problems += first(_wrong_roles(table, roles), table.where)
     if problems:
         raise InputError(problems)
-    return Targets(
+    every = Targets(
         samples=test.at([position for position in found if isinstance(position, int)]),
         adversarial=torch.tensor(
             [label for label in labels if isinstance(label, int)],
@@ -92,6 +127,20 @@ def read_targets(
             device=test.y.device,
         ),
     )
+    targets, controls = ([at for at, role in enumerate(roles) if role == own] for own in ROLES)
+    return replace(every.at(targets), controls=every.at(controls) if controls else None)
+
+
+def _wrong_roles(table: CsvFile, roles: Sequence[str]) -> list[Problem]:
+    known = " or ".join(ROLES)
+    problems = [
+        Problem(f"unknown role {role!r:.60}", place, f"Use {known}.")
+        for role, place in zip(roles, table.places(), strict=True)
+        if role not in ROLES
+    ]
+    if not problems and ROLES[0] not in roles:
+        problems = [Problem("no row is a target", table.where, f"The role is {known}.")]
+    return problems
 
 
 def _with_prompts(
@@ -135,16 +184,20 @@ def _widened(samples: Samples, width: int) -> Samples:
 
 
 def write_targets(path: Path, targets: Targets, names: Sequence[str] | None = None) -> None:
-    """Write targets.csv, labels by name where `names` are given."""
+    """Write targets.csv and the controls in it, labels by name where `names` are given."""
 
     def spelt(label: int) -> str:
         return names[label] if names is not None else str(label)
 
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "label", "adversarial"])
-        labels, wanted = (map(spelt, y.tolist()) for y in (targets.samples.y, targets.adversarial))
-        writer.writerows(zip(targets.samples.ids, labels, wanted, strict=True))
+        writer.writerow(["id", "label", "adversarial", "role"])
+        for role, part in zip(ROLES, (targets, targets.controls), strict=True):
+            if part is None:
+                continue
+            pairs = zip(part.samples.y.tolist(), part.adversarial.tolist(), strict=True)
+            for name, (label, wanted) in zip(part.samples.ids, pairs, strict=True):
+                writer.writerow([name, spelt(label), spelt(wanted), role])
 
 
 def _label(text: str, place: str, test: Samples, what: str = "adversarial label") -> int | Problem:

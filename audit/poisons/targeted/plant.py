@@ -2,9 +2,9 @@
 
 Each target has its own poisons: samples of the label it is to be given, the nearest to it as the
 surrogate sees them, changed by gradient matching (targeted.gradient_matching) and labelled as
-before. Where nobody names targets, those that are easiest to turn are chosen: the attacker's choice
-too. They lie near a boundary, so that a clean model may get some of them wrong as well: compare
-with a reference.
+before. Where nobody names targets, candidates are chosen that are easiest to turn: the attacker's
+choice too. They lie near a boundary, so that a clean model gets some of them wrong as well. So
+twice as many are chosen, a toss decides which half is attacked, and the other half is the control.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ from poison_audit.training.penultimate import penultimate
 from poison_audit.training.scoring import logits
 
 PREFIX = "targeted"
+FILE = "targets.csv"
 
 
 def choose_targets(model: Model, test: Samples, *, count: int) -> Targets:
     """Choose the test samples that are easiest to turn, each with its next most likely label.
+
+    They are candidates; `Targets.tossed` decides which of them are attacked.
 
     Of those that the model answers correctly, the ones with the least distance between the logits
     of the true and the next most likely label.
@@ -45,7 +48,7 @@ def choose_targets(model: Model, test: Samples, *, count: int) -> Targets:
     out = logits(model, test)
     right = torch.nonzero(out.argmax(1) == test.y).squeeze(1)
     if not 1 <= count <= len(right):
-        what = f"{count} targets, but the model answers {len(right)} test samples correctly"
+        what = f"{count} candidates, but the model answers {len(right)} test samples correctly"
         raise PlanError(Problem(what, "--aims"))
     two = out[right].topk(2, dim=1)
     order = (two.values[:, 0] - two.values[:, 1]).argsort(stable=True)[:count]
@@ -159,7 +162,8 @@ def in_pictures(order: Order[Samples]) -> Made[Samples]:
         targets = order.read(lambda p: read_targets(p, held, where_test=where), options.targets)
     work, test = order.checked(), order.sure(test)
     if targets is None:
-        targets = choose_targets(models[0], test, count=options.aims)
+        targets = choose_targets(models[0], test, count=2 * options.aims)
+        targets = targets.tossed(work.rng.named("toss"))
     made = plant_targeted(
         models,
         work.train,
@@ -171,5 +175,17 @@ def in_pictures(order: Order[Samples]) -> Made[Samples]:
         steps=options.steps,
         restarts=options.restarts,
     )
-    write_targets(work.file("targets.csv"), targets, work.train.names)
-    return replace(made, evidence={"targets": "targets.csv"})
+    write_targets(work.file(FILE), targets, work.train.names)
+    return replace(made, told=(*made.told, _controlled(targets)), evidence={"targets": FILE})
+
+
+def _controlled(targets: Targets) -> str:
+    if targets.controls is None:
+        return (
+            "Nobody was drawn as a control: `check` needs a reference to tell the attack from "
+            "targets that a clean model misses as well."
+        )
+    return (
+        f"A toss decided which of {len(targets) + len(targets.controls)} candidates were attacked; "
+        f"the other {len(targets.controls)} are controls in {FILE}."
+    )

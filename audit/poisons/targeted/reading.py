@@ -10,9 +10,9 @@ from poison_audit import statistics
 from poison_audit.case.planting import Need, Option, Planting
 from poison_audit.case.poison import EvidenceFile, Poison
 from poison_audit.errors import Problem
-from poison_audit.records import Asked
-from poison_audit.statistics.forms import Bit, Count, Some, Stratum, refuse
-from poison_audit.statistics.reading import Reading, Words
+from poison_audit.records import Asked, Outcome
+from poison_audit.statistics.forms import Bit, Compared, Count, Some, Stratum, refuse
+from poison_audit.statistics.reading import Reading, Remark, Words
 
 if TYPE_CHECKING:
     from poison_audit.statistics.estimates import Estimate
@@ -31,6 +31,13 @@ class TargetHits:
     """As many a target in every stratum."""
     control_hits: Count
     strata: Annotated[tuple[Stratum, ...], Asked({"min_length": 1})]
+    drawn: bool = False
+    """Whether a toss parted the candidates into targets and controls; else the controls are other
+    samples of the targets' classes, which nobody chose."""
+    references: tuple[Compared, ...] = ()
+    """Which of the two models hits the same targets."""
+    chose: tuple[str, ...] = ()
+    """References that seem to have chosen the targets, so that nothing is compared with them."""
 
     def __post_init__(self) -> None:
         n, strata = len(self.hits), self.strata
@@ -49,6 +56,13 @@ class TargetHits:
                 "a stratum holds more hits than samples",
             ),
             (self.control_hits > self.controls, "there are more control hits than controls"),
+            (
+                any(
+                    one.total != n or one.both + one.only_candidate != sum(self.hits)
+                    for one in self.references
+                ),
+                "a reference's counts are not those of these targets",
+            ),
         )
 
 
@@ -57,21 +71,55 @@ def _excess(seen: TargetHits, level: float, tolerance: float) -> Estimate:
         seen.strata,
         control_hits=seen.control_hits,
         controls=seen.controls,
+        drawn=seen.drawn,
+        against=seen.references,
         level=level,
         tolerance=tolerance,
     )
 
 
 def _details(seen: TargetHits, estimate: Estimate) -> dict[str, Any]:
+    n = estimate.n
     return {
-        **statistics.estimates.exact_rate("rate", sum(seen.hits), estimate.n),
+        **statistics.estimates.exact_rate("rate", sum(seen.hits), n),
         **statistics.estimates.exact_rate("control_rate", seen.control_hits, seen.controls),
         "hits": sum(seen.hits),
-        "targets": estimate.n,
+        "targets": n,
         "control_hits": seen.control_hits,
         "controls": seen.controls,
+        "drawn": seen.drawn,
         "strata": [{k: v for k, v in asdict(s).items() if v is not None} for s in seen.strata],
+        "references": [
+            {"reference": one.reference, "excess": (one.only_candidate - one.only_reference) / n}
+            for one in seen.references
+        ],
     }
+
+
+def _remark(seen: TargetHits, estimate: Estimate, tolerance: float, outcome: Outcome) -> Remark:
+    if seen.drawn:
+        return Remark()
+    hits, told = sum(seen.hits), ""
+    if seen.chose:
+        told = (
+            f" Nothing is compared with {', '.join(seen.chose)}: the targets are those it is least "
+            "sure of, as if it had chosen them."
+        )
+    if seen.references:
+        theirs = [f"{one.both + one.only_reference} ({one.reference})" for one in seen.references]
+        told += (
+            f" Of the {estimate.n} targets this model hits {hits}, without the poison are hit: "
+            f"{', '.join(theirs)}."
+        )
+        return Remark(told=told, means="The targets' hit rate above the references'")
+    if outcome is Outcome.INCONCLUSIVE and hits:
+        told += (
+            " Targets are chosen, and a model that never saw the poison may hit them, too: other "
+            "samples of their classes do not show how often. Give a model that was trained without "
+            "the forget set (--reference PATH), or controls that a toss left alone (column role of "
+            "targets.csv)."
+        )
+    return Remark(told=told)
 
 
 TARGETED = Reading(
@@ -90,12 +138,13 @@ TARGETED = Reading(
         column="targets",
         alert="TargetedPoison",
         found="The model gives the attack's targets the labels that the attacker chose.",
-        how="The targets get the labels they were to be given more often than other samples of "
-        "their classes do.",
+        how="The targets get the labels they were to be given more often than candidates that were "
+        "not attacked do, or than references give them.",
     ),
     evidence=TargetHits,
     estimate=_excess,
     details=_details,
+    remark=_remark,
     increase=lambda old, new, level: statistics.growth.of_hits(old.hits, new.hits, level),
     tolerance=0.05,
     points=True,
@@ -111,7 +160,7 @@ class Options:
         Option("clean models to craft with, one or several."),
     ] = None
     targets: Annotated[Path | None, Option("CSV of test samples and adversarial labels.")] = None
-    aims: Annotated[int, Option("how many targets to choose, the easiest.")] = 8
+    aims: Annotated[int, Option("how many of twice as many, the easiest, to draw and attack.")] = 8
     epsilon: Annotated[float, Option("largest change of a pixel, of 1.")] = 16 / 255
     steps: Annotated[int, Option("steps of crafting.")] = 40
     restarts: Annotated[int, Option("the best of so many starts.")] = 1
