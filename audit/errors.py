@@ -10,7 +10,7 @@ Anything else that is raised is a defect of the tool and ends with exit code 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -83,6 +83,16 @@ class Problems(list[Problem]):
             raise kind(self)
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names as a list, and how many more there are.
+
+    >>> some(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the hint for a misspelt `name`: the nearest known one, or all of them.
 
@@ -96,5 +106,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name[:_LONGEST], names, n=1) if len(names) <= _COMPARED else []
     if near:
         return f"Did you mean {near[0]}?"
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return f"Known: {', '.join(names[:20])}{more}."
+    return f"Known: {some(names, 20)}."

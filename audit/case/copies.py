@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poison_audit.errors import Problem
+from poison_audit.errors import Problem, some
 from poison_audit.models.samples import Samples, as_pixels
 
 GREY_SLACK = 0.1
@@ -108,8 +108,7 @@ def _inputs(samples: Samples) -> Iterator[bytes]:
 
 
 def _named(pairs: list[tuple[str, str]]) -> str:
-    shown = ", ".join(f"{mine!r} = {theirs!r}" for mine, theirs in pairs[:SHOWN])
-    return f"{shown} and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else shown
+    return some([f"{mine!r} = {theirs!r}" for mine, theirs in pairs], SHOWN)
 
 
 def _canonical(x: Tensor) -> list[bytes]:

@@ -10,10 +10,8 @@ from poison_audit.case.doubts import Doubt
 from poison_audit.case.files import Evidence
 from poison_audit.case.forget import ForgetSet, Split
 from poison_audit.case.rows import label_spelt
+from poison_audit.errors import some
 from poison_audit.models.samples import Samples
-
-SHOWN = 5
-"""Samples that are named."""
 
 
 def unseen_rows(
@@ -36,7 +34,7 @@ def unseen_rows(
         for attack, number in count.most_common()
     ]
     why = "".join(f" {sentence}" for evidence in brought for sentence in evidence.unlike)
-    named = some([forget.ids[row] for row in left])
+    named = some([forget.ids[row][:60] for row in left])
     return (
         Doubt(
             about="rows",
@@ -148,9 +146,3 @@ def _plain(samples: Samples) -> Iterator[bytes | None]:
     noisy = [-1] * len(samples) if samples.noisy is None else samples.noisy.tolist()
     for key, noise in zip(contents(samples), noisy, strict=True):
         yield key if noise < 0 else None
-
-
-def some(names: Sequence[str]) -> str:
-    """Name the first of several samples, and say how many more there are."""
-    shown = ", ".join(name[:60] for name in names[:SHOWN])
-    return f"{shown} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else shown

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from poison_audit.atomic import write_atomically
 from poison_audit.case.filetext import read_bytes
 from poison_audit.case.forget import ForgetSet
-from poison_audit.errors import InputError, Problem, Problems, did_you_mean
+from poison_audit.errors import InputError, Problem, Problems, did_you_mean, some
 
 Rules = Mapping[str, tuple[str, Callable[[Any], bool]]]
 """By key: what its value has to be, half a sentence, and whether one is that."""
@@ -221,7 +221,7 @@ def _wrong_ids(fields: Mapping[str, Any], where: str) -> list[Problem]:
     if not all(map(_are_ids, ids)):
         return problems
     if both := sorted(set(planted) & set(held_out)):
-        what = f"ids are both planted and held out: {_some(both)}"
+        what = f"ids are both planted and held out: {some(both)}"
         problems.append(Problem(what, where, "A held-out key must never have been trained on."))
     if len(planted) != len(held_out):
         what = f"{len(planted)} planted but {len(held_out)} held-out ids"
@@ -245,9 +245,4 @@ def is_list(value: object, fits: Callable[[str], bool]) -> bool:
 def repeated(noun: str, values: Sequence[str], where: str) -> list[Problem]:
     """Return, as at most one problem, the values that appear twice."""
     twice = sorted(value for value, times in Counter(values).items() if times > 1)
-    return [Problem(f"{noun} appear twice: {_some(twice)}", where)] if twice else []
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return [Problem(f"{noun} appear twice: {some(twice)}", where)] if twice else []

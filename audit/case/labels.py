@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from poison_audit.case.csvfile import first
-from poison_audit.errors import InputError, Problem, did_you_mean
+from poison_audit.errors import InputError, Problem, did_you_mean, some
 
 _LARGEST = 2**31 - 1
 _EXACT = 10**18
@@ -143,9 +143,7 @@ def are_other_numbers(names: Sequence[str]) -> bool:
 
 def several(names: Iterable[str]) -> str:
     """Return the first names, and how many more there are."""
-    all_of = list(names)
-    shown = ", ".join(name[:40] for name in all_of[:12])
-    return shown if len(all_of) <= 12 else f"{shown} and {len(all_of) - 12} more"
+    return some([name[:40] for name in names], 12)
 
 
 def _unordered(

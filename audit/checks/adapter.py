@@ -20,6 +20,7 @@ from poison_audit.case.doubts import Doubt
 from poison_audit.checks.inputs import better_reading
 from poison_audit.checks.level import doubts_of_level, doubts_of_retain, linear_answers
 from poison_audit.checks.matching import Answers, Mixed, Witness, mixed_labels
+from poison_audit.errors import some
 from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
@@ -82,8 +83,8 @@ def doubts_of_adapter(
     elif better is not None:
         found.append(better.doubt)
     right = [seen[name].outputs == seen[name].labels for name in ("retain", "test")]
-    linear = linear_answers(rest, retain, model.classes)
     if not any(doubt.spoils for doubt in found):
+        linear = linear_answers(rest, retain, model.classes)
         found += doubts_of_retain(right[0], right[1], linear)
     return tuple(found)
 
@@ -119,9 +120,8 @@ def _of_labels(mixed: Mixed, names: Sequence[str] | None) -> Doubt:
     classes = len(mixed.output_of)
     numbered = names is None
     known = [str(label) for label in range(classes)] if names is None else list(names)
-    shown = mixed.moved[:SHOWN]
-    pairs = ", ".join(f"{known[label]} is output {mixed.output_of[label]}" for label in shown)
-    more = f" and {len(mixed.moved) - SHOWN} more" if len(mixed.moved) > SHOWN else ""
+    moved = [f"{known[label]} is output {mixed.output_of[label]}" for label in mixed.moved]
+    pairs = some(moved, SHOWN)
     by_output = sorted(range(classes), key=mixed.output_of.__getitem__)
     if numbered:
         step = "Number the labels of the tables by the model's outputs, as training numbered them."
@@ -134,7 +134,7 @@ def _of_labels(mixed: Mixed, names: Sequence[str] | None) -> Doubt:
     return Doubt(
         about="adapter",
         sentence=f"The labels seem to be mixed up: of {mixed.total} clean samples the model "
-        f"answers {mixed.stated} as they are numbered, and {mixed.matched} if {pairs}{more}.",
+        f"answers {mixed.stated} as they are numbered, and {mixed.matched} if {pairs}.",
         step=step,
         spoils=True,
     )

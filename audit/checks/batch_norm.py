@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from poison_audit.checks.ways import Way, prepared
+from poison_audit.models.fit import unfit
 from poison_audit.models.memory import release
 
 LAYERS = 3
@@ -56,13 +57,15 @@ def distance(module: nn.Module, x: Tensor, way: Way) -> float | None:
         The distance, in standard deviations; None where no layer stores statistics.
 
     Raises:
+        UnfitError: the network does not take them.
         torch.OutOfMemoryError: memory does not hold a single sample.
     """
     while True:
         found: list[float] = []
         try:
-            with torch.no_grad(), _watched(module, found), suppress(_EnoughError):
-                module(prepared(way, x))
+            read = prepared(way, x)
+            with torch.no_grad(), _watched(module, found), unfit(), suppress(_EnoughError):
+                module(read)
             return sum(found) / len(found) if found else None
         except torch.OutOfMemoryError:
             if len(x) == 1:

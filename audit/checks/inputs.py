@@ -26,11 +26,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from poison_audit.case.doubts import Doubt
 from poison_audit.checks.batch_norm import APART, CLOSE, LEFT, distance
 from poison_audit.checks.ways import Way, prepared, ways
+from poison_audit.models.fit import UnfitError, unfit
 from poison_audit.models.image import NORMALIZE
 from poison_audit.models.memory import in_parts
 from poison_audit.models.model import Batch, Model
@@ -152,8 +153,8 @@ def _try(way: Way, seen: _Seen) -> _Tried:
     try:
         found = _answers(way, seen)
         return _Tried(way=way, gain=found[0], obeyed=found[1], far=_explained(way, seen))
-    except Exception:
-        # Somebody's network, or memory, does not take this reading: training had another.
+    except UnfitError:
+        # Somebody's network does not take this reading: training had another.
         return _Tried(way=way)
 
 
@@ -219,9 +220,15 @@ def _right(model: Model, way: Way, batch: Batch) -> Tensor:
         for start in range(0, len(batch), BATCH):
             here = slice(start, start + BATCH)
             part = Batch(x=batch.x[here], y=batch.y[here])
-            out = in_parts(lambda some: module(prepared(way, some.x)), part)
+            out = in_parts(lambda some: _taken(module, prepared(way, some.x)), part)
             found.append((out.argmax(1) == part.y).cpu())
     return torch.cat(found)
+
+
+def _taken(module: nn.Module, x: Tensor) -> Tensor:
+    with unfit():
+        out: Tensor = module(x)
+        return out
 
 
 def _doubt(best: _Tried, seen: _Seen) -> Doubt:

@@ -25,7 +25,7 @@ from poison_audit.atomic import (
     remove_partials,
     write_atomically,
 )
-from poison_audit.errors import InputError, Problem, Problems
+from poison_audit.errors import InputError, Problem, Problems, some
 from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Json, Plan, Recipe
 from poison_audit.training.sharding import processes
@@ -188,8 +188,7 @@ def _not_ours(out: Path) -> list[Problem]:
     strange += sorted(f"cells/{e.name}" for e in cells if not e.name.endswith((".json", PARTIAL)))
     if not strange:
         return []
-    more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
-    what = f"is no run directory, and not empty: it holds {', '.join(strange[:3])}{more}"
+    what = f"is no run directory, and not empty: it holds {some(strange, 3)}"
     return [Problem(what, str(out), fix)]
 
 

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from poison_audit.models.model import Batch, Model
+
+
+class UnfitError(Exception):
+    """A network raised something about what it was given; its cause is what it raised."""
+
+
+@contextmanager
+def unfit() -> Iterator[None]:
+    """Raise UnfitError for whatever a network raises, which is its author's code.
+
+    Raises:
+        torch.OutOfMemoryError, MemoryError: of memory the samples are innocent.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise UnfitError from error
 
 
 def refusal(model: Model, batch: Batch) -> tuple[str, str] | None:
@@ -24,12 +45,10 @@ def refusal(model: Model, batch: Batch) -> tuple[str, str] | None:
     """
     shape = tuple(batch.x.shape[1:])
     try:
-        with torch.no_grad():
+        with torch.no_grad(), unfit():
             out: Any = model.logits(model.module.eval(), batch)
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:
-        what = f"the model does not accept samples of shape {shape} ({said(error)})"
+    except UnfitError as error:
+        what = f"the model does not accept samples of shape {shape} ({said(error.__cause__)})"
         return what, f"Give {_wanted(model, shape)}"
     if not isinstance(out, Tensor):
         what = f"the model answers with {type(out).__name__}, not with one tensor of logits"
@@ -40,7 +59,7 @@ def refusal(model: Model, batch: Batch) -> tuple[str, str] | None:
     return None
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException | None) -> str:
     """Return the first line of what somebody's code raised, which may have no message."""
     line = next(iter(str(error).splitlines()), "")[:300].removesuffix(".")
     return line if line and isinstance(error, RuntimeError) else f"{type(error).__name__}: {line}"

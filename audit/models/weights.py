@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from poison_audit.errors import InputError, Problem, Problems
+from poison_audit.errors import InputError, Problem, Problems, some
 from poison_audit.models.formats import kind_of
 from poison_audit.models.pickles import read_pickle
 from poison_audit.models.wrappers import unwrapped
@@ -77,8 +77,7 @@ def listed(names: Collection[str], most: int = 20) -> str:
     >>> listed(["c", "a", "b"], most=2)
     'a, b and 1 more'
     """
-    shown = ", ".join(sorted(names)[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    return some(sorted(names), most)
 
 
 def _locate(path: Path, *, allow_pickle: bool) -> Path:

@@ -205,6 +205,27 @@ def test_a_reading_that_the_network_does_not_take_is_not_the_right_one():
     assert asked(classifier(net), x, (y + 1) % 3) == []
 
 
+def test_what_is_raised_by_us_or_by_memory_is_no_reading_that_was_not_taken(monkeypatch):
+    x = random_pictures(40)
+    y = of_channels(x).argmax(1)
+
+    def broken(way, x):
+        if way.said:
+            raise KeyError("ours")
+        return prepared(way, x)
+
+    def full(x):
+        if x.shape[2] > 8:
+            raise MemoryError
+        return of_channels(x.flip(1))
+
+    with pytest.raises(MemoryError):
+        asked(classifier(By(full)), x, y)
+    monkeypatch.setattr("poison_audit.checks.inputs.prepared", broken)
+    with pytest.raises(KeyError, match="ours"):
+        asked(classifier(By(lambda x: of_channels(x.flip(1)))), x, y)
+
+
 def test_the_distance_from_stored_statistics_is_what_its_formula_says():
     layer = nn.BatchNorm2d(2, eps=0.0).eval()
     layer.running_mean.copy_(torch.tensor([0.25, 0.5]))

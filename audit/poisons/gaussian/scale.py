@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from poison_audit.case.planting import Storage
-from poison_audit.errors import Problem
+from poison_audit.errors import Problem, some
 from poison_audit.models.samples import as_pixels
 from poison_audit.poisons.gaussian.evidence import Canaries
 
@@ -97,7 +97,8 @@ def wrong_differences(pairs: Sequence[Pair], key: Canaries, where: str) -> list[
         return []
     wrong = [pair for pair in pairs if not _matches(pair, key)]
     if wrong:
-        count = f"{len(wrong)} of {len(pairs)} canaries ({_some(wrong)}) do not match the key"
+        names = some([pair.name for pair in wrong])
+        count = f"{len(wrong)} of {len(pairs)} canaries ({names}) do not match the key"
         return [_diagnosis(count, wrong, key, where)]
     kept = attenuation(pairs, key)
     if kept < LEAST_ATTENUATION:
@@ -140,8 +141,9 @@ def wrong_recoveries(pairs: Sequence[Pair], key: Canaries, where: str) -> list[P
         return [Problem(what, where, "Check the key file and the canary column.")]
     if off and all(_near(line.slope, slope, line.error) for line in lines):
         return [_wrong_sigma("judged without bases", slope, key, where)]
+    names = some([pair.name for pair in wrong])
     what = (
-        f"{len(wrong)} of {len(pairs)} canaries ({_some(wrong)}) are no picture in [0, 1] plus "
+        f"{len(wrong)} of {len(pairs)} canaries ({names}) are no picture in [0, 1] plus "
         f"sigma {key.sigma:g} times their keyed noise: wrong ids, or wrong sigma (all together "
         f"fit {slope:.4g})"
     )
@@ -229,8 +231,3 @@ def _in_range(pair: Pair, key: Canaries) -> bool:
     base = sample - key.sigma * pair.unit
     slack = 1e-5 + 1e-3 * abs(sample)
     return bool(((base >= -slack) & (base <= 1 + slack)).all())
-
-
-def _some(pairs: Sequence[Pair]) -> str:
-    names = ", ".join(pair.name for pair in pairs[:5])
-    return f"{names}, ..." if len(pairs) > 5 else names

@@ -11,10 +11,9 @@ from poison_audit.case.case import Case
 from poison_audit.case.doubts import Doubt
 from poison_audit.case.exhibits import exhibit
 from poison_audit.case.files import Evidence, Files
-from poison_audit.case.forgotten import some
 from poison_audit.case.provenance import digest_of
 from poison_audit.case.shown import Exhibit
-from poison_audit.errors import Problems
+from poison_audit.errors import Problems, some
 from poison_audit.models.samples import Samples
 from poison_audit.poisons.targeted.evidence import Targets, read_targets
 from poison_audit.poisons.targeted.reading import POISON
