@@ -1,0 +1,100 @@
+"""What pictures share exactly: places where most of them have one colour that others have not.
+
+It sees what replaces pixels: patches, masks, and added patterns where they saturate. Pictures are
+floating point in [0, 1], (n, c, h, w). numpy only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+NEAR = 8 / 255
+"""Values that differ by no more are the same colour: half a cell of the histogram."""
+CELL = 4
+"""Bits of 8 that a cell of the histogram leaves out: 16 grey levels."""
+COMPARED = 1000
+"""Retain rows that shares are compared with."""
+ENOUGH = 0.8
+"""A row carries what is shared if it has so much of it."""
+LONGEST = 4
+"""Rows that anything is said of."""
+
+
+def agreement(x: Array, retain: Array) -> tuple[Array, Array]:
+    """Return how much oftener the commonest colour of each place is seen in `x` than in `retain`.
+
+    Colours are counted in cells of 16 grey levels a channel, of two grids that are half a cell
+    apart, so that no colour lies at the edge of its cell in both.
+
+    Returns:
+        (share of rows within `NEAR` of the colour less that share of retain rows: (h, w), the
+        colour: (c, h, w)).
+    """
+    levels = np.round(x * 255).astype(np.int32)
+    found = [_commonest(x, levels + shift) for shift in (0, 1 << (CELL - 1))]
+    (count, colour), (count_off, colour_off) = found
+    colour = np.where(count_off > count, colour_off, colour)
+    return near(x, colour).mean(0) - near(retain[:COMPARED], colour).mean(0), colour
+
+
+def _commonest(x: Array, levels: Array) -> tuple[Array, Array]:
+    """Return how often the commonest cell of each place occurs, and the mean colour in it."""
+    cells = levels >> CELL
+    # One number a cell: 17 cells a channel need five bits.
+    code = sum((cells[:, c] << (5 * c) for c in range(1, x.shape[1])), start=cells[:, 0])
+    ordered = np.sort(code, 0)
+    run = np.ones_like(ordered)
+    for row in range(1, len(ordered)):
+        run[row] = np.where(ordered[row] == ordered[row - 1], run[row - 1] + 1, 1)
+    mode = np.take_along_axis(ordered, run.argmax(0)[None], 0)[0]
+    inside = code == mode
+    return run.max(0), (x * inside[:, None]).sum(0) / inside.sum(0)
+
+
+def near(x: Array, colour: Array) -> Array:
+    """Say where each row has the colour, in all channels: bool, (n, h, w)."""
+    found: Array = (np.abs(x - colour) <= NEAR).all(1)
+    return found
+
+
+def matching(x: Array, retain: Array, excess: Array, colour: Array) -> Array:
+    """Return which rows have most of the places that stand out: bool, (n,).
+
+    A place stands out if its excess is at least 0.6 of the largest. Places and colours are taken
+    again from the rows found, so that innocent rows blur neither.
+    """
+    mask = excess >= 0.6 * excess.max()
+    for _ in range(3):
+        carry = near(x, colour)[:, mask].mean(1) >= ENOUGH
+        if carry.sum() < LONGEST:
+            break
+        excess, colour = agreement(x[carry], retain)
+        mask = excess >= 0.6 * excess.max()
+    carry = near(x, colour)[:, mask].mean(1) >= ENOUGH
+    return np.asarray(carry)
+
+
+def is_whole(x: Array, retain: Array) -> bool:
+    """Say whether carriers differ from retain rows only where they agree with each other.
+
+    Where 40% of them agree, and beside that, is not looked at. Elsewhere the mean's shift, less
+    that of the four neighbours (which takes out what differs between classes), may lie above 2.5
+    standard errors at 2% of the values.
+    """
+    excess, colour = agreement(x, retain)
+    agreed = near(x, colour).mean(0)
+    if agreed[excess >= 0.5 * excess.max()].min() < 0.9:
+        return False
+    taken = np.pad(agreed >= 0.4, 1)
+    taken = (
+        taken[1:-1, 1:-1] | taken[2:, 1:-1] | taken[:-2, 1:-1] | taken[1:-1, 2:] | taken[1:-1, :-2]
+    )
+    shift = (x.mean(0) - retain.mean(0)) / (retain.std(0) / np.sqrt(len(x)) + 1e-6)
+    beside = sum((np.roll(shift, by, axis) for axis in (1, 2) for by in (1, -1)), start=0 * shift)
+    rough = np.abs(shift - beside / 4)[:, ~taken]
+    return not rough.size or float((rough > 2.5).mean()) < 0.02
