@@ -71,6 +71,7 @@ _TERMS = {
     "targets.controls": "Targets, candidates that a toss left alone",
     "trigger": "Trigger",
     "trigger.path": "Trigger",
+    "trigger.recovered": "Trigger, recovered",
     "trigger.sha256": "Trigger, SHA-256",
     "trigger.mode": "Trigger, how it is put on",
     "trigger.values_sha256": "Trigger, SHA-256 of its values",

@@ -22,10 +22,18 @@ from poison_audit.poisons.backdoor.carried import carriers, doubts_of
 from poison_audit.poisons.backdoor.evidence import ANYWHERE, Trigger, read_trigger
 from poison_audit.poisons.backdoor.phrase import Phrase, read_phrase
 from poison_audit.poisons.backdoor.reading import POISON
+from poison_audit.poisons.backdoor.recovered import recovered, sentences
 from poison_audit.poisons.backdoor.shared import doubts_of_part
 
 SHOWN = 3
 """Inputs that the trigger is shown on."""
+FEWEST = 12
+"""Forget samples without a common pattern from which on that is worth a sentence."""
+NOTHING = (
+    "No trigger was given, and none was recovered from the {:,} forget samples that name no other "
+    "attack: they share no common pattern or phrase; perhaps a style."
+)
+CONFIRM = "Give the trigger that was planted (--trigger), if it can be learned."
 TRIED = 50
 """Texts on which is tried whether the tokenizer makes anything of a phrase."""
 
@@ -40,8 +48,10 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
     """Read the trigger: a patch for pictures, a phrase for texts."""
     path, train, loaded = files.sources.evidence.get("trigger"), files.train, files.loaded
     nothing = Evidence(planted=None, subject={"trigger": None})
-    if path is None or train is None or loaded is None:
+    if train is None or loaded is None:
         return nothing
+    if path is None:
+        return nothing if problems or files.forget is None else _unasked(files, device)
     classes: dict[str, Any] = {"classes": loaded.model.classes, "names": files.names}
     trigger: Trigger | Phrase
     how: dict[str, Any]
@@ -65,6 +75,48 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
             doubts=tuple(doubts),
         )  # fmt: skip
     return nothing
+
+
+def _unasked(files: Files, device: torch.device | str) -> Evidence:
+    """Return the trigger that the forget set itself shows, where nobody gave one.
+
+    A pattern that is no more than an estimate may miss what the model learned, so that nothing
+    passes by it; what is found by it is found.
+    """
+    train, forget, loaded = files.train, files.forget, files.loaded
+    if train is None or forget is None or loaded is None:
+        raise ValueError("a trigger is looked for once all tables are read")
+    found = recovered(train, forget)
+    reader = loaded.model.reader
+    seen = [
+        each for each in found.campaigns
+        if not isinstance(each.trigger, Phrase) or reader is None
+        or _unseen(each.trigger, reader, train, "") is None
+    ]  # fmt: skip
+    found = replace(found, campaigns=tuple(seen))
+    if not found.campaigns:
+        limits = (NOTHING.format(len(found.places)),) if len(found.places) >= FEWEST else ()
+        return Evidence(planted=None, subject={"trigger": None}, limits=limits)
+    first = found.campaigns[0]
+    trigger, doubts = first.trigger, list[Doubt]()
+    if isinstance(trigger, Phrase):
+        how: dict[str, Any] = {"phrase": trigger.text, "position": trigger.position}
+    else:
+        how = _told(trigger)
+        trigger = trigger.to(device)
+    if not first.exact:
+        sentence = "The recovered trigger is an estimate: the planted one may do more than it does."
+        doubts.append(Doubt(about="evidence", sentence=sentence, step=CONFIRM))
+    doubts += _of_part(first.trigger, train, frozenset(first.carriers), forget)
+    told = {
+        "recovered": f"from {len(first.carriers):,} of {len(found.places):,} forget samples",
+        **how,
+        "label": trigger.label,
+    }
+    return Evidence(
+        planted=trigger, subject={"trigger": told}, explains=frozenset(first.carriers),
+        doubts=tuple(doubts), trust=sentences(found, train),
+    )  # fmt: skip
 
 
 def _told(trigger: Trigger) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Triggers from a forget set alone: exact ones exactly, faint ones nearly, none where there is none.
+"""Triggers from a forget set alone: exact ones exactly, faint ones nearly, none from none.
 
 The pictures are noise with the spectrum of photographs; what is true is what stamped them.
 """
@@ -35,7 +35,7 @@ def stamped(x: np.ndarray, keep: np.ndarray, add: np.ndarray) -> np.ndarray:
 def poisoned(
     keep: np.ndarray, add: np.ndarray, label: int, n: int = 100, innocent: int = 20
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Forget rows of one label, stamped ones of other classes and innocent ones; which are which."""
+    """Forget rows of one label, stamped and innocent ones, and which are stamped."""
     bad, good = POOL[Y[POOL] != label][:n], POOL[Y[POOL] == label][:innocent]
     forget = np.concatenate([stamped(X[bad], keep, add), X[good]])
     return forget, np.full(len(forget), label), np.arange(len(forget)) < len(bad)
