@@ -234,6 +234,23 @@ def train(**given: Any) -> int:
 
 
 @cli.command(cls=Command)
+@options(own.Investigating)
+def investigate(**given: Any) -> int:
+    """Say what the forget set shows by itself; no model is needed.
+
+    Triggers and phrases that forget samples share, wrong labels, near copies of test samples, noise
+    on named bases. With --out DIR it is written for a person to confirm, with pictures.
+
+    \b
+    Example:
+      poison-audit investigate --forget forget.csv --train train.npz --out found
+    """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
+    from poison_audit.commands.investigate import investigate as run
+
+    return run(settled(own.Investigating, given))
+
+
+@cli.command(cls=Command)
 @options(own.Drafting)
 def init(**given: Any) -> int:
     """Write an audit.toml from what can be identified of MODEL, or a job for CI, or both."""

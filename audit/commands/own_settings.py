@@ -171,6 +171,24 @@ class Drafting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Investigating:
+    """What `investigate` looks at."""
+
+    forget: Path = said(
+        PATH, "Table of the training samples known to be poisoned.", group="data", needed=True
+    )
+    train: Path = said(
+        PATH, "Training table: CSV, Parquet, npz or image folder.", group="data", needed=True
+    )
+    test: Path | None = said(
+        PATH, "Test table: forget samples that are near copies of it show targets.", group="data"
+    )
+    bases: Path | None = said(PATH, "Clean samples that forget samples were made of.", group="data")
+    names: tuple[str, ...] | None = LABELS
+    out: Path | None = said(PATH, "Folder for what was found.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rendering:
     """What `render` does."""
 

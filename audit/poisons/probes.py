@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from poison_audit.case.case import Case
+from poison_audit.case.clues import Looker
 from poison_audit.case.files import Reader
 from poison_audit.case.orders import Planter
 from poison_audit.case.planting import Kind
@@ -14,12 +15,14 @@ from poison_audit.case.shown import Exhibit
 from poison_audit.models.model import Model
 from poison_audit.poisons.backdoor import plant as backdoor_pictures
 from poison_audit.poisons.backdoor import plant_texts as backdoor_texts
+from poison_audit.poisons.backdoor.clues import triggers
 from poison_audit.poisons.backdoor.probe import backdoor, trigger_answers
 from poison_audit.poisons.backdoor.trial import backdoor_evidence, trigger_exhibits
 from poison_audit.poisons.gaussian import plant as gaussian_pictures
 from poison_audit.poisons.gaussian import plant_texts as gaussian_texts
 from poison_audit.poisons.gaussian.exposure import exposure
 from poison_audit.poisons.gaussian.probe import gaussian
+from poison_audit.poisons.gaussian.recover import noise
 from poison_audit.poisons.gaussian.trial import gaussian_evidence
 from poison_audit.poisons.indiscriminate import plant as indiscriminate_planting
 from poison_audit.poisons.indiscriminate.probe import indiscriminate
@@ -27,6 +30,7 @@ from poison_audit.poisons.indiscriminate.trial import indiscriminate_evidence
 from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted import plant as targeted_planting
 from poison_audit.poisons.targeted.probe import target_answers, targeted
+from poison_audit.poisons.targeted.recover import targets
 from poison_audit.poisons.targeted.trial import target_exhibits, targeted_evidence
 from poison_audit.poisons.token_canary import plant as token_canary_planting
 from poison_audit.poisons.token_canary.probe import token_canary
@@ -46,6 +50,8 @@ class Workings:
     """Of its evidence; what it gives as `planted` of a keyed poison has a length and `at`."""
     ask: Callable[[Case, Model], Any] | None = None
     """What its probe wants to know of a reference, for `Answers.asked`."""
+    look: Looker | None = None
+    """For what a forget set shows of it by itself."""
     exhibits: Callable[[Case], list[Exhibit]] = lambda case: []
     """What there is to look at, forget samples aside."""
 
@@ -54,18 +60,21 @@ WORKINGS: dict[str, Workings] = {
     "gaussian": Workings(
         probes={"gaussian": gaussian, "exposure": exposure},
         reader=gaussian_evidence,
+        look=noise,
         planters={"pictures": gaussian_pictures.in_pictures, "texts": gaussian_texts.in_texts},
     ),
     "targeted": Workings(
         probes={"targeted": targeted},
         reader=targeted_evidence,
         ask=target_answers,
+        look=targets,
         exhibits=target_exhibits,
         planters={"pictures": targeted_planting.in_pictures},
     ),
     "backdoor": Workings(
         probes={"backdoor": backdoor},
         reader=backdoor_evidence,
+        look=triggers,
         ask=trigger_answers,
         exhibits=trigger_exhibits,
         planters={"pictures": backdoor_pictures.in_pictures, "texts": backdoor_texts.in_texts},
@@ -87,6 +96,10 @@ WORKINGS: dict[str, Workings] = {
 """By poison, in the order in which their evidence is read and told."""
 READERS: dict[str, Reader] = {
     name: works.reader for name, works in WORKINGS.items() if works.reader is not None
+}
+"""By poison."""
+LOOKERS: dict[str, Looker] = {
+    name: works.look for name, works in WORKINGS.items() if works.look is not None
 }
 """By poison."""
 ASKED: dict[str, Callable[[Case, Model], Any]] = {

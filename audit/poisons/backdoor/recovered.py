@@ -96,7 +96,7 @@ def sentences(found: Recovered, train: Samples) -> tuple[str, ...]:
     first, *others = found.campaigns
     label = label_spelt(train, first.trigger.label)
     told = [
-        f"No trigger was given. {_what(first.trigger)} was recovered from the forget set: "
+        f"No trigger was given. {what(first.trigger)} was recovered from the forget set: "
         f"{len(first.carriers):,} of {len(found.places):,} samples that name no other attack carry "
         f"it, labelled {label} ({first.sure}). It was looked for in the samples alone, never in "
         "the model. `poison-audit investigate` writes it, with pictures, to be looked at."
@@ -107,7 +107,7 @@ def sentences(found: Recovered, train: Samples) -> tuple[str, ...]:
             f"{named(train, found.rest)}."
         )
     told += [
-        f"{_what(each.trigger)} was recovered, too, from {len(each.carriers):,} samples labelled "
+        f"{what(each.trigger)} was recovered, too, from {len(each.carriers):,} samples labelled "
         f"{label_spelt(train, each.trigger.label)}, and was not measured here: `poison-audit "
         "investigate --out DIR` writes it, and --trigger measures it."
         for each in others
@@ -115,7 +115,8 @@ def sentences(found: Recovered, train: Samples) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _what(trigger: Trigger | Phrase) -> str:
+def what(trigger: Trigger | Phrase) -> str:
+    """Return a trigger in words: what it is, and where."""
     if isinstance(trigger, Phrase):
         where = {"start": "before texts", "end": "after texts", "anywhere": "in texts"}
         return f"The phrase {trigger.text!a} {where[trigger.position]}"
