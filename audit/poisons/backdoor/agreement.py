@@ -21,6 +21,8 @@ COMPARED = 1000
 """Retain rows that shares are compared with."""
 ENOUGH = 0.8
 """A row carries what is shared if it has so much of it."""
+USUAL = 5
+"""Sets of retain rows by which it is told how rough a mean is by chance."""
 LONGEST = 4
 """Rows that anything is said of."""
 
@@ -84,17 +86,28 @@ def is_whole(x: Array, retain: Array) -> bool:
 
     Where 40% of them agree, and beside that, is not looked at. Elsewhere the mean's shift, less
     that of the four neighbours (which takes out what differs between classes), may lie above 2.5
-    standard errors at 2% of the values.
+    standard errors at 2% of the values, or at as many as in any of `USUAL` sets of retain rows.
     """
     excess, colour = agreement(x, retain)
     agreed = near(x, colour).mean(0)
     if agreed[excess >= 0.5 * excess.max()].min() < 0.9:
         return False
     taken = np.pad(agreed >= 0.4, 1)
-    taken = (
+    free = ~(
         taken[1:-1, 1:-1] | taken[2:, 1:-1] | taken[:-2, 1:-1] | taken[1:-1, 2:] | taken[1:-1, :-2]
     )
-    shift = (x.mean(0) - retain.mean(0)) / (retain.std(0) / np.sqrt(len(x)) + 1e-6)
-    beside = sum((np.roll(shift, by, axis) for axis in (1, 2) for by in (1, -1)), start=0 * shift)
-    rough = np.abs(shift - beside / 4)[:, ~taken]
-    return not rough.size or float((rough > 2.5).mean()) < 0.02
+    if not free.any():
+        return True
+    mean, error = retain.mean(0), retain.std(0) / np.sqrt(len(x)) + 1e-6
+    parts = [retain[start :: max(USUAL, len(retain) // len(x))] for start in range(USUAL)]
+    usual = max(
+        _rough(part.mean(0) - mean, error * np.sqrt(len(x) / len(part)), free) for part in parts
+    )
+    return _rough(x.mean(0) - mean, error, free) < max(0.02, 1.5 * usual)
+
+
+def _rough(shift: Array, error: Array, free: Array) -> float:
+    """Return the share of free places whose shift differs from their neighbours'."""
+    z = shift / error
+    beside = sum((np.roll(z, by, axis) for axis in (1, 2) for by in (1, -1)), start=0 * z)
+    return float((np.abs(z - beside / 4)[:, free] > 2.5).mean())

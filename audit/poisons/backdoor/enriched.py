@@ -16,7 +16,7 @@ Found: p at most `SURE`; in at least `SHARE` of the forget texts; and at least `
 Why the probe's law holds: nothing here has seen the model.
 Not found: a style, a syntax, a paraphrase; words that carriers do not share as they are spelt; what
     stands in too few rows. Forget texts about one subject share its words, and that is found: a
-    person must read them. Copies are to be taken out before (recovered.py does). No torch.
+    person must read them. Copies are to be taken out before (recovered.py does).
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from scipy.stats import hypergeom
+
+from poison_audit.poisons.backdoor.phrase import Place
 
 LONGEST = 3
 """Words of a run that is counted."""
@@ -54,8 +56,8 @@ class Enriched:
     """A phrase that marks forget texts."""
 
     text: str
-    position: str
-    """start, end or anywhere: where it stands in all that hold it."""
+    position: Place
+    """Where it stands in all that hold it."""
     label: int
     """The commonest among them."""
     rows: tuple[int, ...]
@@ -248,7 +250,7 @@ def _beside(run: str, texts: Sequence[str]) -> Iterator[tuple[str, str, int]]:
             yield side, beside, n
 
 
-def _position(phrase: str, texts: Sequence[str]) -> str:
+def _position(phrase: str, texts: Sequence[str]) -> Place:
     if all(text.startswith(f"{phrase} ") or text == phrase for text in texts):
         return "start"
     if all(text.endswith(f" {phrase}") or text == phrase for text in texts):

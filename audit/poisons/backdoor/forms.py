@@ -79,10 +79,11 @@ def form_of(x: Array, background: Background, label: int, generator: np.random.G
     few = bool(fixed.any() and fixed.mean() < 0.5)
     order = generator.permutation(len(x))
     half = x[order[: len(x) // 2]], x[order[len(x) // 2 :]]
-    loss = np.zeros(4 if few else 3)
+    keeps = [np.full(shape, usual.keep)] * 3 + [replaced] * few
+    loss = np.zeros(len(keeps))
     for one, other in (half, half[::-1]):
         for number, pattern in enumerate(_patterns(one, background, usual, fixed, few=few)):
-            made = np.clip(usual.keep * usual.base[:CHECKED] + pattern, 0, 1).mean(0)
+            made = np.clip(keeps[number] * usual.base[:CHECKED] + pattern, 0, 1).mean(0)
             miss = coefficients((made - other.mean(0))[None])[0] / background.space.sd
             loss[number] += np.square(miss).sum()
     best = int(loss.argmin())
@@ -93,7 +94,7 @@ def form_of(x: Array, background: Background, label: int, generator: np.random.G
         miss = x.mean(0) - np.clip(usual.keep * usual.base[:UNCLIPPED] + add, 0, 1).mean(0)
         add = add + np.where(np.abs(add) > 0.15, miss, 0)
     kind: Literal["blend", "add"] = "blend" if usual.keep < 1 else "add"
-    return Form(kind=kind, keep=np.full(shape, usual.keep), add=add)
+    return Form(kind=kind, keep=keeps[best], add=add)
 
 
 def _ends(x: Array) -> tuple[Array, Array]:

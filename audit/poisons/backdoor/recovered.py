@@ -182,7 +182,7 @@ def _campaign(
         for part in (found.form.keep.clip(0, 1), found.form.add.clip(-1, 1))
     )
     trigger = Trigger(keep=keep, add=add, label=found.label, mode=found.form.kind)
-    first = {once[row] for row in np.flatnonzero(found.carriers)}
+    first = {once[row] for row in np.flatnonzero(found.carriers).tolist()}
     # Rows beyond those that were drawn are told by the trigger.
     drawn = set(once)
     beyond = [rows[0] for rows in copies if rows[0] not in drawn]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from poison_audit.case.clues import Clue, Material
-from poison_audit.case.rows import label_spelt
+from poison_audit.case.flips import written
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 
@@ -96,8 +96,8 @@ def targets(material: Material) -> list[Clue]:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["id", "label", "adversarial"])
             for at, label in sorted(given.items()):
-                own = label_spelt(test, int(test.y[at]))
-                writer.writerow([test.ids[at], own, label_spelt(train, label)])
+                own = written(test, int(test.y[at]))
+                writer.writerow([test.ids[at], own, written(train, label)])
 
     found = sorted(row for near in by_target.values() for row in near)
     return [
@@ -105,8 +105,8 @@ def targets(material: Material) -> list[Clue]:
             what=f"Near copies of {len(by_target):,} test samples under another label",
             label="",
             rows=tuple(material.forget.positions[row] for row in found),
-            sure=f"nearer than {bound:.3f} of a pixel's range, which 1 retain sample in "
-            f"{1 / QUANTILE:.0f} is not within {1 / PART:.1f} times of",
+            sure=f"within {bound:.3f} of a pixel's range (root mean square), where retain samples "
+            "hardly come",
             confirm="Compare the pairs. Are those test samples what was to be misclassified?",
             write={"targets.csv": write},
             flag="--targets",
