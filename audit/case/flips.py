@@ -11,10 +11,8 @@ from pathlib import Path
 from poison_audit.case.clues import Clue, Material
 from poison_audit.case.copies import contents
 from poison_audit.case.rows import label_name, label_spelt
+from poison_audit.errors import some
 from poison_audit.models.samples import Samples
-
-SHOWN = 5
-"""Pairs of labels that are named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +68,7 @@ def flipped(material: Material) -> list[Clue]:
     if not found:
         return []
     pairs = flip_table(found).most_common()
-    told = [f"{_spelt(train, true, given)} ({n:,})" for (true, given), n in pairs[:SHOWN]]
-    more = f" and {len(pairs) - SHOWN:,} more" if len(pairs) > SHOWN else ""
+    told = some([f"{_spelt(train, true, given)} ({n:,})" for (true, given), n in pairs])
 
     def write(path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -89,7 +86,7 @@ def flipped(material: Material) -> list[Clue]:
 
     return [
         Clue(
-            what=f"Wrong labels, true to given: {', '.join(told)}{more}",
+            what=f"Wrong labels, true to given: {told}",
             label="",
             rows=tuple(flip.place for flip in found),
             sure="exact copies of clean samples",

@@ -17,15 +17,13 @@ from poison_audit.case.tables import read_table
 from poison_audit.case.texts import holds_texts, list_texts
 from poison_audit.commands.inputs import check_output
 from poison_audit.commands.own_settings import Investigating
-from poison_audit.errors import InputError, Problem, Problems
+from poison_audit.errors import InputError, Problem, Problems, some
 from poison_audit.models.samples import Samples
 from poison_audit.poisons.probes import LOOKERS
 from poison_audit.poisons.readings import POISONS
 from poison_audit.reports.view.words import printable
 
 NOTHING = "no common pattern or phrase; perhaps a style"
-SHOWN = 5
-"""Rows that are named."""
 ROWS = "rows.csv"
 
 
@@ -122,8 +120,7 @@ def _unexplained(forget: ForgetSet, clues: Sequence[Clue]) -> list[int]:
 
 
 def _named(train: Samples, places: Sequence[int]) -> str:
-    shown = ", ".join(printable(train.ids[place][:60]) for place in places[:SHOWN])
-    return f"{shown} and {len(places) - SHOWN:,} more" if len(places) > SHOWN else shown
+    return some([printable(train.ids[place][:60]) for place in places])
 
 
 def _files(clues: Sequence[Clue]) -> list[str]:

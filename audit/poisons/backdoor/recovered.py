@@ -16,6 +16,7 @@ import torch
 from poison_audit.case.copies import contents
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.rows import label_spelt
+from poison_audit.errors import some
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.agreement import Array
@@ -30,8 +31,6 @@ RNG = Rng(0).named("recover")
 """Of what is drawn: whoever looks at the same rows finds the same."""
 MOST_FORGET = 2000
 """Forget samples that triggers are looked for in: random ones."""
-SHOWN = 5
-"""Rows that are named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +127,7 @@ def what(trigger: Trigger | Phrase) -> str:
 
 def named(train: Samples, places: Sequence[int]) -> str:
     """Return the ids of a few samples, and how many there are more."""
-    shown = ", ".join(train.ids[place][:60] for place in places[:SHOWN])
-    return f"{shown} and {len(places) - SHOWN:,} more" if len(places) > SHOWN else shown
+    return some([train.ids[place][:60] for place in places])
 
 
 def _drawn(places: Sequence[int], most: int, name: str) -> list[int]:
