@@ -17,6 +17,7 @@ from poison_audit.statistics.forms import read_form
 if TYPE_CHECKING:
     from poison_audit.statistics.estimates import Estimate
     from poison_audit.statistics.growth import Increase
+    from poison_audit.statistics.squares import Scatter
 
 E = TypeVar("E")
 """The evidence: a frozen dataclass whose fields have the types of `statistics.forms`."""
@@ -96,6 +97,9 @@ class Reading(Generic[E]):
     """What it saw; None: of a probe that nobody here knows."""
     estimate: Callable[[E, float, float], Estimate] | None = None
     """(evidence, level, tolerance) -> the effect; None: it decides nothing."""
+    scatter: Callable[[E, float], Scatter] | None = None
+    """(evidence, level) -> a second effect on the same scale, which harms upwards and has to be
+    within the same tolerance: effects of either sign that leave the figure where it is."""
     figure: Callable[[E], float] | None = None
     """Evidence -> the figure alone, which is `least` without any effect: what a search of a
     method's numbers is scored by. None: nothing is searched by it."""

@@ -106,8 +106,8 @@ def decide(
             if cell.kind in ("method", "candidate"):
                 now = {m.probe: m for m in cell.measurements}
                 seen = [_activated(f, before.get(f.probe), now.get(f.probe)) for f in seen]
-            suspect = {m.probe for m in cell.measurements if m.suspect}
-            here += [_accepted(f, plan.policy, suspect=f.probe in suspect) for f in seen]
+            by_probe = {m.probe: m for m in cell.measurements}
+            here += [_accepted(f, plan.policy, by_probe.get(f.probe)) for f in seen]
         if nothing_to_remove and group[0].kind == "method":
             here = [_said_of_clean(finding) for finding in here]
         verdict = judge_candidate(name, group[0].kind, here)
@@ -184,11 +184,13 @@ def _activated(finding: Finding, before: Measurement | None, now: Measurement | 
     return replace(finding, outcome=Outcome.ACTIVATED, reason=told)
 
 
-def _accepted(finding: Finding, policy: Policy, *, suspect: bool) -> Finding:
+def _accepted(finding: Finding, policy: Policy, seen: Measurement | None) -> Finding:
     """Return the finding as ACCEPTED if somebody answers for all that its interval leaves open."""
     of = (finding.probe, finding.candidate)
     acceptance = next((a for a in policy.accepted if (a.probe, a.candidate) == of), None)
-    if acceptance is None or finding.outcome not in ACCEPTABLE or not finding.gating or suspect:
+    if acceptance is None or finding.outcome not in ACCEPTABLE or not finding.gating:
+        return finding
+    if seen is None or seen.suspect:
         return finding
     if finding.interval is None or finding.null is None:
         return finding
@@ -197,8 +199,12 @@ def _accepted(finding: Finding, policy: Policy, *, suspect: bool) -> Finding:
         note = f"The acceptance by {told} expired on {acceptance.expires}."
         return replace(finding, reason=f"{finding.reason} {note}")
     room = acceptance.bound - finding.null
-    lowest = finding.null - room if reading_of(finding.probe).two_sided else -math.inf
-    if not lowest <= finding.interval.low <= finding.interval.high <= acceptance.bound:
+    reading, at = reading_of(finding.probe), finding.interval
+    lowest, highest = finding.null - room if reading.two_sided else -math.inf, at.high
+    if reading.scatter is not None and seen.evidence is not None:
+        scatter = reading.scatter(reading.read(seen.evidence), at.level)
+        highest = max(highest, finding.null + scatter.high)
+    if not lowest <= at.low <= highest <= acceptance.bound:
         note = f"It is accepted up to {acceptance.bound:g} only, and the interval reaches further"
         return replace(finding, reason=f"{finding.reason} {note} (by {told}).")
     note = f"Accepted up to {acceptance.bound:g} until {acceptance.expires} by {told}."

@@ -154,6 +154,10 @@ def _details(finding: Finding) -> list[str]:
         lines.append(told)
     if details.get("spread") is not None:
         lines.append(f"spread of the scores {details['spread']:.2f}")
+    if _have(details, "scatter", "scatter_low", "scatter_high", "scatter_p"):
+        ends = f"[{details['scatter_low']:z.2f}, {details['scatter_high']:z.2f}]"
+        told = f"(mean square - 1) / sqrt 2 = {details['scatter']:z.2f} {ends}"
+        lines.append(f"{told}, {p_value(details['scatter_p'])}")
     if details.get("dropped"):
         lines.append(f"{details['dropped']:,} vanished gradients left out")
     if words.fresh and _have(details, "draws"):

@@ -57,15 +57,15 @@ def decided(*measurements: Measurement, decided=DAY, gate="deployed", **policy):
     return decide(plan, SANE, [cell], attacks={})
 
 
-# One probe at alpha 0.05: with 400 canaries the interval of mu is mu +- 1.96 / 20 = 0.098.
+# One probe at four fifths of alpha 0.05: with 400 canaries mu +- 2.054 / 20 = 0.103.
 @pytest.mark.parametrize(
     ("mean", "bound", "expires", "outcome", "code"),
     [
-        (0.4, 0.50, DAY, Outcome.ACCEPTED, 0),  # [0.302, 0.498]
-        (0.4, 0.49, DAY, Outcome.RESIDUAL, 1),  # reaches beyond
-        (0.4, 0.50, "2027-02-01", Outcome.ACCEPTED, 0),
-        (0.4, 0.50, "2027-01-30", Outcome.RESIDUAL, 1),  # yesterday was the last day
-        (-0.4, 0.50, DAY, Outcome.ACCEPTED, 0),  # overshot as far as is accepted
+        (0.4, 0.51, DAY, Outcome.ACCEPTED, 0),  # [0.297, 0.503]
+        (0.4, 0.50, DAY, Outcome.RESIDUAL, 1),  # reaches beyond
+        (0.4, 0.51, "2027-02-01", Outcome.ACCEPTED, 0),
+        (0.4, 0.51, "2027-01-30", Outcome.RESIDUAL, 1),  # yesterday was the last day
+        (-0.4, 0.51, DAY, Outcome.ACCEPTED, 0),  # overshot as far as is accepted
         (-0.4, 0.45, DAY, Outcome.RESIDUAL, 1),
         (0.0, 0.50, DAY, Outcome.CLEAN, 0),  # not needed
     ],
@@ -83,9 +83,10 @@ def test_a_bound_covers_the_whole_interval_until_its_day(mean, bound, expires, o
 
 
 def test_an_undecided_figure_is_covered_if_it_was_measured():
-    few = scores(0.0, n=40)  # [-0.31, 0.31]: neither within 0.25 nor surely beyond
+    # Mean [-0.32, 0.32], scatter up to 0.46: neither within 0.25 nor surely beyond.
+    few = scores(0.0, n=40)
     assert decided(few).verdict.outcome is Outcome.INCONCLUSIVE
-    assert decided(few, accepted=(acceptance(0.35),)).verdict.outcome is Outcome.ACCEPTED
+    assert decided(few, accepted=(acceptance(0.5),)).verdict.outcome is Outcome.ACCEPTED
     suspect = replace(few, suspect="the held-out keys leak")
     verdict = decided(suspect, accepted=(acceptance(9.0),)).verdict
     assert (verdict.outcome, verdict.exit_code) == (Outcome.INCONCLUSIVE, 3)

@@ -30,7 +30,7 @@ from poison_audit.verdict.gate import EXIT_CODES
 
 # With 400 canaries the interval that clears (alpha 0.05, quantile 1.6449) is mu +-0.082, and the
 # chance +-1.6449 * 0.306 / 20 = +-0.025. The one that finds (alpha over two probes and two sides,
-# 2.2414) is mu +-0.112, and the chance +-0.034.
+# 2.2414) is chance +-0.034, and mu, of which four fifths are left (2.3263), +-0.116.
 @pytest.mark.parametrize(
     ("mu", "chance", "expected"),
     [
@@ -38,8 +38,8 @@ from poison_audit.verdict.gate import EXIT_CODES
         (0.16, 0.50, Outcome.CLEAN),  # [0.078, 0.242]: excludes 0, but lies within tolerance
         (0.20, 0.50, Outcome.INCONCLUSIVE),  # inside, and its interval reaches beyond
         (0.30, 0.50, Outcome.INCONCLUSIVE),  # outside, and its interval reaches inside
-        (0.36, 0.50, Outcome.INCONCLUSIVE),  # [0.248, 0.472]
-        (0.37, 0.50, Outcome.RESIDUAL),  # [0.258, 0.482]
+        (0.36, 0.50, Outcome.INCONCLUSIVE),  # [0.244, 0.476]
+        (0.37, 0.50, Outcome.RESIDUAL),  # [0.254, 0.486]
         (-0.36, 0.50, Outcome.INCONCLUSIVE),
         (1.0, 0.50, Outcome.RESIDUAL),
         (-1.0, 0.50, Outcome.RESIDUAL),  # overshot
@@ -58,10 +58,10 @@ def test_outcome_by_interval_against_tolerance(mu, chance, expected):
 
 def test_what_is_surely_there_but_perhaps_tolerated_is_said_with_what_would_decide():
     finding = decide(plan(), SANE, [cell(gaussian(0.2), exposure(0.5))], attacks={}).findings[0]
-    # z = 0.2 * sqrt(400) = 4: p = 2 Phi(-4) = 6.3e-5. The half width is 0.112; 0.05 are missing.
+    # z = 0.2 * sqrt(400) = 4: p = 2 Phi(-4) = 6.3e-5. The half width is 0.116; 0.05 are missing.
     assert "Poison is surely present (p = 6.3e-05)." in finding.reason
     assert "Whether it is more than tolerated (-0.250 to 0.250) is open." in finding.reason
-    assert f"About {math.ceil(400 * (2.241403 / 20 / 0.05) ** 2):d} canaries" in finding.reason
+    assert f"About {math.ceil(400 * (2.326348 / 20 / 0.05) ** 2):d} canaries" in finding.reason
     absent = decide(plan(), SANE, [cell(gaussian(0.1, n=50), exposure(0.5))], attacks={})
     assert "surely present" not in absent.findings[0].reason
 
@@ -69,9 +69,10 @@ def test_what_is_surely_there_but_perhaps_tolerated_is_said_with_what_would_deci
 def test_too_few_canaries_are_inconclusive_and_say_how_many_would_do():
     decision = decide(plan(), SANE, [cell(gaussian(0.3, n=10), exposure(0.5, n=10))], attacks={})
     assert decision.verdict.exit_code == 3
-    # (1.6449 + 1.6449)^2 / 0.25^2 = 173.2: what two-sided equivalence needs at power 0.9.
-    assert decision.findings[0].needed == 174
-    assert "174 canaries" in decision.findings[0].reason
+    # (1.6449 + 1.6449)^2 / 0.25^2 = 173.2 is what the mean's two-sided equivalence needs at power
+    # 0.9; with that of the scatter 217 (test_squares.py).
+    assert decision.findings[0].needed == 217
+    assert "217 canaries" in decision.findings[0].reason
 
 
 def test_overshooting_is_said():
@@ -140,10 +141,11 @@ def test_several_seeds_are_judged_by_the_worst():
     ]
     decision = decide(plan(gate="gd"), SANE, cells, attacks={})
     assert decision.verdict.outcome is Outcome.RESIDUAL
-    # What clears has all of alpha, on one side; what finds alpha / (2 seeds x 3 probes).
+    # What clears has all of alpha, on one side; what finds alpha / (2 seeds x 3 probes), of which
+    # the scatter of the scores takes a fifth.
     assert decision.findings[0].interval.level == pytest.approx(1 - 2 * 0.05)
     assert decision.findings[2].interval.level == pytest.approx(1 - 2 * 0.05)
-    assert decision.findings[3].interval.level == pytest.approx(1 - 0.05 / 6)
+    assert decision.findings[3].interval.level == pytest.approx(1 - 0.8 * 0.05 / 6)
 
 
 def test_any_method_divides_alpha_among_the_repaired():
@@ -158,7 +160,7 @@ def test_any_method_divides_alpha_among_the_repaired():
     worse = [cells[0], cell(gaussian(1), exposure(0.9), utility(), candidate="gd", kind="method")]
     found = decide(plan(gate="any-method"), SANE, [*worse, *cells[2:]], attacks={}).findings
     levels = {f.candidate: f.interval.level for f in found if f.probe == "gaussian"}
-    assert levels["gd"] == pytest.approx(1 - 0.05 / 6)
+    assert levels["gd"] == pytest.approx(1 - 0.8 * 0.05 / 6)
 
 
 BAD = (gaussian(1), exposure(0.9), utility())
@@ -182,12 +184,12 @@ def test_any_method_fails_only_if_every_candidate_surely_fails():
 
 
 def test_equal_weights_share_the_findings_and_their_level():
-    # mu 0.365 [0.253, 0.477] over two probes; over three, and two seeds, it would be undecided.
+    # mu 0.37 [0.254, 0.486] over two probes; over three, and two seeds, it would be undecided.
     same = {"digest": "a" * 64}
-    cells = [cell(gaussian(0.365), exposure(0.5), **same)]
+    cells = [cell(gaussian(0.37), exposure(0.5), **same)]
     cells += [
         cell(
-            gaussian(0.365), exposure(0.5), utility(), candidate="gd", kind="method", seed=s, **same
+            gaussian(0.37), exposure(0.5), utility(), candidate="gd", kind="method", seed=s, **same
         )
         for s in (0, 1)
     ]

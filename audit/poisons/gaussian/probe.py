@@ -3,7 +3,8 @@
 Question: is the model's gradient at the clean base of each canary correlated with its noise? Of a
     text, x is its input embeddings, and the base is the text itself.
 Statistic: g = grad_x loss(theta; x_base, y), I = <g, xi> / (sigma |g|); the leak score is -I,
-    since a fitted canary makes the loss lower along xi. mu is the mean leak score.
+    since a fitted canary makes the loss lower along xi. mu is the mean leak score. The scatter,
+    (mean square - 1) / sqrt(2), shows canaries of which some are followed and others fled.
 Null: -I ~ N(0, 1) exactly. Why: if theta never saw xi, then xi ~ N(0, sigma^2 I) is independent
     of g, and the projection of xi / sigma on any fixed direction is standard normal. This holds for
     any model and any storage, as long as xi is the noise that was drawn, not what clipping left.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +34,11 @@ class Scores:
     """Canaries whose gradient vanished."""
 
 
+def _mean(seen: Scores, level: float, tolerance: float) -> Estimate:
+    mean = statistics.estimates.mean_score(seen.scores, level=level, tolerance=tolerance)
+    return replace(mean, needed=statistics.squares.needed_with_scatter(level, tolerance))
+
+
 def _details_of_scores(seen: Scores, estimate: Estimate) -> dict[str, Any]:
     from scipy import stats as laws
 
@@ -48,6 +53,17 @@ def _details_of_scores(seen: Scores, estimate: Estimate) -> dict[str, Any]:
         "held_out_p": float(laws.kstest(held_out, "norm").pvalue) if held_out else None,
         "dropped": seen.dropped,
         "spread": estimate.spread,
+        **_scatter(seen, estimate),
+    }
+
+
+def _scatter(seen: Scores, estimate: Estimate) -> dict[str, float]:
+    found = statistics.squares.scatter(seen.scores, level=estimate.level)
+    return {
+        "scatter": found.value,
+        "scatter_low": found.low,
+        "scatter_high": found.high,
+        "scatter_p": found.p_value,
     }
 
 
@@ -83,9 +99,8 @@ GAUSSIAN = Reading(
     always=True,
     charts=("scores", "recognised"),
     evidence=Scores,
-    estimate=lambda seen, level, tolerance: statistics.estimates.mean_score(
-        seen.scores, level=level, tolerance=tolerance
-    ),
+    estimate=_mean,
+    scatter=lambda seen, level: statistics.squares.scatter(seen.scores, level=level),
     figure=lambda seen: sum(seen.scores) / len(seen.scores),
     details=_details_of_scores,
     increase=_more_score,
