@@ -14,7 +14,7 @@ from hypothesis import settings
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 # What a property takes on a machine where others work, too, says nothing about it.
-settings.register_profile("any clock", deadline=None)
+settings.register_profile("any clock", deadline=None, max_examples=25)
 settings.load_profile("any clock")
 
 # Their assertions are told as a test's own are.
@@ -49,6 +49,13 @@ def small_texts(shared: Path) -> Path:
     from builders import once, small_text
 
     return once.made(shared / "small-texts", small_text.make)
+
+
+@pytest.fixture
+def plain_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a page without charts, which take most of a small audit: for who reads report.json."""
+    page = '<meta name="generator" content="poison-audit">'
+    monkeypatch.setattr("poison_audit.reports.page.html.render_html", lambda record: page)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from poison_audit.commands import check
 from poison_audit.engine import unlearning
 from poison_audit.verdict.record import AuditRecord
 
+pytestmark = pytest.mark.usefixtures("plain_page")
+
 ROOT = Path(__file__).parent.parent
 
 

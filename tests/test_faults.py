@@ -21,6 +21,8 @@ from poison_audit.commands import check
 from poison_audit.engine import runs
 from poison_audit.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("plain_page")
+
 METHODS = (
     "--methods", "gd,cf_k,ssd", "--keep", "--set", "shift.subsets=2", "--set",
     "orthogonality.subsets=2",

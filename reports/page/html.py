@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from poison_audit.reports.page.charts import RESIDUE, forest, loss_curve
@@ -18,8 +19,8 @@ from poison_audit.verdict.readings import READINGS, reading_of
 from poison_audit.verdict.record import AuditRecord
 
 
-def render_html(record: AuditRecord) -> str:
-    """Return the whole report as one HTML page, to be stored as UTF-8."""
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("poison_audit", "templates"),
         autoescape=True,
@@ -27,8 +28,13 @@ def render_html(record: AuditRecord) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template("report.html.j2")
+
+
+def render_html(record: AuditRecord) -> str:
+    """Return the whole report as one HTML page, to be stored as UTF-8."""
     seen = view(record)
-    return environment.get_template("report.html.j2").render(
+    return _template().render(
         view=seen,
         forests=_forests(record, seen),
         charts=_evidence_charts(record, seen),

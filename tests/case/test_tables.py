@@ -288,7 +288,7 @@ def test_integers_are_themselves(numbers):
     assert labels.names is None
 
 
-@settings(max_examples=50)
+@settings(max_examples=16)
 @given(st.lists(st.from_regex(r"[a-z]+", fullmatch=True), min_size=1))
 def test_names_are_numbered_in_order(texts):
     labels = read_labels(texts, places(texts), where="t")

@@ -228,7 +228,7 @@ def test_a_text_of_as_many_tokens_as_none_is_kept(tmp_path):
 cells = st.text(max_size=12) | st.sampled_from(["text", "label", "0", "1", "so bad", "\x00", '"'])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 @given(content=st.binary(max_size=60) | cells.map(str.encode))
 @example(content=b"text,label\n\x00,0\n")
 @example(content=b"text,label\r\nso\rbad,0\r")
@@ -246,7 +246,7 @@ def test_no_file_is_a_crash(tmp_path_factory, content):
             assert all(problem.what and str(path) in problem.where for problem in problems)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 @given(rows=st.lists(st.tuples(cells, st.integers(0, 3)), min_size=1, max_size=6))
 def test_what_a_csv_holds_is_what_is_read(tmp_path_factory, rows):
     path = tmp_path_factory.getbasetemp() / "rows.csv"

@@ -17,6 +17,8 @@ from poison_audit.atomic import to_json
 from poison_audit.cli import _of_memory, invoke
 from poison_audit.errors import did_you_mean
 
+pytestmark = pytest.mark.usefixtures("plain_page")
+
 PROBE = ["probe", "model.safetensors", "--forget", "forget.csv", *FLAGS, "-q", "--out", "o"]
 
 
@@ -39,8 +41,8 @@ def test_half_a_character_is_no_id(case, capsys):
 
 
 @pytest.mark.parametrize("text", [
-    ".".join(["a"] * 20_000) + " = 1\n",
-    "accept." + ".".join(["a"] * 20_000) + " = 1\n",
+    ".".join(["a"] * 6_000) + " = 1\n",
+    "accept." + ".".join(["a"] * 6_000) + " = 1\n",
     "[" + ".".join(["methods", *["a"] * 5_000]) + "]\nx = 1\n",
     "a = " + "[" * 20_000 + "]" * 20_000 + "\n",
 ])  # fmt: skip
@@ -62,7 +64,7 @@ def test_a_hundred_thousand_columns(case, capsys):
 
 
 def test_of_thousands_of_names_none_is_a_near_one():
-    assert did_you_mean("c", [f"c{i}" for i in range(100_000)]).startswith("Known: c0, c1,")
+    assert did_you_mean("c", [f"c{i}" for i in range(30_000)]).startswith("Known: c0, c1,")
     assert did_you_mean("x" * 10**6, ["gd"]) == "Known: gd."
 
 

@@ -19,7 +19,9 @@ from poison_audit.verdict.record import AuditRecord
 
 ray = pytest.importorskip("ray")
 # Ray leaves sockets and files to the end of its processes.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("plain_page"),
+]  # fmt: skip
 
 COMMAND = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS, "--methods",
            "gd,ssd,neggrad_plus", "--seeds", "2", "--budget", "0.2,0.4"]  # fmt: skip

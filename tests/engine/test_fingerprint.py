@@ -19,6 +19,8 @@ from poison_audit.models.factory import user_code
 from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Plan, Policy, Recipe
 
+pytestmark = pytest.mark.usefixtures("plain_page")
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -170,11 +172,11 @@ def test_a_factory_s_module_and_all_that_it_imports_count(nets):
     (nets / "unused.py").write_text("X = 1\n")
     assert digest_in(nets) == first
     told = {first}
-    for name in ("nets.py", "nets_helper.py", "nets_later.py"):
+    for name in ("nets_helper.py", "nets_later.py"):
         with (nets / name).open("a") as stream:
             stream.write("\nY = 1\n")
         told.add(digest_in(nets))
-    assert len(told) == 4
+    assert len(told) == 3
 
 
 def test_python_s_own_code_and_what_is_installed_do_not_count(monkeypatch):

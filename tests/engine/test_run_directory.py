@@ -12,6 +12,8 @@ import pytest
 from builders.small_case import FLAGS
 from poison_audit.cli import invoke
 
+pytestmark = pytest.mark.usefixtures("plain_page")
+
 PROBE = ["probe", "model.safetensors", "--forget", "forget.csv", *FLAGS, "-q", "--out"]
 
 

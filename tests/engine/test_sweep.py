@@ -19,6 +19,8 @@ from poison_audit.training.ledger import Ledger, Trail
 from poison_audit.training.loop import descend
 from poison_audit.verdict.record import AuditRecord
 
+pytestmark = pytest.mark.usefixtures("plain_page")
+
 BUDGETS = (0.2, 0.4, 1.0)
 
 

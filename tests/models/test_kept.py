@@ -321,7 +321,7 @@ def test_a_whole_network_is_refused_with_the_command_that_converts_it(
     (found,) = problems_of(file, allow_pickle=True)
     assert "holds a whole network" in found
     assert "CifarResNet" in found or "DataParallel" in found
-    if protocol == 2 and not old:
+    if protocol == 2 and not old and not isinstance(content, dict):
         run_advice(found, tmp_path)
         loaded = load_model(tmp_path / "m.pt.safetensors", normalize=NONE)
         assert torch.equal(answers(loaded), network()(X))

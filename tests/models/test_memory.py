@@ -22,6 +22,8 @@ from poison_audit.training.ledger import Ledger
 from poison_audit.training.loop import descend
 from poison_audit.training.scoring import input_gradients, logits, losses
 
+pytestmark = pytest.mark.usefixtures("plain_page")
+
 RNG = Rng(8)
 
 
@@ -85,7 +87,8 @@ def fitting(most: int, asked: list[int]):
 
 @pytest.mark.parametrize("most", [1, 2, 3, 10, 11, 64])
 @pytest.mark.parametrize("n", [1, 2, 10, 11])
-def test_parts_are_halved_until_they_fit_and_come_in_order(n, most):
+def test_parts_are_halved_until_they_fit_and_come_in_order(n, most, monkeypatch):
+    monkeypatch.setattr("poison_audit.models.memory.release", lambda: None)  # slow, and not asked
     assert in_parts(fitting(most, []), batch_of(n)).tolist() == [2 * i for i in range(n)]
 
 

@@ -139,7 +139,7 @@ texts = st.text(max_size=60) | st.lists(
 ).map(" ".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 @given(text=texts, side=st.sampled_from(["right", "left"]), length=st.integers(8, 30))
 @example(text=GRIN * 20, side="left", length=8)
 @example(text="\u0301" * 30, side="right", length=9)

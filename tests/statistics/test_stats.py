@@ -160,7 +160,7 @@ def test_auc_and_its_error_by_counting_pairs():
     assert area.error == pytest.approx(math.sqrt(variance))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=20)
 @given(scores=st.lists(st.floats(-5, 5), min_size=2, max_size=30), level=st.floats(0.5, 0.999))
 def test_mean_score_properties(scores, level):
     once = mean_score(scores, level=level, tolerance=0.25)
@@ -174,7 +174,7 @@ def test_mean_score_properties(scores, level):
     assert mirrored.low == pytest.approx(-once.high)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=20)
 @given(wins=st.lists(st.integers(0, 8), min_size=2, max_size=30), level=st.floats(0.5, 0.999))
 def test_mean_rank_properties(wins, level):
     once = mean_rank(wins, 8, level=level, tolerance=0.57)

@@ -20,6 +20,8 @@ from poison_audit.verdict.decide import decide
 from poison_audit.verdict.policy import far, make_policy, standard_policy
 from poison_audit.verdict.redecide import redecide
 
+pytestmark = pytest.mark.usefixtures("plain_page")
+
 DAY = "2027-01-31"
 SANE = sanity(910, alpha=0.05)
 
@@ -116,7 +118,7 @@ def test_an_attack_that_was_made_stronger_is_not_covered():
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20)
 @given(audits())
 def test_no_acceptance_passes_what_was_not_measured(record):
     policy = record.plan.policy

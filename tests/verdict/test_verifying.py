@@ -150,14 +150,14 @@ def test_any_number_that_was_changed_differs(record):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20)
 @given(audits())
 def test_honest_audits_verify(record):
     assert code(replace(record, comparability=comparability(record))) == 0
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_evidence_of_any_shape_is_told_and_never_raises(data):
     record = small_audit()
