@@ -28,6 +28,7 @@ from poison_audit.case.signing import hand_over, take_over, why_no_key
 from poison_audit.case.sources import Sources
 from poison_audit.checks.adapter import doubts_of_adapter
 from poison_audit.checks.sanity import check_sanity
+from poison_audit.checks.size import limits_of_size
 from poison_audit.commands.arguments import CheckSettings
 from poison_audit.commands.config import Config
 from poison_audit.commands.inputs import device_named, load, read_inputs
@@ -119,6 +120,8 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
     sanity = replace(
         sanity, expected=expecting.expect_accuracy, tolerated=expecting.expect_tolerance
     )
+    sized = limits_of_size(case, expecting.expect_size)
+    trial = replace(trial, limits=(*trial.limits, *sized))
     reporter.say(_introduction(trial, sanity))
     with reporter.stage("Trying whether it would work better read otherwise"):
         trial = replace(trial, case=case, doubts=(*trial.doubts, *_misread(trial, sanity, plan)))

@@ -128,7 +128,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expecting:
-    """What is known of the model's accuracy."""
+    """What is known of the model from where it was trained."""
 
     expect_accuracy: float | None = said(
         SHARE, "Accuracy on clean test samples that was published or measured elsewhere.",
@@ -137,6 +137,10 @@ class Expecting:
     expect_tolerance: float = said(
         SHARE, "How far below that it may be, beyond chance.", at="model.expect_tolerance",
         group="model", default=0.01,
+    )  # fmt: skip
+    expect_size: str | None = said(
+        TEXT, "Pixels of the pictures that training saw.", at="model.expect_size", group="model",
+        metavar="SIDE|HxW", of="pictures",
     )  # fmt: skip
 
 

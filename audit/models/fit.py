@@ -72,6 +72,18 @@ def _wanted(model: Model, shape: tuple[int, ...]) -> str:
     return f"pictures of {size[0]}x{size[1]}, as training did: {model.arch} takes this size alone"
 
 
+def takes_any_size(model: Model, batch: Batch) -> bool:
+    """Say whether a network of pictures answers smaller ones as well, as one that pools does.
+
+    Args:
+        model: of pictures.
+        batch: one sample that it answers, on its device.
+    """
+    height, width = batch.x.shape[2:]
+    smaller = Batch(x=batch.x[..., : height - height // 4, : width - width // 4], y=batch.y)
+    return refusal(model, smaller) is None
+
+
 def stated_size(module: nn.Module) -> tuple[int, int] | None:
     """Return the height and width that a network says it takes, as transformers spell it.
 
