@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from poison_audit.case.near import clusters
 from poison_audit.errors import Problem, some
 from poison_audit.models.samples import Samples, as_pixels
 
@@ -46,27 +47,35 @@ class Distinct:
     """Samples that were left out."""
     relabelled: int
     """Of those, with another label than the first has."""
+    near: int
+    """Further samples that were left out: nearly the same as an earlier one of the same label."""
 
     def said(self) -> tuple[str, ...]:
         """Say what was left out of a test table; empty if nothing was."""
-        if not self.repeated:
-            return ()
-        total = len(self.samples) + self.repeated
-        told = (
-            f"{self.repeated:,} of {total:,} test samples repeat an earlier one. Each input counts "
-            f"once, so that {len(self.samples):,} were measured."
-        )
-        if self.relabelled:
-            told += f" Of the repeats {self.relabelled:,} have another label: the first one counts."
-        return (told,)
+        said, total = [], len(self.samples) + self.repeated + self.near
+        measured = f"so that {len(self.samples):,} were measured."
+        if self.repeated:
+            told = f"{self.repeated:,} of {total:,} test samples repeat an earlier one. Each input"
+            told += f" counts once, {measured}"
+            if self.relabelled:
+                told += f" Of the repeats {self.relabelled:,} have another label:"
+                told += " the first one counts."
+            said.append(told)
+        if self.near:
+            said.append(
+                f"{self.near:,} of {total:,} test samples are nearly the same as an earlier one: a "
+                f"picture shifted, mirrored or in other light, a text with few other words. Each "
+                f"such cluster counts once, {measured}"
+            )
+        return tuple(said)
 
 
 def distinct(samples: Samples) -> Distinct:
     """Leave out every sample whose input a model cannot tell from an earlier one's.
 
     A sample that stands in a test table many times says no more than once, and every count and
-    interval takes samples to be independent. Of texts the tokens count: what is cut off, no model
-    sees.
+    interval takes samples to be independent. Nor do five augmentations of one picture say five
+    times as much (case.near). Of texts the tokens count: what is cut off, no model sees.
     """
     first: dict[bytes, int] = {}
     kept, relabelled = [], 0
@@ -76,9 +85,13 @@ def distinct(samples: Samples) -> Distinct:
             kept.append(place)
         else:
             relabelled += labels[before] != labels[place]
-    repeated = len(samples) - len(kept)
+    once = samples.at(kept) if len(kept) < len(samples) else samples
+    alone = [place for place, root in enumerate(clusters(once)) if place == root]
     return Distinct(
-        samples=samples.at(kept) if repeated else samples, repeated=repeated, relabelled=relabelled
+        samples=once.at(alone) if len(alone) < len(once) else once,
+        repeated=len(samples) - len(kept),
+        relabelled=relabelled,
+        near=len(once) - len(alone),
     )
 
 
