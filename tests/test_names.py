@@ -29,7 +29,7 @@ def named(path: str) -> frozenset[str]:
 def test_the_names_are_those_of_the_tables():
     assert {
         "gaussian", "exposure", "token-canary", "targeted", "backdoor", "indiscriminate",
-        "membership", "utility",
+        "mislabelled", "membership", "utility",
     } <= NAMES  # fmt: skip
 
 

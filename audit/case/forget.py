@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from poison_audit.case.csvfile import first
+from poison_audit.case.csvfile import CsvFile, first
 from poison_audit.case.forgetfile import read_rows
 from poison_audit.case.poison import Poison
-from poison_audit.case.rows import find_samples, repeated, wrong_label
+from poison_audit.case.rows import (
+    find_samples,
+    label_named,
+    label_spelt,
+    repeated,
+    wrong_label,
+)
 from poison_audit.errors import InputError, Problem, did_you_mean
 from poison_audit.models.samples import Samples
+
+CHANCE = "chance"
+"""What the column `chosen` says of a row that chance alone decided on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +42,10 @@ class ForgetSet:
     """The poison whose key that is."""
     bases: tuple[str | None, ...]
     """The id of the clean sample it was made from, where named."""
+    clean: tuple[int | None, ...] = ()
+    """Its true label, never that which it was trained with; None: not said."""
+    chance: tuple[bool, ...] = ()
+    """Whether chance alone decided that it was poisoned."""
     rows: tuple[int, ...]
     """Its row in the file, as a spreadsheet counts."""
     digest: str
@@ -90,6 +103,15 @@ def read_forget(
     ]
     problems += first(unknown, table.where)
     problems += repeated("sample", [p if isinstance(p, int) else None for p in found], table)
+    cleaned = list(_clean_labels(table, train, found))
+    problems += first([c for c in cleaned if isinstance(c, Problem)], table.where)
+    chosen = [row.get("chosen", "") for row in table.rows]
+    odd = [
+        Problem(f"unknown chosen {how!r:.60}", place, f"Write {CHANCE}, or leave it empty.")
+        for how, place in zip(chosen, table.places(), strict=True)
+        if how not in ("", CHANCE)
+    ]
+    problems += first(odd, table.where)
     for check in (wrong_label, _wrong_content):
         wrong = [
             Problem(what, place)
@@ -116,6 +138,8 @@ def read_forget(
         canaries=tuple(canaries),
         keys=tuple(keys),
         bases=tuple(row.get("base") or None for row in table.rows),
+        clean=tuple(None if isinstance(c, Problem) else c for c in cleaned),
+        chance=tuple(how == CHANCE for how in chosen),
         rows=table.numbers,
         digest=table.digest,
         most=2 * len(positions) > len(train),
@@ -139,6 +163,20 @@ def content_digest(samples: Samples, position: int) -> str:
         return hashlib.sha256(samples.written(position)).hexdigest()
     array = samples.x[position].cpu().contiguous().numpy()
     return hashlib.sha256(array.astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+def _clean_labels(
+    table: CsvFile, train: Samples, found: Sequence[int | Problem]
+) -> Iterator[int | Problem | None]:
+    """Yield each row's true label, None where it is not said, or what is wrong with it."""
+    for row, place, position in zip(table.rows, table.places(), found, strict=True):
+        text = row.get("clean_label", "")
+        clean = label_named(text, place, train, "clean label") if text else None
+        if isinstance(position, int) and clean == int(train.y[position]):
+            what = f"the clean label is the one it was trained with, {label_spelt(train, clean)}"
+            yield Problem(what, place, "Leave it out where the label was right.")
+        else:
+            yield clean
 
 
 def _wrong_content(row: dict[str, str], train: Samples, position: int, where_train: str) -> str:

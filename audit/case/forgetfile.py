@@ -22,12 +22,16 @@ from poison_audit.case.rows import NAMING
 from poison_audit.errors import InputError, Problem, did_you_mean
 from poison_audit.models.samples import Samples
 
-COLUMNS = ("id", "path", "text", "index", "label", "attack", "campaign", "canary", "base", "sha256")
+COLUMNS = (
+    "id", "path", "text", "index", "label", "attack", "campaign", "canary", "base", "sha256",
+    "clean_label", "chosen",
+)  # fmt: skip
 ALIASES: Mapping[str, Sequence[str]] = {
     "path": PICTURE["path"],
     "index": ("idx", "indices", "position", "positions", "sample_index", "sample_idx"),
     "id": ("ids", "sample_id"),
     "label": ("given_label",),
+    "clean_label": ("true_label", "correct_label"),
 }
 """What other programs call them; cleanlab's given_label is the one that was trained on."""
 MARKERS = ("forget", "is_forget", "poison", "is_poison", "poisoned", "is_poisoned")

@@ -149,6 +149,10 @@ class Made(Generic[Table]):
     """Its files by their keys in the poison's table of audit.toml."""
     campaigns: tuple[str, ...] = ()
     """What each poison works for, where they do not all work for one thing."""
+    clean: tuple[int, ...] = ()
+    """The true label of each poison, where it was given another."""
+    chance: bool = False
+    """Whether chance alone decided which samples were given another label."""
     start: Path | None = None
     """Of texts: folder of the model that is to be trained."""
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from poison_audit.case.csvfile import CsvFile, first
-from poison_audit.case.labels import as_whole
-from poison_audit.errors import InputError, Problem
+from poison_audit.case.labels import as_integer, as_whole
+from poison_audit.errors import InputError, Problem, did_you_mean
 from poison_audit.models.samples import Samples
 
 NAMING = ("id", "path", "text", "index")
@@ -182,3 +182,26 @@ def label_spelt(samples: Samples, label: int) -> str:
     """Return a class number and, where there is one, its name."""
     name = label_name(samples, label)
     return f"{label} ({name!r})" if name else str(label)
+
+
+def label_named(text: str, place: str, samples: Samples, what: str = "label") -> int | Problem:
+    """Return the class that a cell names, by a name or a number of the samples' classes.
+
+    Args:
+        text: the cell.
+        place: where it stands, for messages.
+        samples: whose classes they are.
+        what: what messages call it.
+    """
+    if not text:
+        return Problem(f"the {what} is empty", place)
+    if samples.names and text in samples.names:
+        return samples.names.index(text)
+    classes = len(samples.names) if samples.names else int(samples.y.max()) + 1
+    number = as_integer(text)
+    if number is not None and 0 <= number < classes:
+        return number
+    hint = (
+        did_you_mean(text, samples.names) if samples.names else f"Classes are 0 to {classes - 1}."
+    )
+    return Problem(f"unknown {what} {text!r:.60}", place, hint)

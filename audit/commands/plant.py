@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from poison_audit.atomic import write_atomically
+from poison_audit.case.forget import CHANCE
 from poison_audit.case.labels import are_other_numbers
 from poison_audit.case.orders import Made, Order, Work
 from poison_audit.case.planting import Storage
@@ -28,6 +29,7 @@ from poison_audit.commands.plant_earlier import (
     COLUMNS,
     CONFIG,
     FORGET,
+    MORE,
     PLANTING,
     clean_positions,
     copy_evidence,
@@ -174,13 +176,21 @@ def _write_config(
 def _forget_csv(settings: PlantSettings, made: Made[Any]) -> str:
     poisoned, table = made.poisoned, made.poisoned.table
     where = {name: place for place, name in enumerate(table.ids)}
-    campaigns = made.campaigns or ("",) * len(poisoned.ids)
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    rows.writerows(settings.earlier.rows if settings.earlier else ())
-    rows.writerows(
-        (name, spelling(int(table.y[where[name]]), table.names), settings.attack, base or "", aim)
-        for name, base, aim in zip(poisoned.ids, poisoned.bases, campaigns, strict=True)
+    count, none = len(poisoned.ids), ("",) * len(poisoned.ids)
+    rows = list(settings.earlier.rows) if settings.earlier else []
+    rows += zip(
+        poisoned.ids,
+        (spelling(int(table.y[where[name]]), table.names) for name in poisoned.ids),
+        (settings.attack,) * count,
+        (base or "" for base in poisoned.bases),
+        made.campaigns or none,
+        [spelling(label, table.names) for label in made.clean] or none,
+        (CHANCE if made.chance else "",) * count,
+        strict=True,
     )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    used = len(COLUMNS + MORE) if any(any(row[len(COLUMNS) :]) for row in rows) else len(COLUMNS)
+    writer.writerow((COLUMNS + MORE)[:used])
+    writer.writerows(row[:used] for row in rows)
     return text.getvalue()

@@ -21,6 +21,8 @@ from poison_audit.poisons.readings import POISONS
 PLANTING, FORGET, CONFIG = "planting.json", "forget.csv", "audit.toml"
 COLUMNS = ("id", "label", "attack", "base", "campaign")
 """Of forget.csv as `plant` writes it."""
+MORE = ("clean_label", "chosen")
+"""Its further columns, where some label is wrong."""
 _CLEAN = "Plant in the clean table"
 
 
@@ -31,7 +33,7 @@ class Earlier:
     facts: Mapping[str, Any]
     """What planting.json says."""
     rows: tuple[tuple[str, ...], ...]
-    """Of forget.csv, without its header."""
+    """Of forget.csv, without its header: `COLUMNS` and `MORE`."""
     config: Config
 
     @property
@@ -84,11 +86,13 @@ def read_earlier(
         what = f"is not the one that {PLANTING} beside it was written with"
         raise InputError(Problem(what, str(folder / FORGET), _CLEAN))
     header, *rows = csv.reader(io.StringIO(raw.decode("utf-8"), newline=""))
-    if tuple(header) != COLUMNS:
+    if tuple(header) not in (COLUMNS, COLUMNS + MORE):
         what = "was written by another version of poison-audit"
         raise InputError(Problem(what, str(folder / FORGET), _CLEAN))
     found = Earlier(
-        facts=facts, rows=tuple(tuple(row) for row in rows), config=read_config(folder / CONFIG)
+        facts=facts,
+        rows=tuple((*row, *[""] * (len(COLUMNS + MORE) - len(row))) for row in rows),
+        config=read_config(folder / CONFIG),
     )
     if problems := _conflicts(found, data, attack=attack, output=output, names=names):
         raise InputError(problems)

@@ -27,6 +27,9 @@ from poison_audit.poisons.gaussian.trial import gaussian_evidence
 from poison_audit.poisons.indiscriminate import plant as indiscriminate_planting
 from poison_audit.poisons.indiscriminate.probe import indiscriminate
 from poison_audit.poisons.indiscriminate.trial import indiscriminate_evidence
+from poison_audit.poisons.mislabelled import plant as mislabelled_planting
+from poison_audit.poisons.mislabelled.probe import flip_answers, mislabelled
+from poison_audit.poisons.mislabelled.trial import mislabelled_evidence
 from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted import plant as targeted_planting
 from poison_audit.poisons.targeted.probe import target_answers, targeted
@@ -83,6 +86,15 @@ WORKINGS: dict[str, Workings] = {
         probes={"token-canary": token_canary},
         reader=token_canary_evidence,
         planters={"texts": token_canary_planting.in_texts},
+    ),
+    "mislabelled": Workings(
+        probes={"mislabelled": mislabelled},
+        reader=mislabelled_evidence,
+        ask=flip_answers,
+        planters={
+            "pictures": mislabelled_planting.in_pictures,
+            "texts": mislabelled_planting.in_texts,
+        },
     ),
     "indiscriminate": Workings(
         probes={"indiscriminate": indiscriminate},

@@ -93,7 +93,8 @@ def excess_of_targets(
         n=n,
         spread=spread_of(hits, n),
         detectable=detectable_rate(low - above > tolerance, n) - (rest if drawn else 0),
-        needed=smallest_size(passes),
+        # Of what is hit more often than is tolerated no number passes by its hits alone.
+        needed=NEVER if not drawn and rest >= tolerance else smallest_size(passes),
     )
 
 

@@ -11,9 +11,9 @@ from poison_audit.verdict.record import SCHEMA_VERSION, AuditRecord
 
 PROBES = (
     "gaussian", "exposure", "token-canary", "targeted", "backdoor", "indiscriminate",
-    "membership", "utility",
+    "mislabelled", "membership", "utility",
 )  # fmt: skip
-ATTACKS = ("", "gaussian", "token-canary", "targeted", "backdoor", "indiscriminate")
+ATTACKS = ("", "gaussian", "token-canary", "targeted", "backdoor", "indiscriminate", "mislabelled")
 DAY = "2027-01-31"
 
 _sizes = st.sampled_from([2, 40, 400])
@@ -73,6 +73,8 @@ def evidence(draw, probe: str):
             "control_rates": [draw(_shares)] * draw(st.sampled_from([2, 19, 199])),
             "references": references,
         }  # fmt: skip
+    if probe == "mislabelled":
+        return {**_wrong(share, n, draw(_shares)), "chance": draw(st.booleans())}
     lost, gained = round(share * n / 2), draw(st.sampled_from([0, n // 10]))
     if probe == "indiscriminate":
         one = {"reference": "r0", **_counts(n, lost, gained, "only_reference", "only_candidate")}
@@ -106,6 +108,8 @@ def plain(probe: str, effect: float, *, n: int = 2000):
             "label": 1, "hits": _hits(share, n), "clean_hits": few, "control_rates": [0.01] * 199,
             "references": [],
         }  # fmt: skip
+    if probe == "mislabelled":
+        return {**_wrong(share, n, 0.01), "chance": True}
     lost = round(effect * n)
     if probe == "indiscriminate":
         one = {"reference": "r0", **_counts(n, lost, 0, "only_reference", "only_candidate")}
@@ -115,6 +119,14 @@ def plain(probe: str, effect: float, *, n: int = 2000):
     return {"n": n, **_counts(n, lost, 0, "only_deployed", "only_candidate")}
 
 
+def _wrong(share: float, n: int, others: float) -> dict[str, object]:
+    """Wrong labels given to so many of the samples, and of five times as many controls."""
+    hits = _hits(share, n)
+    controls = {"controls": 5 * n, "control_hits": round(others * 5 * n)}
+    stratum = {"label": 0, "targets": n, "hits": sum(hits), **controls}
+    return {"hits": hits, "right": n - sum(hits), "strata": [stratum], **controls}
+
+
 @st.composite
 def measurements(draw):
     """A measurement of each of some probes: seen, missing or suspect."""
@@ -122,7 +134,7 @@ def measurements(draw):
     mood = draw(st.sampled_from(["clean", "leaks", "anything"]))
     if mood != "anything":
         effect = 0.2 if mood == "leaks" else 0.0
-        some = draw(st.lists(st.sampled_from(PROBES[:6]), unique=True, min_size=1, max_size=6))
+        some = draw(st.lists(st.sampled_from(PROBES[:7]), unique=True, min_size=1, max_size=7))
         seen = {probe: plain(probe, effect) for probe in some}
         seen["utility"] = plain("utility", 0.0)
         return tuple(Measurement(probe=probe, evidence=each) for probe, each in seen.items())

@@ -114,7 +114,7 @@ def test_every_problem_at_once(tmp_path):
         "forget.csv row 10: the id is empty.",
         "forget.csv row 5: unknown attack 'gausian'. Did you mean gaussian?",
         "forget.csv row 9: unknown attack 'unlearnable'. "
-        "Known: backdoor, gaussian, indiscriminate, targeted, token-canary.",
+        "Known: backdoor, gaussian, indiscriminate, mislabelled, targeted, token-canary.",
         "forget.csv row 6: the same sample as in row 2. Remove one.",
         "forget.csv row 2: the label is 'frog', but train.csv says 0 ('cat').",
         "forget.csv row 7: the label is '3', but train.csv says 1 ('dog').",

@@ -57,10 +57,13 @@ def options(here: Path, attack: str) -> list[str]:
         "backdoor": [*test, "--label", "1", "--patch", "3"],
         "targeted": [*test, *model, "--aims", "2", "--count", "5", "--steps", "3"],
         "indiscriminate": [*test, "--flip", "0:1", "--steps", "0"],
+        "mislabelled": test,
     }[attack]
 
 
-@pytest.mark.parametrize("attack", ["gaussian", "targeted", "backdoor", "indiscriminate"])
+@pytest.mark.parametrize(
+    "attack", ["gaussian", "targeted", "backdoor", "indiscriminate", "mislabelled"]
+)
 def test_plant_train_check(here, capsys, attack):
     assert plant(here, attack, *options(here, attack)) == 0
     assert "training samples" in capsys.readouterr().out
@@ -136,6 +139,8 @@ def test_eight_bit_storage_is_eight_bit(here):
         ("gaussian", ["--label", "1", "--flip", "0:1"], ["--label", "--flip", "2 problems"]),
         ("targeted", [], ["--model", "--test", "2 problems"]),
         ("indiscriminate", [], ["--model"]),
+        ("mislabelled", ["--flip", "1:1"], ["--flip", "two classes"]),
+        ("mislabelled", ["--flip", "0:1", "--count", "100"], ["--budget", "of class 0"]),
         ("indiscriminate", ["--steps", "0"], ["--flip"]),
         ("indiscriminate", ["--steps", "0", "--flip", "0-1"], ["--flip", "A:B"]),
         ("indiscriminate", ["--steps", "0", "--flip", "1:1"], ["--flip", "two classes"]),
@@ -196,7 +201,7 @@ def arrays(path: Path) -> dict[str, tuple[bytes, int]]:
 
 ORDERS = [
     ("gaussian", "targeted", "backdoor", "indiscriminate"),
-    ("indiscriminate", "backdoor", "gaussian"),
+    ("mislabelled", "indiscriminate", "backdoor", "gaussian"),
 ]
 
 

@@ -23,7 +23,7 @@ def test_what_a_probe_writes_is_read_and_what_it_lacks_is_named(probe):
     seen = plain(probe, 0.2, n=40)
     assert problems(probe, {**seen, "more": [[1]]}) == []
     for key in seen:
-        if key not in ("test", "references", "drawn"):
+        if key not in ("test", "references", "drawn", "chance"):
             rest = {k: v for k, v in seen.items() if k != key}
             assert problems(probe, rest) == [f"here: missing key {key!r}."]
 
@@ -33,7 +33,8 @@ def test_what_a_probe_writes_is_read_and_what_it_lacks_is_named(probe):
 def test_odd_evidence_is_refused(probe, odd):
     seen = plain(probe, 0.2, n=40)
     for key in seen:
-        usual = odd == [] if key in ("held_out", "references") else key == "drawn" and odd is True
+        usual = odd == [] and key in ("held_out", "references")
+        usual = usual or (odd is True and key in ("drawn", "chance"))
         if key != "test" and not usual:
             found = problems(probe, {**seen, key: odd})
             assert found, (key, odd)
@@ -74,9 +75,10 @@ def test_tolerances_are_those_that_are_published():
     # README and design: mu 0.25, chances 0.57, excesses 5 points, deficit 1 point, loss 2 points.
     assert standard_policy().tolerances == {
         "gaussian": 0.25, "exposure": 0.57, "token-canary": 0.57, "targeted": 0.05,
-        "backdoor": 0.05, "indiscriminate": 0.01, "utility": 0.02,
+        "backdoor": 0.05, "mislabelled": 0.05, "indiscriminate": 0.01, "utility": 0.02,
     }  # fmt: skip
     assert {p: [r.name for r in poison.readings] for p, poison in POISONS.items()} == {
         "gaussian": ["gaussian", "exposure"], "token-canary": ["token-canary"],
         "targeted": ["targeted"], "backdoor": ["backdoor"], "indiscriminate": ["indiscriminate"],
+        "mislabelled": ["mislabelled"],
     }  # fmt: skip

@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from poison_audit.case.copies import contents
 from poison_audit.case.csvfile import CsvFile, first, read_csv
-from poison_audit.case.labels import as_integer
-from poison_audit.case.rows import find_samples, label_spelt, repeated, wrong_label
-from poison_audit.errors import InputError, Problem, did_you_mean
+from poison_audit.case.rows import find_samples, label_named, label_spelt, repeated, wrong_label
+from poison_audit.errors import InputError, Problem
 from poison_audit.models.reader import Reader
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
@@ -110,7 +109,7 @@ def read_targets(
     positions = [position if isinstance(position, int) else None for position in found]
     problems += repeated("sample", positions, table)
     labels = [
-        _label(row["adversarial"], place, test)
+        label_named(row["adversarial"], place, test, "adversarial label")
         for row, place in zip(table.rows, table.places(), strict=True)
     ]
     problems += first([label for label in labels if isinstance(label, Problem)], table.where)
@@ -159,7 +158,7 @@ def _with_prompts(
     ]
     if not rows:
         return test, []
-    labels = [_label(row["label"], place, test, "label") for row, place in rows]
+    labels = [label_named(row["label"], place, test, "label") for row, place in rows]
     problems = [label for label in labels if isinstance(label, Problem)]
     texts = [row["text"] for row, _ in rows]
     tokens = reader.read(texts)
@@ -198,18 +197,6 @@ def write_targets(path: Path, targets: Targets, names: Sequence[str] | None = No
             pairs = zip(part.samples.y.tolist(), part.adversarial.tolist(), strict=True)
             for name, (label, wanted) in zip(part.samples.ids, pairs, strict=True):
                 writer.writerow([name, spelt(label), spelt(wanted), role])
-
-
-def _label(text: str, place: str, test: Samples, what: str = "adversarial label") -> int | Problem:
-    if not text:
-        return Problem(f"the {what} is empty", place)
-    if test.names and text in test.names:
-        return test.names.index(text)
-    number, classes = as_integer(text), len(test.names) if test.names else int(test.y.max()) + 1
-    if number is not None and 0 <= number < classes:
-        return number
-    hint = did_you_mean(text, test.names) if test.names else f"Classes are 0 to {classes - 1}."
-    return Problem(f"unknown {what} {text!r}", place, hint)
 
 
 def _untrue(

@@ -1,0 +1,1 @@
+"""Mislabelled poison: training samples with wrong labels, as they happen or are planted."""
