@@ -16,10 +16,10 @@ Why the probe's law holds: nothing here has seen the model, so that a model whic
 Which rows carry it: those with 80% of the places found, or with a score against the other carriers
     that parts them from retain rows. The rest is innocent, or of another campaign.
 Its form: keep and add of stamp(x) = clip(keep * x + add) (forms.py).
-Not found: triggers that move, warp or differ from sample to sample; what fewer than `FEWEST` rows
-    of a label carry; what lies along the class means; blends of a tenth, and sinusoids too faint to
-    see in 40 rows. Rows that are copies of each other share everything: they are to be taken out
-    before (recovered.py does). numpy only.
+Not found: triggers that move, warp or differ from sample to sample; stickers that are seen through;
+    what fewer than `FEWEST` rows of a label carry; what lies along the class means; blends of a
+    tenth, and sinusoids too faint to see in 40 rows. Rows that are copies of each other share
+    everything: they are to be taken out before (recovered.py does). numpy only.
 """
 
 from __future__ import annotations
