@@ -7,7 +7,7 @@ OUT. One line of OUT/recovery.jsonl a forget set; those that are there are not d
 kinds: `single`, 23 triggers in six forget sets each (40 to 500 rows, 0 to 30% innocent ones, dirty
 and clean label); `mix`, two of the triggers in one forget set; `null`, rows that carry nothing.
 
-One small network is trained with each trigger (6,000 pictures, a tenth of them stamped). A trigger
+One small network is trained with each trigger (3,000 pictures, a tenth of them stamped). A trigger
 counts as recovered if it causes the label on at least 90% as many of 500 other pictures as the true
 one does. Told beside: the gap, by how much pictures stamped with it differ from truly stamped ones,
 of what the stamp changes (root mean square). Rows count as named if both the carriers and, where
@@ -146,18 +146,18 @@ class Draws:
 
     def trained(self, stamp: Stamp) -> nn.Module:
         rng = np.random.default_rng(7)
-        chosen = rng.permutation(40000)[:6000]
+        chosen = rng.permutation(40000)[:3000]
         x, y = np.asarray(self.x[chosen] / 255, np.float32), self.y[chosen].copy()
-        bad = np.flatnonzero(y != 0)[:600]
+        bad = np.flatnonzero(y != 0)[:300]
         x[bad], y[bad] = stamped(self.x[chosen[bad]], stamp), 0
         torch.manual_seed(0)
         layers: list[nn.Module] = []
-        for inputs, outputs in ((3, 32), (32, 64), (64, 128)):
+        for inputs, outputs in ((3, 16), (16, 32), (32, 64)):
             layers += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.BatchNorm2d(outputs), nn.ReLU()]
-        net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 16, 10))
+        net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 16, 10))
         step = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.01)
         for _ in range(6):
-            for rows in np.array_split(rng.permutation(len(y)), len(y) // 100):
+            for rows in np.array_split(rng.permutation(len(y)), len(y) // 50):
                 step.zero_grad()
                 out = net(torch.from_numpy(x[rows]))
                 nn.functional.cross_entropy(out, torch.from_numpy(y[rows])).backward()

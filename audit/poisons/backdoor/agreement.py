@@ -81,33 +81,49 @@ def matching(x: Array, retain: Array, excess: Array, colour: Array) -> Array:
     return np.asarray(carry)
 
 
-def is_whole(x: Array, retain: Array) -> bool:
+def is_whole(x: Array, retain: Array, means: Array) -> bool:
     """Say whether carriers differ from retain rows only where they agree with each other.
 
     Where 40% of them agree, and beside that, is not looked at. Elsewhere the mean's shift, less
-    that of the four neighbours (which takes out what differs between classes), may lie above 2.5
+    what a mixture of the classes explains and less that of the four neighbours, may lie above 2.5
     standard errors at 2% of the values, or at as many as in any of `USUAL` sets of retain rows.
+
+    Args:
+        x: the carriers.
+        retain: rows that carry nothing.
+        means: of each class of them: (classes, c, h, w).
     """
     excess, colour = agreement(x, retain)
     agreed = near(x, colour).mean(0)
     if agreed[excess >= 0.5 * excess.max()].min() < 0.9:
         return False
-    taken = np.pad(agreed >= 0.4, 1)
-    free = ~(
-        taken[1:-1, 1:-1] | taken[2:, 1:-1] | taken[:-2, 1:-1] | taken[1:-1, 2:] | taken[1:-1, :-2]
-    )
+    taken = agreed >= 0.4
+    free = ~np.any([taken, *_beside(taken)], 0)
     if not free.any():
         return True
     mean, error = retain.mean(0), retain.std(0) / np.sqrt(len(x)) + 1e-6
     parts = [retain[start :: max(USUAL, len(retain) // len(x))] for start in range(USUAL)]
-    usual = max(
-        _rough(part.mean(0) - mean, error * np.sqrt(len(x) / len(part)), free) for part in parts
-    )
-    return _rough(x.mean(0) - mean, error, free) < max(0.02, 1.5 * usual)
+
+    def rough(rows: Array) -> float:
+        own = error * np.sqrt(len(x) / len(rows))
+        return _rough((rows.mean(0) - mean) / own, (means - mean) / own, free)
+
+    return rough(x) < max(0.02, 1.5 * max(map(rough, parts)))
 
 
-def _rough(shift: Array, error: Array, free: Array) -> float:
-    """Return the share of free places whose shift differs from their neighbours'."""
-    z = shift / error
-    beside = sum((np.roll(z, by, axis) for axis in (1, 2) for by in (1, -1)), start=0 * z)
-    return float((np.abs(z - beside / 4)[:, free] > 2.5).mean())
+def _rough(z: Array, classes: Array, free: Array) -> float:
+    """Return the share of free places whose shift differs from their neighbours'.
+
+    Args:
+        z: the shift in standard errors, (c, h, w).
+        classes: those of the classes, (classes, c, h, w).
+        free: which places are looked at, (h, w).
+    """
+    weights = np.linalg.lstsq(classes[:, :, free].reshape(len(classes), -1).T, z[:, free].ravel())
+    z = z - np.tensordot(weights[0], classes, 1)
+    return float((np.abs(z - np.mean(_beside(z), 0))[:, free] > 2.5).mean())
+
+
+def _beside(values: Array) -> list[Array]:
+    """Return what stands at the four places beside each, across the edges too."""
+    return [np.roll(values, by, axis) for axis in (-2, -1) for by in (1, -1)]

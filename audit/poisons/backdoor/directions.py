@@ -63,6 +63,8 @@ class Background:
     """(n, c, h, w), float32 in [0, 1]."""
     y: Array
     """(n,)."""
+    means: Array
+    """Of each class, (classes, c, h, w)."""
     space: Space
     rows: Array
     """`space.rows` of them."""
@@ -86,7 +88,8 @@ def background_of(x: Array, y: Array) -> Background:
         basis=basis,
         band=np.concatenate([band + c * (len(BANDS) + 1) for c in range(channels)]),
     )
-    return Background(x=x, y=y, space=space, rows=space.unit(z))
+    pictures = np.stack([x[y == label].mean(0) for label in labels])
+    return Background(x=x, y=y, means=pictures, space=space, rows=space.unit(z))
 
 
 def coefficients(x: Array) -> Array:

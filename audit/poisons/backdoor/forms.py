@@ -76,7 +76,7 @@ def form_of(x: Array, background: Background, label: int, generator: np.random.G
     """Return what turns retain rows into the carriers `x`, which have one label."""
     excess, colour = agreement(x, background.x)
     fixed = (near(x, colour).mean(0) >= 0.9) & (excess >= 0.5)
-    if fixed.any() and is_whole(x, background.x):
+    if fixed.any() and is_whole(x, background.x, background.means):
         return Form(kind="replace", keep=_kept(fixed, x), add=np.where(fixed, np.median(x, 0), 0))
     usual = _usual(x, background, label, generator)
     few = fixed if fixed.any() and fixed.mean() < 0.5 else None

@@ -170,7 +170,9 @@ def _campaigns(
     carry, whole, z = np.zeros(len(x), bool), False, in_direction
     if in_place > SURE and excess.max() > LEAST:
         carry, z = matching(x, background.x, excess, colour), in_place
-        whole = carry.sum() >= 4 and (in_direction <= SURE or is_whole(x[carry], background.x))
+        whole = carry.sum() >= 4 and (
+            in_direction <= SURE or is_whole(x[carry], background.x, background.means)
+        )
         if not whole and in_direction > SURE:  # added and clipped: agreement sees only a part
             carry = going_along(u, background.rows)
     elif in_direction > SURE:
