@@ -90,7 +90,8 @@ def flipped(material: Material) -> list[Clue]:
             label="",
             rows=tuple(flip.place for flip in found),
             sure="exact copies of clean samples",
-            confirm="Are the clean copies' labels the true ones?",
+            confirm="Are the clean copies' labels the true ones? Then copy the column clean_label "
+            "into forget.csv, and it is measured.",
             write={"flips.csv": write},
         )
     ]
