@@ -312,7 +312,10 @@ def main() -> int:
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     done = {line["case"] for line in lines}
     every = triggers(draws.x, given.published)
-    for name, measure in cases(draws, every):
+    # In no order, so that what is there so far is a sample of all.
+    todo = list(cases(draws, every))
+    for at in np.random.default_rng(19).permutation(len(todo)):
+        name, measure = todo[at]
         if name in done or not name.startswith(given.only):
             continue
         clock = time.perf_counter()

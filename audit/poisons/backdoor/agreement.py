@@ -40,7 +40,7 @@ def agreement(x: Array, retain: Array) -> tuple[Array, Array]:
     levels = np.round(x * 255).astype(np.int32)
     found = [_commonest(x, levels + shift) for shift in (0, 1 << (CELL - 1))]
     (count, colour), (count_off, colour_off) = found
-    colour = np.where(count_off > count, colour_off, colour)
+    colour = np.where(count_off > count, colour_off, colour).astype(x.dtype)
     return near(x, colour).mean(0) - near(retain[:COMPARED], colour).mean(0), colour
 
 

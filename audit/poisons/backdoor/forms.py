@@ -34,10 +34,8 @@ LOW = 2
 """Bands by which classes are told apart."""
 DRAWS = 8
 """Sets of retain rows whose ends are averaged."""
-CHECKED = 1500
+CHECKED = 800
 """Retain rows that a pattern is tried on."""
-UNCLIPPED = 1000
-"""Of these, by which clipping is undone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +95,7 @@ def form_of(x: Array, background: Background, label: int, generator: np.random.G
         return form
     add = form.add
     for _ in range(6 if best < 2 else 0):  # what clipping took from the mean
-        made = np.clip(form.keep * usual.base[:UNCLIPPED] + add, 0, 1)
+        made = np.clip(form.keep * usual.base[:CHECKED] + add, 0, 1)
         add = add + np.where(np.abs(add) > 0.15, x.mean(0) - made.mean(0), 0)
     return Form(kind=form.kind, keep=form.keep, add=add)
 
