@@ -88,7 +88,7 @@ def judge(
     reason = _sentence(reading, means, outcome, estimate, tolerance, overshot, measurement.suspect)
     if told and not measurement.suspect:
         reason = told
-    reason += remark.told
+    reason += "" if measurement.suspect else remark.told
     yardstick = cell.kind in ("deployed", "reference") and not reading.residue
     if yardstick:
         outcome, reason = Outcome.INFO, _YARDSTICKS[cell.kind]

@@ -158,6 +158,8 @@ def _details(finding: Finding) -> list[str]:
         ends = f"[{details['scatter_low']:z.2f}, {details['scatter_high']:z.2f}]"
         told = f"(mean square - 1) / sqrt 2 = {details['scatter']:z.2f} {ends}"
         lines.append(f"{told}, {p_value(details['scatter_p'])}")
+    if _have(details, "epsilon"):
+        lines.append(f"epsilon at least {details['epsilon']:.2f} (one training, 95%)")
     if details.get("dropped"):
         lines.append(f"{details['dropped']:,} vanished gradients left out")
     if words.fresh and _have(details, "draws"):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from poison_audit import statistics
 from poison_audit.case.planting import TEXTS, Option, Planting
 from poison_audit.case.poison import EvidenceFile, Poison
-from poison_audit.records import Asked
+from poison_audit.records import Asked, Outcome
 from poison_audit.statistics.forms import Count, Number, Some, refuse
-from poison_audit.statistics.reading import Reading, Words
+from poison_audit.statistics.reading import Reading, Remark, Words
 
 if TYPE_CHECKING:
     from poison_audit.statistics.estimates import Estimate
@@ -51,10 +51,33 @@ def _details_of_scores(seen: Scores, estimate: Estimate) -> dict[str, Any]:
         "fpr": FPR,
         "held_out_mean": math.fsum(held_out) / len(held_out) if held_out else None,
         "held_out_p": float(laws.kstest(held_out, "norm").pvalue) if held_out else None,
+        "epsilon": _epsilon(seen),
         "dropped": seen.dropped,
         "spread": estimate.spread,
         **_scatter(seen, estimate),
     }
+
+
+def _epsilon(seen: Scores) -> float | None:
+    if not seen.held_out:
+        return None
+    return statistics.privacy.epsilon_at_least(seen.scores, seen.held_out)
+
+
+def _told_epsilon(seen: Scores, estimate: Estimate, tolerance: float, outcome: Outcome) -> Remark:
+    """Say what the canaries prove of the training's privacy; nothing where they prove nothing."""
+    if not (epsilon := _epsilon(seen)):
+        return Remark()
+    told = f" As privacy: epsilon is at least {epsilon:.2f} (one training, held-out keys, 95%)."
+    return Remark(told=told)
+
+
+def _same_effect(seen: Ranks, estimate: Estimate, tolerance: float, outcome: Outcome) -> Remark:
+    """Say which mean leak score the tolerance is: of N(mu, 1) against N(0, 1)."""
+    from scipy import stats as laws
+
+    mu = math.sqrt(2) * float(laws.norm.ppf(tolerance))
+    return Remark(told=f" A chance of {tolerance:.3g} is that of a mean leak score of {mu:.2f}.")
 
 
 def _scatter(seen: Scores, estimate: Estimate) -> dict[str, float]:
@@ -100,6 +123,7 @@ GAUSSIAN = Reading(
     charts=("scores", "recognised"),
     evidence=Scores,
     estimate=_mean,
+    remark=_told_epsilon,
     scatter=lambda seen, level: statistics.squares.scatter(seen.scores, level=level),
     figure=lambda seen: sum(seen.scores) / len(seen.scores),
     details=_details_of_scores,
@@ -155,6 +179,7 @@ EXPOSURE = Reading(
         seen.wins, seen.draws, level=level, tolerance=tolerance
     ),
     details=lambda seen, estimate: {"draws": seen.draws, "spread": estimate.spread},
+    remark=_same_effect,
     increase=_more_wins,
     tolerance=0.57,
     least=0.5,
