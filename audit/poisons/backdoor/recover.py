@@ -34,6 +34,7 @@ from poison_audit.poisons.backdoor.directions import (
     FEWEST,
     Background,
     background_of,
+    coefficients,
     cosine,
     going_along,
     parts_of,
@@ -44,6 +45,8 @@ NULLS = 30
 """Random subsets of each kind; half as many for agreement."""
 SURE = 8.0
 """Sds above the mean of random subsets."""
+ALIKE = 0.6
+"""Cosine of what two patterns do to pictures above which they are one."""
 LEAST = 0.08
 """Smallest excess of agreement that is looked at, however little it varies."""
 MOST = 4000
@@ -212,7 +215,9 @@ def _pieces(
         return pieces
     some = background.x[:50]
     one, other = (
-        form_of(x[piece], background, label, generator).stamp(some) - some for piece in pieces
+        coefficients(form_of(x[piece], background, label, generator).stamp(some) - some)
+        / background.space.sd
+        for piece in pieces
     )
-    alike = np.vdot(one, other) > 0.6 * np.linalg.norm(one) * np.linalg.norm(other)
+    alike = np.vdot(one, other) > ALIKE * np.linalg.norm(one) * np.linalg.norm(other)
     return [inside] if alike else pieces
