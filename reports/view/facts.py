@@ -49,6 +49,7 @@ _TERMS = {
     "test_sha256": "Test samples, SHA-256",
     "canaries": "Canary key",
     "canaries.path": "Canary key",
+    "canaries.recovered": "Canary noise, recovered",
     "canaries.commitment": "Canary key, SHA-256 (the commitment)",
     "canaries.sigma": "Canary noise, standard deviation",
     "canaries.space": "Canary noise, space",

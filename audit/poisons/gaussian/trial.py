@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from poison_audit.poisons.gaussian.embedding import (
 from poison_audit.poisons.gaussian.evidence import Canaries, noise_rows, read_canaries
 from poison_audit.poisons.gaussian.planting import Planting, plant_check
 from poison_audit.poisons.gaussian.reading import POISON
+from poison_audit.poisons.gaussian.recover import differences
 
 NOT_GIVEN = (
     "needs the key of a Gaussian planting "
@@ -84,6 +86,9 @@ def gaussian_evidence(files: Files, device: torch.device | str, problems: Proble
         with problems.collecting():
             key = read_canaries(path)
     nothing = Evidence(planted=None, subject={"canaries": None})
+    given = "canaries" in sources.evidence
+    if not given and not problems and train is not None and forget is not None:
+        return _without_key(train, forget, bases, device) or nothing
     if key is None or train is None or forget is None or bases_lost:
         return nothing
     forget = named_by_key(forget, POISON.name, set(key.planted))
@@ -121,6 +126,48 @@ def gaussian_evidence(files: Files, device: torch.device | str, problems: Proble
         trust=unproved(files.loaded.metadata, train) if texts else (),
         explains=frozenset(row.position for row in rows),
         doubts=partial_key("canaries", key.planted, planting.bases.ids, train.ids),
+    )
+
+
+def _without_key(
+    train: Samples, forget: ForgetSet, bases: Samples | None, device: torch.device | str
+) -> Evidence | None:
+    """Return the canaries of a forget set whose bases are known; None: it has none.
+
+    The noise is what the samples differ by from their bases, which holds no more of the model than
+    the key does. It was cut where it was stored in 8 bits, and what is left depends on the base.
+    """
+    found = differences(train, forget, bases)
+    if found is None or not found.normal or found.clipped:
+        return None
+    names = tuple(train.ids[place] for place in found.places)
+    key = Canaries(
+        secret=hashlib.sha256(f"fresh noise of {forget.digest}".encode()).digest(),
+        sigma=found.sd, space="pixel", shape=tuple(found.noise.shape[1:]), storage="unclipped",
+        planted=names, held_out=tuple(f"held-out-{n}" for n in range(len(names))),
+    )  # fmt: skip
+    clean = Samples(
+        ids=names, x=found.bases, y=train.y[torch.tensor(found.places)], names=train.names
+    )
+    drawn = planted_canaries(key, names, clean, device)
+    told = (
+        f"No key was given. The noise of {len(names):,} canaries is what they differ by from their "
+        f"bases, of sd {found.sd:.3g}; fresh noise is its control. Whether there were more of them "
+        "is not known."
+    )
+    return Evidence(
+        planted=replace(drawn, noise=found.noise.to(device)),
+        subject={
+            "canaries": {
+                "recovered": f"from {len(names):,} forget samples and their bases",
+                "sigma": found.sd,
+                "space": key.space,
+                "storage": key.storage,
+                "in_forget_set": len(names),
+            }
+        },
+        trust=(told,),
+        explains=frozenset(found.places),
     )
 
 
