@@ -58,13 +58,14 @@ def test_the_exhibits_of_an_audit(case):
     for each in record.exhibits:
         by_role.setdefault(each.role, []).append(each)
     assert {role: len(shown) for role, shown in by_role.items()} == {
-        "target": 3, "forget": 6, "trigger": 3
+        "target": 3, "forget": 6, "trigger": 4
     }  # fmt: skip
     for i, shown in enumerate(by_role["target"]):
         assert shown.name == f"e{i}"
         assert shown.label == str(test["y"][i])
         assert np.array_equal(decoded(shown.png), test["x"][i][0])
-    stamped = by_role["trigger"][0]
+    alone, stamped = by_role["trigger"][:2]
+    assert alone.name == "the trigger alone, on grey"
     place = int(stamped.name[1:])
     assert test["y"][place] != 0
     expected = test["x"][place][0].copy()
@@ -74,6 +75,6 @@ def test_the_exhibits_of_an_audit(case):
     assert [wall.title for wall in walls(record)] == [
         "Targets of the attack", "Forget samples, gaussian", "The trigger on clean test samples"
     ]  # fmt: skip
-    assert page.count("<img src=") == 12
+    assert page.count("<img src=") == 13
     assert f'<img src="data:image/png;base64,{stamped.png}"' in page
     shutil.rmtree(case)
