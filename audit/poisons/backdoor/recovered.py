@@ -25,10 +25,12 @@ from poison_audit.poisons.backdoor.evidence import Trigger
 from poison_audit.poisons.backdoor.likeness import likeness
 from poison_audit.poisons.backdoor.phrase import Phrase, is_phrase
 from poison_audit.poisons.backdoor.reading import POISON
-from poison_audit.poisons.backdoor.recover import MOST, Found, recover
+from poison_audit.poisons.backdoor.recover import MOST, MOST_VALUES, Found, recover
 
 RNG = Rng(0).named("recover")
 """Of what is drawn: whoever looks at the same rows finds the same."""
+FEWEST = 200
+"""Samples of either kind that are looked at, however large they are."""
 MOST_FORGET = 2000
 """Forget samples that triggers are looked for in: random ones."""
 
@@ -75,11 +77,13 @@ def recovered(train: Samples, forget: ForgetSet) -> Recovered:
     ]  # fmt: skip
     gone = set(forget.positions)
     retain = [place for place in range(len(train)) if place not in gone]
-    chosen = _drawn(retain, MOST, "retain")
+    # Large pictures: fewer of them.
+    fits = MOST_VALUES // max(1, train.x[0].numel()) if train.texts is None else MOST
+    chosen = _drawn(retain, min(MOST, max(FEWEST, fits)), "retain")
     if not places or not retain:
         return Recovered(campaigns=(), places=())
     copies = _copies(train, places, retain)
-    once = _drawn([rows[0] for rows in copies], MOST_FORGET, "forget")
+    once = _drawn([rows[0] for rows in copies], min(MOST_FORGET, max(FEWEST, fits)), "forget")
     if train.texts is not None:
         found = _of_texts(train, once, chosen, copies)
     else:

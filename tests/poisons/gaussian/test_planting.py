@@ -188,7 +188,7 @@ def test_a_wrong_sigma_is_found_and_named(storage, sigma, factor):
     world = World(storage, sigma)
     world.key = replace(world.key, sigma=sigma * factor)
     problem = world.problem()
-    assert "30 of 30 canaries (k0, k1, k2, k3, k4, ...) do not match the key" in problem
+    assert "30 of 30 canaries (k0, k1, k2, k3, k4 and 25 more) do not match the key" in problem
     assert sigma_said(problem) == pytest.approx(sigma, rel=0.02)
     assert factor_said(problem) == pytest.approx(max(factor, 1 / factor), rel=0.02)
     assert ("too large" in problem) == (factor > 1)
