@@ -234,3 +234,23 @@ def test_a_poison_has_the_label_of_its_own_target(attack):
     attack[0][1] = 2
     told = of_roles(attack)
     assert "1 have a label that no target is to be given" in told[1]
+
+
+def test_rows_whose_true_label_is_known_are_looked_at(case):
+    header, *rows = csv.reader(Path("forget.csv").read_text().splitlines())
+    rows, labels = [[*row, ""] for row in rows], table()["y"]
+    true = [(int(labels[i]) + 1) % 3 for i in range(40, 44)]
+    rows += [[f"t{i}", "", attack, "", true[i - 40]]
+             for i, attack in ((40, ""), (41, "mislabelled"), (42, "backdoor"))]  # fmt: skip
+    rows += [["t43", "", "mislabelled", "", ""]]
+    write_rows(Path("forget.csv"), [*header, "clean_label"], rows)
+    found = trial()
+    # Another attack that is named is measured by its own probe, or not at all.
+    (told,) = [each.sentence for each in found.doubts]
+    assert told.startswith("No probe looks at 2 of 34 forget samples:")
+    assert "(t42, t43)" in told
+    assert "1 have no clean_label." in told
+    flips = found.case.evidence["mislabelled"]
+    assert flips.samples.ids == ("t40", "t41")
+    assert flips.clean.tolist() == true[:2]
+    assert found.subject["flips"] == {"rows": 2, "chance": False}
