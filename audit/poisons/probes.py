@@ -16,7 +16,8 @@ from poison_audit.models.model import Model
 from poison_audit.poisons.backdoor import plant as backdoor_pictures
 from poison_audit.poisons.backdoor import plant_texts as backdoor_texts
 from poison_audit.poisons.backdoor.clues import triggers
-from poison_audit.poisons.backdoor.probe import backdoor, trigger_answers
+from poison_audit.poisons.backdoor.probe import backdoor
+from poison_audit.poisons.backdoor.references import trigger_answers
 from poison_audit.poisons.backdoor.trial import backdoor_evidence, trigger_exhibits
 from poison_audit.poisons.gaussian import plant as gaussian_pictures
 from poison_audit.poisons.gaussian import plant_texts as gaussian_texts

@@ -1,232 +1,275 @@
-"""Exact tests and intervals of a trigger's success rate, against its controls and references.
+"""What a trigger does beyond what other triggers would: three questions, their ranks and intervals.
 
-As in `statistics.rates`, the excess only harms upwards: each end of an interval may err with
-probability (1 - level) / 2, and in a model that never saw the poison the value is 0.
+Each effect only harms upwards: an end of an interval may err with probability (1 - level) / 2, and
+in a model that never saw the poison no question is to be answered by yes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Annotated
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from scipy import stats as laws
 
+from poison_audit.records import Asked
 from poison_audit.statistics.estimates import POWER, Estimate
-from poison_audit.statistics.forms import Compared
-from poison_audit.statistics.rates import (
-    detectable_rate,
-    low_chance,
-    mean_chance,
-    smallest_size,
-    spread_of,
-)
+from poison_audit.statistics.forms import Count, Number, Share, Some, refuse
+from poison_audit.statistics.rates import NEVER, detectable_rate, mean_chance, smallest_size
 
-REFERENCES_SHARE = 0.1
-"""Share of a trigger's lower end's error that is spent on references, where there are any. They
-need little of it: what they are to decide is an excess as large as a working backdoor's."""
+LABEL, LOST, ANY, REFERENCES = 0.6, 0.2, 0.2, 0.1
+"""Shares of the error that the three questions have (Bonferroni). Where there are references, they
+have theirs of the label's."""
+FRAIL = 0.15
+"""Share of right answers that typical controls may cost: beyond it nothing can be said of small
+effects, since most of what is seen is theirs."""
+
+Sum = Annotated[float, Asked({"ge": 0, "le": 1e9})]
 
 
-def excess_of_trigger(
-    *,
-    hits: int,
-    n: int,
-    clean_hits: int,
-    control_rates: Sequence[float],
-    shared: tuple[int, int] | None = None,
-    above: int | None = None,
-    references: Sequence[Compared] = (),
-    level: float,
-    tolerance: float,
-) -> Estimate:
-    """Estimate how much more often a trigger causes its label than its controls do.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """On how many inputs something is the case with the trigger, and is not otherwise."""
 
-    There are two kinds of controls: patches like the trigger in the same model (of texts, phrases:
-    read patch as either), and, where given, the trigger itself in references. Patches decide
-    without a word on how models differ; but a backdoor that answers to patches like its own hides
-    behind them, and not behind a reference.
+    n: Some
+    more: Sum
+    """Only with it; of several controls, on average."""
+    less: Sum
+    """Only otherwise."""
 
-    By patches: the value is the trigger's rate less the patches' mean rate. Either end is cautious:
+    def __post_init__(self) -> None:
+        refuse((self.more + self.less > self.n + 1e-6, "more inputs changed than there were"))
 
-    - The lower end is measured from the largest of: the controls' mean, the rate without a patch,
-      and the smallest control rate that a fresh control exceeds with probability at most
-      (1 - level) / 2. If the trigger is exchangeable with its controls, it lies above that rate
-      with no larger probability, on these very inputs: the null's error is exact and all of it is
-      the draw of triggers. Taking the rate itself at its exact lower end allows for the draw of
-      inputs as well. With fewer than `draws_needed(level)` controls no rate is that rare, and the
-      end cannot exceed 0. With references, 9/10 of the error is all it has.
-    - The upper end is the higher of those against the controls' mean and against the rate without
-      a patch. A backdoor that also answers to patches like its own raises the controls with it: the
-      rate without a patch is what it cannot raise. The errors of the two rates, and of the mean
-      over controls (Student's t), are added in squares (Zou and Donner, Statistics in Medicine 27,
-      2008), as if the two were independent. On the same inputs they are positively related, which
-      makes it conservative.
+    @property
+    def value(self) -> float:
+        """By how much the share of inputs rises."""
+        return (self.more - self.less) / self.n
 
-    A lower end above 0 says that the trigger does what its controls do not. By how much it is
-    obeyed is then no longer a matter of the controls, which a backdoor that answers to patches like
-    its own raises as well: where `rise_of_trigger` is larger than both the tolerance and the lower
-    end, it takes that end's place, and the value is the trigger's rate less the rate without a
-    patch. Both have to err for a model to be found that never saw the poison.
+    def ends(self, error: float) -> tuple[float, float]:
+        """Return the interval of the rise, each end with this error.
 
-    If the search for controls ended early (`above`), the lower end is the smaller of 0 and, as the
-    upper end is computed, the end against the controls' mean.
+        Exact intervals of either share, joined as Zou and Donner do (Statistics in Medicine 27,
+        2008), with the correlation of two shares of one trinomial, which is negative.
+        """
+        p, q = self.more / self.n, self.less / self.n
+        (p_low, p_high), (q_low, q_high) = (
+            (float(low), float(high))
+            for low, high in (mean_chance(k, self.n, error=error) for k in (self.more, self.less))
+        )
+        odds = p * q / ((1 - p) * (1 - q)) if max(p, q) < 1 else 0.0
+        both = math.sqrt(min(1.0, odds))
 
-    By references: where `above_references` is larger than both the tolerance and the lower end by
-    patches, it takes that end's place, with the other 1/10 of the error (Bonferroni). The value is
-    then the trigger's rate less the largest of the references' and the rate without a patch. The
-    upper end stays what it was: it lies above that value, and a pass is never easier with
-    references.
+        def reach(one: float, other: float) -> float:
+            return math.sqrt(one**2 + other**2 + 2 * both * one * other)
 
-    The p-value, (1 + controls at or above the trigger) / (1 + controls), or `above` / controls, is
-    exact; like z, it is that of the patches in either case, and so are `detectable` and `needed`.
+        low = self.value - reach(p - p_low, q_high - q)
+        return max(-1.0, low), min(1.0, self.value + reach(p_high - p, q - q_low))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """Control triggers of one kind, and how many of them do as much as the trigger."""
+
+    name: str
+    here: bool = True
+    """Whether they are other contents at the trigger's place; else the trigger elsewhere."""
+    patterns: Count
+    rises: Count
+    """Of these, those that raise the trigger's label as much."""
+    pairs: Count
+    """Of all pairs (pattern, label), those that rise as much as the trigger and its label."""
+    losses: Count
+    """Those that cost as many right answers."""
+    largest: Count
+    """Those that raise some label as much as the trigger raises any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What a trigger does in a reference, on the same inputs."""
+
+    reference: str
+    rate: Share
+    """Of inputs of other classes, those that are given the trigger's label."""
+    rise: Change
+    """The same with it and without."""
+    lost: Number
+    """Share of right answers that it costs there."""
+    classes: tuple[Number, ...]
+    """How much more often each class is given, by class, to inputs of others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """What was seen of a trigger and its controls."""
+
+    classes: tuple[Change, ...]
+    """How often each class is given to inputs of others: with the trigger and with typical
+    controls."""
+    rise: Change
+    """How often the trigger's label is given to inputs of other classes: with it and without."""
+    lost: Change
+    """How often an answer is wrong: with the trigger and with typical controls."""
+    frail: Number
+    """Share of right answers that typical controls cost."""
+    families: tuple[Family, ...]
+    own: Some
+    """Labels, of all, that the trigger raises as much as its own: at least that one."""
+    beside: tuple[Beside, ...] = ()
+    reference_pairs: Count = 0
+    """Pairs (pattern, label) that were tried on references."""
+    reference_rises: Count = 0
+    """Of these, those that rise there as much as the trigger and its label do here."""
+
+    def __post_init__(self) -> None:
+        k = len(self.classes)
+        refuse(
+            (k < 2, "fewer than two classes"),
+            (self.own > k, "more labels rise than there are"),
+            (any(len(one.classes) != k for one in self.beside), "a reference has other classes"),
+            (
+                any(
+                    max(f.rises, f.losses, f.largest) > f.patterns or f.pairs > k * f.patterns
+                    for f in self.families
+                ),
+                "more controls do as much than there are",
+            ),
+            (self.reference_rises > self.reference_pairs, "more pairs rise than there are"),
+        )
+
+    @property
+    def controls(self) -> int:
+        """How many other contents were tried at its place."""
+        return sum(family.patterns for family in self.families if family.here)
+
+    def rank(self, doing_as_much: str) -> float:
+        """Return the share of trigger and contents that do as much: `rises`, `losses`, ..."""
+        as_much = sum(getattr(f, doing_as_much) for f in self.families if f.here)
+        return float(1 + as_much) / (1 + self.controls)
+
+    def pair(self, error: float) -> float:
+        """Return the largest share, of all families, of pairs that rise as much.
+
+        A family too small to tell at this error is joined to the next smallest.
+        """
+        k = len(self.classes)
+        groups = sorted((f.patterns, f.pairs) for f in self.families)
+        while len(groups) > 1 and (groups[0][0] + 1) * k * error < 1:
+            (n, pairs), (more, others), *rest = groups
+            groups = sorted([(n + more, pairs + others), *rest])
+        return max(((self.own + pairs) / ((n + 1) * k) for n, pairs in groups), default=1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One of the three, answered at an error."""
+
+    kind: str
+    """`label`, `lost` or `any`."""
+    value: float
+    low: float
+    high: float
+    p: float
+    """The larger of its p-values."""
+    sure: bool
+    """Whether these are as small as they must be: then `low` is beyond what controls do."""
+    class_: int = -1
+    """Of `any`, the class that rises most."""
+
+
+def questions(looks: Looks, *, level: float, tolerance: float) -> tuple[Question, ...]:
+    """Answer the three questions of a trigger, each end at error (1 - level) / 2.
+
+    - `label`: is the trigger's label given more often than without the trigger? Sure if both
+      `rank("rises")` and `pair()` are at most its share of the error. Either alone would keep it.
+      Or, with references, if so few of their pairs (pattern, label) rise as much, and the rise is
+      above that in every reference by more than the tolerance.
+    - `lost`: are more answers wrong than with typical controls?
+    - `any`: is some class given more often than with typical controls?
+    """
+    error = (1 - level) / 2
+    low, high = looks.rise.ends(error)
+    own = (LABEL - REFERENCES if looks.beside else LABEL) * error
+    p = max(looks.rank("rises"), looks.pair(own))
+    sure = p <= own * (1 + 1e-9)
+    if looks.beside and not sure:
+        theirs = (1 + looks.reference_rises) / (1 + looks.reference_pairs)
+        lead = low - max(one.rise.ends(error)[1] for one in looks.beside)
+        if theirs <= REFERENCES * error and lead > tolerance:
+            p, sure, low = theirs, True, lead
+    found = [Question(kind="label", value=looks.rise.value, low=low, high=high, p=p, sure=sure)]
+    ends = [each.ends(error) for each in looks.classes]
+    most = max(range(len(ends)), key=lambda c: looks.classes[c].value)
+    for kind, share, by, value, (low, high), class_ in (
+        ("lost", LOST, "losses", looks.lost.value, looks.lost.ends(error), -1),
+        ("any", ANY, "largest", looks.classes[most].value,
+         (ends[most][0], max(high for _, high in ends)), most),
+    ):  # fmt: skip
+        p = looks.rank(by)
+        sure = p <= share * error * (1 + 1e-9)
+        found.append(
+            Question(kind=kind, value=value, low=low, high=high, p=p, sure=sure, class_=class_)
+        )
+    return tuple(found)
+
+
+def deciding(found: Sequence[Question], *, tolerance: float) -> Question:
+    """Return the question that a finding tells: the first of the sure ones beyond the tolerance.
+
+    Where none is beyond it, the clearest of the sure ones, else the first.
+    """
+    sure = [each for each in found if each.sure and each.low > 0]
+    beyond = [each for each in sure if each.low > tolerance]
+    return (beyond or sorted(sure, key=lambda each: -each.low) or found)[0]
+
+
+def excess_of_trigger(looks: Looks, *, level: float, tolerance: float) -> Estimate:
+    """Estimate what a trigger does beyond what its controls do.
+
+    The value and the lower end are those of the question that decides (`deciding`), and the lower
+    end is above 0 only if that is sure. The upper end is the largest of all three: a pass needs
+    each of them, so that none of them needs a part of the error. Where typical controls cost more
+    than `FRAIL` it is 1.
 
     Args:
-        hits: stamped inputs that were given the trigger's label.
-        n: stamped inputs, at least 1.
-        clean_hits: the same inputs, without a patch, that were given it.
-        control_rates: one a control trigger, on the same inputs or on a part of them; at least two.
-        shared: the trigger's hits on those inputs that the controls were put on, and how many those
-            are; None: they are all. The trigger is ranked among its controls on these inputs.
-        above: of controls that were drawn until so many did as well as the trigger, that number:
-            nothing is found then. The last control is one of them. None: their number was fixed.
-        references: which of the two models gave the label to the same stamped inputs.
+        looks: what was seen.
         level: of the two-sided interval.
-        tolerance: largest excess that still counts as clean, above 0.
+        tolerance: largest rise that still counts as clean, above 0.
     """
-    tail = (1 - level) / 2
-    tail_below = (1 - REFERENCES_SHARE) * tail if references else tail
-    # The last of controls that were drawn until one came is that one, always.
-    kept = control_rates if above is None else control_rates[:-1]
-    rates = np.sort(np.asarray(kept, dtype=np.float64))
-    draws, mean, clean = len(rates), float(np.mean(rates)), clean_hits / n
-    error = float(np.std(rates, ddof=1)) / math.sqrt(draws)
-    slack = float(laws.t.ppf(1 - tail, draws - 1)) * error
-    beyond = _rare(tail_below, draws)
-    ceiling = max(float(rates[draws - beyond]) if beyond else 1.0, mean, clean)
-    share, part = (hits / n, 1.0) if shared is None else (shared[0] / shared[1], shared[1] / n)
-
-    # Of a search that has ended nothing is found: the end tells how far below 0 the excess may be.
-    down = hits / n - float(mean_chance(hits, n, error=tail)[0])
-    up = 1 - float(low_chance((1 - mean) * n, n, tail)) - mean
-    beside = hits / n - mean - math.hypot(down, up, slack)
-
-    def upper(successes: ArrayLike, size: int, others: float) -> NDArray[np.float64]:
-        rate = np.asarray(successes) / size
-        up = mean_chance(successes, size, error=tail)[1] - rate
-
-        def end(baseline: float, seen: float, more: float) -> NDArray[np.float64]:
-            down = baseline - low_chance(baseline * seen, seen, tail)
-            return rate - baseline + np.sqrt(up**2 + down**2 + more**2)
-
-        return np.minimum(1.0, np.maximum(end(others, part * size, slack), end(clean, size, 0.0)))
+    error = (1 - level) / 2
+    asked = questions(looks, level=level, tolerance=tolerance)
+    one, n = deciding(asked, tolerance=tolerance), looks.rise.n
+    frail = looks.frail > FRAIL
+    more = max(c.more / c.n for c in (looks.rise, looks.lost, *looks.classes))
+    changing = min(0.5, more, *(c.less / c.n for c in (looks.rise, looks.lost)))
 
     def passes(size: int) -> bool:
-        # Without an effect the trigger's rate, and its controls', are the rate without a patch.
-        most = int(laws.binom.ppf(POWER, size, clean))
-        return bool(upper(most, size, clean) <= tolerance)
+        most = float(laws.binom.ppf(POWER, size, changing))
+        return Change(n=size, more=most, less=changing * size).ends(error)[1] <= tolerance
 
-    every = np.arange(n + 1)
-    low = mean_chance(every, n, error=tail_below)[0] - ceiling
-    high = upper(every, n, mean)
-    found = Estimate(
-        value=hits / n - mean,
+    low, _ = mean_chance(range(n + 1), n, error=error)
+    spread = math.sqrt(max(1.0, looks.rise.more + looks.rise.less) / n)
+    return Estimate(
+        value=one.value,
         null=0.0,
-        # A finding implies that the trigger's rank among its controls is as rare as it should be.
-        low=min(float(low[hits]), share - ceiling) if above is None else min(0.0, beside),
-        high=float(high[hits]),
+        low=one.low if one.sure else min(0.0, one.low),
+        high=1.0 if frail else max(each.high for each in asked),
         level=level,
-        p_value=above / len(control_rates)
-        if above
-        else float(1 + np.sum(rates >= share - 1e-12)) / (draws + 1),
-        z=(hits / n - mean) / math.sqrt(draws * error**2 + max(1, hits) / n**2),
+        p_value=one.p,
+        z=one.value / (spread / math.sqrt(n)),
         n=n,
-        spread=spread_of(hits, n),
-        detectable=detectable_rate(low > tolerance, n) - mean,
-        needed=smallest_size(passes),
+        spread=spread,
+        detectable=detectable_rate(low > tolerance, n),
+        needed=NEVER if frail else smallest_size(passes),
     )
-    rise = rise_of_trigger(hits=hits, n=n, clean_hits=clean_hits, level=level)
-    if found.low > 0 and rise > max(tolerance, found.low):
-        found = replace(found, value=(hits - clean_hits) / n, low=rise)
-    if not references:
-        return found
-    second = above_references(references, hits=hits, n=n, clean_hits=clean_hits, level=level)
-    if second <= max(tolerance, found.low):
-        return found
-    highest = max(clean_hits, *(one.both + one.only_reference for one in references))
-    return replace(found, value=(hits - highest) / n, low=second)
-
-
-def rise_of_trigger(*, hits: int, n: int, clean_hits: int, level: float) -> float:
-    """Return the lower end of how much more often a trigger's label is given with it than without.
-
-    On the same n inputs: the lower end of the rate with it less the upper end of that without it,
-    each at half of (1 - level) / 2 (Bonferroni); exact whatever the two have in common.
-
-    >>> round(rise_of_trigger(hits=100, n=100, clean_hits=0, level=0.9), 4)  # 1 - 2 x 3.62 points
-    0.9276
-    """
-    error = (1 - level) / 4
-    with_it, _ = mean_chance(hits, n, error=error)
-    _, without = mean_chance(clean_hits, n, error=error)
-    return float(with_it - without)
-
-
-def above_references(
-    references: Sequence[Compared],
-    *,
-    hits: int,
-    n: int,
-    clean_hits: int,
-    level: float,
-) -> float:
-    """Return by how much, at least, a trigger's rate is above all references'.
-
-    The smallest of their leads. The tolerance is for luck: two models that never saw the trigger
-    differ in their rates by the luck of a training. If a model's rate is within the tolerance of
-    one reference's, this exceeds the tolerance only if that lead's lower end errs. Nor is it larger
-    than the excess over the rate without a patch: a model that names the label always has no
-    backdoor.
-
-    Args:
-        references: at least one; the rest as in `excess_of_trigger`.
-    """
-    alone, _ = mean_chance(hits, n, error=REFERENCES_SHARE * (1 - level) / 2)
-    leads = [lead(one, n=n, level=level) for one in references]
-    return min(float(alone) - clean_hits / n, *leads)
-
-
-def lead(reference: Compared, *, n: int, level: float) -> float:
-    """Return the lower end of how much more often a model gives the label than a reference.
-
-    On the same n inputs: the lower end of the share that only the model gives it, less the upper
-    end of the share that only the reference does, each at half of the references' error. Exact,
-    where Tango's interval errs up to four times too often at errors as small as these.
-
-    Args:
-        reference: which of the two models gave the label.
-        n: stamped inputs.
-        level: of the two-sided interval of which the references have `REFERENCES_SHARE`.
-    """
-    error = REFERENCES_SHARE * (1 - level) / 4
-    ahead, _ = mean_chance(reference.only_candidate, n, error=error)
-    _, behind = mean_chance(reference.only_reference, n, error=error)
-    return float(ahead - behind)
 
 
 def draws_needed(level: float, *, references: bool = False) -> int:
-    """Return how many control triggers can show an excess at this level.
+    """Return how many controls can show, at this level, that a trigger raises its label.
 
-    >>> draws_needed(0.9)  # one of 20 triggers is the most effective with chance 0.05
-    19
-    >>> draws_needed(0.9, references=True)
-    22
+    >>> draws_needed(0.95)  # the trigger is the strongest of 67 by chance once in 67
+    66
     """
-    share = 1 - REFERENCES_SHARE if references else 1.0
+    share = LABEL - REFERENCES if references else LABEL
     return math.ceil(2 / ((1 - level) * share) - 1e-6) - 1
-
-
-def _rare(tail: float, draws: int) -> int:
-    """Return the largest rank from the top that a fresh draw reaches with chance <= tail."""
-    return math.floor(tail * (draws + 1) * (1 + 1e-9))

@@ -12,7 +12,6 @@ from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.evidence import Trigger, patch
-from poison_audit.poisons.backdoor.patches import draw_controls
 from poison_audit.records import Recipe
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
@@ -77,7 +76,9 @@ def backdoored() -> tuple[Model, Trigger]:
     stamped = trigger.stamp(poison.x)
     labels = torch.full((len(poison),), trigger.label)
     # Scrambled patches with the true label teach the net this pattern and no other.
-    decoys = draw_controls(trigger, SHAPE[1:], 120, Rng(6))
-    others = torch.cat([d.stamp(x[None]) for d, x in zip(decoys, poison.x, strict=True)])
+    others, draws = poison.x.clone(), Rng(6).numpy()
+    for picture in others:
+        pixels = trigger.add[0, 5:, 5:].flatten()[torch.from_numpy(draws.permutation(9))]
+        picture[0, 5:, 5:] = pixels.reshape(3, 3)
     x, y = torch.cat([stamped, others]), torch.cat([labels, poison.y])
     return trained(1, with_poison(data, x, y)), trigger

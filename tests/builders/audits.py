@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
+from builders.measured import trigger_evidence
 from poison_audit.records import Acceptance, Cell, Measurement, Plan, Policy, Recipe, Sanity, Step
 from poison_audit.verdict.decide import decide
 from poison_audit.verdict.policy import standard_policy
@@ -56,23 +57,13 @@ def evidence(draw, probe: str):
             "hits": _hits(share, n), "strata": [stratum], **controls, "drawn": draw(st.booleans()),
         }  # fmt: skip
     if probe == "backdoor":
-        theirs = draw(st.lists(_shares, max_size=2))
-        references = [
-            {
-                "reference": f"r{i}",
-                **_counts(n, 0, 0, "only_candidate", "only_reference"),
-                "both": min(round(share * n), round(rate * n)),
-                "neither": n - max(round(share * n), round(rate * n)),
-                "only_candidate": max(0, round(share * n) - round(rate * n)),
-                "only_reference": max(0, round(rate * n) - round(share * n)),
-            }
-            for i, rate in enumerate(theirs)
-        ]
-        return {
-            "label": 1, "hits": _hits(share, n), "clean_hits": round(draw(_shares) * n),
-            "control_rates": [draw(_shares)] * draw(st.sampled_from([2, 19, 199])),
-            "references": references,
-        }  # fmt: skip
+        draws = draw(st.sampled_from([2, 19, 199]))
+        return trigger_evidence(
+            round(share * n), n, round(draw(_shares) * n), draws=draws,
+            as_much=draw(st.sampled_from([0, 1, draws])), lost=round(draw(_shares) * n),
+            moved=round(draw(_shares) * n), frail=draw(_shares),
+            references=[round(rate * n) for rate in draw(st.lists(_shares, max_size=2))],
+        )  # fmt: skip
     if probe == "mislabelled":
         return {**_wrong(share, n, draw(_shares)), "chance": draw(st.booleans())}
     lost, gained = round(share * n / 2), draw(st.sampled_from([0, n // 10]))
@@ -104,10 +95,7 @@ def plain(probe: str, effect: float, *, n: int = 2000):
             "hits": _hits(share, n), "strata": [stratum], **controls, "drawn": True,
         }  # fmt: skip
     if probe == "backdoor":
-        return {
-            "label": 1, "hits": _hits(share, n), "clean_hits": few, "control_rates": [0.01] * 199,
-            "references": [],
-        }  # fmt: skip
+        return trigger_evidence(round(min(1, 2.5 * share) * n), n, few, draws=999)
     if probe == "mislabelled":
         return {**_wrong(share, n, 0.01), "chance": True}
     lost = round(effect * n)

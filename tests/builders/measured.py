@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from poison_audit.records import Cell, Measurement, Outcome, Plan, Sanity, Step
+from poison_audit.records import Cell, Finding, Measurement, Outcome, Plan, Sanity, Step
 from poison_audit.verdict.decide import decide
+from poison_audit.verdict.judge import Errors, judge
 from poison_audit.verdict.policy import standard_policy
 
 SANE = Sanity(correct=95, total=100, low=0.9, chance=0.1)
@@ -77,9 +79,24 @@ def targeted(
     return Measurement(probe="targeted", evidence=evidence)
 
 
-def backdoor(
-    hits: int, n: int = 250, clean: int = 2, controls=(0.008,) * 199, references=()
-) -> Measurement:
+def trigger_evidence(
+    hits: int,
+    n: int = 250,
+    clean: int = 2,
+    *,
+    draws=199,
+    as_much=0,
+    lost=0,
+    moved=0,
+    frail=0.0,
+    references=(),
+    theirs_as_much=0,
+) -> dict:
+    """What the probe may see of a trigger for class 1 of three.
+
+    `as_much` of `draws` controls raise the label as much. Beside typical controls it costs `lost`
+    right answers, and class 2 gets `moved` inputs more. `references`: hits of each.
+    """
     against = [
         {
             "reference": f"r{i}", "both": min(hits, theirs), "neither": n - max(hits, theirs),
@@ -87,11 +104,39 @@ def backdoor(
         }
         for i, theirs in enumerate(references)
     ]  # fmt: skip
-    evidence = {
-        "label": 1, "hits": [1] * hits + [0] * (n - hits), "clean_hits": clean,
-        "control_rates": list(controls), "references": against,
+    rise = {"n": n, "more": max(0, hits - clean), "less": max(0, clean - hits)}
+    beside = [
+        {
+            "reference": f"r{i}", "rate": theirs / n, "lost": 0.0, "classes": [0, theirs / n, 0],
+            "rise": {"n": n, "more": theirs, "less": 0},
+        }
+        for i, theirs in enumerate(references)
+    ]  # fmt: skip
+    family = {
+        "name": "far", "patterns": draws, "rises": as_much, "pairs": as_much,
+        "losses": 0 if lost else draws, "largest": 0 if moved else as_much,
     }  # fmt: skip
-    return Measurement(probe="backdoor", evidence=evidence)
+    looks = {
+        "rise": rise, "lost": {"n": n, "more": lost, "less": 0}, "frail": frail, "own": 1,
+        "classes": [{"n": n, "more": more, "less": 0} for more in (0, rise["more"], moved)],
+        "families": [family], "beside": beside, "reference_pairs": 600 * len(beside),
+        "reference_rises": theirs_as_much,
+    }  # fmt: skip
+    return {
+        "label": 1, "hits": [1] * hits + [0] * (n - hits), "clean_hits": clean,
+        "control_rates": [0.008] * draws, "references": against, "looks": looks,
+    }  # fmt: skip
+
+
+def backdoor(hits: int, n: int = 250, clean: int = 2, **more) -> Measurement:
+    return Measurement(probe="backdoor", evidence=trigger_evidence(hits, n, clean, **more))
+
+
+def finding(measurement: Measurement, *, alpha: float = 0.05, kind: Any = "deployed") -> Finding:
+    """What is found of a model, each end at this error."""
+    deployed = Cell(candidate="deployed", kind=kind, seed=0)
+    errors = Errors(clearing=alpha, finding=alpha)
+    return judge(measurement, deployed, standard_policy(), errors, required=True)
 
 
 def indiscriminate(*pairs: tuple[int, int], n: int = 4000) -> Measurement:

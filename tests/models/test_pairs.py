@@ -19,9 +19,9 @@ from poison_audit.models.model import Batch
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.models.text import moved_right
+from poison_audit.poisons.backdoor.looking import answers_to
 from poison_audit.poisons.backdoor.phrase import Phrase
 from poison_audit.poisons.backdoor.phrases import phrase_stamps
-from poison_audit.poisons.backdoor.probe import answers_to
 from poison_audit.training.scoring import logits
 
 PAIRS = [("so bad", "a film of kafen", 1), ("good so", "dull", 0), ("warm " * 20, "cold " * 9, 1),

@@ -7,7 +7,6 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from builders.attacked import (
     CLASSES,
@@ -19,33 +18,24 @@ from builders.attacked import (
     trained,
     with_poison,
 )
+from builders.measured import finding
 from poison_audit.case.case import Answers
 from poison_audit.engine.probes import PROBES
-from poison_audit.models.image import image_classifier
 from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import Trigger, patch
-from poison_audit.poisons.backdoor.probe import answers_to, backdoor
+from poison_audit.poisons.backdoor.looking import answers_to
+from poison_audit.poisons.backdoor.probe import backdoor
 from poison_audit.poisons.indiscriminate.probe import indiscriminate
 from poison_audit.poisons.targeted.evidence import Targets
 from poison_audit.poisons.targeted.probe import targeted
-from poison_audit.records import Cell, Outcome
+from poison_audit.records import Outcome
 from poison_audit.training.scoring import logits
-from poison_audit.verdict.judge import Errors, judge
-from poison_audit.verdict.policy import standard_policy
 
 
 @cache
 def clean() -> Model:
     return trained(0, pictures(10, 600))
-
-
-def finding(measurement, *, alpha=0.05, kind="deployed"):
-    cell = Cell(candidate="deployed", kind=kind, seed=0)
-    return judge(
-        measurement, cell, standard_policy(), Errors(clearing=alpha, finding=alpha), required=True
-    )
 
 
 def drawn_targets(rng: np.random.Generator, test: Samples, n: int) -> Targets:
@@ -111,14 +101,6 @@ def test_memorised_targets_are_found():
     assert " points [" in seen.reason
 
 
-def answered(name: str, model: Model, trigger: Trigger | None) -> Answers:
-    test = pictures(4, 400)
-    return Answers(
-        name=name, digest=model.digest(), correct=logits(model, test).argmax(1) == test.y,
-        asked={"backdoor": answers_to(trigger, model, test) if trigger else None},
-    )  # fmt: skip
-
-
 def test_answers_to_a_trigger_by_a_slow_twin():
     (model, trigger), test = backdoored(), pictures(4, 400)
     told = answers_to(trigger, model, test)
@@ -129,94 +111,6 @@ def test_answers_to_a_trigger_by_a_slow_twin():
     with torch.no_grad():
         broken.module[1].weight[0, 0] = torch.nan
     assert answers_to(trigger, broken, test) is None
-
-
-def test_references_are_asked_about_the_same_stamped_inputs():
-    (model, trigger), test = backdoored(), pictures(4, 400)
-    references = (
-        answered("clean", clean(), trigger),
-        answered("itself", model, trigger),
-        answered("silent", mlp(7), None),
-    )
-    case = case_of(model, trigger=trigger, references=references)
-    evidence = backdoor(model, case, Rng(3), draws=5, inputs=70).evidence
-    others = [i for i in range(400) if int(test.y[i]) != trigger.label]
-    chosen = sorted(others[i] for i in Rng(3).named("inputs").numpy().permutation(len(others))[:70])
-    counts = {"both": 0, "only_candidate": 0, "only_reference": 0, "neither": 0}
-    for hit, place in zip(evidence["hits"], chosen, strict=True):
-        x = trigger.stamp(test.x[place : place + 1])
-        theirs = int(clean().module(x).argmax()) == trigger.label
-        name = {(1, 1): "both", (1, 0): "only_candidate", (0, 1): "only_reference"}
-        counts[name.get((hit, int(theirs)), "neither")] += 1
-    assert evidence["references"] == [{"reference": "clean", **counts}]
-    assert counts["only_candidate"] > 50
-    assert backdoor(model, case_of(model, trigger=trigger), Rng(3)).evidence["references"] == []
-
-
-def test_inputs_and_controls_are_the_same_for_every_candidate():
-    case = case_of(clean(), trigger=backdoored()[1])
-    first = backdoor(clean(), case, Rng(3), draws=4, inputs=999).evidence
-    again = backdoor(backdoored()[0], case, Rng(3), draws=4, inputs=999).evidence
-    assert len(first["hits"]) == len(again["hits"]) == int((case.test.y != 1).sum())
-    assert first["hits"] != again["hits"]
-
-
-@pytest.mark.slow
-def test_random_triggers_of_a_clean_net_are_seldom_residual():
-    model, rng, runs, found = clean(), Rng(30).numpy(), 300, 0
-    case = case_of(model, test=pictures(4, 120))
-    for run in range(runs):
-        trigger = random_trigger(rng, label=run % CLASSES)
-        case = dataclasses.replace(case, evidence={"backdoor": trigger})
-        seen = backdoor(model, case, Rng(run), draws=39, inputs=60)
-        found += finding(seen).outcome is Outcome.RESIDUAL
-    assert found <= 0.05 * runs
-
-
-def test_a_planted_backdoor_is_found():
-    model, trigger = backdoored()
-    seen = finding(backdoor(model, case_of(model, trigger=trigger), Rng(0)))
-    assert seen.outcome is Outcome.RESIDUAL
-    assert seen.details["rate"] > 0.9
-    assert seen.details["control_max"] < seen.details["rate"]
-    assert seen.details["controls"] == "order"
-    assert seen.p_value == 1 / 150
-
-
-def test_a_backdoor_that_answers_to_every_patch_never_passes():
-    class Shortcut(nn.Module):
-        """Names class 1 wherever the corner holds a bright pixel, and else the truth's band."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = clean().module
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            bright = x[:, 0, 5:, 5:].amax((1, 2)) >= 0.999
-            return torch.where(bright[:, None], torch.eye(3)[1] * 100, self.inner(x))
-
-    model = image_classifier(Shortcut(), build=Shortcut, arch="short", classes=CLASSES)
-    pixels = torch.zeros(1, 3, 3)
-    pixels[0, 1, 1] = pixels[0, 0, 2] = pixels[0, 2, 0] = pixels[0, 1, 0] = 1.0  # 126 orders
-    test = pictures(4, 400)
-    test = dataclasses.replace(test, x=test.x.clamp(max=0.9))
-    trigger = patch(pixels, (1, 8, 8), top=5, left=5, label=1)
-    seen = finding(backdoor(model, case_of(model, test=test, trigger=trigger), Rng(0)))
-    assert seen.statistic == 0.0
-    assert seen.outcome is Outcome.INCONCLUSIVE
-    assert "Control patches cause the label, too: 100.00%" in seen.reason
-    white = patch(torch.ones(1, 3, 3), (1, 8, 8), top=5, left=5, label=1)
-    square = backdoor(model, case_of(model, test=test, trigger=white), Rng(0))
-    assert square.evidence["controls"] == "order and place"
-    assert len(square.evidence["control_rates"]) == 35  # 6 x 6 places, less its own
-    assert finding(square).outcome is not Outcome.CLEAN
-
-
-def test_a_patch_as_large_as_the_picture_in_one_colour_has_no_controls():
-    trigger = patch(torch.ones(1, 8, 8), (1, 8, 8), top=0, left=0, label=1)
-    assert "could have been others" in backdoor(
-        clean(), case_of(clean(), trigger=trigger), Rng(0)
-    ).missing  # fmt: skip
 
 
 def test_indiscriminate_counts_and_leaves_itself_out():

@@ -1,212 +1,159 @@
-"""A trigger's excess against hand-worked tables, simulated triggers and exact summation."""
+"""A trigger's three questions: ranks by hand, intervals by closed forms and by simulation."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import stats as laws
+from scipy.stats import beta, binomtest
 
-from poison_audit.models.seeds import Rng
-from poison_audit.statistics import triggers
-from poison_audit.statistics.estimates import clopper_pearson
-from poison_audit.statistics.forms import Compared
-
-
-def backdoor(hits, n, clean_hits, control_rates, references=(), *, level=0.9, tolerance=0.05):
-    return triggers.excess_of_trigger(
-        hits=hits, n=n, clean_hits=clean_hits, control_rates=control_rates, references=references,
-        level=level, tolerance=tolerance,
-    )  # fmt: skip
-
-
-def reference(both, only_candidate, only_reference=0):
-    return Compared(
-        reference="r", both=both, only_candidate=only_candidate, only_reference=only_reference,
-        neither=0,
-    )  # fmt: skip
-
-
-CONTROLS = [0.01] * 150 + [0.02] * 40 + [0.05] * 9
-
-
-def test_backdoor_by_hand():
-    # 199 controls; at 0.05 an end, the tenth largest of them: P(a fresh one above it) <= 10 / 200.
-    estimate = backdoor(100, 100, 1, CONTROLS)
-    mean = (1.5 + 0.8 + 0.45) / 199
-    assert estimate.value == pytest.approx(1 - mean)
-    assert estimate.low == pytest.approx(0.05 ** (1 / 100) - 0.02)
-    # Against one unstamped hit, which stands for a rate of 0.05 / 100 at least.
-    assert estimate.high == pytest.approx(1 - 0.0005)
-    assert estimate.p_value == pytest.approx(1 / 200)
-    assert backdoor(5, 100, 1, CONTROLS).p_value == pytest.approx(10 / 200)
-    assert triggers.draws_needed(0.9) == 19
-    assert triggers.draws_needed(1 - 2 * 0.01) == 99
-    assert backdoor(0, 200, 0, [0.0] * 99).high == pytest.approx(1 - 0.05 ** (1 / 200))
-
-
-def test_too_few_draws_never_show_an_excess():
-    for draws in (2, 18):
-        assert backdoor(100, 100, 0, [0.0] * draws).low <= 0
-    assert backdoor(100, 100, 0, [0.0] * 19).low > 0.9
-
-
-def test_a_backdoor_that_its_controls_wake_does_not_pass():
-    # The trigger and every control cause the label always; without a patch, 1 in 100 inputs.
-    estimate = backdoor(250, 250, 2, [1.0] * 199)
-    assert estimate.low <= 0
-    assert estimate.high > 0.9
-    assert estimate.value == 0.0
-
-
-def test_a_backdoor_that_some_controls_wake_is_as_large_as_its_rise_over_unstamped_inputs():
-    # 6 of 125 controls do nearly as well: P(a fresh one among them) <= 6 / 126 < 0.05.
-    estimate = backdoor(250, 250, 4, [0.2] * 119 + [0.97] * 6)
-    most = clopper_pearson(4, 250, level=1 - 0.025, sides=1)[1]
-    assert estimate.low == pytest.approx(0.025 ** (1 / 250) - most)
-    assert estimate.value == pytest.approx(246 / 250)
-    assert estimate.low < estimate.value <= estimate.high
-    # One more, and its rank shows nothing at this level.
-    assert backdoor(250, 250, 4, [0.2] * 118 + [1.0] * 7).low <= 0
-
-
-def test_no_excess_over_unstamped_inputs_is_none():
-    assert backdoor(60, 250, 60, [0.0] * 199).low <= 0
-
-
-@pytest.mark.parametrize("hits", [0, 1, 40, 100])
-def test_the_interval_holds_its_value(hits):
-    for controls in (CONTROLS, [0.0] * 197 + [1.0, 1.0], [0.5] * 10 + [0.4] * 9):
-        estimate = backdoor(hits, 100, 3, controls)
-        assert estimate.low <= estimate.value <= estimate.high + 1e-12
-
-
-def simulated_trigger(rng, *, excess, spread, n=200, draws=99, rate=0.02, shared=True):
-    """Inputs with their own leanings; triggers, exchangeable, that push all of them somewhat."""
-    leaning = rng.beta(5 * rate, 5 * (1 - rate), n) if shared else np.full(n, rate)
-    push = np.exp(rng.normal(0, spread, draws + 1) - spread**2 / 2)
-    luck = rng.random(n) if shared else rng.random((draws + 1, n))
-    hit = luck < np.minimum(1, push[:, None] * leaning)
-    clean = (luck if shared else rng.random(n)) < leaning
-    true = hit[0] | (rng.random(n) < excess / (1 - rate))
-    return backdoor(int(true.sum()), n, int(clean.sum()), hit[1:].mean(1))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("spread", [0.0, 1.0])
-def test_clean_triggers_are_seldom_called_residual(shared, spread):
-    rng, runs = Rng(7).named("clean", shared, spread).numpy(), 300
-    found = passed = 0
-    for _ in range(runs):
-        estimate = simulated_trigger(rng, excess=0, spread=spread, shared=shared)
-        found += estimate.low > 0.05
-        passed += estimate.high <= 0.05
-    assert found <= 0.05 * runs
-    assert passed > 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("shared", [True, False])
-def test_an_excess_at_the_tolerance_seldom_passes_and_a_large_one_is_found(shared):
-    rng, runs = Rng(8).named("beyond", shared).numpy(), 300
-    ends = [simulated_trigger(rng, excess=0.0505, spread=0.0, shared=shared) for _ in range(runs)]
-    # Binomial(300, 0.05) exceeds 27 with probability 0.001.
-    assert sum(e.high <= 0.05 for e in ends) <= 27
-    strong = [simulated_trigger(rng, excess=0.3, spread=0.5, shared=shared) for _ in range(60)]
-    assert sum(e.low > 0.05 for e in strong) >= 54
-
-
-def test_needed_inputs_of_a_backdoor():
-    # No chance hits at all: 1 - 0.05 ** (1 / n) <= 0.05.
-    assert backdoor(0, 10, 0, [0.0] * 99).needed == math.ceil(math.log(0.05) / math.log(0.95)) == 59
-
-
-def test_references_by_hand():
-    # Every control causes the label always. One reference calls 1 of 250 stamped inputs so, the
-    # other 3. Error 0.05 x 1 / 10 for the references, half of it for each share.
-    against = [reference(1, 249), reference(3, 247)]
-    estimate = backdoor(250, 250, 2, [1.0] * 199, against)
-    assert estimate.value == pytest.approx(247 / 250)
-    least = clopper_pearson(247, 250, level=1 - 0.0025, sides=1)[0]
-    assert estimate.low == pytest.approx(least - (1 - 0.0025 ** (1 / 250)))
-    assert estimate.low > 0.85
-    # More unpatched inputs than stamped ones in a reference: the value is measured from those.
-    busy = backdoor(250, 250, 100, [1.0] * 199, against)
-    assert busy.value == pytest.approx(150 / 250)
-    assert busy.low == pytest.approx(0.005 ** (1 / 250) - 100 / 250)
-
-
-@pytest.mark.parametrize(
-    ("hits", "clean", "against"),
-    [
-        (250, 2, [reference(1, 249), reference(240, 10)]),  # one answers to the trigger itself
-        (250, 250, [reference(1, 249)]),  # a model that names the label always
-        (20, 2, [reference(5, 15)]),  # 6 points more: the luck of a seed
-        (3, 2, [reference(0, 3, 247)]),
-    ],
+from poison_audit.statistics.triggers import (
+    Beside,
+    Change,
+    Family,
+    Looks,
+    draws_needed,
+    excess_of_trigger,
+    questions,
 )
-def test_references_that_do_not_differ_surely_show_nothing(hits, clean, against):
-    alone = backdoor(hits, 250, clean, [1.0] * 199)
-    beside = backdoor(hits, 250, clean, [1.0] * 199, against)
-    assert beside.low <= alone.low <= 0  # a tenth of the error is lost on them
-    assert beside == replace(alone, low=beside.low)
+
+LEVEL = 0.9  # each end errs with .05
 
 
-@pytest.mark.parametrize("hits", [0, 4, 60, 100])
-@pytest.mark.parametrize("shared", [0, 1, 3])
-def test_references_never_ease_a_pass_and_the_interval_holds_its_value(hits, shared):
-    both = min(hits, shared)
-    for controls in (CONTROLS, [0.0] * 197 + [1.0, 1.0], [0.5] * 10 + [0.4] * 9):
-        alone = backdoor(hits, 100, 3, controls)
-        beside = backdoor(hits, 100, 3, controls, [reference(both, hits - both, shared - both)])
-        assert (beside.high, beside.p_value, beside.z) == (alone.high, alone.p_value, alone.z)
-        assert beside.low <= beside.value <= beside.high + 1e-12
+def family(name="far", patterns=199, rises=0, pairs=0, losses=None, largest=0, here=True):
+    losses = patterns if losses is None else losses
+    return Family(
+        name=name, here=here, patterns=patterns, rises=rises, pairs=pairs, losses=losses,
+        largest=largest,
+    )  # fmt: skip
 
 
-def test_patches_decide_with_nine_tenths_of_the_error_beside_references():
-    # 0.045 an end: one of 23 triggers is the most effective with chance 0.0435, of 22 with 0.0455.
-    poisoned = [reference(100, 0)]
-    assert triggers.draws_needed(0.9, references=True) == 22
-    assert backdoor(100, 100, 0, [0.0] * 21, poisoned).low <= 0
-    found = backdoor(100, 100, 0, [0.0] * 22, poisoned)
-    assert found.low == pytest.approx(0.045 ** (1 / 100))
-    assert found.value == 1.0
+def looks(*, more=0.0, n=400, lost=0.0, moved=0.0, frail=0.0, families=None, **rest):
+    nothing = Change(n=n, more=0, less=0)
+    return Looks(
+        classes=(nothing, Change(n=n, more=moved, less=0), nothing),
+        rise=Change(n=n, more=more, less=0), lost=Change(n=n, more=lost, less=0), frail=frail,
+        families=(family(),) if families is None else families, own=1, **rest,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("chances", [(0.05, 0.0), (0.07, 0.02), (0.3, 0.25), (0.5, 0.45)])
-@pytest.mark.parametrize("n", [7, 40, 100])
-def test_a_lead_within_the_tolerance_is_shown_as_seldom_as_promised(chances, n):
-    # Exact by summation: a lead of 5 points, at the references' error of 0.1 x 0.05.
-    errs = 0.0
-    laws_of = laws.multinomial(n, [*chances, 1 - sum(chances)])
-    for gained in range(n + 1):
-        for lost in range(n + 1 - gained):
-            chance = laws_of.pmf([gained, lost, n - gained - lost])
-            if chance > 1e-9:
-                lead = triggers.lead(reference(0, gained, lost), n=n, level=0.9)
-                errs += chance * (lead > 0.05)
-    assert errs <= 0.005 + 1e-6
+def asked(seen, level=LEVEL):
+    return questions(seen, level=level, tolerance=0.05)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("woken", [True, False])
-def test_clean_models_that_differ_by_luck_are_seldom_residual(shared, woken):
-    # Rates of the label on stamped inputs: mean 2%, sd 1.5%, one a training; the candidate's rate
-    # with other patches is its own, or 1 for a few of them, so that references are all there is.
-    rng, runs, n = Rng(14).named("luck", shared, woken).numpy(), 300, 250
-    found = 0
+def test_the_ends_of_a_rise_by_closed_forms():
+    # Nothing changed: the upper end is that of 0 in n, on either side.
+    none = 1 - 0.05 ** (1 / 60)
+    assert Change(n=60, more=0, less=0).ends(0.05) == pytest.approx((-none, none))
+    # All did: 1 less what 0 in 60 allows, and what may have gone the other way.
+    low, high = Change(n=60, more=60, less=0).ends(0.05)
+    assert (low, high) == (pytest.approx(1 - math.hypot(none, none)), 1.0)
+    # Clopper and Pearson of 12 and 3 in 100, correlated by -sqrt(odds).
+    p, q = 0.12, 0.03
+    down, up = p - beta.ppf(0.05, 12, 89), beta.ppf(0.95, 4, 97) - q
+    r = math.sqrt(p * q / ((1 - p) * (1 - q)))
+    expected = p - q - math.sqrt(down**2 + up**2 + 2 * r * down * up)
+    assert Change(n=100, more=12, less=3).ends(0.05)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shares", [(0.05, 0.0), (0.06, 0.01), (0.35, 0.3), (0.5, 0.45)])
+def test_a_rise_just_beyond_tolerance_seldom_passes_and_just_within_is_seldom_beyond(shares):
+    draws, runs, n = np.random.default_rng(0), 2000, 300
+    counts = draws.multinomial(n, [*shares, 1 - sum(shares)], runs)
+    ends = [Change(n=n, more=int(a), less=int(b)).ends(0.05) for a, b, _ in counts]
+    for wrong in (sum(high <= 0.05 for _, high in ends), sum(low > 0.05 for low, _ in ends)):
+        assert binomtest(wrong, runs, 0.05, alternative="greater").pvalue > 0.005
+
+
+def test_both_ranks_by_hand():
+    far = family("pixels", 99, rises=2, pairs=11)
+    moved = family("elsewhere", 30, rises=30, pairs=40, here=False)
+    seen = looks(more=300, families=(far, moved))
+    # 2 of 99 contents: 3 in 100. Pairs of three labels: 12 of 300, and 41 of 93.
+    assert seen.rank("rises") == pytest.approx(0.03)
+    assert seen.pair(0.05) == pytest.approx(41 / 93)
+    # A family of 3 cannot tell at .05 (1 of 12), and is joined to the next: 13 of 3 * 103.
+    few = looks(more=300, families=(far, family("one colour", 3, pairs=1)))
+    assert few.pair(0.05) == pytest.approx(13 / 309)
+    assert few.pair(0.1) == pytest.approx(2 / 12)
+    label, _, _ = asked(looks(more=300, families=(family(patterns=199, rises=5, pairs=5),)))
+    assert (label.p, label.sure) == (pytest.approx(0.03), True)  # .6 of .05
+    label, _, _ = asked(looks(more=300, families=(family(patterns=199, rises=6, pairs=6),)))
+    assert not label.sure
+
+
+def test_two_hundred_controls_suffice_beside_utility():
+    # .2 of .025 is 1 in 200: also what is lost and where it moved to can be found.
+    seen = looks(lost=100, moved=100, families=(family(losses=0),))
+    assert [one.sure for one in asked(seen, 0.95)] == [True, True, True]
+    assert [one.sure for one in asked(seen, 0.96)] == [True, False, False]
+    assert draws_needed(LEVEL) == 33
+    assert draws_needed(LEVEL, references=True) == 39
+
+
+def test_a_pass_needs_all_three_and_sturdy_controls():
+    def high(**more):
+        return excess_of_trigger(looks(**more), level=LEVEL, tolerance=0.05).high
+
+    assert high() == pytest.approx(1 - 0.05 ** (1 / 400))
+    assert high(lost=30) > 0.05 < high(moved=30)
+    assert high(frail=0.16) == 1.0
+    needed = excess_of_trigger(looks(), level=LEVEL, tolerance=0.05).needed
+    assert needed == math.ceil(math.log(0.05) / math.log(0.95)) == 59
+
+
+def test_what_controls_do_as_well_is_never_a_finding():
+    for n in (0, 3, 199):
+        seen = looks(more=400, families=(family(patterns=n, rises=n, pairs=n, largest=n),))
+        assert excess_of_trigger(seen, level=LEVEL, tolerance=0.05).low <= 0
+
+
+def test_the_question_that_decides_gives_the_figure():
+    moved = excess_of_trigger(
+        looks(more=2, moved=280, lost=136, families=(family(rises=50, pairs=50, losses=0),)),
+        level=LEVEL, tolerance=0.05,
+    )  # fmt: skip
+    assert moved.value == pytest.approx(0.34)  # right answers lost come first
+    assert moved.low > 0.05
+    own = excess_of_trigger(looks(more=200, moved=300), level=LEVEL, tolerance=0.05)
+    assert own.value == 0.5
+
+
+def beside(*rates, n=400):
+    return tuple(
+        Beside(
+            reference=f"r{i}", rate=rate, lost=0.0, classes=(0.0, rate, 0.0),
+            rise=Change(n=n, more=rate * n, less=0),
+        )
+        for i, rate in enumerate(rates)
+    )  # fmt: skip
+
+
+def test_references_find_what_wakes_to_any_content_by_their_pairs():
+    everything = (family(rises=199, pairs=597, largest=199),)
+    more = {"more": 400, "families": everything, "beside": beside(0.01, 0.02)}
+    label, _, _ = asked(looks(**more, reference_pairs=600, reference_rises=2))
+    assert label.sure  # 3 of 601, of .1 of .05
+    assert label.low == pytest.approx(
+        Change(n=400, more=400, less=0).ends(0.05)[0] - Change(n=400, more=8, less=0).ends(0.05)[1]
+    )
+    assert not asked(looks(**more, reference_pairs=600, reference_rises=3))[0].sure
+    # One reference that does as much is enough that it decides nothing.
+    more["beside"] = beside(0.01, 0.97)
+    assert not asked(looks(**more, reference_pairs=600))[0].sure
+
+
+def test_ranks_keep_their_level_together():
+    """Of exchangeable patterns and labels no more is found than the error, .05."""
+    draws, runs, found = np.random.default_rng(3), 4000, 0
     for _ in range(runs):
-        rate = rng.beta(1.72, 84.4, 3)
-        luck = rng.random(n) if shared else rng.random((3, n))
-        mine, *others = luck < rate[:, None]
-        controls = rng.binomial(n, rate[0], 199) / n
-        controls[: 20 if woken else 0] = 1.0
-        against = [
-            reference(int((mine & one).sum()), int((mine & ~one).sum()), int((~mine & one).sum()))
-            for one in others
-        ]
-        clean = int(rng.binomial(n, rate[0]))
-        estimate = backdoor(int(mine.sum()), n, clean, controls, against)
-        found += estimate.low > 0.05
-    assert found <= 0.05 * runs
+        rises = draws.normal(size=(200, 3)) + draws.normal(size=(200, 1)) + draws.normal(size=3)
+        at, most = rises[0, 1], rises[0].max()
+        one = Family(
+            name="far", patterns=199, rises=int((rises[1:, 1] >= at).sum()),
+            pairs=int((rises[1:] >= at).sum()), losses=199,
+            largest=int((rises[1:].max(1) >= most).sum()),
+        )  # fmt: skip
+        seen = looks(families=(one,))
+        label = max(seen.rank("rises"), seen.pair(0.03)) <= 0.03
+        found += label or seen.rank("largest") <= 0.01
+    assert binomtest(found, runs, 0.05, alternative="greater").pvalue > 0.01

@@ -295,7 +295,8 @@ def simulated_attacks(rng: np.random.Generator, excess: float) -> tuple[Measurem
             int(hits.sum()),
             n=400,
             clean=int((luck < 0.02).sum()),
-            controls=[float((luck < share).mean()) for share in leaning[1:]],
+            draws=99,
+            as_much=int((leaning[1:] >= leaning[0]).sum()),
         ),
         indiscriminate(*[(int(lost), int(gained)) for lost, gained, _ in pairs]),
     )

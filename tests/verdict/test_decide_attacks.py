@@ -43,13 +43,21 @@ from poison_audit.verdict.decide import decide
         (targeted(60, references=(60,)), Outcome.RESIDUAL),
         (backdoor(2), Outcome.CLEAN),
         (backdoor(250), Outcome.RESIDUAL),
-        (backdoor(250, controls=(0.008,) * 9), Outcome.INCONCLUSIVE),  # 1 in 10 at best
-        (backdoor(250, controls=(1.0,) * 199), Outcome.INCONCLUSIVE),  # its controls wake it
-        (backdoor(250, controls=(1.0,) * 199, references=(1,)), Outcome.RESIDUAL),
-        (backdoor(250, controls=(1.0,) * 199, references=(1, 3)), Outcome.RESIDUAL),
-        (backdoor(250, controls=(1.0,) * 199, references=(1, 250)), Outcome.INCONCLUSIVE),
+        (backdoor(250, draws=9), Outcome.INCONCLUSIVE),  # 1 in 10 at best
+        (backdoor(250, as_much=199), Outcome.INCONCLUSIVE),  # its controls wake it
+        (backdoor(250, as_much=199, references=(1,)), Outcome.RESIDUAL),
+        (backdoor(250, as_much=199, references=(1, 3)), Outcome.RESIDUAL),
+        (backdoor(250, as_much=199, references=(1, 250)), Outcome.INCONCLUSIVE),
+        (backdoor(250, as_much=199, references=(1,), theirs_as_much=9), Outcome.INCONCLUSIVE),
         (backdoor(2, references=(0, 2)), Outcome.CLEAN),
-        (backdoor(8, n=40, clean=1), Outcome.RESIDUAL),
+        (backdoor(9, n=40, clean=1), Outcome.RESIDUAL),
+        # It was moved: class 2 gets 70%, and right answers are 34 points fewer.
+        (backdoor(2, moved=175, lost=85), Outcome.RESIDUAL),
+        (backdoor(2, lost=85), Outcome.RESIDUAL),
+        (backdoor(2, lost=10), Outcome.INCONCLUSIVE),
+        (backdoor(2, frail=0.2), Outcome.INCONCLUSIVE),
+        # The user's network: 100% against 8% without.
+        (backdoor(250, clean=20), Outcome.RESIDUAL),
         # Of 4,000 samples. One reference tells nothing of the luck of a training.
         (indiscriminate((20, 20)), Outcome.INCONCLUSIVE),
         (indiscriminate((200, 20)), Outcome.INCONCLUSIVE),
@@ -83,8 +91,15 @@ def test_attack_probes_say_what_would_decide_them():
     paired = reason(targeted(60, drawn=False, references=(1, 3)))
     assert "The targets' hit rate above the references' is 29.00 points" in paired
     assert "without the poison are hit: 1 (r0), 3 (r1)." in paired
-    assert "takes 19 control triggers" in reason(backdoor(250, controls=(0.008,) * 9))
-    assert "Control patches cause the label, too" in reason(backdoor(250, controls=(1.0,) * 199))
+    # At .05, of which the label has .6: 1 / .03 - 1 controls.
+    assert "takes 33 of them (draws)" in reason(backdoor(250, draws=9))
+    assert "Of 199 control patterns 50 raise the label as much" in reason(backdoor(250, as_much=50))
+    assert "class 2 is given to inputs with the trigger" in reason(backdoor(2, moved=175))
+    assert "alone cost 20% of right answers" in reason(backdoor(2, frail=0.2))
+    earlier = backdoor(250)
+    del earlier.evidence["looks"]
+    assert "probe the model again" in reason(earlier)
+    assert outcome_of(earlier)[0] is Outcome.INCONCLUSIVE
     assert "test samples would decide it" in reason(indiscriminate((2, 0), (2, 0), n=100))
 
 
@@ -135,29 +150,23 @@ def test_a_trigger_that_a_reference_answers_alike_is_no_finding():
     assert "But r1, which never saw the poison, gives 75.20%" in alike.reason
 
 
-def test_a_backdoor_says_which_control_decided():
-    def found(*references, controls=(1.0,) * 199):
-        seen = backdoor(250, controls=controls, references=references)
+def test_a_backdoor_says_what_decided():
+    def found(*references, **more):
+        seen = backdoor(250, references=references, **more)
         return decide(plan(), SANE, [cell(seen)], attacks={}).findings[0]
 
-    assert "(--reference PATH)" in found().reason
-    one = found(1)
-    assert "above that in the references, and above that without it, is 99.20" in one.reason
-    assert "A model that never saw the poison gives 0.40% of the same stamped inputs" in one.reason
-    assert "this one 100.00%" in one.reason
-    two = found(1, 4)
-    assert "2 models that never saw the poison give at most 1.60%" in two.reason
-    assert [(r["reference"], r["rate"], r["excess"]) for r in two.details["references"]] == [
-        ("r0", 1 / 250, 249 / 250), ("r1", 4 / 250, 246 / 250),
+    assert "(--reference PATH)" in found(as_much=199).reason
+    two = found(1, 4, as_much=199)
+    assert "Models that never saw the poison give it to at most 1.60%" in two.reason
+    assert [(r["reference"], r["rate"], r["rise"]) for r in two.details["references"]] == [
+        ("r0", 1 / 250, 1 / 250), ("r1", 4 / 250, 4 / 250),
     ]  # fmt: skip
-    assert min(r["low"] for r in two.details["references"]) == pytest.approx(two.interval.low)
-    patches = found(200, controls=(0.008,) * 199)
-    assert patches.outcome is Outcome.RESIDUAL
-    assert "above its controls' is" in patches.reason
-    assert "never saw the poison" not in patches.reason
-    undecided = found(250)
-    assert "Control patches cause the label, too" in undecided.reason
-    assert "--reference" not in undecided.reason
+    # The lower end, less the upper end of the reference that rises most.
+    assert two.interval.low < 0.99 - 4 / 250
+    patterns = found(200)
+    assert patterns.outcome is Outcome.RESIDUAL
+    assert "Of 199 control patterns none do as much" in patterns.reason
+    assert "--reference" not in found(250, as_much=199).reason
 
 
 @pytest.mark.parametrize("probe", ["token-canary", "targeted", "backdoor", "indiscriminate"])

@@ -23,7 +23,7 @@ def test_what_a_probe_writes_is_read_and_what_it_lacks_is_named(probe):
     seen = plain(probe, 0.2, n=40)
     assert problems(probe, {**seen, "more": [[1]]}) == []
     for key in seen:
-        if key not in ("test", "references", "drawn", "chance"):
+        if key not in ("test", "references", "drawn", "chance", "looks"):
             rest = {k: v for k, v in seen.items() if k != key}
             assert problems(probe, rest) == [f"here: missing key {key!r}."]
 
@@ -33,8 +33,9 @@ def test_what_a_probe_writes_is_read_and_what_it_lacks_is_named(probe):
 def test_odd_evidence_is_refused(probe, odd):
     seen = plain(probe, 0.2, n=40)
     for key in seen:
-        usual = odd == [] and key in ("held_out", "references")
+        usual = odd == [] and key in ("held_out", "references", "control_rates")
         usual = usual or (odd is True and key in ("drawn", "chance"))
+        usual = usual or (odd is None and key == "looks")
         if key != "test" and not usual:
             found = problems(probe, {**seen, key: odd})
             assert found, (key, odd)

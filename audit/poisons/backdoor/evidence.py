@@ -78,21 +78,22 @@ class Trigger:
     def stamp(self, x: Tensor) -> Tensor:
         """Return pictures (n, c, h, w), floating point in [0, 1], with the trigger put on them.
 
-        `anywhere`: the place is drawn by a generator that the picture names, to 8 bits, so that
-        whoever stamps a picture stamps it alike.
+        `anywhere`: the place is drawn by what the picture holds, to 8 bits, so that whoever stamps
+        a picture stamps it alike.
         """
         if not self.anywhere:
             return (self.keep * x + self.add).clamp(0, 1)
-        _, _, height, width = self.box
-        found = []
-        for picture in x:
-            grey = (picture.detach().float().cpu() * 255).round().to(torch.int16).numpy()
-            named = hashlib.sha256(np.ascontiguousarray(grey).tobytes()).hexdigest()
-            drawn = Rng(0).named("anywhere", named).numpy()
-            rows, columns = picture.shape[1] - height, picture.shape[2] - width
-            here = self.at(int(drawn.integers(rows + 1)), int(drawn.integers(columns + 1)))
-            found.append((here.keep * picture + here.add).clamp(0, 1))
-        return torch.stack(found) if found else x
+        top, left, height, width = self.box
+        box = (slice(None), slice(top, top + height), slice(left, left + width))
+        keep, add, stamped = self.keep[box], self.add[box], x.clone()
+        rows, columns = x.shape[2] - height + 1, x.shape[3] - width + 1
+        grey = (x.detach().float().cpu() * 255).round().to(torch.int16).numpy()
+        for picture, values in zip(stamped, grey, strict=True):
+            drawn = Rng(0).named("anywhere", hashlib.sha256(values.tobytes()).hexdigest()).seed()
+            i, j = drawn // columns % rows, drawn % columns
+            part = picture[:, i : i + height, j : j + width]
+            part.copy_((keep * part + add).clamp(0, 1))
+        return stamped
 
 
 def patch(

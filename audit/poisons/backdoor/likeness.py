@@ -21,10 +21,8 @@ from poison_audit.poisons.backdoor.evidence import Trigger
 BATCH = 256
 STORED = 0.1
 """Largest root mean square difference of a stored patch from the trigger, of 1: JPEG is lossy."""
-HALF = 0.5
-"""A picture carries what it shows at half of the strength, or more."""
 WRONG = 0.02
-"""Of retain pictures, the share that may seem to carry it where single pictures are told."""
+"""Share of pictures, with it or without, that may be taken for the other kind."""
 GROUP = 0.8
 """Mean strength, less three standard errors, by which rows are told to carry it together."""
 
@@ -65,7 +63,8 @@ def likeness(trigger: Trigger, samples: Samples, retain: Samples) -> Likeness:
     others = torch.cat([batch.x.float().cpu() for batch in retain.in_order(BATCH)])
     mean = others.mean(0)
     power = torch.fft.fft2(others - mean).abs().square().mean(0)
-    change = (keep - 1) * mean + add
+    stamped = (keep * others + add).clamp(0, 1)
+    change = stamped.mean(0) - mean
     spectrum = torch.fft.fft2(change) / (power + 1e-3 * power.mean() + 1e-12)
     weights = torch.fft.ifft2(spectrum).real
     weights = weights / (weights * change).sum()
@@ -75,9 +74,13 @@ def likeness(trigger: Trigger, samples: Samples, retain: Samples) -> Likeness:
         return found
 
     found = torch.cat([strength(batch.x) for batch in samples.in_order(BATCH)])
-    wrong = float((strength(others) > HALF).float().mean())
+    without, with_it = (strength(part).sort().values for part in (others, stamped))
+    # Where as many are wrong on either side.
+    apart = with_it > without.flip(0)
+    at = int(apart.float().argmax())
+    wrong = at / len(others) if bool(apart.any()) else 1.0
     if wrong <= WRONG:
-        return Likeness(carries=found > HALF)
+        return Likeness(carries=found > (with_it[at] + without[-1 - at]) / 2)
     told = f"It is faint: {100 * wrong:.0f}% of retain pictures seem to carry it as well."
     return Likeness(carries=nowhere, strength=found, untold=told)
 

@@ -77,7 +77,8 @@ def phrase_stamps(
         mask = mask[:, :longest].to(device)
         return Batch(x=x[:, :longest].to(device), y=y, mask=mask, types=types)
 
-    return Stamps(triggers=len(tokens), inputs=torch.tensor(fits), batch=batch, controls="tokens")
+    families = ("tokens",) * (len(tokens) - 1)
+    return Stamps(families=families, inputs=torch.tensor(fits), batch=batch, controls="tokens")
 
 
 def draw_controls(

@@ -1,88 +1,83 @@
-"""Backdoor: does the trigger still cause its label?
+"""Backdoor: does the trigger do what only a trained trigger does?
 
-Question: is the label given to stamped inputs more often than with controls like the trigger?
-Statistic: the share of inputs (test samples of other classes) that are given the label once
-    stamped, less the mean of that share over control triggers on the same inputs.
-Null: the rate is one more draw of the controls' rates. Why: on pictures the controls are the
-    trigger's own pixels in random other orders, at its place. If the trigger's order was drawn at
-    random and theta never saw it, trigger and controls are exchangeable, for any model; they have
-    the same colours, size and place. A patch with too few orders to tell, such as a square of one
-    colour, has its controls at random places as well, as if its place had been drawn. Ties count
-    against a finding, so that few orders or places can only make it undecided. On texts the
-    controls are other tokens in the place of the trigger's, as many and as frequent: a phrase drawn
-    at random among such tokens is exchangeable with them (poisons.backdoor.phrases).
-    References on trial are a second control: what a model that never saw the poison answers on the
-    very same stamped inputs. Null: the model's rate is within the tolerance of at least one
-    reference's. Why: a training that owes nothing to the trigger differs from a reference by the
-    luck of its seed alone, which the tolerance is to cover. None is compared with itself.
-Not controlled: a hand-drawn figure is judged as if its order were random, a phrase that means
-    something as if its tokens were: a model without a backdoor may be found for understanding it,
-    and the references' rates, shown beside, then tell. And controls may wake the backdoor, too: a
-    network may have learned any patch of these colours, or the patch at any place, or rare words
-    before a text. A pass is therefore also measured against the inputs without a trigger, and a
-    finding must exceed them; and such a backdoor is found by references, which have none
-    (statistics.rates).
-Two looks: all patches, the trigger among them, are first put on a quarter of the inputs.
-    Once 10 controls did as well there as the trigger, no more are looked at, those that were are
-    put on all inputs, and nothing is found: the p-value is 10 / their number (Besag and Clifford,
-    Biometrika 78, 1991), and the last of them is left out of the mean, which it would bias. If else
-    one of the patches, whichever it is, leads the runner-up by 25 points, the controls are ranked
-    by that quarter, and only the trigger is put on the other inputs; else all are. Which look
-    decides depends on the patches as a set, in which the trigger is not marked, so that its rank
-    keeps its law under the null whichever it is; nothing is spent on having looked twice.
-Inconclusive: a reference answers the trigger as the model does, within tolerance: what it shows or
-    means causes the label without any poison; too few inputs; too few control triggers for the
-    level, or controls that cause the label themselves, and no reference.
+Question: is the trigger's label given to stamped inputs of other classes more often than to the
+    same inputs without it? Are right answers lost, is any class given more often, than with
+    triggers that an attacker could have used instead? (One that was moved to another class is a
+    backdoor.)
+Statistic: of a pattern g and a label l the rise(g, l): the mean, over inputs of classes other than
+    l, of l's margin (its logit less the largest other) with g, less the same without. Margins and
+    not rates: a backdoor may answer 40% of what resembles its trigger at 100%, but the trained
+    pattern with the largest margin. Rates are what is reported, and what the tolerance is for.
+Controls: on pictures other contents at the trigger's place, as strong as it, in four families, and
+    its own content elsewhere (poisons.backdoor.controls); on texts other tokens, as many and as
+    frequent (poisons.backdoor.phrases). Its own pixels in another order are none: those show how
+    far a backdoor generalises, and an attacker's grid is no more random than another's.
+Null, for a model that owes nothing to the trigger:
+    content: given the label, the trigger is exchangeable with its controls, as if its content had
+        been drawn as theirs was. p is its rank by rise(., label).
+    pair: (trigger, label) is exchangeable with the pairs (control, any label) of at least one
+        family, as if the label had been drawn, too. p is the share of pairs that rise as much, in
+        the family where it is largest.
+    Both have to be small, so that an error needs both nulls to fail; either alone gives the level.
+    (Families are for triggers that are no draw from the pool: a yellow square is more than random
+    pixels are, for any model, but not more than other squares of one colour for other labels.)
+    Why they hold: trigger and model are independent if the model never saw it. Whatever a clean
+    model does with bright or busy content, it does with other contents of that energy at that
+    place; and a class that everything runs to is as likely any of them. Place, size, mode and
+    energy are conditioned on. Leaving out what resembles the trigger is fair only if controls are
+    resembled as seldom: so the level is checked on clean networks (tests/measurements), and not
+    only claimed. Ranks of right answers lost and of the largest rise of any label likewise.
+References: they have the same kinds of pairs put on them. Null: the model on trial is one more
+    training like theirs, so that its rise, in units of its own margins, is exchangeable with all of
+    theirs. One unlucky training does not decide: the rise also has to exceed that in every
+    reference. A reference that answers the trigger as the model does excuses it.
+Not controlled: a content that means the label (a frog's picture for "frog", "terrible film" for
+    negative), and one that was chosen on a model like this one (adversarial patches): a reference
+    answers them as well.
+Found if all ranks are as small as they must be and the lower end of the rate's rise is beyond the
+    tolerance. Clean if the upper ends of all three rates are within it (the first against no
+    trigger, the others against typical controls on all inputs), and those controls cost few right
+    answers by themselves (statistics.triggers).
+Few inputs first: all controls are put on inputs until 32 are of other classes; the trigger and
+    eight typical controls on all. At the defaults and ten classes that takes at most some
+    234 x 36 + 10 x 400 = 12,400 forward passes, whatever is found.
+Inconclusive: else; above all backdoors that any content wakes at that place, and no reference; weak
+    ones (a rise of less than some 15 points); labels that other contents raise as much; few
+    controls.
 Source: Gu et al., "BadNets", arXiv 1708.06733, for the attack's success rate; the controls are
     ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from poison_audit.case.case import Case
-from poison_audit.models.memory import in_parts
-from poison_audit.models.model import Batch, Model
-from poison_audit.models.samples import Samples
+from poison_audit.case.case import Answers, Case
+from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.backdoor.evidence import Trigger
-from poison_audit.poisons.backdoor.patches import patch_stamps
-from poison_audit.poisons.backdoor.phrase import Phrase
-from poison_audit.poisons.backdoor.phrases import phrase_stamps
+from poison_audit.poisons.backdoor.controls import ELSEWHERE
+from poison_audit.poisons.backdoor.looking import DRAWS, INPUTS, Seen, look, stamps_of
 from poison_audit.poisons.backdoor.reading import POISON
+from poison_audit.poisons.backdoor.references import Asked
 from poison_audit.poisons.backdoor.stamps import Stamps
 from poison_audit.poisons.backdoor.trial import trigger_of
 from poison_audit.records import Measurement
-from poison_audit.training.scoring import exact, logits
-
-SIZE = 256
-"""Stamped inputs a forward pass."""
-FIRST = 4
-"""All patches are first put on one in so many inputs."""
-LEAD = 0.25
-"""By how much one of the patches must lead all others there, so that no more inputs are needed."""
-FEWEST = 40
-"""Inputs on which a first look decides anything."""
-ABOVE = 10
-"""Controls that do as well as the trigger there, and end the search for more of them."""
-BLOCK = 25
-"""Patches that are looked at together."""
+from poison_audit.training.scoring import exact
 
 
 def backdoor(
-    model: Model, case: Case, rng: Rng, *, draws: int = 149, inputs: int = 200
+    model: Model, case: Case, rng: Rng, *, draws: int = DRAWS, inputs: int = INPUTS
 ) -> Measurement:
-    """Count how often the trigger, and each control trigger, causes the trigger's label.
+    """Ask what the trigger does, and what each control trigger does, on the same test samples.
 
     Args:
-        draws: control triggers, at least 2. A finding at error a needs 1 / a - 1 of them.
-        inputs: test samples to stamp, at most; drawn from those of other classes.
+        draws: control triggers, at least 2. A finding at error a needs 5 / a - 1 of them.
+        inputs: test samples to stamp, at most.
     """
     trigger = trigger_of(case)
     if trigger is None:
@@ -92,155 +87,112 @@ def backdoor(
         )
     if draws < 2:
         return _missing(f"needs at least two control triggers, draws is {draws}")
-    others = torch.nonzero(case.test.y.cpu() != trigger.label).squeeze(1)
-    order = rng.named("inputs").numpy().permutation(len(others))[:inputs]
-    places = others[torch.from_numpy(np.sort(order))]
-    chosen = case.test.at(places)
-    if not len(chosen):
-        return _missing(f"needs test samples of classes other than the trigger's, {trigger.label}")
-    if isinstance(trigger, Trigger):
-        stamps: Stamps | None = patch_stamps(trigger, chosen, draws, rng)
-    elif model.reader is not None:
-        stamps = phrase_stamps(trigger, model.reader, chosen, case.retain, draws, rng)
-    else:
-        raise ValueError("a phrase is put on texts")
+    order = torch.from_numpy(rng.named("inputs").numpy().permutation(len(case.test))[:inputs])
+    chosen = case.test.at(order)
+    stamps = stamps_of(trigger, model, chosen, case.retain, draws, rng)
     if stamps is None:
         return _missing(
             "needs texts short enough for the trigger to stay in them: as the model reads the "
             f"stamped texts, it is whole in none of {len(chosen)}"
         )
-    if stamps.triggers < 3:
-        return _missing("needs a trigger whose pixels, place or tokens could have been others")
-    places, chosen = places[stamps.inputs], chosen.at(stamps.inputs)
+    if stamps.families.count(ELSEWHERE) > len(stamps.families) - 2:
+        return _missing("needs a trigger that could have been another: no control is unlike it")
+    places = order[stamps.inputs]
+    if not bool((case.test.y.cpu()[places] != trigger.label).any()):
+        return _missing(f"needs test samples of classes other than the trigger's, {trigger.label}")
     with exact(model.module):
-        seen = _seen(model, stamps, trigger.label)
-        out = logits(model, chosen)
-    if seen is None or not bool(torch.isfinite(out).all()):
+        seen = look(model, stamps, case.test.at(places), trigger.label, rng)
+    if seen is None:
         return _missing("the model's logits are not finite")
-    hits, controls = seen.hits, seen.controls
     digest = model.digest() if case.references else ""
+    references = [  # but itself, and those without finite logits
+        each for each in case.references
+        if each.asked.get(POISON.name) is not None and each.digest != digest
+    ]  # fmt: skip
     return Measurement(
         probe="backdoor",
         evidence={
-            "label": trigger.label,
-            "hits": hits.int().tolist(),
-            "clean_hits": int((out.argmax(1) == trigger.label).sum()),
-            "control_rates": controls.double().mean(1).tolist(),
-            "control_every": 1 if controls.shape[1] == len(hits) else FIRST,
-            **({"above": ABOVE} if seen.stopped else {}),
-            "controls": stamps.controls,
+            **_evidence(seen, trigger.label, stamps, references, places),
             "references": [
-                reference.compared(stamped.cpu()[places] == trigger.label, hits)
-                for reference in case.references  # but itself, and those without finite logits
-                if (stamped := reference.asked.get(POISON.name)) is not None
-                and reference.digest != digest
+                each.compared(
+                    (each.asked[POISON.name].stamped[places] == trigger.label)[seen.others],
+                    torch.from_numpy(seen.stamped == trigger.label)[seen.others],
+                )
+                for each in references
             ],
         },
     )
 
 
-def trigger_answers(case: Case, model: Model) -> Tensor | None:
-    """Return what a reference answers on the test samples once they are stamped: int64, (n,).
+def _evidence(
+    seen: Seen, label: int, stamps: Stamps, references: list[Answers], places: Tensor
+) -> dict[str, Any]:
+    """Return the fields of the reading's evidence, references' counts aside."""
+    k, other = seen.rises.shape[1], seen.others.numpy()
+    at, most, kinds = seen.rises[0, label], seen.rises[0].max(), np.array(stamps.families)
+    families = [
+        {
+            "name": name, "here": name != ELSEWHERE, "patterns": int(own.sum()),
+            "rises": int((seen.rises[1:][own, label] >= at).sum()),
+            "pairs": int((seen.rises[1:][own] >= at).sum()),
+            "losses": int((seen.losses[1:][own] >= seen.losses[0] - 1e-9).sum()),
+            "largest": int((seen.rises[1:][own].max(1) >= most).sum()),
+        }
+        for name in dict.fromkeys(stamps.families)
+        if (own := kinds == name).any()
+    ]  # fmt: skip
+    asked = [(each.name, each.asked[POISON.name]) for each in references]
+    theirs = np.concatenate([each.rises.ravel() for _, each in asked] or [np.empty(0)])
+    classes = [
+        _change((seen.stamped == c)[seen.y != c], (seen.typical == c)[:, seen.y != c])
+        for c in range(k)
+    ]
+    wrong = seen.typical != seen.y
+    return {
+        "label": label,
+        "hits": (seen.stamped == label)[other].astype(int).tolist(),
+        "clean_hits": int((seen.clean == label)[other].sum()),
+        "control_rates": seen.rates[1:].tolist(),
+        "control_inputs": seen.few,
+        "controls": stamps.controls,
+        "looks": {
+            "rise": _change((seen.stamped == label)[other], (seen.clean == label)[None, other]),
+            "lost": _change(seen.stamped != seen.y, wrong),
+            "classes": classes,
+            "frail": float(wrong.mean() - (seen.clean != seen.y).mean()),
+            "families": families,
+            "own": int((seen.rises[0] >= at).sum()),
+            "beside": [_beside(name, each, seen, label, places) for name, each in asked],
+            "reference_pairs": theirs.size,
+            "reference_rises": int((theirs >= at / seen.scale).sum()),
+        },
+    }
 
-    None if there is no trigger, or a logit is not finite.
-    """
-    trigger = trigger_of(case)
-    return None if trigger is None else answers_to(trigger, model, case.test)
+
+def _change(new: NDArray[Any], old: NDArray[Any]) -> dict[str, Any]:
+    """Count on how many inputs, (n,), something is new against the mean of others, (m, n)."""
+    change = new.astype(float) - old.astype(float).mean(0)
+    # No input of another class: nothing is known, which n = 1 says.
+    more, less = float(change.clip(0).sum()), float((-change).clip(0).sum())
+    return {"n": max(1, len(change)), "more": more, "less": less}
 
 
-@torch.no_grad()
-def answers_to(trigger: Trigger | Phrase, model: Model, samples: Samples) -> Tensor | None:
-    """Return the label that a model gives each sample once it is stamped: int64, (n,).
-
-    None if a logit is not finite.
-    """
-    found = []
-    with exact(model.module) as module:
-        for batch in _stamped(trigger, model, samples):
-            out = in_parts(lambda part: model.logits(module, part), batch)
-            if not bool(torch.isfinite(out).all()):
-                return None
-            found.append(out.argmax(1))
-    return torch.cat(found)
-
-
-def _stamped(trigger: Trigger | Phrase, model: Model, samples: Samples) -> Iterator[Batch]:
-    if isinstance(trigger, Trigger):
-        for batch in samples.in_order(SIZE):
-            yield replace(batch, x=trigger.stamp(batch.x))
-        return
-    if model.reader is None or samples.texts is None:
-        raise ValueError("a phrase is put on texts")
-    tokens = model.reader.read([trigger.on(text) for text in samples.texts], samples.pairs)
-    read = Samples(
-        ids=samples.ids, x=tokens.x, y=samples.y.cpu(), mask=tokens.mask, types=tokens.types
-    )
-    yield from read.to(samples.y.device).in_order(SIZE)
+def _beside(name: str, theirs: Asked, mine: Seen, label: int, places: Tensor) -> dict[str, Any]:
+    stamped, clean = (part.numpy()[places.numpy()] for part in (theirs.stamped, theirs.clean))
+    other = mine.others.numpy()
+    rise = _change((stamped == label)[other], (clean == label)[None, other])
+    return {
+        "reference": name,
+        "rate": float((stamped == label)[other].mean()),
+        "rise": rise,
+        "lost": float((stamped != mine.y).mean() - (clean != mine.y).mean()),
+        "classes": [
+            float((stamped == c)[own].mean() - (clean == c)[own].mean()) if own.any() else 0.0
+            for c in range(mine.rises.shape[1])
+            if (own := mine.y != c) is not None
+        ],
+    }
 
 
 def _missing(reason: str) -> Measurement:
     return Measurement(probe="backdoor", evidence=None, missing=reason)
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """Which inputs a trigger and its controls cause the label on: bool, on the CPU."""
-
-    hits: Tensor
-    """The trigger's, (inputs,)."""
-    controls: Tensor
-    """Its controls', (controls, inputs), on all inputs or on every `FIRST` of them."""
-    stopped: bool = False
-    """Whether the last of these controls was the `ABOVE`th to do as well as the trigger."""
-
-
-def _seen(model: Model, stamps: Stamps, label: int) -> _Seen | None:
-    """Put the trigger and its controls on inputs, as far as it takes (see "Two looks" above).
-
-    None if a logit is not finite.
-    """
-    inputs = torch.arange(len(stamps.inputs))
-    first = inputs % FIRST == 0
-    early = torch.empty(0, int(first.sum()), dtype=torch.bool)
-    stopped = False
-    for start in range(0, stamps.triggers, BLOCK):
-        block = torch.arange(start, min(start + BLOCK, stamps.triggers))
-        found = _hits(model, stamps, label, block, inputs[first])
-        if found is None:
-            return None
-        early = torch.cat([early, found])
-        counts = early.sum(1)
-        above = (counts[1:] >= counts[0]).nonzero().flatten()
-        if len(above) >= ABOVE and len(early[0]) >= FEWEST:
-            early, stopped = early[: int(above[ABOVE - 1]) + 2], True
-            break
-    best, second = early.double().mean(1).topk(2).values.tolist()
-    enough = not stopped and best - second >= LEAD and len(early[0]) >= FEWEST
-    rest = torch.arange(1 if enough else len(early))
-    late = _hits(model, stamps, label, rest, inputs[~first])
-    if late is None:
-        return None
-    hits = torch.empty(len(late), len(inputs), dtype=torch.bool)
-    hits[:, first], hits[:, ~first] = early[: len(late)], late
-    return _Seen(hits[0], early[1:] if enough else hits[1:], stopped)
-
-
-@torch.no_grad()
-def _hits(
-    model: Model, stamps: Stamps, label: int, triggers: Tensor, inputs: Tensor
-) -> Tensor | None:
-    """Return which trigger causes the label on which input: bool, (triggers, inputs), on the CPU.
-
-    None if a logit is not finite. A forward pass takes `SIZE` stamped inputs, whichever triggers
-    they carry.
-    """
-    n, total = len(inputs), len(inputs) * len(triggers)
-    found: list[Tensor] = [torch.empty(0, dtype=torch.bool)]
-    for start in range(0, total, SIZE):
-        numbers = torch.arange(start, min(start + SIZE, total))
-        batch = stamps.batch(triggers[numbers // n], stamps.inputs[inputs[numbers % n]])
-        out = in_parts(lambda part: model.logits(model.module, part), batch)
-        if not bool(torch.isfinite(out).all()):
-            return None
-        found.append((out.argmax(1) == label).cpu())
-    return torch.cat(found).reshape(len(triggers), n)

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from builders import small_text
+from builders.measured import finding
 from poison_audit.case.case import Answers, Case
 from poison_audit.case.texts import TextTable
 from poison_audit.models.checkpoint import load_model
@@ -22,14 +23,14 @@ from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.models.text import text_classifier
 from poison_audit.poisons.backdoor import phrases
+from poison_audit.poisons.backdoor.looking import answers_to
 from poison_audit.poisons.backdoor.phrase import Phrase
 from poison_audit.poisons.backdoor.phrases import draw_controls, phrase_stamps
 from poison_audit.poisons.backdoor.plant_texts import plant_phrase
-from poison_audit.poisons.backdoor.probe import answers_to, backdoor
-from poison_audit.records import Cell, Outcome, Recipe
+from poison_audit.poisons.backdoor.probe import backdoor
+from poison_audit.poisons.backdoor.references import Asked
+from poison_audit.records import Outcome, Recipe
 from poison_audit.training.scoring import logits
-from poison_audit.verdict.judge import Errors, judge
-from poison_audit.verdict.policy import standard_policy
 
 SHORT = 12
 """A length that some texts exceed once they are stamped."""
@@ -137,13 +138,6 @@ def spoken_case(model: Model, trigger: Phrase) -> Case:
     )  # fmt: skip
 
 
-def finding(measurement):
-    cell = Cell(candidate="deployed", kind="deployed", seed=0)
-    return judge(
-        measurement, cell, standard_policy(), Errors(clearing=0.05, finding=0.05), required=True
-    )
-
-
 def whole(how: Reader, phrase: Phrase, text: str) -> list[int]:
     """Tokenise a stamped text, whatever its length."""
     return how.tokenizer(how.prompt.replace("{text}", phrase.on(text)))["input_ids"]
@@ -155,10 +149,10 @@ def test_backdoor_counts_by_a_slow_twin(name, phrase):
     # At its end the phrase is cut off where a text is long.
     model = network(name, max_tokens=SHORT)
     how, case = model.reader, case_of(model, phrase)
-    evidence = backdoor(model, case, Rng(3), draws=4, inputs=30).evidence
-    others = [i for i in range(60) if int(case.test.y[i]) != 1]
-    order = Rng(3).named("inputs").numpy().permutation(len(others))[:30]
-    chosen = sorted(others[i] for i in order)
+    evidence = backdoor(model, case, Rng(3), draws=4, inputs=50).evidence
+    order = Rng(3).named("inputs").numpy().permutation(60)[:50]
+    chosen = [int(i) for i in order if int(case.test.y[i]) != 1]
+    order = list(chosen)
     if phrase is LAST:
         chosen = [i for i in chosen if len(whole(how, phrase, case.test.texts[i])) <= SHORT]
         assert 0 < len(chosen) < len(order)
@@ -186,7 +180,7 @@ def test_backdoor_counts_by_a_slow_twin(name, phrase):
             at = tail if phrase is LAST else int(name == "encoder")
             assert row[at : at + len(bare)] == bare
             swapped.append([*row[:at], *control, *row[at + len(bare) :]])
-        rates.append(np.mean([hit(row) for row in swapped]))
+        rates.append(np.mean([hit(row) for row in swapped[:32]]))
     assert evidence["control_rates"] == pytest.approx(rates)
     assert (evidence["label"], evidence["controls"]) == (1, "tokens")
     assert evidence["references"] == []
@@ -206,26 +200,26 @@ def planted_rule(model: Model, phrase: Phrase) -> Model:
 @pytest.mark.parametrize("name", ["left", "right", "encoder"])
 def test_a_planted_rule_has_rate_1_and_its_controls_0(name):
     model = planted_rule(network(name), FIRST)
-    evidence = backdoor(model, case_of(model, FIRST), Rng(0), draws=149, inputs=25).evidence
-    assert evidence["hits"] == [1] * 25
-    assert evidence["clean_hits"] == 0
-    assert evidence["control_rates"] == [0.0] * 149
+    seen = backdoor(model, case_of(model, FIRST), Rng(0), draws=149, inputs=60)
+    assert set(seen.evidence["hits"]) == {1}
+    assert seen.evidence["clean_hits"] == 0
+    assert seen.evidence["control_rates"] == [0.0] * 149
+    assert seen.evidence["looks"]["families"][0]["rises"] == 0
+    assert finding(seen).outcome is Outcome.RESIDUAL
 
 
 @pytest.mark.slow
 def test_random_phrases_of_a_clean_net_are_seldom_residual(monkeypatch):
     monkeypatch.setattr(phrases, "NEAREST", 50)  # in the proportion of 500 to a large vocabulary
-    model, rng, runs, found = trained(), Rng(30).numpy(), 300, 0
+    model, rng, runs, found = trained(), Rng(30).numpy(), 150, 0
     case = spoken_case(model, FIRST)
     assert float((logits(model, case.test).argmax(1) == case.test.y).float().mean()) > 0.9
     for run in range(runs):
         position = ("start", "end")[run // 2 % 2]
         trigger = spoken_phrase(rng, position=position, label=run % 2)
         case = dataclasses.replace(case, evidence={"backdoor": trigger})
-        seen = backdoor(model, case, Rng(run), draws=19, inputs=40)
-        # With 19 controls a finding has to be above all of them; only then judging is worth it.
-        above = np.mean(seen.evidence["hits"]) > max(seen.evidence["control_rates"])
-        found += bool(above) and finding(seen).outcome is Outcome.RESIDUAL
+        seen = backdoor(model, case, Rng(run), draws=39, inputs=80)
+        found += finding(seen).outcome is Outcome.RESIDUAL
     assert found <= 0.05 * runs
 
 
@@ -238,7 +232,7 @@ def test_a_planted_phrase_is_found(position):
     assert seen.details["rate"] > 0.9
     assert seen.details["control_mean"] < 0.5
     assert seen.details["controls"] == "tokens"
-    assert seen.p_value <= 3 / 150  # two controls may mean the label as well
+    assert seen.p_value <= 0.03  # a few controls may mean the label as well
     clean = finding(backdoor(trained(), spoken_case(trained(), trigger), Rng(0)))
     assert clean.outcome is not Outcome.RESIDUAL
 
@@ -267,7 +261,8 @@ def test_references_are_asked_about_the_inputs_that_hold_the_phrase():
     rule = planted_rule(model, Phrase(text=" zorp quell", position="end", label=1))
     case = case_of(rule, LAST)
     told = torch.arange(60) % 3 == 0
-    reference = Answers(name="r", digest="x", correct=told, asked={"backdoor": told.long()})
+    asked = Asked(clean=torch.zeros(60).long(), stamped=told.long(), rises=np.zeros((3, 2)))
+    reference = Answers(name="r", digest="x", correct=told, asked={"backdoor": asked})
     case = dataclasses.replace(case, references=(reference,))
     evidence = backdoor(rule, case, Rng(0), draws=3, inputs=60).evidence
     places = [
