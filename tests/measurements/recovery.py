@@ -39,7 +39,7 @@ from poison_audit.poisons.backdoor.recover import recover
 Array = np.ndarray[Any, Any]
 Stamp = tuple[Array, Array]
 SHAPE = (3, 32, 32)
-RETAIN, WORKS, NAMED = 4000, 0.9, 0.95
+RETAIN, WORKS, NAMED = 5000, 0.9, 0.95
 SETS = {
     "dirty 40": (40, 0.0, False), "dirty 100": (100, 0.2, False), "dirty 200": (200, 0.1, False),
     "dirty 500": (500, 0.3, False), "clean 80": (80, 0.0, True), "clean 250": (250, 0.2, True),

@@ -26,7 +26,11 @@ FEWEST = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """Where directions are measured: made of retain rows alone."""
+    """Where directions are measured: made of one half of the retain rows alone.
+
+    Rows lie otherwise in the space that they made than others do, so that the other half tells what
+    is usual.
+    """
 
     shape: tuple[int, ...]
     """Of a picture: (c, h, w)."""
@@ -41,11 +45,7 @@ class Space:
 
     def rows(self, x: Array) -> Array:
         """Return pictures as unit vectors: float32, (n, c h w)."""
-        return self.unit(coefficients(x))
-
-    def unit(self, z: Array) -> Array:
-        """Return coefficients as unit vectors, float32, both (n, c h w)."""
-        w = (z - self.mean) / self.sd
+        w = (coefficients(x) - self.mean) / self.sd
         w = w - (w @ self.basis.T) @ self.basis
         for band in np.unique(self.band):
             part = self.band == band
@@ -66,17 +66,20 @@ class Background:
     means: Array
     """Of each class, (classes, c, h, w)."""
     space: Space
+    held_out: int
+    """The place of the first row that the space was not made of."""
     rows: Array
-    """`space.rows` of them."""
+    """`space.rows` of those from there on."""
 
 
 def background_of(x: Array, y: Array) -> Background:
-    """Return retain rows with the space that they make."""
-    labels = np.unique(y)
-    z = coefficients(x)
-    means = np.stack([z[y == label].mean(0) for label in labels])
+    """Return retain rows, in random order, with the space that the first half of them makes."""
+    half = len(x) // 2
+    labels, own = np.unique(y[:half], return_inverse=True)
+    z = coefficients(x[:half])
+    means = np.stack([z[own == number].mean(0) for number in range(len(labels))])
     mean = means.mean(0)
-    sd = (z - means[np.searchsorted(labels, y)]).std(0) + 1e-4
+    sd = (z - means[own]).std(0) + 1e-4
     basis = np.linalg.svd((means - mean) / sd, full_matrices=False)[2][:-1]
     channels, height, width = x.shape[1:]
     radius = np.hypot(np.arange(height)[:, None] / height, np.arange(width) / width)
@@ -88,8 +91,14 @@ def background_of(x: Array, y: Array) -> Background:
         basis=basis,
         band=np.concatenate([band + c * (len(BANDS) + 1) for c in range(channels)]),
     )
-    pictures = np.stack([x[y == label].mean(0) for label in labels])
-    return Background(x=x, y=y, means=pictures, space=space, rows=space.unit(z))
+    return Background(
+        x=x,
+        y=y,
+        means=np.stack([x[y == label].mean(0) for label in np.unique(y)]),
+        space=space,
+        held_out=half,
+        rows=space.rows(x[half:]),
+    )
 
 
 def coefficients(x: Array) -> Array:

@@ -7,10 +7,11 @@ Statistics, for each label of at least `FEWEST` forget rows, and again on the ro
     direction: the mean cosine between two different rows, class means and scales taken out
         (directions.py). Sees what is added or blended.
 Null: the rows are a random subset of the retain rows: of all, or of those of any one label (bases
-    of one class, flipped). `NULLS` such subsets of the same number give a statistic's mean and sd.
-    Found is what lies more than `SURE` sds above the mean, and above the largest, of each of these.
-    This is calibrated, not exact: rows that are no random subset (one photographer, one camera)
-    share something, too, and that is found. A person must look at the picture of it.
+    of one class, flipped); of rows that had no part in making the space of directions. `NULLS` such
+    subsets of the same number give a statistic's mean and sd. Found is what lies more than `SURE`
+    sds above the mean, and above the largest, of each of these. This is calibrated, not exact: rows
+    that are no random subset (one photographer, one camera) share something, too, and that is
+    found. A person must look at the picture of it.
 Why the probe's law holds: nothing here has seen the model, so that a model which never saw the
     trigger knows as little of a recovered one as of any other.
 Which rows carry it: those with 80% of the places found, or with a score against the other carriers
@@ -49,7 +50,7 @@ ALIKE = 0.6
 """Cosine of what two patterns do to pictures above which they are one."""
 LEAST = 0.08
 """Smallest excess of agreement that is looked at, however little it varies."""
-MOST = 4000
+MOST = 5000
 """Retain rows that are looked at: random ones."""
 MOST_VALUES = 1 << 25
 """Values of pictures that are held at once, forget and retain rows each."""
@@ -84,9 +85,8 @@ def recover(
     if len(retain) < BACKGROUND or len(forget) < FEWEST:
         return []
     most = min(MOST, max(BACKGROUND, MOST_VALUES // retain[0].size))
-    if len(retain) > most:
-        chosen = rng.named("retain").numpy().permutation(len(retain))[:most]
-        retain, retain_labels = retain[chosen], retain_labels[chosen]
+    chosen = rng.named("retain").numpy().permutation(len(retain))[:most]
+    retain, retain_labels = retain[chosen], retain_labels[chosen]
     retain, forget = (rows.astype(np.float32).clip(0, 1) for rows in (retain, forget))
     search = _Search(background=background_of(retain, retain_labels), rng=rng)
     found: list[Found] = []
@@ -133,7 +133,7 @@ def _nulls(
     Agreement hardly depends on the class: all rows and the label's own are enough.
     """
     agreements, cosines = [], []
-    y = background.y
+    x, y = (part[background.held_out :] for part in (background.x, background.y))
     for kind in (None, *np.unique(y).tolist()):
         pool = np.arange(len(y)) if kind is None else np.flatnonzero(y == kind)
         part = min(size, len(pool) // 2)  # fewer rows: a wider null
@@ -143,8 +143,8 @@ def _nulls(
         draws = [generator.permutation(pool)[:part] for _ in range(NULLS)]
         cosines.append([cosine(background.rows[rows]) for rows in draws])
         if kind is None or kind == label:
-            some = [background.x[rows] for rows in draws[: NULLS // 2]]
-            agreements.append([float(agreement(x, background.x)[0].max()) for x in some])
+            some = [x[rows] for rows in draws[: NULLS // 2]]
+            agreements.append([float(agreement(part, background.x)[0].max()) for part in some])
     return agreements, cosines
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.backdoor.directions import background_of, cosine
 from poison_audit.poisons.backdoor.recover import Found, recover
 
 C, H, K = 3, 16, 4
@@ -115,6 +116,23 @@ def test_rows_that_carry_nothing_share_nothing(kind):
     elif kind == "noisy":
         forget = np.clip(forget + rng.normal(0, 0.2, forget.shape), 0, 1).astype(np.float32)
     assert not recovered(forget, labels)
+
+
+def test_rows_that_made_the_space_are_not_what_is_usual():
+    """Of one class: the span of the estimated class means takes more out of rows that it is of."""
+    background = background_of(X[RETAIN], Y[RETAIN])
+    held = background.held_out
+    fresh = X[POOL[Y[POOL] == 2]]
+    usual = background.rows[background.y[held:] == 2]
+    rng = np.random.default_rng(3)
+    mine, theirs = (
+        [cosine(rows[rng.permutation(len(rows))[:100]]) for _ in range(40)]
+        for rows in (background.space.rows(fresh), usual)
+    )
+    assert abs(np.mean(mine) - np.mean(theirs)) < 3 * np.std(theirs)
+    made = background.space.rows(background.x[:held][background.y[:held] == 2])
+    within = [cosine(made[rng.permutation(len(made))[:100]]) for _ in range(40)]
+    assert np.mean(within) < np.mean(theirs) - 3 * np.std(theirs)
 
 
 def test_too_few_rows_are_not_looked_at():
