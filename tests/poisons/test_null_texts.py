@@ -23,7 +23,7 @@ from poison_audit.poisons.gaussian.trial import PlantedCanaries
 from poison_audit.records import Recipe
 
 pytestmark = pytest.mark.slow
-NETWORKS, DRAWS = 120, 19  # of each kind
+NETWORKS, DRAWS = 60, 19  # of each kind
 TEXTS = (
     "so",
     "kafen leran so",

@@ -188,7 +188,7 @@ CODE = "import sys; from poison_audit.cli import invoke; sys.exit(invoke(sys.arg
 def test_a_whole_audit_through_torchrun_and_again(small_texts, tmp_path):
     (tmp_path / "run.py").write_text(CODE, encoding="utf-8")
     command = ["check", str(small_texts / "model"), "--forget", str(small_texts / "forget.csv"),
-               "--methods", "gd,neggrad_plus,ssd", "--set", "backdoor.draws=40",
+               "--methods", "gd,ssd", "--set", "backdoor.draws=40",
                "--set", "token-canary.draws=4", "--set", "gd.lr=0.001"]  # fmt: skip
 
     def shared() -> str:
