@@ -162,14 +162,10 @@ FACTORY = textwrap.dedent(
             if self.lie == "masked":
                 return super().forward(x.detach() + 0 * x)
             out = super().forward(x)
-            if self.lie == "nan":
-                return out + 0 * (x - x.detach()).sqrt().flatten(1).sum(1)[:, None]
             if self.lie == "saturated":
                 return 1e6 * out
             if self.lie == "random":
                 return out + 0.5 * torch.randn_like(out)
-            if self.lie == "training" and self.training:
-                return -out
             return out
 
     def build(lie):
@@ -179,8 +175,7 @@ FACTORY = textwrap.dedent(
             return net
         return make
 
-    honest, masked, nan, saturated = map(build, ("", "masked", "nan", "saturated"))
-    random, training = map(build, ("random", "training"))
+    honest, masked, saturated, random = map(build, ("", "masked", "saturated", "random"))
     """
 )
 
@@ -208,10 +203,8 @@ def run(folder: Path, monkeypatch, *arguments: str) -> int:
     [
         ("honest", ""),
         ("masked", "the gradient is zero or not finite"),
-        ("nan", "gradients are not finite"),
         ("saturated", "the gradient vanishes at"),
         ("random", "differently each time"),
-        ("training", "differently in training mode"),
     ],
 )
 def test_no_dishonest_model_passes_the_gate(digits, monkeypatch, lie, said):
