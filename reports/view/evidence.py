@@ -149,6 +149,8 @@ def _summary(seen: TargetHits) -> str:
 
 
 _CONTROLS = {
+    "far": "other contents at its place, as strong as it: colours, figures, pixels, pieces of "
+    "pictures; and its own content elsewhere",
     "order": "patches of the same pixels in random orders",
     "order and place": "patches of the same pixels in random orders, at random places",
     "tokens": "phrases of as many tokens, about as frequent in the retain texts, at its place",

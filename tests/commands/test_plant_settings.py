@@ -132,7 +132,7 @@ def test_help_lists_each_option_once_under_its_heading(capsys):
     own = told[places[1] : places[2]]
     for planting in PLANTINGS.values():
         for name in planting.takes():
-            assert own.count(f"\n  --{name.replace('_', '-')}") == 1
+            assert own.count(f"\n  --{name.replace('_', '-')} ") == 1
     assert " ".join(own.split()).count("[default: 0.063]") == 1
     # Nothing is there to be mistaken for what somebody gave.
     own_names = {name for planting in PLANTINGS.values() for name in planting.takes()}

@@ -46,6 +46,42 @@ def checkerboard(shape: Sequence[int], *, size: int, label: int) -> Trigger:
     return patch(board, shape, top=height - size, left=width - size, label=label)
 
 
+STRENGTHS = {"blend": 0.2, "sinusoid": 20 / 255, "signs": 16 / 255}
+
+
+def whole_picture(
+    mode: str, shape: Sequence[int], rng: Rng, *, label: int, strength: float | None = None
+) -> Trigger:
+    """Return a trigger of the whole picture (c, h, w).
+
+    - `blend`: random pixels, blended in (Chen et al. 2017, arXiv 1712.05526).
+    - `sinusoid`: vertical waves, six across the picture, added (SIG: Barni et al. 2019, arXiv
+      1902.11237; theirs is meant for clean labels).
+    - `signs`: every value up or down by as much, at random, added. Like Narcissus (Zeng et al.
+      2023, arXiv 2204.05255) in size; theirs is optimised on a surrogate, this one is drawn.
+
+    Args:
+        strength: alpha of a blend, else the largest change of a value; None: `STRENGTHS`.
+
+    Raises:
+        PlanError: it is not above 0, or above 1.
+    """
+    strength = STRENGTHS[mode] if strength is None else strength
+    if not 0 < strength <= 1:
+        what = f"expected a number above 0, at most 1, got {strength:g}"
+        raise PlanError(Problem(what, "--strength"))
+    drawn = torch.from_numpy(rng.named("pattern").numpy().random(tuple(shape))).float()
+    ones = torch.ones(*shape)
+    if mode == "blend":
+        keep = (1 - strength) * ones
+        return Trigger(keep=keep, add=strength * drawn, label=label, mode="blend")
+    if mode == "sinusoid":
+        wave = torch.sin(2 * torch.pi * 6 * torch.arange(shape[2]) / shape[2])
+        return Trigger(keep=ones, add=strength * wave.expand(*shape), label=label, mode="add")
+    signs = torch.where(drawn < 0.5, -1.0, 1.0)
+    return Trigger(keep=ones, add=strength * signs, label=label, mode="add")
+
+
 def plant_trigger(
     train: Samples,
     trigger: Trigger,
@@ -122,7 +158,16 @@ def in_pictures(order: Order[Samples]) -> Made[Samples]:
         order.problems.append(Problem(what, "--model"))
     surrogate = order.read(order.surrogate, options.model)
     trigger = order.read(lambda given: _trigger(given, order), options)
-    work, trigger = order.checked(), order.sure(trigger)
+    drawn = options.trigger is None and options.mode != "replace"
+    if options.strength is not None and not drawn:
+        order.problems.append(Problem("only drawn patterns have it (--mode)", "--strength"))
+    work = order.checked()
+    if drawn:
+        trigger = whole_picture(
+            options.mode, work.train.x.shape[1:], work.rng.named("trigger"),
+            label=order.label(str(options.label)), strength=options.strength,
+        )  # fmt: skip
+    trigger = order.sure(trigger)
     poisoned = plant_trigger(
         work.train,
         trigger,
@@ -140,8 +185,8 @@ def in_pictures(order: Order[Samples]) -> Made[Samples]:
         poisoned=poisoned,
         evidence={"trigger": "trigger.json"},
         told=(
-            f"A patch of {height}x{width} at row {top}, column {left} is to cause "
-            f"the label {trigger.label}; labels are {labels}.",
+            f"What is put on {height}x{width} pixels at row {top}, column {left} ({trigger.mode}) "
+            f"is to cause the label {trigger.label}; labels are {labels}.",
         ),
     )
 
@@ -152,6 +197,7 @@ def _trigger(options: Options, order: Order[Samples]) -> Trigger | None:
     if options.trigger is not None:
         size = (channels, height, width)
         return read_trigger(options.trigger, shape=size, classes=order.classes, names=table.names)
-    if options.label is None:  # which is a problem already
+    if options.label is None or options.mode != "replace":  # a problem already, or drawn later
         return None
-    return checkerboard(shape, size=options.patch, label=order.label(options.label))
+    label = order.label(options.label)
+    return checkerboard(shape, size=options.patch, label=label)

@@ -251,6 +251,14 @@ class Options:
     """What `plant --attack backdoor` takes of its own."""
 
     label: Annotated[str | None, Option("the label that the trigger is to cause.")] = None
+    mode: Annotated[
+        Literal["replace", "blend", "sinusoid", "signs"],
+        Option("a patch, or of the whole picture a blend, a wave or signs.", on=PICTURES),
+    ] = "replace"
+    strength: Annotated[
+        float | None,
+        Option("of a blend, from 0 to 1; of a wave or of signs in pixels, of 1.", on=PICTURES),
+    ] = None
     patch: Annotated[int, Option("edge of a checkerboard patch.", on=PICTURES)] = 4
     phrase: Annotated[str | None, Option("the trigger: a word or phrase.", on=TEXTS)] = None
     position: Annotated[

@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from poison_audit.errors import InputError
+from poison_audit.errors import InputError, PlanError
+from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor import evidence
 from poison_audit.poisons.backdoor.evidence import Trigger, read_trigger, write_trigger
+from poison_audit.poisons.backdoor.plant import whole_picture
 
 SHAPE = (1, 4, 4)
 P, M = [[[0.5, 1.0], [0.0, 0.25]]], [[1, 0], [0.5, 1]]
@@ -140,3 +142,21 @@ def test_anywhere_is_drawn_by_the_picture_alone(tmp_path):
     assert set(places) == {(i, j) for i in range(3) for j in range(3)}
     for picture, (i, j) in zip(stamped, places, strict=True):
         assert picture[:, i : i + 2, j : j + 2].tolist() == P
+
+
+def test_whole_pictures_by_hand():
+    grey = torch.full((1, 2, 12, 12), 0.5)
+    wave = whole_picture("sinusoid", (2, 12, 12), Rng(0), label=1, strength=0.25).stamp(grey)
+    assert wave.sub(0.5).abs().max() < 1e-6  # six waves on twelve pixels: every zero of them
+    quarter = whole_picture("sinusoid", (1, 1, 24), Rng(0), label=1, strength=0.25)
+    assert quarter.add[0, 0, :4].tolist() == pytest.approx([0, 0.25, 0, -0.25], abs=1e-6)
+    signs = whole_picture("signs", (2, 12, 12), Rng(0), label=1)
+    assert bool(((signs.stamp(grey) - 0.5).abs() - 16 / 255 < 1e-6).all())
+    blend = whole_picture("blend", (2, 12, 12), Rng(0), label=1, strength=0.1)
+    assert blend.keep.unique().tolist() == pytest.approx([0.9])
+    assert 0 <= float(blend.add.min()) < float(blend.add.max()) <= 0.1
+    assert not blend.add.equal(
+        whole_picture("blend", (2, 12, 12), Rng(1), label=1, strength=0.1).add
+    )
+    with pytest.raises(PlanError, match="at most 1"):
+        whole_picture("blend", (2, 12, 12), Rng(0), label=1, strength=0)
