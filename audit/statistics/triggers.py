@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
-
-from scipy import stats as laws
+from typing import TYPE_CHECKING, Annotated
 
 from poison_audit.records import Asked
-from poison_audit.statistics.estimates import POWER, Estimate
 from poison_audit.statistics.forms import Count, Number, Share, Some, refuse
-from poison_audit.statistics.rates import NEVER, detectable_rate, mean_chance, smallest_size
+
+if TYPE_CHECKING:
+    from poison_audit.statistics.estimates import Estimate
 
 LABEL, LOST, ANY, REFERENCES = 0.6, 0.2, 0.2, 0.1
 """Shares of the error that the three questions have (Bonferroni). Where there are references, they
@@ -52,6 +51,9 @@ class Change:
         Exact intervals of either share, joined as Zou and Donner do (Statistics in Medicine 27,
         2008), with the correlation of two shares of one trinomial, which is negative.
         """
+        # The form is part of the reading, which `--help` imports: without numpy.
+        from poison_audit.statistics.rates import mean_chance
+
         p, q = self.more / self.n, self.less / self.n
         (p_low, p_high), (q_low, q_high) = (
             (float(low), float(high))
@@ -237,6 +239,11 @@ def excess_of_trigger(looks: Looks, *, level: float, tolerance: float) -> Estima
         level: of the two-sided interval.
         tolerance: largest rise that still counts as clean, above 0.
     """
+    from scipy import stats as laws
+
+    from poison_audit.statistics.estimates import POWER, Estimate
+    from poison_audit.statistics.rates import NEVER, detectable_rate, mean_chance, smallest_size
+
     error = (1 - level) / 2
     asked = questions(looks, level=level, tolerance=tolerance)
     one, n = deciding(asked, tolerance=tolerance), looks.rise.n
