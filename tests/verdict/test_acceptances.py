@@ -257,7 +257,8 @@ def report(tmp_path_factory):
 
 
 def test_decide_by_flags_by_a_file_and_by_another_report(report, tmp_path, capsys):
-    wide = ["gaussian=9", "exposure=0.99", "token-canary=0.99", "targeted=0.9", "backdoor=0.9"]
+    wide = ["gaussian=9", "exposure=0.99", "token-canary=0.99", "targeted=0.9", "backdoor=0.9",
+            "mislabelled=0.9"]
     flags = ["--allow-tolerance", *(part for each in wide for part in ("--tolerance", each))]
     assert invoke(["decide", str(report)]) == 1
     # At a hundred times the tolerance everything is within it.
@@ -282,7 +283,7 @@ def test_decide_by_flags_by_a_file_and_by_another_report(report, tmp_path, capsy
 def test_acceptances_expire_by_today_s_date(report, tmp_path):
     today = datetime.datetime.now(datetime.UTC).date()
     wide = {"gaussian": 9.0, "exposure": 0.99, "token-canary": 0.99, "targeted": 0.9,
-            "backdoor": 0.9}  # fmt: skip
+            "backdoor": 0.9, "mislabelled": 0.9}  # fmt: skip
     for days, code in ((1, 0), (-1, 1)):
         day = (today + datetime.timedelta(days=days)).isoformat()
         entries = [
