@@ -58,12 +58,6 @@ def test_exit_zero_is_one_value_in_all_places_and_the_verdict_stays(tmp_path, ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["retrained_a.safetensors", "retrained_b.safetensors"])
-def test_a_reference_under_audit_passes(tmp_path, model):
-    assert audit(tmp_path, "probe", model) == 0
-
-
-@pytest.mark.slow
 def test_ten_canaries_do_not_decide_and_the_report_says_how_many_would(tmp_path):
     few = tmp_path / "forget.csv"
     with (DIGITS / "forget.csv").open(newline="", encoding="utf-8") as file:

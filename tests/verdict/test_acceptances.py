@@ -258,7 +258,7 @@ def report(tmp_path_factory):
 
 def test_decide_by_flags_by_a_file_and_by_another_report(report, tmp_path, capsys):
     wide = ["gaussian=9", "exposure=0.99", "token-canary=0.99", "targeted=0.9", "backdoor=0.9",
-            "mislabelled=0.9"]
+            "mislabelled=0.9"]  # fmt: skip
     flags = ["--allow-tolerance", *(part for each in wide for part in ("--tolerance", each))]
     assert invoke(["decide", str(report)]) == 1
     # At a hundred times the tolerance everything is within it.
