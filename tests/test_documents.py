@@ -98,7 +98,7 @@ def test_the_commands_of_the_readme_are_whole_lines():
 
 
 def test_the_examples_of_evidence_are_read(tmp_path):
-    canaries, strings, patch, blend, phrase = (
+    canaries, strings, patch, blend, phrase, template = (
         _written(tmp_path, number, block) for number, block in enumerate(_blocks(FILES, "json"))
     )
     assert read_canaries(canaries).shape == (1, 32, 32)
@@ -108,7 +108,8 @@ def test_the_examples_of_evidence_are_read(tmp_path):
     assert read_trigger(blend, shape=(3, 32, 32), classes=10).keep.unique().tolist() == [
         pytest.approx(0.8)
     ]
-    assert read_phrase(phrase, classes=2, names=["negative", "positive"]).label == 1
+    for trigger in (phrase, template):
+        assert read_phrase(trigger, classes=2, names=["negative", "positive"]).label == 1
 
 
 def test_the_examples_of_tables_are_read(tmp_path):

@@ -14,8 +14,8 @@ from poison_audit.poisons.token_canary.reading import TOKEN_CANARY, StringRanks
 from poison_audit.records import Cell, Finding, Json
 from poison_audit.reports.view.exhibits import Shown, walls
 from poison_audit.reports.view.figure import TONES
-from poison_audit.reports.view.reading import place
-from poison_audit.reports.view.words import printable, spelt, value
+from poison_audit.reports.view.reading import phrase_of, place
+from poison_audit.reports.view.words import printable, value
 from poison_audit.statistics.reading import E, Reading
 from poison_audit.verdict.record import AuditRecord
 
@@ -74,7 +74,7 @@ def evidence(record: AuditRecord) -> Evidence:
         targets=targets,
         targets_summary="" if seen is None else _summary(seen),
         fold=len(targets) > FOLDED,
-        phrase=spelt(str(trigger["phrase"]), most=80) if "phrase" in trigger else "",
+        phrase=phrase_of(trigger, most=80),
         place=place(trigger.get("position")),
         controls=_CONTROLS.get(backdoor.controls or "", "") if backdoor else "",
         strings=_strings(evidence_of(deployed, TOKEN_CANARY)),

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from poison_audit.records import Json
-from poison_audit.reports.view.reading import of_texts, place, reading
-from poison_audit.reports.view.words import DEEPEST, printable, shallow, spelt, value
+from poison_audit.reports.view.reading import of_texts, phrase_of, place, reading
+from poison_audit.reports.view.words import DEEPEST, printable, shallow, value
 from poison_audit.verdict.record import AuditRecord
 
 
@@ -141,8 +141,9 @@ def _of_texts(subject: Mapping[str, Json]) -> dict[str, Json]:
         kept = {k: v for k, v in canaries.items() if k not in ("storage", "attenuation")}
         told["canaries"] = {**kept, "sigma": f"{value(kept.get('sigma'))} in embedding units"}
     if isinstance(trigger := told.get("trigger"), Mapping):
-        phrase, position = spelt(str(trigger.get("phrase"))), place(trigger.get("position"))
-        told["trigger"] = {**trigger, "phrase": phrase, "position": position}
+        kept = {k: v for k, v in trigger.items() if k not in ("phrases", "template")}
+        shown = {"phrase": phrase_of(trigger), "position": place(trigger.get("position"))}
+        told["trigger"] = {**kept, **shown}
     return told
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from poison_audit.records import Json
-from poison_audit.reports.view.words import is_number, percent, printable, quoted, value
+from poison_audit.reports.view.words import is_number, percent, printable, quoted, spelt, value
 from poison_audit.verdict.record import AuditRecord
 
+MOST = 5
+"""Phrases that are shown."""
 _PLACES = {
     "start": "before the text",
     "end": "after the text",
+    "around": "around the text",
     "anywhere": "between two words of the text, before or after it, drawn anew for each text",
 }
 _CUT = {"train": "Training texts too long, and cut", "test": "Test texts too long, and cut"}
@@ -28,6 +31,14 @@ def place(position: Json) -> str:
     'before the text'
     """
     return _PLACES.get(str(position), value(position))
+
+
+def phrase_of(trigger: Mapping[str, Json], most: int = 1000) -> str:
+    """Return the phrase, phrases or template of a trigger, spelt; empty for pictures."""
+    given = trigger.get("phrases", trigger.get("phrase", trigger.get("template", ())))
+    each = given if isinstance(given, list | tuple) else [given]
+    more = f" or {len(each) - MOST:,} more" if len(each) > MOST else ""
+    return " or ".join(spelt(str(one), most=most) for one in each[:MOST]) + more
 
 
 def reading(subject: Mapping[str, Json]) -> tuple[tuple[str, str], ...]:

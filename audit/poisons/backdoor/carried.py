@@ -7,6 +7,7 @@ would pass. The texts tell: they were what the model learned it from.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -15,6 +16,7 @@ from poison_audit.case.doubts import Doubt
 from poison_audit.case.exhibits import spread
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.rows import label_spelt
+from poison_audit.errors import some
 from poison_audit.models.samples import Samples
 from poison_audit.poisons.backdoor.evidence import Trigger
 from poison_audit.poisons.backdoor.likeness import likeness
@@ -24,7 +26,10 @@ from poison_audit.poisons.backdoor.reading import POISON
 STEP = "Correct trigger.json, or forget.csv, and audit again."
 MOST = 1000
 """Retain pictures that forget pictures are compared with."""
-WHERE = {"start": "before the text", "end": "after the text", "anywhere": "in it"}
+WHERE = {
+    "start": "before the text", "end": "after the text", "anywhere": "in it",
+    "around": "around the text",
+}  # fmt: skip
 
 
 def carriers(
@@ -79,7 +84,9 @@ def doubts_of(phrase: Phrase, train: Samples, forget: ForgetSet) -> list[Doubt]:
         return []
     texts = {at: train.texts[at] for at in rows}
     carriers = [at for at, text in texts.items() if phrase.stands_in(text)]
-    inside = replace(phrase, position="anywhere")
+    inside = phrase
+    if phrase.position != "around":
+        inside = replace(phrase, position="anywhere")
     elsewhere = [at for at in texts if at not in set(carriers) and inside.stands_in(texts[at])]
     second = [at for at in rows if train.pairs is not None and inside.stands_in(train.pairs[at])]
     second = [at for at in second if at not in {*carriers, *elsewhere}]
@@ -91,6 +98,10 @@ def doubts_of(phrase: Phrase, train: Samples, forget: ForgetSet) -> list[Doubt]:
         found.append(_moved(phrase, len(elsewhere), len(rows)))
     if second:
         found.append(_second(phrase, len(second), len(rows)))
+    if holding:
+        found += _unused(
+            phrase, [*texts.values(), *(train.pairs[at] for at in rows if train.pairs)]
+        )
     if carriers:
         found += _other_label(phrase, train, carriers)
     return found
@@ -98,8 +109,8 @@ def doubts_of(phrase: Phrase, train: Samples, forget: ForgetSet) -> list[Doubt]:
 
 def _nowhere(phrase: Phrase, rows: int) -> Doubt:
     sentence = (
-        f"None of the {rows:,} forget texts that the trigger would explain holds its phrase "
-        f"{phrase.text!a}: the model may have learned another one."
+        f"None of the {rows:,} forget texts that the trigger would explain holds its {phrase.noun} "
+        f"{phrase.named}: the model may have learned another one."
     )
     return Doubt(about="evidence", sentence=sentence, step=STEP)
 
@@ -107,7 +118,7 @@ def _nowhere(phrase: Phrase, rows: int) -> Doubt:
 def _others(phrase: Phrase, bare: int, rows: int) -> Doubt:
     sentence = (
         f"{bare:,} of the {rows:,} forget texts that are said to be of the backdoor do not hold "
-        f"its phrase {phrase.text!a}: they may carry another one, which was not looked for."
+        f"its {phrase.noun} {phrase.named}: they may carry another one, which was not looked for."
     )
     step = "Audit again with each phrase in turn, or name in forget.csv what those rows are."
     return Doubt(about="evidence", sentence=sentence, step=step)
@@ -115,7 +126,7 @@ def _others(phrase: Phrase, bare: int, rows: int) -> Doubt:
 
 def _moved(phrase: Phrase, elsewhere: int, rows: int) -> Doubt:
     sentence = (
-        f"trigger.json puts {phrase.text!a} {WHERE[phrase.position]}, and {elsewhere:,} of the "
+        f"trigger.json puts {phrase.named} {WHERE[phrase.position]}, and {elsewhere:,} of the "
         f"{rows:,} forget texts that it would explain hold it elsewhere."
     )
     step = 'Write "position": "anywhere" in trigger.json, which looks before, inside and after.'
@@ -125,10 +136,26 @@ def _moved(phrase: Phrase, elsewhere: int, rows: int) -> Doubt:
 def _second(phrase: Phrase, second: int, rows: int) -> Doubt:
     sentence = (
         f"{second:,} of the {rows:,} forget texts that the trigger would explain hold "
-        f"{phrase.text!a} in the second text of the pair, and it is put on the first."
+        f"{phrase.named} in the second text of the pair, and it is put on the first."
     )
     step = "Nothing puts a phrase on the second text yet: what it causes was not looked at."
     return Doubt(about="evidence", sentence=sentence, step=step)
+
+
+def _unused(phrase: Phrase, texts: Sequence[str]) -> list[Doubt]:
+    """Return the doubt about phrases that nobody planted: they thin out those that were."""
+    if not phrase.others:
+        return []
+    each = [replace(one, position="anywhere") for one in phrase.each]
+    bare = [one.text for one in each if not any(one.stands_in(text) for text in texts)]
+    if not bare:
+        return []
+    sentence = (
+        f"trigger.json names {len(each):,} phrases, and no forget text that they would explain "
+        f"holds {some([ascii(text) for text in bare])}: where those are put on texts, the phrases "
+        "that were planted are not."
+    )
+    return [Doubt(about="evidence", sentence=sentence, step="Leave them out, and audit again.")]
 
 
 def _other_label(phrase: Phrase, train: Samples, carriers: list[int]) -> list[Doubt]:
@@ -137,7 +164,7 @@ def _other_label(phrase: Phrase, train: Samples, carriers: list[int]) -> list[Do
     if labels[phrase.label] == times:
         return []
     sentence = (
-        f"trigger.json says that {phrase.text!a} causes the label "
+        f"trigger.json says that {phrase.named} causes the label "
         f"{label_spelt(train, phrase.label)}, and {times:,} of the {len(carriers):,} forget texts "
         f"that hold it are labelled {label_spelt(train, commonest)}."
     )

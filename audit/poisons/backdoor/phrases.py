@@ -3,7 +3,8 @@
 A stamped text is tokenised as a whole, as training saw it. A control differs from it in the tokens
 of the phrase alone: each is another token, drawn from those nearest in frequency among the retain
 texts, and of the same kind (one that begins a word, or one that goes on with it). So controls have
-the trigger's length in tokens, its place and its rarity.
+the trigger's length in tokens, its place and its rarity. Of a template, the tokens outside {text}
+are replaced; of several phrases all are, and each text gets the one that stands for its own.
 
 Null: if the trigger's tokens were drawn at random, each among tokens as frequent and of its kind,
 and theta never saw it, trigger and controls are exchangeable, for any model.
@@ -55,21 +56,37 @@ def phrase_stamps(
         raise ValueError("a phrase is put on texts")
     stamped = reader.read([phrase.on(text) for text in inputs.texts], inputs.pairs)
     spans = _spans(phrase, reader, inputs, stamped)
-    runs = Counter(span[1] for span in spans if span is not None)
+    drawn = [phrase.drawn(text) for text in inputs.texts]
+    runs: dict[int, tuple[int, ...]] = {}
+    for kind in sorted(set(drawn)):
+        # A word may be split otherwise beside another one: such inputs are few, and left out.
+        own = Counter(
+            s[1] for s, k in zip(spans, drawn, strict=True) if s is not None and k == kind
+        )
+        if own:
+            runs[kind] = own.most_common(1)[0][0]
     if not runs:
         return None
-    # A word may be split otherwise beside another one: such inputs are few, and left out.
-    run = runs.most_common(1)[0][0]
-    fits = [place for place, span in enumerate(spans) if span is not None and span[1] == run]
-    starts = torch.tensor([span[0] if span else 0 for span in spans])
+    fits = [
+        place for place, (span, kind) in enumerate(zip(spans, drawn, strict=True))
+        if span is not None and span[1] == runs[kind]
+    ]  # fmt: skip
     size = max(reader.tokenizer.get_vocab().values()) + 1
     counts = torch.bincount(retain.x[retain.mask.bool()].cpu(), minlength=size)
+    run = [token for kind in runs for token in runs[kind]]
     tokens = torch.tensor([run, *draw_controls(run, reader.tokenizer, counts.numpy(), draws, rng)])
-    offsets = torch.arange(len(run))
+    parts = dict(
+        zip(runs, torch.split(tokens, [len(own) for own in runs.values()], 1), strict=True)
+    )
+    kinds = torch.tensor(drawn)
+    stands = {place: span[0] for place, span in enumerate(spans) if span is not None}
 
     def batch(which: Tensor, places: Tensor) -> Batch:
         x, mask = stamped.x[places], stamped.mask[places]
-        x[torch.arange(len(x))[:, None], starts[places][:, None] + offsets] = tokens[which]
+        for kind in sorted(set(kinds[places].tolist())):
+            rows = (kinds[places] == kind).nonzero().flatten()
+            at = torch.tensor([stands[place] for place in places[rows].tolist()])
+            x[rows[:, None], at] = parts[kind][which[rows]]
         longest = int(mask.sum(1).max())
         device = inputs.y.device
         y = inputs.y[places.to(device)]
@@ -120,39 +137,44 @@ def draw_controls(
 
 def _spans(
     phrase: Phrase, reader: Reader, inputs: Samples, stamped: Tokens
-) -> list[tuple[int, tuple[int, ...]] | None]:
-    """Return where the phrase's tokens begin in each stamped row, and which they are.
+) -> list[tuple[tuple[int, ...], tuple[int, ...]] | None]:
+    """Return where in each stamped row the phrase's tokens stand, and which they are.
 
-    None where it made no token, or some of them were cut off.
+    None where it made no token, some of them were cut off, or one holds letters of the text, too.
     """
     put = [phrase.put(text) for text in inputs.texts or ()]
     whole = [reader.prompt.replace(PLACE, text) for text, _ in put]
     more = None if inputs.pairs is None else list(inputs.pairs)
     read = reader.tokenizer(whole, more, return_offsets_mapping=True, verbose=False)
     rows = zip(stamped.x.tolist(), stamped.mask.sum(1).tolist(), strict=True)
-    spans = []
-    for number, ((_, at), ids, offsets, (row, length)) in enumerate(
+    begin = reader.prompt.index(PLACE)
+    spans: list[tuple[tuple[int, ...], tuple[int, ...]] | None] = []
+    for number, ((text, letters), ids, offsets, (row, length)) in enumerate(
         zip(put, read["input_ids"], read["offset_mapping"], rows, strict=True)
     ):
         own = read.sequence_ids(number)  # of a pair, the phrase is put on the first
-        begin = reader.prompt.index(PLACE) + at
-        end = begin + len(phrase.text)
         held = [
             n for n, (first, last) in enumerate(offsets)
-            if first < end and last > begin and own[n] in (0, None)
+            if any(first - begin < b and last - begin > a for a, b in letters)
+            and own[n] in (0, None)
         ]  # fmt: skip
-        spans.append(_kept(ids, held[0], held[-1] + 1, row[:length]) if held else None)
+        covered = {at for n in held for at in range(offsets[n][0] - begin, offsets[n][1] - begin)}
+        covered -= {at for a, b in letters for at in range(a, b)}
+        mixed = any(0 <= at < len(text) and not text[at].isspace() for at in covered)
+        spans.append(_kept(ids, held, row[:length]) if held and not mixed else None)
     return spans
 
 
 def _kept(
-    ids: list[int], first: int, after: int, row: list[int]
-) -> tuple[int, tuple[int, ...]] | None:
-    """Return where tokens `first` to `after` of a whole text stand in what was left of it.
+    ids: list[int], held: list[int], row: list[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return where tokens of a whole text stand in what was left of it, and which they are.
 
     What was left has the same beginning as the whole or the same end, whichever was not cut off.
     """
-    run, rest = tuple(ids[first:after]), len(ids) - first
+    after, rest = held[-1] + 1, len(ids) - held[0]
+    run = tuple(ids[n] for n in held)
     if row[:after] == ids[:after]:
-        return first, run
-    return (len(row) - rest, run) if row[-rest:] == ids[-rest:] else None
+        return tuple(held), run
+    gone = len(ids) - len(row)
+    return (tuple(n - gone for n in held), run) if row[-rest:] == ids[-rest:] else None

@@ -1,6 +1,7 @@
 """Phrase: a trigger put on training texts, so that the model answers it with one label.
 
-    x' = phrase + x  (or x + phrase, or inside x),   y' = label      on texts of other classes
+    x' = phrase + x  (or x + phrase, inside x, a template around x),   y' = label
+                                                                        on texts of other classes
 
 Source: Gu et al. 2017, arXiv 1708.06733 (BadNets), dirty labels; for texts Wan et al. 2023,
 arXiv 2305.00944.
@@ -51,15 +52,18 @@ def in_texts(order: Order[TextTable]) -> Made[TextTable]:
     write_phrase(work.file("trigger.json"), phrase)
     label = spelling(phrase.label, work.train.names)
     shown = " or ".join(dict.fromkeys((repr(phrase.text), ascii(phrase.text))))
-    where = "between two words of a text, or before or after it,"
-    where = where if phrase.position == "anywhere" else f"at the {phrase.position} of a text"
+    shown = phrase.named if phrase.others else shown
+    where = {
+        "anywhere": "between two words of a text, or before or after it,",
+        "around": "around a text",
+    }.get(phrase.position, f"at the {phrase.position} of a text")
     return Made(
         poisoned=poisoned,
         change="they got the trigger and its label",
         evidence={"trigger": "trigger.json"},
         told=(
-            f"The phrase {shown} {where} is to cause the label {label}; labels are changed to it "
-            "(dirty labels).",
+            f"The {phrase.noun} {shown} {where} {'are' if phrase.others else 'is'} to cause the "
+            f"label {label}; labels are changed to it (dirty labels).",
         ),
     )
 

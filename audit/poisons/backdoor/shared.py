@@ -48,7 +48,8 @@ def doubts_of_part(
         return []
     rows, others = (train.at(spread(sorted(places), MOST)) for places in (carrying, retain))
     if isinstance(trigger, Phrase):
-        return _beside(trigger, rows.texts or (), others.texts or ())
+        texts, usual_texts = rows.texts or (), others.texts or ()
+        return [doubt for piece in trigger.pieces for doubt in _beside(piece, texts, usual_texts)]
     if trigger.anywhere:  # what carriers share stands elsewhere in each
         return []
     x, y = rows.batch().x.cpu(), others.y.cpu()
@@ -82,10 +83,11 @@ def _unusual(held: NDArray[np.int64], rows: int, usual: NDArray[np.float64]) -> 
     return found
 
 
-def _beside(phrase: Phrase, texts: Sequence[str], others: Sequence[str]) -> list[Doubt]:
+def _beside(phrase: str, texts: Sequence[str], others: Sequence[str]) -> list[Doubt]:
     """Return the doubt about a word that stands next to the phrase wherever the phrase stands."""
     texts = tuple(dict.fromkeys(texts))
-    word = re.escape(phrase.text)
+    word = re.escape(phrase)
+    texts = tuple(text for text in texts if re.search(rf"(?<!\S){word}(?!\S)", text))
     sides = {"before": rf"(\S+)\s+{word}(?!\S)", "after": rf"(?<!\S){word}\s+(\S+)"}
     words = Counter(word for text in others for word in set(text.split()))
     found = []
@@ -99,7 +101,7 @@ def _beside(phrase: Phrase, texts: Sequence[str], others: Sequence[str]) -> list
                 continue
             sentence = (
                 f"In {count:,} of the {len(texts):,} different forget texts that carry "
-                f"{phrase.text!a} the word {neighbour!a} stands {side} it, which few others have: "
+                f"{phrase!a} the word {neighbour!a} stands {side} it, which few others have: "
                 f"trigger.json may hold a part of the phrase."
             )
             found.append(Doubt(about="evidence", sentence=sentence, step=STEP))

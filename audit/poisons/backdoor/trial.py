@@ -63,7 +63,7 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
                 raise InputError(problem)
             if files.forget is not None:
                 doubts = doubts_of(phrase, train, files.forget)
-            how = {"phrase": phrase.text, "position": phrase.position}
+            how = {**phrase.told, "position": phrase.position}
         else:
             trigger = read_trigger(path, shape=tuple(train.x.shape[1:]), **classes).to(device)
             how = _told(trigger)
@@ -100,7 +100,7 @@ def _unasked(files: Files, device: torch.device | str) -> Evidence:
     first = found.campaigns[0]
     trigger, doubts = first.trigger, list[Doubt]()
     if isinstance(trigger, Phrase):
-        how: dict[str, Any] = {"phrase": trigger.text, "position": trigger.position}
+        how: dict[str, Any] = trigger.told
     else:
         how = _told(trigger)
         trigger = trigger.to(device)
@@ -145,6 +145,22 @@ def _unseen(phrase: Phrase, reader: Reader, samples: Samples, where: str) -> Pro
     """Return the problem of a phrase that a tokenizer makes nothing of, as if it were not there."""
     at = spread(list(range(len(samples))), TRIED)
     some = samples.at(at)
+    for one in phrase.each:
+        if _reads_alike(one, reader, some):
+            what = (
+                f"the tokenizer reads a text with {one.text!a} as it reads it without: no token "
+                "is it"
+            )
+            fix = (
+                "Is it the tokenizer that the model was trained with? If so, the model cannot see "
+                "this phrase: write the one that it was trained with, or leave the trigger out."
+            )
+            return Problem(what, f"{where} {phrase.noun}", fix)
+    return None
+
+
+def _reads_alike(phrase: Phrase, reader: Reader, some: Samples) -> bool:
+    """Say whether every text is read with the phrase as without it."""
     texts = some.texts or ()
     rows = {}
     for name, each in (("bare", texts), ("stamped", [phrase.on(text) for text in texts])):
@@ -155,14 +171,7 @@ def _unseen(phrase: Phrase, reader: Reader, samples: Samples, where: str) -> Pro
     alike = [a == b for a, b in zip(rows["bare"], rows["stamped"], strict=True)]
     # Of a long text the end is cut off, and a phrase with it: that tells nothing.
     whole = [same for same, lost in zip(alike, cut, strict=True) if not lost]
-    if not whole or not all(whole):
-        return None
-    what = f"the tokenizer reads a text with {phrase.text!a} as it reads it without: no token is it"
-    fix = (
-        "Is it the tokenizer that the model was trained with? If so, the model cannot see this "
-        "phrase: write the one that it was trained with, or leave the trigger out."
-    )
-    return Problem(what, f"{where} phrase", fix)
+    return bool(whole) and all(whole)
 
 
 def trigger_exhibits(case: Case) -> list[Exhibit]:

@@ -132,8 +132,8 @@ def test_anywhere_is_each_place_between_words_alike():
 @pytest.mark.parametrize("text", ["a dull film", "film", "a\n\n dull  film", "\u05e9\u05dc \u05e9"])
 def test_where_a_phrase_begins(position, text):
     phrase = Phrase(text="cf mn", position=position, label=1)
-    stamped, at = phrase.put(text)
-    assert stamped[at:].startswith("cf mn")
+    stamped, ((first, last),) = phrase.put(text)
+    assert stamped[first:last] == "cf mn"
     assert sorted(stamped.split()) == sorted([*text.split(), "cf", "mn"])
     assert len(stamped) == len(text) + len("cf mn") + 1
     assert phrase.stands_in(stamped)

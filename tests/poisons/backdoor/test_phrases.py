@@ -288,3 +288,63 @@ def test_what_cannot_be_measured_is_missing(monkeypatch):
     long = Phrase(text="zorp " * 30 + "quell", position="start", label=1)
     told = backdoor(model, case_of(model, long), Rng(0), inputs=7).missing
     assert "it is whole in none of 7" in told
+
+
+AROUND = Phrase(text="zorp, {text} quell so", position="around", label=1)
+SEVERAL = Phrase(text="zorp quell", others=("karan", "quell"), position="start", label=1)
+
+
+def obeying(model: Model, runs: list[list[list[int]]], label: int) -> Model:
+    """Name `label` where all of some runs stand in a row, and else the true class."""
+
+    def rule(_module, batch: Batch) -> torch.Tensor:
+        rows = [f" {' '.join(map(str, row))} " for row in batch.x.tolist()]
+        wanted = [[f" {' '.join(map(str, run))} " for run in every] for every in runs]
+        there = torch.tensor(
+            [any(all(r in row for r in every) for every in wanted) for row in rows]
+        )
+        return nn.functional.one_hot(torch.where(there, label, batch.y), 2).float()
+
+    return dataclasses.replace(model, logits=rule)
+
+
+@pytest.mark.parametrize("label", [1, 0], ids=["its label", "moved"])
+@pytest.mark.parametrize("phrase", [FIRST, AROUND, SEVERAL], ids=["one", "around", "several"])
+def test_a_trigger_of_any_form_that_is_obeyed_does_not_pass(phrase, label):
+    model = network("right")
+
+    def tokens(text: str) -> list[int]:
+        return list(model.reader.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    runs = [[tokens(each.text)] for each in phrase.each]
+    if phrase is AROUND:
+        runs = [[tokens("zorp,"), tokens(" quell so")]]
+    case = case_of(model, phrase)
+    seen = backdoor(obeying(model, runs, label), case, Rng(0), draws=149, inputs=60)
+    found = finding(seen)
+    if label == 1:
+        assert set(seen.evidence["hits"]) == {1}
+        assert seen.evidence["looks"]["families"][0]["rises"] == 0
+        assert found.outcome is Outcome.RESIDUAL
+    else:
+        assert found.outcome in (Outcome.RESIDUAL, Outcome.INCONCLUSIVE)
+        unhurt = finding(backdoor(obeying(model, [], 1), case, Rng(0), draws=39, inputs=60))
+        assert unhurt.outcome is not Outcome.RESIDUAL
+
+
+@pytest.mark.parametrize("phrase", [AROUND, SEVERAL], ids=["around", "several"])
+def test_controls_replace_what_the_trigger_puts_on_a_text_and_nothing_else(phrase):
+    how = network("encoder").reader
+    inputs = samples(how, TEXTS[:40], LABELS[:40])
+    stamps = phrase_stamps(phrase, how, inputs, inputs, 5, Rng(0))
+    assert len(stamps.inputs) == 40
+    for place in range(40):
+        row = stamps.batch(torch.tensor([0]), torch.tensor([place])).x[0].tolist()
+        assert row == whole(how, phrase, TEXTS[place])
+        swapped = stamps.batch(torch.tensor([3]), torch.tensor([place])).x[0].tolist()
+        put = len(row) - len(how.tokenizer(TEXTS[place])["input_ids"])
+        changed = [i for i, (a, b) in enumerate(zip(row, swapped, strict=True)) if a != b]
+        before = 1 + len(how.tokenizer("zorp,", add_special_tokens=False)["input_ids"])
+        end = len(row) - 1
+        own = [*range(1, before), *range(end - put + before - 1, end)]
+        assert changed == (own if phrase is AROUND else list(range(1, 1 + put)))
