@@ -29,7 +29,7 @@ def epsilon_at_least(
         level: of the one-sided bound.
 
     >>> round(epsilon_at_least([2.0, 3.0] * 50, [-1.0, 0.0] * 50), 3)
-    4.199
+    4.194
     >>> epsilon_at_least([1.0, -1.0], [1.0, -1.0])
     0.0
     """

@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 
 from poison_audit.models.seeds import Rng
-from poison_audit.statistics import rates, triggers
+from poison_audit.statistics import rates
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "measurements" / "decisions.py"))
 ROWS, exit_code = SCRIPT["ROWS"], SCRIPT["exit_code"]
@@ -17,10 +17,7 @@ RUNS, MOST = 25, 5
 
 @pytest.fixture(autouse=True)
 def no_sizes():
-    with (
-        mock.patch.object(rates, "smallest_size", return_value=1),
-        mock.patch.object(triggers, "smallest_size", return_value=1),
-    ):
+    with mock.patch.object(rates, "smallest_size", return_value=1):
         yield
 
 

@@ -64,7 +64,7 @@ GAUSSIAN = ["cells", 0, "measurements", 0, "evidence"]
         ([*GAUSSIAN, "dropped"], lambda x: x + 1),
         (["cells", 0, "measurements", 1, "evidence", "wins", 0], lambda x: x + 1),
         (["cells", 0, "measurements", 4, "evidence", "hits", 0], lambda x: 1 - x),
-        (["cells", 1, "measurements", 7, "evidence", "only_deployed"], lambda x: x + 1),
+        (["cells", 1, "measurements", 8, "evidence", "only_deployed"], lambda x: x + 1),
         (["cells", 0, "measurements", 0, "suspect"], lambda _: "a control failed"),
         (["cells"], lambda x: x[::-1]),
         (["cells"], lambda x: x[:1]),
