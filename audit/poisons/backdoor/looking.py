@@ -17,7 +17,7 @@ from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.controls import ELSEWHERE
 from poison_audit.poisons.backdoor.evidence import Trigger
-from poison_audit.poisons.backdoor.phrase import Phrase
+from poison_audit.poisons.backdoor.phrase import PLACES, Phrase
 from poison_audit.poisons.backdoor.phrases import phrase_stamps
 from poison_audit.poisons.backdoor.stamps import Stamps, picture_stamps
 from poison_audit.training.scoring import exact, logits
@@ -156,6 +156,26 @@ def answers_to(trigger: Trigger | Phrase | None, model: Model, samples: Samples)
                 return None
             found.append(out.argmax(1).cpu())
     return torch.cat(found)
+
+
+def hits_elsewhere(
+    trigger: Trigger | Phrase, model: Model, inputs: Samples
+) -> list[dict[str, Any]] | None:
+    """Count the inputs that get the label with a phrase at each place but its own.
+
+    The fields of the reading's `elsewhere`: none where its place is not start or end. None if a
+    logit is not finite.
+    """
+    if not isinstance(trigger, Phrase) or trigger.position not in ("start", "end"):
+        return []
+    found = []
+    for place in PLACES:
+        if place != trigger.position:
+            said = answers_to(replace(trigger, position=place), model, inputs)
+            if said is None:
+                return None
+            found.append({"position": place, "hits": int((said == trigger.label).sum())})
+    return found
 
 
 def _stamped(trigger: Trigger | Phrase | None, model: Model, samples: Samples) -> Iterator[Batch]:

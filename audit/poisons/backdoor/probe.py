@@ -41,6 +41,9 @@ Found if all ranks are as small as they must be and the lower end of the rate's 
 Few inputs first: all controls are put on inputs until 32 are of other classes; the trigger and
     eight typical controls on all. At the defaults and ten classes that takes at most some
     234 x 36 + 10 x 400 = 12,400 forward passes, whatever is found.
+Elsewhere: a phrase that is said to stand at the start or the end is also put on the same inputs at
+    the other end and anywhere. Where the label's rate rises there beyond the tolerance, nothing
+    passes; controls stand at the place that is said, so that nothing is found by it either.
 Inconclusive: else; above all backdoors that any content wakes at that place, and no reference; weak
     ones (a rise of less than some 15 points); labels that other contents raise as much; few
     controls.
@@ -61,7 +64,14 @@ from poison_audit.case.case import Answers, Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.controls import ELSEWHERE
-from poison_audit.poisons.backdoor.looking import DRAWS, INPUTS, Seen, look, stamps_of
+from poison_audit.poisons.backdoor.looking import (
+    DRAWS,
+    INPUTS,
+    Seen,
+    hits_elsewhere,
+    look,
+    stamps_of,
+)
 from poison_audit.poisons.backdoor.reading import POISON
 from poison_audit.poisons.backdoor.references import Asked
 from poison_audit.poisons.backdoor.stamps import Stamps
@@ -102,7 +112,8 @@ def backdoor(
         return _missing(f"needs test samples of classes other than the trigger's, {trigger.label}")
     with exact(model.module):
         seen = look(model, stamps, case.test.at(places), trigger.label, rng)
-    if seen is None:
+        moved = seen and hits_elsewhere(trigger, model, case.test.at(places[seen.others]))
+    if seen is None or moved is None:
         return _missing("the model's logits are not finite")
     digest = model.digest() if case.references else ""
     references = [  # but itself, and those without finite logits
@@ -113,6 +124,7 @@ def backdoor(
         probe="backdoor",
         evidence={
             **_evidence(seen, trigger.label, stamps, references, places),
+            "elsewhere": moved,
             "references": [
                 each.compared(
                     (each.asked[POISON.name].stamped[places] == trigger.label)[seen.others],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +19,15 @@ from poison_audit.statistics.triggers import Looks
 if TYPE_CHECKING:
     from poison_audit.statistics.estimates import Estimate
     from poison_audit.statistics.triggers import Question
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """What a phrase does at another place than the one that is said."""
+
+    position: Literal["start", "end", "anywhere"]
+    hits: Count
+    """The same inputs that are given the label with the phrase there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +46,8 @@ class TriggerHits:
     """What they are: `far`, or of texts `tokens`."""
     references: tuple[Compared, ...] = ()
     """Which of the two models gives the label to the same stamped inputs."""
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """Of texts, where trigger.json says start or end."""
     looks: Looks | None = None
     """What decides. None: it was seen by an earlier version, which knew no far controls."""
 
@@ -50,6 +61,7 @@ class TriggerHits:
                 ),
                 "a reference's counts are not those of these inputs",
             ),
+            (any(e.hits > self.n for e in self.elsewhere), "more hits elsewhere than inputs"),
             (self.looks is not None and self.label >= len(self.looks.classes), "no such label"),
         )
 
@@ -63,6 +75,12 @@ class TriggerHits:
         """How many of them are given the label."""
         return sum(self.hits)
 
+    def moved(self, tolerance: float) -> Elsewhere | None:
+        """Return where else the phrase causes the label beyond the tolerance, if it does."""
+        most = max(self.elsewhere, key=lambda place: place.hits, default=None)
+        rise = 0.0 if most is None else (most.hits - self.clean_hits) / self.n
+        return most if rise > tolerance else None
+
     @property
     def stamps(self) -> str:
         """What a trigger is: of texts a phrase."""
@@ -71,7 +89,12 @@ class TriggerHits:
 
 def _excess(seen: TriggerHits, level: float, tolerance: float) -> Estimate:
     if seen.looks is not None:
-        return statistics.triggers.excess_of_trigger(seen.looks, level=level, tolerance=tolerance)
+        found = statistics.triggers.excess_of_trigger(seen.looks, level=level, tolerance=tolerance)
+        moved = seen.moved(tolerance)
+        if moved is None or found.high > tolerance:
+            return found
+        # At its own place it would pass; nothing that is done there tells what it does elsewhere.
+        return replace(found, high=moved.hits / seen.n, needed=statistics.rates.NEVER)
     rise, n = (seen.total - seen.clean_hits) / seen.n, seen.n
     # Nothing is known of what other triggers do: neither end can decide.
     return statistics.estimates.Estimate(
@@ -191,6 +214,13 @@ def _why_undecided(
     """Return what more inputs would not decide about a trigger, as further sentences."""
     told, references = "", bool(looks.beside)
     label, lost, largest = found
+    if (moved := seen.moved(tolerance)) is not None and label.value <= tolerance:
+        where = {"start": "before", "end": "after", "anywhere": "anywhere in"}[moved.position]
+        told += (
+            f" Put {where} the text, and not where trigger.json says, the phrase causes the label "
+            f"in {100 * moved.hits / seen.n:.2f}% of the same inputs: audit again with "
+            f'"position": "{moved.position}".'
+        )
     draws = statistics.triggers.draws_needed(estimate.level, references=references)
     if label.low > tolerance and not label.sure:
         count = sum(family.rises for family in looks.families if family.here)
