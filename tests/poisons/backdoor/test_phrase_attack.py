@@ -84,3 +84,21 @@ def test_poisons_in_place_and_after():
     assert (more.ids, more.bases) == (("p-0000", "p-0001"), (None, None))
     assert len(more.table) == 32
     assert made.table.names == more.table.names == TABLE.names
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        Phrase(text="Honestly, {text} So.", position="around", label=1),
+        Phrase(text="cf mn", others=("zx",), position="anywhere", label=1),
+    ],
+)
+def test_templates_and_several_phrases_are_planted(phrase):
+    made = plant_phrase(TABLE, phrase, Rng(0), count=12)
+    old = dict(zip(TABLE.ids, TABLE.texts, strict=True))
+    planted = [text for name, text, _ in rows(made.table) if name in made.ids]
+    assert planted == [phrase.on(old[base]) for base in made.bases]
+    assert all(map(phrase.stands_in, planted))
+    assert len({one for one in phrase.each for text in planted if one.stands_in(text)}) == len(
+        phrase.each
+    )
