@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as laws
 
-from poison_audit.statistics.estimates import POWER, Estimate, more_often, paired_loss, student
+from poison_audit.statistics.estimates import (
+    POWER,
+    Estimate,
+    exact_rate,
+    more_often,
+    paired_loss,
+    student,
+)
 from poison_audit.statistics.forms import Compared, Stratum
 
 TARGETS_SHARE = 0.9
@@ -149,6 +158,31 @@ def paired_excess(
         detectable=detectable_rate(low - max(most_behind) > tolerance, n),
         needed=smallest_size(passes),
     )
+
+
+def counted(
+    hits: Sequence[int],
+    *,
+    control_hits: int,
+    controls: int,
+    strata: Sequence[Stratum],
+    references: Sequence[Compared],
+) -> dict[str, Any]:
+    """Return what a finding tells of hits: their rate, that of controls, and each reference's."""
+    n = len(hits)
+    return {
+        **exact_rate("rate", sum(hits), n),
+        **exact_rate("control_rate", control_hits, controls),
+        "hits": sum(hits),
+        "targets": n,
+        "control_hits": control_hits,
+        "controls": controls,
+        "strata": [{k: v for k, v in asdict(s).items() if v is not None} for s in strata],
+        "references": [
+            {"reference": one.reference, "excess": (one.only_candidate - one.only_reference) / n}
+            for one in references
+        ],
+    }
 
 
 def deficit(against: Sequence[Compared], *, n: int, level: float, tolerance: float) -> Estimate:

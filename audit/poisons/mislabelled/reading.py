@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from poison_audit import statistics
@@ -74,22 +74,14 @@ def _excess(seen: WrongAnswers, level: float, tolerance: float) -> Estimate:
 
 
 def _details(seen: WrongAnswers, estimate: Estimate) -> dict[str, Any]:
-    n = estimate.n
-    return {
-        **statistics.estimates.exact_rate("rate", sum(seen.hits), n),
-        **statistics.estimates.exact_rate("control_rate", seen.control_hits, seen.controls),
-        "hits": sum(seen.hits),
-        "targets": n,
-        "right": seen.right,
-        "control_hits": seen.control_hits,
-        "controls": seen.controls,
-        "chance": seen.chance,
-        "strata": [{k: v for k, v in asdict(s).items() if v is not None} for s in seen.strata],
-        "references": [
-            {"reference": one.reference, "excess": (one.only_candidate - one.only_reference) / n}
-            for one in seen.references
-        ],
-    }
+    told = statistics.rates.counted(
+        seen.hits,
+        control_hits=seen.control_hits,
+        controls=seen.controls,
+        strata=seen.strata,
+        references=seen.references,
+    )
+    return {**told, "right": seen.right, "chance": seen.chance}
 
 
 def _remark(seen: WrongAnswers, estimate: Estimate, tolerance: float, outcome: Outcome) -> Remark:

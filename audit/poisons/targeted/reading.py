@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,21 +79,14 @@ def _excess(seen: TargetHits, level: float, tolerance: float) -> Estimate:
 
 
 def _details(seen: TargetHits, estimate: Estimate) -> dict[str, Any]:
-    n = estimate.n
-    return {
-        **statistics.estimates.exact_rate("rate", sum(seen.hits), n),
-        **statistics.estimates.exact_rate("control_rate", seen.control_hits, seen.controls),
-        "hits": sum(seen.hits),
-        "targets": n,
-        "control_hits": seen.control_hits,
-        "controls": seen.controls,
-        "drawn": seen.drawn,
-        "strata": [{k: v for k, v in asdict(s).items() if v is not None} for s in seen.strata],
-        "references": [
-            {"reference": one.reference, "excess": (one.only_candidate - one.only_reference) / n}
-            for one in seen.references
-        ],
-    }
+    told = statistics.rates.counted(
+        seen.hits,
+        control_hits=seen.control_hits,
+        controls=seen.controls,
+        strata=seen.strata,
+        references=seen.references,
+    )
+    return {**told, "drawn": seen.drawn}
 
 
 def _remark(seen: TargetHits, estimate: Estimate, tolerance: float, outcome: Outcome) -> Remark:
