@@ -252,8 +252,10 @@ def excess_of_trigger(looks: Looks, *, level: float, tolerance: float) -> Estima
     changing = min(0.5, more, *(c.less / c.n for c in (looks.rise, looks.lost)))
 
     def passes(size: int) -> bool:
-        most = float(laws.binom.ppf(POWER, size, changing))
-        return Change(n=size, more=most, less=changing * size).ends(error)[1] <= tolerance
+        less = changing * size
+        # Of inputs that change half the time each way, no more are left.
+        most = min(float(laws.binom.ppf(POWER, size, changing)), size - less)
+        return Change(n=size, more=most, less=less).ends(error)[1] <= tolerance
 
     low, _ = mean_chance(range(n + 1), n, error=error)
     spread = math.sqrt(max(1.0, looks.rise.more + looks.rise.less) / n)

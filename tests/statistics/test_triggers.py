@@ -1,5 +1,6 @@
 """A trigger's three questions: ranks by hand, intervals by closed forms and by simulation."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -157,3 +158,13 @@ def test_ranks_keep_their_level_together():
         label = max(seen.rank("rises"), seen.pair(0.03)) <= 0.03
         found += label or seen.rank("largest") <= 0.01
     assert binomtest(found, runs, 0.05, alternative="greater").pvalue > 0.01
+
+
+def test_a_trigger_that_turns_every_answer_round_is_estimated():
+    """Half of the inputs get the label only with it, the other half only without."""
+    turned = Change(n=400, more=200, less=200)
+    seen = dataclasses.replace(looks(), rise=turned, lost=turned)
+    found = excess_of_trigger(seen, level=LEVEL, tolerance=0.05)
+    assert found.value == pytest.approx(0)
+    assert found.high > 0.05
+    assert found.needed > 400
