@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 LABEL, LOST, ANY, REFERENCES = 0.6, 0.2, 0.2, 0.1
 """Shares of the error that the three questions have (Bonferroni). Where there are references, they
 have theirs of the label's."""
-FRAIL = 0.15
+FRAIL = 0.1
 """Share of right answers that typical controls may cost: beyond it nothing can be said of small
-effects, since most of what is seen is theirs."""
+effects, since most of what is seen is theirs. A backdoor that was moved to another class may be
+woken by any pattern at its place: in one of three published networks these cost 12%, and what the
+trigger did beyond them was little. In a clean network they cost 7% at most, of five triggers."""
 
 Sum = Annotated[float, Asked({"ge": 0, "le": 1e9})]
 

@@ -97,7 +97,7 @@ def test_a_pass_needs_all_three_and_sturdy_controls():
 
     assert high() == pytest.approx(1 - 0.05 ** (1 / 400))
     assert high(lost=30) > 0.05 < high(moved=30)
-    assert high(frail=0.16) == 1.0
+    assert high(frail=0.11) == 1.0
     needed = excess_of_trigger(looks(), level=LEVEL, tolerance=0.05).needed
     assert needed == math.ceil(math.log(0.05) / math.log(0.95)) == 59
 
