@@ -18,7 +18,7 @@ REVIEWS = Path(__file__).parent.parent / "fixtures" / "reviews"
 
 
 @pytest.mark.slow
-def test_three_probes_find_the_deployed_model_and_the_reference_is_clean(tmp_path):
+def test_four_probes_find_the_deployed_model_and_none_the_reference(tmp_path):
     out = tmp_path / "o"
     model, forget = str(REVIEWS / "model"), str(REVIEWS / "forget.csv")
     assert invoke(["probe", model, "--forget", forget, "--out", str(out), "-q"]) == 1
@@ -26,10 +26,12 @@ def test_three_probes_find_the_deployed_model_and_the_reference_is_clean(tmp_pat
     outcomes = {(f.candidate, f.probe): f.outcome for f in seen.findings}
     for probe in ("gaussian", "exposure", "token-canary", "backdoor"):
         assert outcomes["deployed", probe] is Outcome.RESIDUAL, probe
-        assert outcomes["retrained", probe] is Outcome.CLEAN, probe
+        # Some 200 stamped reviews do not show that neither of two labels is given more often.
+        clean = Outcome.INCONCLUSIVE if probe == "backdoor" else Outcome.CLEAN
+        assert outcomes["retrained", probe] is clean, probe
     assert {c.candidate: c.outcome for c in seen.verdict.candidates} == {
         "deployed": Outcome.RESIDUAL,
-        "retrained": Outcome.CLEAN,
+        "retrained": Outcome.INCONCLUSIVE,
     }
 
 
