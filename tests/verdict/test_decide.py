@@ -316,10 +316,11 @@ def test_the_exit_code_errs_at_most_at_alpha_with_every_attack(truth):
         for found in decision.findings:
             errors[found.probe] += found.outcome is wrong
     assert errors["all"] <= 0.05 * runs, errors
-    # A finding has a third of the error; a pass all of it, since the others have to pass, too.
-    # Binomial(300, 0.05 / 3) exceeds 13, and Binomial(300, 0.05) 27, with probability 0.0013.
-    most = 13 if truth == "clean" else 27
-    assert max(errors[p] for p in ("targeted", "backdoor", "indiscriminate")) <= most, errors
+    # Binomial(300, 0.05 / 3) exceeds 13 with probability 0.0006.
+    assert max(errors["targeted"], errors["indiscriminate"]) <= 13, errors
+    # A finding has a third of the error; a pass all of it, since the others have to pass, too:
+    # Binomial(300, 0.05) exceeds 27 with probability 0.0013. Only here is it used up.
+    assert errors["backdoor"] <= (13 if truth == "clean" else 27), errors
 
 
 def test_a_planted_effect_is_found_at_the_promised_power():

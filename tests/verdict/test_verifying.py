@@ -109,11 +109,9 @@ def leaves(tree, path=()):
         yield path
 
 
-# What no score and no rule decides: names. And of the many comparisons of a trigger those that are
-# not the largest: these are bound by the report's seal alone.
+# What no score and no rule decides: names.
 FREE = {
     "label", "labels", "adversarial", "targets", "reference", "neither", "base", "test", "chose",
-    "classes", "families", "beside", "reference_pairs", "reference_rises",
 }  # fmt: skip
 
 

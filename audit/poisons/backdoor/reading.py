@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -123,9 +124,8 @@ def _details(seen: TriggerHits, estimate: Estimate) -> dict[str, Any]:
                 estimate.level, references=bool(looks.beside)
             ),
             "p_content": looks.rank("rises"),
-            "lost": looks.lost.value,
-            "largest_rise": max(change.value for change in looks.classes),
-            "frail": looks.frail,
+            # All that was counted, so that no count can be changed and go unnoticed.
+            "looks": json.loads(json.dumps(asdict(looks))),
         }
     rises = {one.reference: one.rise.value for one in looks.beside} if looks is not None else {}
     return {
