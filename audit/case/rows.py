@@ -178,6 +178,11 @@ def label_name(samples: Samples, label: int) -> str | None:
     return samples.names[label] if samples.names and label < len(samples.names) else None
 
 
+def label_written(samples: Samples, label: int) -> str:
+    """Return a label as a table says it: by its name, where there is one."""
+    return label_name(samples, label) or str(label)
+
+
 def label_spelt(samples: Samples, label: int) -> str:
     """Return a class number and, where there is one, its name."""
     name = label_name(samples, label)

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from poison_audit.case.clues import Clue, Material
-from poison_audit.case.flips import flipped
 from poison_audit.case.forget import ForgetSet, read_forget, split
 from poison_audit.case.tables import read_table
 from poison_audit.case.texts import holds_texts, list_texts
@@ -36,7 +35,7 @@ def investigate(settings: Investigating) -> int:
     if settings.out is not None:
         check_output(settings.out, folder=True)
     material = _read(settings)
-    clues = [clue for look in (*LOOKERS.values(), flipped) for clue in look(material)]
+    clues = [clue for look in LOOKERS.values() for clue in look(material)]
     clues = [_renamed(clue, number, clues) for number, clue in enumerate(clues)]
     train, forget = material.train, material.forget
     print(

@@ -30,6 +30,7 @@ from poison_audit.poisons.indiscriminate.probe import indiscriminate
 from poison_audit.poisons.indiscriminate.trial import indiscriminate_evidence
 from poison_audit.poisons.mislabelled import plant as mislabelled_planting
 from poison_audit.poisons.mislabelled.probe import flip_answers, mislabelled
+from poison_audit.poisons.mislabelled.recover import flipped
 from poison_audit.poisons.mislabelled.trial import mislabelled_evidence
 from poison_audit.poisons.readings import POISONS
 from poison_audit.poisons.targeted import plant as targeted_planting
@@ -91,6 +92,7 @@ WORKINGS: dict[str, Workings] = {
     "mislabelled": Workings(
         probes={"mislabelled": mislabelled},
         reader=mislabelled_evidence,
+        look=flipped,
         ask=flip_answers,
         planters={
             "pictures": mislabelled_planting.in_pictures,

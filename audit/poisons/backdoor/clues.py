@@ -77,20 +77,13 @@ def _clue(material: Material, campaign: Campaign, name: str) -> Clue:
     )
 
 
-def on_grey(trigger: Trigger) -> Tensor:
-    """Return what a trigger does to mid-grey, its contrast stretched: (c, h, w) in [0, 1]."""
-    grey = torch.full_like(trigger.keep, 0.5)[None]
-    change = (trigger.stamp(grey) - grey)[0]
-    return 0.5 + change / (2 * change.abs().max().clamp(min=1e-6))
-
-
 def _sheet(
     trigger: Trigger, train: Samples, carriers: tuple[int, ...], others: list[int]
 ) -> Tensor:
     """Return a picture of three rows of pictures: the trigger, carriers, other rows."""
     channels, height, width = trigger.keep.shape
     sheet = torch.ones(channels, 3 * (height + 1), SHOWN * (width + 1))
-    rows = [on_grey(trigger)[None]]
+    rows = [trigger.on_grey()[None]]
     for places in (list(carriers), others):
         rows.append(train.at(spread(places, SHOWN)).batch().x.cpu().clamp(0, 1))
     for number, row in enumerate(rows):

@@ -95,6 +95,12 @@ class Trigger:
             part.copy_((keep * part + add).clamp(0, 1))
         return stamped
 
+    def on_grey(self) -> Tensor:
+        """Return what it does to mid-grey, its contrast stretched: (c, h, w) in [0, 1]."""
+        grey = torch.full_like(self.keep, 0.5)[None]
+        change = (self.stamp(grey) - grey)[0]
+        return 0.5 + change / (2 * change.abs().max().clamp(min=1e-6))
+
 
 def patch(
     pixels: Tensor, shape: Sequence[int], *, top: int, left: int, label: int, anywhere: bool = False

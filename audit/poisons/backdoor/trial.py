@@ -188,13 +188,11 @@ def trigger_exhibits(case: Case) -> list[Exhibit]:
 
 
 def _alone(trigger: Trigger | Phrase, names: tuple[str, ...] | None) -> list[Exhibit]:
-    """Return what a trigger of pictures does to mid-grey, contrast stretched: many are faint."""
+    """Return what a trigger of pictures does to mid-grey, to be looked at."""
     if isinstance(trigger, Phrase):
         return []
-    grey = torch.full_like(trigger.keep, 0.5)[None]
-    change = trigger.stamp(grey) - grey
-    x = 0.5 + change / (2 * change.abs().max().clamp(min=1e-6))
-    samples = Samples(ids=("the trigger alone, on grey",), x=x, y=torch.tensor([trigger.label]))
+    x, y = trigger.on_grey()[None], torch.tensor([trigger.label])
+    samples = Samples(ids=("the trigger alone, on grey",), x=x, y=y)
     return [exhibit("trigger", samples, 0, names=names, attack=POISON.name)]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from poison_audit.case.clues import Clue, Material
 from poison_audit.case.copies import contents
-from poison_audit.case.rows import label_name, label_spelt
+from poison_audit.case.rows import label_spelt, label_written
 from poison_audit.errors import some
 from poison_audit.models.samples import Samples
 
@@ -77,8 +77,8 @@ def flipped(material: Material) -> list[Clue]:
             writer.writerows(
                 (
                     train.ids[f.place],
-                    written(train, f.given),
-                    written(train, f.true),
+                    label_written(train, f.given),
+                    label_written(train, f.true),
                     f.twin,
                 )
                 for f in found
@@ -95,11 +95,6 @@ def flipped(material: Material) -> list[Clue]:
             write={"flips.csv": write},
         )
     ]
-
-
-def written(samples: Samples, label: int) -> str:
-    """Return a label as a table says it: by its name, where there is one."""
-    return label_name(samples, label) or str(label)
 
 
 def _spelt(train: Samples, true: int, given: int) -> str:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from poison_audit.case.clues import Clue, Material
-from poison_audit.case.flips import written
+from poison_audit.case.rows import label_written
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 
@@ -96,8 +96,8 @@ def targets(material: Material) -> list[Clue]:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["id", "label", "adversarial"])
             for at, label in sorted(given.items()):
-                own = written(test, int(test.y[at]))
-                writer.writerow([test.ids[at], own, written(train, label)])
+                own = label_written(test, int(test.y[at]))
+                writer.writerow([test.ids[at], own, label_written(train, label)])
 
     found = sorted(row for near in by_target.values() for row in near)
     return [

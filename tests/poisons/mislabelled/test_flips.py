@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from poison_audit.case.flips import Flip, flip_table, flips_of
 from poison_audit.models.samples import Samples
+from poison_audit.poisons.mislabelled.recover import Flip, flip_table, flips_of
 
 
 def pictures(labels: list[int]) -> Samples:
