@@ -7,6 +7,7 @@ from torch import nn
 from poison_audit.errors import InputError
 from poison_audit.models.checkpoint import load_model
 from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
+from poison_audit.models.model import Batch
 
 SPEC = CifarResNetSpec((1, 1), 4)
 ARCH = "cifar-resnet:1-1:w4"
@@ -32,3 +33,15 @@ def problems_of(path, **options) -> tuple[str, ...]:
     with pytest.raises(InputError) as caught:
         load_model(path, **options)
     return tuple(map(str, caught.value.problems))
+
+
+def state(seed=0):
+    return network(seed).state_dict()
+
+
+def prefixed(prefix, tensors=None):
+    return {f"{prefix}{name}": tensor for name, tensor in (tensors or state()).items()}
+
+
+def answers(loaded, x=X):
+    return loaded.model.logits(loaded.model.module, Batch(x, torch.zeros(len(x)).long()))
