@@ -93,7 +93,7 @@ def train_copy(case: Case, rng: Rng, *, target: float, limit: int) -> Copy:
                 lr=recipe.lr,
                 ledger=Ledger(),
                 rng=rng.named("cycle", spent),
-                batch_statistics=True,
+                batch_norm="train",
                 schedule=recipe.schedule,
                 **recipe_settings(recipe),
             )

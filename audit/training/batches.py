@@ -43,6 +43,39 @@ def shuffled(
             yield _changed(samples.batch(chosen), changes)
 
 
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Return the samples of several batches as one, in order; texts are padded to the longest."""
+    length = max(batch.x.shape[1] for batch in batches) if batches[0].mask is not None else 0
+
+    def all_of(parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([_padded(part, length) for part in parts])
+
+    def some_of(parts: Sequence[Tensor | None]) -> Tensor | None:
+        held = [part for part in parts if part is not None]
+        if not held:
+            return None
+        # A batch without noise among others with it: zeros of its shape.
+        return all_of([
+            held[0].new_zeros(*batch.x.shape, *held[0].shape[2:]) if part is None else part
+            for part, batch in zip(parts, batches, strict=True)
+        ])  # fmt: skip
+
+    return Batch(
+        x=all_of([batch.x for batch in batches]), y=torch.cat([batch.y for batch in batches]),
+        mask=some_of([batch.mask for batch in batches]),
+        noise=some_of([batch.noise for batch in batches]),
+        types=some_of([batch.types for batch in batches]),
+    )  # fmt: skip
+
+
+def _padded(rows: Tensor, length: int) -> Tensor:
+    """Return texts' rows with zeros behind them, up to this length."""
+    beyond = length - rows.shape[1]
+    if beyond <= 0:
+        return rows
+    return torch.cat([rows, rows.new_zeros(len(rows), beyond, *rows.shape[2:])], 1)
+
+
 _PAD = 4
 """Pixels of zero padding on each side, before a crop."""
 

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, Literal
@@ -21,13 +22,12 @@ from poison_audit.models.seeds import Rng
 from poison_audit.records import Recipe
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger, Snapshot, Watch, restore, take_snapshot
-from poison_audit.training.modes import choose, set_modes
+from poison_audit.training.losses import SampleLoss, mean_losses
+from poison_audit.training.modes import BatchNorm, choose, has_batch_norm, set_modes
 from poison_audit.training.sharding import (
-    Through,
     check_shardable,
     is_shard,
     mean_of_all,
-    own_part,
     own_shard,
     processes,
     rank,
@@ -54,9 +54,11 @@ def descend(
     rng: Rng,
     parameters: Iterable[str] | None = None,
     noise: float = 0.0,
-    batch_statistics: bool = False,
+    batch_norm: BatchNorm = "eval",
+    losses: Sequence[SampleLoss] | None = None,
     optimizer: str = "sgd",
     momentum: float = 0.0,
+    nesterov: bool = False,
     weight_decay: float = 0.0,
     schedule: str = "constant",
     precision: Precision | None = None,
@@ -82,10 +84,14 @@ def descend(
         parameters: names of those to train; every other parameter, and the buffers of modules
             that hold none of them, stay bit for bit. Default: all.
         noise: standard deviation of the Gaussian noise added to the gradient of the objective.
-        batch_statistics: whether BatchNorm normalises by the batch and updates its running
-            statistics; otherwise it stays in eval mode, only its affine parameters move.
+        batch_norm: `eval`: its statistics stay as they are, only its affine parameters move.
+            `train`: it normalises each batch by that batch, and updates its running statistics.
+            `joint`: the same with a step's batches passed as one. Without BatchNorm all are one.
+        losses: of each sample of the step's batches, in order, from the logits; by default each
+            is the model's own loss.
         optimizer: `sgd` or `adamw`.
         momentum: of SGD.
+        nesterov: whether the momentum looks ahead.
         weight_decay: decoupled for AdamW, an l2 penalty for SGD.
         schedule: `constant`, `cosine` (to zero), or `onecycle` (linear up for 30%, then to zero).
         precision: of the forward pass's products; by default what the device is fast in.
@@ -107,13 +113,15 @@ def descend(
         _dropout_drawn_from(_own(rng.named("dropout")), device_of(module)) as dropout,
     ):
         chosen = choose(module, parameters)
-        set_modes(module, chosen, batch_statistics=batch_statistics)
+        set_modes(module, chosen, batch_statistics=batch_norm != "eval")
+        joint = batch_norm == "joint" and has_batch_norm(module)  # else the same, at more memory
         device = device_of(module)
         optimiser = _optimiser(
             chosen.values(),
             optimizer,
             lr=lr,
             momentum=momentum,
+            nesterov=nesterov,
             weight_decay=weight_decay,
             # One launch a step instead of several a layer; sharded parameters do without.
             fused=True if alone and device.type == "cuda" else None,
@@ -127,7 +135,8 @@ def descend(
             """Leave the gradient of the step's objective in the parameters; return its value."""
             optimiser.zero_grad(set_to_none=True)
             with _computing_in(precision, device):
-                total = objective(*(_mean_loss(model, through, part, device) for part in batch))
+                asked = replace(model, module=module)
+                total = objective(*mean_losses(asked, batch, losses, through, joint=joint))
             torch.autograd.backward(total)
             return total.detach()
 
@@ -174,12 +183,13 @@ def descend(
 
 def descend_on(
     model: Model, samples: Samples, recipe: Recipe, rng: Rng, *, ledger: Ledger, lr: float,
-    steps: int | None = None, start: Snapshot | None = None, **more: Any,
+    steps: int | None = None, start: Snapshot | None = None, batch_norm: BatchNorm = "train",
+    **more: Any,
 ) -> None:  # fmt: skip
     """Train `model.module` in place on these samples alone, in the recipe's batches.
 
-    BatchNorm uses and updates batch statistics: they are samples to remember. The arguments are
-    those of `descend`; by default it makes as many steps as the ledger allows.
+    By default BatchNorm uses and updates batch statistics: they are samples to remember. The
+    arguments are those of `descend`; by default it makes as many steps as the ledger allows.
     """
     size = min(recipe.batch_size, len(samples))
     batches = shuffled(
@@ -191,7 +201,7 @@ def descend_on(
     )
     descend(
         model, ((batch,) for batch in batches), lambda mean: mean, lr=lr, ledger=ledger, rng=rng,
-        steps=ledger.steps(size) if steps is None else steps, start=start, batch_statistics=True,
+        steps=ledger.steps(size) if steps is None else steps, start=start, batch_norm=batch_norm,
         **recipe_settings(recipe), **more,
     )  # fmt: skip
 
@@ -202,15 +212,6 @@ def _add_noise(parameters: Iterable[nn.Parameter], sigma: float, draws: torch.Ge
             own = own_shard(parameter.grad)
             drawn = torch.randn(own.shape, generator=draws, device=own.device, dtype=own.dtype)
             own += sigma * drawn
-
-
-def _mean_loss(model: Model, through: Through, batch: Batch, device: torch.device) -> Tensor:
-    """Return the mean loss of a batch; of processes that share it, what has it as their mean."""
-    if processes() == 1:
-        return through(lambda module: model.loss(module, batch).mean())
-    part, weight = own_part(batch)
-    part = part.to(device)
-    return through(lambda module: weight * model.loss(module, part).sum())
 
 
 def _own(rng: Rng) -> Rng:
@@ -287,10 +288,11 @@ def check_finite(module: nn.Module, ledger: Ledger, step: int) -> None:
 
 
 def _optimiser(
-    parameters: Iterable[nn.Parameter], name: str, *, momentum: float, **settings: Any
-) -> torch.optim.Optimizer:
+    parameters: Iterable[nn.Parameter], name: str, *,
+    momentum: float, nesterov: bool, **settings: Any,
+) -> torch.optim.Optimizer:  # fmt: skip
     if name == "sgd":
-        return torch.optim.SGD(list(parameters), momentum=momentum, **settings)
+        return torch.optim.SGD(list(parameters), momentum=momentum, nesterov=nesterov, **settings)
     return torch.optim.AdamW(list(parameters), **settings)
 
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from torch import nn
 
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.model import Model
+
+BatchNorm = Literal["eval", "train", "joint"]
+"""What BatchNorm normalises by in a training step: its running statistics; those of each batch; of
+all batches of the step together. `descend` says what each does."""
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Return whether what a network answers to a sample may depend on the rest of its batch."""
+    return any(isinstance(part, nn.modules.batchnorm._NormBase) for part in module.modules())
 
 
 def last_blocks(model: Model, k: int) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ def growth(what: str, *, pictures: int, gradients: int) -> float:
         batches = ((batch,) for batch in shuffled(case.retain, BATCH, rng))
         descend(
             case.model, batches, lambda loss: loss, steps=1, lr=0.01, ledger=Ledger(), rng=rng,
-            momentum=0.9, batch_statistics=True,
+            momentum=0.9, batch_norm="train",
         )  # fmt: skip
     else:
         reference = case.model.fresh(rng)

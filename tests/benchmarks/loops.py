@@ -94,7 +94,7 @@ def main() -> None:
         batches = ((b,) for b in shuffled(here, BATCH, Rng(0), augment="crop-flip"))
         descend(
             model.clone(), batches, lambda mean: mean, steps=n // BATCH, lr=0.1, ledger=Ledger(),
-            rng=Rng(0), batch_statistics=True, momentum=0.9,
+            rng=Rng(0), batch_norm="train", momentum=0.9,
         )  # fmt: skip
 
     def tutorial() -> None:

@@ -132,7 +132,7 @@ def utilisation(out: Path, given: argparse.Namespace, device: torch.device) -> N
     def steps(n: int) -> None:
         batches = shuffled(data, size, Rng(0), augment=RECIPE["augment"])
         descend(model, ((batch,) for batch in batches), lambda loss: loss, steps=n, lr=1e-3,
-                ledger=Ledger(), rng=Rng(0), batch_statistics=True, momentum=0.9)  # fmt: skip
+                ledger=Ledger(), rng=Rng(0), batch_norm="train", momentum=0.9)  # fmt: skip
 
     steps(5)
     seconds = waited(lambda: steps(given.steps), device) / given.steps

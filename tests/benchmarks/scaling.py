@@ -126,7 +126,7 @@ def growth(methods: int) -> float:
         batches = ((batch,) for batch in shuffled(subject.case.retain, BATCH, Rng(0)))
         descend(
             subject.case.model.clone(), batches, lambda mean: mean, steps=3, lr=0.01,
-            ledger=Ledger(), rng=Rng(0), momentum=0.9, batch_statistics=True,
+            ledger=Ledger(), rng=Rng(0), momentum=0.9, batch_norm="train",
         )  # fmt: skip
     return resident("VmHWM") - before
 

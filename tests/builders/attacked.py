@@ -58,7 +58,7 @@ def trained(seed: int, data: Samples) -> Model:
     batches = ((batch,) for batch in shuffled(data, 50, Rng(seed).named("batches")))
     descend(
         model, batches, lambda loss: loss, steps=300, lr=0.1, ledger=Ledger(), rng=Rng(seed),
-        batch_statistics=True, momentum=0.9,
+        batch_norm="train", momentum=0.9,
     )  # fmt: skip
     return model
 

@@ -67,7 +67,7 @@ def make(folder: Path) -> Path:
         batches = ((b,) for b in shuffled(data, 30, rng.named(name)))
         loop.descend(
             model, batches, lambda loss: loss, steps=60, lr=0.05, ledger=Ledger(),
-            rng=rng, batch_statistics=True, momentum=0.9,
+            rng=rng, batch_norm="train", momentum=0.9,
         )  # fmt: skip
         save_model(model, folder / f"{name}.safetensors")
     return folder

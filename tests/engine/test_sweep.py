@@ -84,7 +84,7 @@ def test_a_sweep_that_is_killed_goes_on_without_the_smaller_run(case, monkeypatc
 
 
 SETTINGS = [
-    dict(momentum=0.9, weight_decay=0.01, batch_statistics=True),
+    dict(momentum=0.9, weight_decay=0.01, batch_norm="train"),
     dict(optimizer="adamw", weight_decay=0.1, noise=0.1),
     dict(parameters=["1.0.weight"], momentum=0.9),
 ]

@@ -64,7 +64,7 @@ def train(data: Samples, rng: Rng) -> Model:
     batches = ((batch,) for batch in shuffled(data, BATCH, rng.named("batches")))
     loop.descend(
         model, batches, lambda loss: loss, steps=EPOCHS * len(data) // BATCH, lr=LR,
-        ledger=Ledger(), rng=rng, batch_statistics=True, momentum=0.9,
+        ledger=Ledger(), rng=rng, batch_norm="train", momentum=0.9,
         weight_decay=5e-4, schedule="onecycle",
     )  # fmt: skip
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -60,10 +61,15 @@ DATA = Samples(
 
 def trained(**settings) -> tuple[Model, Ledger]:
     model, ledger = model_of(), Ledger()
-    batches = ((batch,) for batch in shuffled(DATA, 16, RNG.named("batches"), augment="flip"))
+    cuts = (0, 10, 16) if settings.get("batch_norm") == "joint" else (0, 16)
+    batches = (
+        tuple(batch.part(slice(*ends)) for ends in pairwise(cuts))
+        for batch in shuffled(DATA, 16, RNG.named("batches"), augment="flip")
+    )
+    settings = {"batch_norm": "train", **settings}
     descend(
-        model, batches, lambda loss: loss, steps=6, lr=0.1, ledger=ledger, rng=RNG,
-        batch_statistics=True, momentum=0.9, noise=0.01, **settings,
+        model, batches, lambda *losses: sum(losses), steps=6, lr=0.1, ledger=ledger, rng=RNG,
+        momentum=0.9, noise=0.01, **settings,
     )  # fmt: skip
     return model, ledger
 
@@ -126,7 +132,10 @@ def test_a_part_of_a_batch_of_texts_keeps_its_mask_and_its_noise():
 # a step
 
 
-@pytest.mark.parametrize("settings", [{}, {"optimizer": "adamw"}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"optimizer": "adamw"}, {"precision": "bfloat16"}, {"batch_norm": "joint"}],
+)
 def test_a_step_that_does_not_fit_gives_the_same_bits(settings):
     with cramped() as free:
         expected, spent = trained(**settings)
@@ -152,7 +161,7 @@ def test_a_step_that_does_not_fit_in_its_backward_pass_leaves_no_gradient_behind
     batches = ((batch,) for batch in shuffled(DATA, 16, RNG.named("batches"), augment="flip"))
     descend(
         Model(**{**_fields(found), "loss": late}), batches, lambda loss: loss, steps=6, lr=0.1,
-        ledger=ledger, rng=RNG, batch_statistics=True, momentum=0.9, noise=0.01,
+        ledger=ledger, rng=RNG, batch_norm="train", momentum=0.9, noise=0.01,
     )  # fmt: skip
     assert ledger.offloaded
     assert found.digest() == expected.digest()
@@ -312,6 +321,6 @@ def test_a_step_that_does_not_fit_on_a_card(monkeypatch):
     ballast = torch.empty(max(0, free - 48 * 2**20), dtype=torch.uint8, device=card)
     ledger = Ledger()
     descend(model, [(data.batch(),)] * 2, lambda loss: loss, steps=2, lr=0.1, ledger=ledger,
-            rng=RNG, batch_statistics=True)  # fmt: skip
+            rng=RNG, batch_norm="train")  # fmt: skip
     del ballast
     assert ledger.offloaded

@@ -92,7 +92,7 @@ def trained(model: Model, data: Samples, steps: int, seed: int, lr: float = 0.2)
     batches = ((batch,) for batch in shuffled(data, 20, Rng(seed).named("batches")))
     descend(
         model, batches, lambda loss: loss, steps=steps, lr=lr, ledger=Ledger(), rng=Rng(seed),
-        batch_statistics=True, momentum=0.9,
+        batch_norm="train", momentum=0.9,
     )  # fmt: skip
     return model
 

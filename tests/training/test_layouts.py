@@ -66,7 +66,7 @@ def test_steps_of_training_are_the_same_up_to_rounding():
         batches = ((batch,) for batch in shuffled(pictures(), 8, RNG.named("batches")))
         descend(
             model, batches, lambda mean: mean, steps=6, lr=0.05, ledger=Ledger(), rng=RNG,
-            batch_statistics=True, momentum=0.9,
+            batch_norm="train", momentum=0.9,
         )  # fmt: skip
         ends.append(model.module.state_dict())
     for name, value in ends[0].items():

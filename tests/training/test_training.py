@@ -45,7 +45,7 @@ def test_frozen_parts_keep_every_bit_under_momentum_decay_and_noise():
     train(
         model,
         parameters=["1.0.weight", "1.0.bias", "1.1.weight", "1.1.bias"],
-        **dict(noise=0.1, momentum=0.9, weight_decay=0.1, batch_statistics=True),
+        **dict(noise=0.1, momentum=0.9, weight_decay=0.1, batch_norm="train"),
     )
     after = model.module.state_dict()
     moved = {key for key in before if not torch.equal(before[key], after[key])}
@@ -53,14 +53,14 @@ def test_frozen_parts_keep_every_bit_under_momentum_decay_and_noise():
     assert moved == {key for key in before if key.startswith(("1.0", "1.1"))}
 
 
-@pytest.mark.parametrize("batch_statistics", [False, True])
-def test_running_statistics_move_only_when_asked(batch_statistics):
+@pytest.mark.parametrize("batch_norm", ["eval", "train", "joint"])
+def test_running_statistics_move_only_when_asked(batch_norm):
     model = layered()
     before = {key: buffer.clone() for key, buffer in model.module.named_buffers()}
     weight = model.module[0][1].weight.clone()
-    train(model, batch_statistics=batch_statistics)
+    train(model, batch_norm=batch_norm)
     moved = [not torch.equal(buffer, before[key]) for key, buffer in model.module.named_buffers()]
-    assert moved == [batch_statistics] * 12
+    assert moved == [batch_norm != "eval"] * 12
     assert not torch.equal(model.module[0][1].weight, weight)  # the affine part moves anyway
 
 
@@ -166,7 +166,7 @@ def test_unknown_parameters_are_refused():
 @pytest.mark.parametrize(
     "settings",
     [
-        dict(momentum=0.9, weight_decay=0.01, schedule="onecycle", batch_statistics=True),
+        dict(momentum=0.9, weight_decay=0.01, schedule="onecycle", batch_norm="train"),
         dict(optimizer="adamw", weight_decay=0.1, noise=0.1, schedule="cosine"),
         dict(parameters=["1.0.weight"], momentum=0.9),
         dict(),
