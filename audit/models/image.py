@@ -37,12 +37,15 @@ def image_classifier(
         module: the network, (n, c, h, w) -> (n, classes).
         normalize: channel means and standard deviations in [0, 1] pixels; one value serves all
             channels. Normalisation is part of the adapter: every x is in [0, 1].
-        channels_last: whether to lay pictures out in memory channel by channel within a pixel,
-            which convolutions are faster with. A network that calls `view` may refuse it.
+        channels_last: whether to lay pictures and weights out in memory channel by channel within
+            a pixel, which convolutions are faster with. A network that calls `view` may refuse it.
         labels: what the model itself calls its classes.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     mean, std = (tuple(map(float, values)) for values in normalize)
+
+    def laid_out() -> nn.Module:
+        return build().to(memory_format=layout)
 
     def logits(module: nn.Module, batch: Batch) -> Tensor:
         shift = batch.x.new_tensor(mean).view(1, -1, 1, 1)
@@ -54,7 +57,8 @@ def image_classifier(
         return F.cross_entropy(logits(module, batch), batch.y, reduction="none")
 
     return Model(
-        module=module, logits=logits, loss=loss, blocks=blocks_of(module), build=build, arch=arch,
+        module=module.to(memory_format=layout), logits=logits, loss=loss,
+        blocks=blocks_of(module), build=laid_out, arch=arch,
         classes=classes, normalize=(mean, std),
         labels=None if labels is None else tuple(labels),
     )  # fmt: skip

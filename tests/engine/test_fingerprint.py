@@ -50,7 +50,7 @@ def test_a_changed_word_keeps_the_cells(package, file):
     ("file", "old", "new"),
     [
         ("methods/ssd.py", "alpha: float = 10.0", "alpha: float = 11.0"),
-        ("poisons/gaussian/exposure.py", "draws: int = 32", "draws: int = 64"),
+        ("poisons/gaussian/exposure.py", "draws: int = 12", "draws: int = 64"),
         ("checks/honesty.py", "LEAST_AGREEMENT = 0.5", "LEAST_AGREEMENT = 0.4"),
     ],
 )

@@ -29,12 +29,13 @@ from poison_audit.training.scoring import exact, margins
 
 
 def exposure(
-    model: Model, case: Case, rng: Rng, *, draws: int = 32, size: int = 256
+    model: Model, case: Case, rng: Rng, *, draws: int = 12, size: int = 256
 ) -> Measurement:
     """Measure the rank of every canary's true noise.
 
     Args:
-        draws: fresh draws a canary, at least 1. More draws shrink the variance by 2 / draws only.
+        draws: fresh draws a canary, at least 1. The variance is 1 + 2 / draws of what endless draws
+            would leave: 32 instead of 12 narrow an interval by 5%.
         size: samples a forward pass.
     """
     canaries = planted(case)
