@@ -54,7 +54,7 @@ def test_extra_numbers_against_a_table_by_hand():
         "spread of the scores 1.02",
         "2 vanished gradients left out",
     )
-    assert "12 fresh draws a canary" in deployed.figures[1].extras
+    assert "32 fresh draws a canary" in deployed.figures[1].extras
 
 
 def test_a_bound_near_the_tolerance_gets_more_decimals():
