@@ -267,6 +267,9 @@ def methods() -> int:
     for name, method in room.METHODS.items():
         given = ", ".join(f"{key}={value}" for key, value in room.parameters(name).items())
         click.echo(f"{name:<14}{method.title}. {method.source}\n{'':<14}{given or 'no parameters'}")
+        for preset, numbers in method.presets.items():
+            told = ", ".join(f"{key}={value}" for key, value in numbers.items())
+            click.echo(f"{'':<14}preset={preset}: {told}")
     return 0
 
 

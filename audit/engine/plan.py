@@ -11,7 +11,7 @@ from typing import Any
 from poison_audit.engine.probes import PROBES, probe_parameters
 from poison_audit.errors import PlanError, Problem, Problems, did_you_mean
 from poison_audit.hypotheses import HYPOTHESES, LEAST, hypothesis_parameters
-from poison_audit.methods import METHODS, UNLEARNING, check_params, parameters
+from poison_audit.methods import METHODS, UNLEARNING, check_params, filled
 from poison_audit.records import Plan, Policy, Step
 
 MOST_TRIALS = 10_000
@@ -91,8 +91,10 @@ def make_plan(
     def steps(run: Iterable[str], defaults: Callable[[str], Mapping[str, Any]]) -> tuple[Step, ...]:
         return tuple(Step(name=name, params={**defaults(name), **numbers[name]}) for name in run)
 
+    own = tuple(Step(name=name, params=filled(name, numbers[name])) for name in names)
+
     return Plan(
-        methods=steps(names, parameters),
+        methods=own,
         probes=steps(PROBES, probe_parameters),
         hypotheses=steps(HYPOTHESES if names else (), hypothesis_parameters),
         policy=policy, seed=seed, seeds=seeds, budget=shares[0], sweep=tuple(shares[1:]),

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from poison_audit.case.case import Case
 from poison_audit.errors import Problem, did_you_mean
 from poison_audit.methods.cf_k import cf_k
 from poison_audit.methods.eu_k import eu_k
+from poison_audit.methods.ga import PRESETS as GA_PRESETS
 from poison_audit.methods.ga import ga
 from poison_audit.methods.gd import gd
 from poison_audit.methods.neggrad_plus import neggrad_plus
 from poison_audit.methods.ngd import ngd
+from poison_audit.methods.npo import npo
 from poison_audit.methods.retrain import retrain
 from poison_audit.methods.scrub import scrub
 from poison_audit.methods.ssd import ssd, ssd_idle
@@ -31,6 +33,12 @@ Range = tuple[float | None, float | None]
 POSITIVE: Range = (sys.float_info.min, None)
 """Above 0."""
 NOT_NEGATIVE: Range = (0, None)
+STEPS: Mapping[str, Range] = {
+    "lr": POSITIVE, "momentum": (0, 1), "weight_decay": NOT_NEGATIVE, "batch_size": (1, None),
+}  # fmt: skip
+"""Of the numbers that most methods' steps have."""
+DEFAULT = "default"
+"""The preset that changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,9 @@ class Method:
     needs: frozenset[str]
     """The sample sets it trains on or measures: `retain`, `forget`."""
     ranges: Mapping[str, Range] = field(default_factory=dict)
-    """What each number may be, by its name."""
+    """What each number may be, by its name; what is chosen by a word says so in its type."""
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Numbers as a source has them, by the name that a plan takes."""
     search: Mapping[str, Search] = field(default_factory=dict)
     """Where tuning looks for each number, by its name; the others stay as the plan says."""
     anew: bool = False
@@ -102,7 +112,8 @@ METHODS: dict[str, Method] = {
         title="Gradient ascent",
         source="Graves et al. 2021, arXiv:2010.10981",
         needs=frozenset({"forget"}),
-        ranges={"lr": POSITIVE, "passes": NOT_NEGATIVE},
+        ranges={**STEPS, "passes": NOT_NEGATIVE},
+        presets=GA_PRESETS,
         search={"lr": Search(1e-4, 0.3, "rate"), "passes": Search(0.5, 10.0)},
         spends=_of_passes,
     ),
@@ -128,7 +139,7 @@ METHODS: dict[str, Method] = {
         source="Kurmanji et al. 2023, arXiv:2302.09880",
         needs=frozenset({"retain", "forget"}),
         ranges={
-            "lr": POSITIVE,
+            **STEPS,
             "max_lr": POSITIVE,
             "max_epochs": NOT_NEGATIVE,
             "gamma": NOT_NEGATIVE,
@@ -148,8 +159,16 @@ METHODS: dict[str, Method] = {
         title="NegGrad+",
         source="Kurmanji et al. 2023, arXiv:2302.09880",
         needs=frozenset({"retain", "forget"}),
-        ranges={"lr": POSITIVE, "beta": (0, 1)},
+        ranges={**STEPS, "beta": (0, 1), "cap": POSITIVE},
         search={"lr": Search(1e-4, 0.3, "rate"), "beta": Search(0.5, 0.999, "linear")},
+    ),
+    "npo": Method(
+        run=npo,
+        title="Negative preference optimisation",
+        source="Zhang et al. 2024, arXiv:2404.05868",
+        needs=frozenset({"retain", "forget"}),
+        ranges={**STEPS, "beta": POSITIVE, "gamma": NOT_NEGATIVE},
+        search={"lr": Search(1e-4, 0.3, "rate"), "beta": Search(0.01, 3.0)},
     ),
     "ssd": Method(
         run=ssd,
@@ -190,6 +209,17 @@ def parameters(name: str) -> dict[str, Any]:
     return {key: parameter.default for key, parameter in _signature(name).items()}
 
 
+def filled(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every number of a method: as given, else as its preset has it, else by default.
+
+    >>> filled("ga", {"preset": "abl", "lr": 0.1})["lr"], filled("ga", {"preset": "abl"})["lr"]
+    (0.1, 0.0005)
+    """
+    own = {key: value for key, value in given.items() if key != "preset"}
+    preset = METHODS[name].presets.get(given.get("preset", DEFAULT), {})
+    return {**parameters(name), **preset, **own}
+
+
 def check_params(
     name: str, params: Mapping[str, object], *, blocks: int | None = None
 ) -> list[Problem]:
@@ -200,13 +230,18 @@ def check_params(
         blocks: the model's number of blocks, None while that is not known.
     """
     known = _signature(name)
+    presets = [DEFAULT, *METHODS[name].presets]
     problems = []
     for key, value in params.items():
         where = f"[methods.{name}] {key}"
-        if key not in known:
+        if key == "preset":
+            if value not in presets:
+                what = f"expected {_either(presets)}, got {value!r:.60}"
+                problems.append(Problem(what, where))
+        elif key not in known:
             hint = did_you_mean(key, known) if known else "It takes none."
             problems.append(Problem(f"{name} has no such parameter", where, hint))
-        elif wrong := _wrong(value, known[key].annotation, METHODS[name].ranges[key]):
+        elif wrong := _wrong(value, known[key].annotation, METHODS[name].ranges.get(key)):
             problems.append(Problem(f"expected {wrong}, got {value!r:.60}", where))
         elif key == "k" and blocks is not None and isinstance(value, int) and value > blocks:
             what = f"k = {value}, but the model has {blocks} blocks"
@@ -223,19 +258,26 @@ def _signature(name: str) -> dict[str, inspect.Parameter]:
     }
 
 
-def _wrong(value: object, kind: Any, bounds: Range) -> str | None:
+def _wrong(value: object, kind: Any, bounds: Range | None) -> str | None:
     """Return what was expected instead of `value`; None if it will do."""
-    if value is None and kind == float | None:
+    if get_origin(kind) is Literal:
+        return None if value in get_args(kind) else _either(get_args(kind))
+    if value is None and type(None) in get_args(kind):
         return None
-    low, high = bounds
-    number = isinstance(value, int if kind is int else (int, float))
+    whole = int in (kind, *get_args(kind))
+    low, high = bounds or (None, None)
+    number = isinstance(value, int if whole else (int, float))
     if isinstance(value, int | float) and number and not isinstance(value, bool):
         above = low is None or value >= low
         if abs(value) <= sys.float_info.max and above and (high is None or value <= high):
             return None
-    text = "a whole number" if kind is int else "a number"
+    text = "a whole number" if whole else "a number"
     if bounds == POSITIVE:
         return f"{text} above 0"
     if high is None:
         return f"{text} of at least {low:g}"
     return f"{text} in [{low:g}, {high:g}]"
+
+
+def _either(words: Sequence[str]) -> str:
+    return f"one of {', '.join(words)}" if len(words) > 1 else f"nothing but {words[0]}"

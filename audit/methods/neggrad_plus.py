@@ -6,18 +6,23 @@ Source: Kurmanji, Triantafillou, Hayes and Triantafillou 2023, arXiv:2302.09880,
 `train_negrad`.
 
 Departs from it: the forget samples are shuffled anew in each of their epochs, where the source
-repeats the batches of the first. BatchNorm stays in eval mode: batches of forget samples must not
-write its statistics.
+repeats the batches of the first. BatchNorm sees retain and forget samples as one batch, where the
+source normalises each by itself.
 """
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
+from poison_audit.training.adapted import Form, Optimizer, adapted
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
-from poison_audit.training.loop import descend, recipe_settings
+from poison_audit.training.loop import descend
+from poison_audit.training.losses import cross_entropy, unlikelihood
+from poison_audit.training.modes import BatchNorm
 
 
 def neggrad_plus(
@@ -28,6 +33,13 @@ def neggrad_plus(
     ledger: Ledger,
     lr: float | None = None,
     beta: float = 0.95,
+    form: Form = "ascent",
+    cap: float | None = None,
+    batch_norm: BatchNorm = "joint",
+    optimizer: Optimizer = "recipe",
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+    batch_size: int | None = None,
 ) -> Model:
     """Take joint steps, a batch of each, until the budget is spent.
 
@@ -35,19 +47,38 @@ def neggrad_plus(
         lr: eta, above 0; by default a hundredth of the recipe's peak rate. The loss has no lower
             bound: a tenth diverges where the forget samples were never fitted.
         beta: weight of the retain loss, in [0, 1]; 1 is GD, 0 is GA.
+        form: `bounded` descends on -log(1 - p) of the forget samples instead.
+        cap: the mean loss of a forget batch above which it is not ascended, above 0; None: none.
+        batch_norm: what BatchNorm normalises by, as `descend` says.
+        optimizer: by default the recipe's.
+        momentum: of SGD, in [0, 1]; by default the recipe's.
+        weight_decay: at least 0; by default the recipe's.
+        batch_size: of each of both, at least 1; by default the recipe's.
     """
-    model, recipe = model.clone(), case.recipe
+    model = model.clone()
+    recipe, settings = adapted(
+        case.recipe, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay,
+        batch_size=batch_size,
+    )  # fmt: skip
     retain = shuffled(case.retain, recipe.batch_size, rng.named("batches"), augment=recipe.augment)
     forget = shuffled(case.forget, recipe.batch_size, rng.named("forget"))
     cost = sum(min(recipe.batch_size, len(part)) for part in (case.retain, case.forget))
+
+    def objective(retain: Tensor, forget: Tensor) -> Tensor:
+        if form == "bounded":
+            return beta * retain + (1 - beta) * forget
+        return beta * retain - (1 - beta) * (forget if cap is None else forget.clamp(max=cap))
+
     descend(
         model,
         zip(retain, forget, strict=False),
-        lambda retain, forget: beta * retain - (1 - beta) * forget,
+        objective,
+        losses=(cross_entropy, unlikelihood) if form == "bounded" else None,
         steps=ledger.steps(cost),
         lr=recipe.lr / 100 if lr is None else lr,
         ledger=ledger,
         rng=rng,
-        **recipe_settings(recipe),
+        batch_norm=batch_norm,
+        **settings,
     )
     return model

@@ -12,28 +12,31 @@ Source: Kurmanji, Triantafillou, Hayes and Triantafillou 2023, arXiv:2302.09880,
 
 Departs from it: the max pass can have a rate of its own; the rates stay constant; the budget
 decides the number of epochs; the optimiser starts anew with each pass, so that momentum never
-carries one into the other. BatchNorm stays in eval mode: batches of forget samples must not write
-its statistics. So, without dropout, the first max pass hardly moves: the student still is the
-teacher, where KL has its minimum. The teacher's forward pass is charged.
+carries one into the other. BatchNorm stays in eval mode, where the source has the student's in
+train mode: batches of forget samples must not write its statistics. So, without dropout, the first
+max pass hardly moves: the student still is the teacher, where KL has its minimum. The teacher's
+forward pass is charged.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from poison_audit.case.case import Case
 from poison_audit.models.memory import in_parts
-from poison_audit.models.model import Batch, Loss, Model
+from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
+from poison_audit.training.adapted import Optimizer, adapted
 from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import FORWARD, Ledger
-from poison_audit.training.loop import descend, recipe_settings
+from poison_audit.training.loop import descend
+from poison_audit.training.losses import SampleLoss, cross_entropy
+from poison_audit.training.modes import BatchNorm, has_batch_norm
 
 
 def scrub(
@@ -48,6 +51,11 @@ def scrub(
     gamma: float = 0.99,
     alpha: float = 0.001,
     temperature: float = 4.0,
+    batch_norm: BatchNorm = "eval",
+    optimizer: Optimizer = "recipe",
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+    batch_size: int | None = None,
 ) -> Model:
     """Alternate max and min passes until the budget is spent.
 
@@ -62,41 +70,60 @@ def scrub(
         gamma: weight of the retain loss, at least 0.
         alpha: weight of KL on retain, at least 0.
         temperature: T, above 0.
+        batch_norm: what BatchNorm normalises by, as `descend` says. `joint`: a batch of retain
+            samples stands beside each forget batch of a max pass, and its loss counts for nothing.
+        optimizer: by default the recipe's.
+        momentum: of SGD, in [0, 1]; by default the recipe's.
+        weight_decay: at least 0; by default the recipe's.
+        batch_size: at least 1; by default the recipe's.
     """
-    recipe, student = case.recipe, model.clone()
+    student = model.clone()
+    recipe, settings = adapted(
+        case.recipe, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay,
+        batch_size=batch_size,
+    )  # fmt: skip
     leaving, obeying = _losses(model, ledger, gamma=gamma, alpha=alpha, temperature=temperature)
 
-    def take(steps: int, batches: Iterator[Batch], loss: Loss, rate: float, name: str) -> None:
+    def take(
+        steps: int, batches: Iterator[Sequence[Batch]], loss: SampleLoss, rate: float, name: str
+    ) -> None:
         descend(
-            replace(student, loss=loss),
-            ((batch,) for batch in batches),
-            lambda mean: mean,
+            student,
+            batches,
+            lambda mean, *_beside: mean,
+            losses=(loss, cross_entropy),
             steps=steps,
             lr=rate,
             ledger=ledger,
             rng=rng.named(name),
-            **recipe_settings(recipe),
+            batch_norm=batch_norm,
+            **settings,
         )
 
     lr = recipe.lr / 200 if lr is None else lr
     max_lr = recipe.lr / 200 if max_lr is None else max_lr
     forget = shuffled(case.forget, recipe.batch_size, rng.named("forget"))
     retain = shuffled(case.retain, recipe.batch_size, rng.named("batches"), augment=recipe.augment)
+    obey = ((batch,) for batch in retain)
+    # Without BatchNorm, what stands beside a batch changes nothing.
+    beside = batch_norm == "joint" and has_batch_norm(model.module)
+    leave = zip(forget, retain, strict=False) if beside else ((batch,) for batch in forget)
     max_steps, max_cost = _one_pass(len(case.forget), recipe.batch_size)
+    max_cost += beside * min(recipe.batch_size, len(case.retain))
     min_steps, min_cost = _one_pass(len(case.retain), recipe.batch_size)
     epoch = max_steps * max_cost + min_steps * min_cost
     epochs = min(max_epochs, max(1, ledger.steps(epoch)))
     max_steps = min(max_steps, ledger.steps(epoch / max_steps))
     for number in range(epochs):
-        take(max_steps, forget, leaving, max_lr, f"max {number}")
-        take(min(min_steps, ledger.steps(min_cost)), retain, obeying, lr, f"min {number}")
-    take(ledger.steps(min_cost), retain, obeying, lr, "last")
+        take(max_steps, leave, leaving, max_lr, f"max {number}")
+        take(min(min_steps, ledger.steps(min_cost)), obey, obeying, lr, f"min {number}")
+    take(ledger.steps(min_cost), obey, obeying, lr, "last")
     return student
 
 
 def _losses(
     model: Model, ledger: Ledger, *, gamma: float, alpha: float, temperature: float
-) -> tuple[Loss, Loss]:
+) -> tuple[SampleLoss, SampleLoss]:
     """Return what the max pass and the min pass descend on, of each sample."""
     teacher = model.clone()
     teacher.module.eval()
@@ -109,13 +136,11 @@ def _losses(
         own = F.log_softmax(logits / temperature, dim=1)
         return F.kl_div(own, target, reduction="none").sum(1) * temperature**2
 
-    def leaving(module: nn.Module, batch: Batch) -> Tensor:
-        return -divergence(model.logits(module, batch), batch)
+    def leaving(logits: Tensor, batch: Batch) -> Tensor:
+        return -divergence(logits, batch)
 
-    def obeying(module: nn.Module, batch: Batch) -> Tensor:
-        logits = model.logits(module, batch)  # once, for both terms
-        task = F.cross_entropy(logits, batch.y, reduction="none")
-        return gamma * task + alpha * divergence(logits, batch)
+    def obeying(logits: Tensor, batch: Batch) -> Tensor:
+        return gamma * cross_entropy(logits, batch) + alpha * divergence(logits, batch)
 
     return leaving, obeying
 

@@ -7,13 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from poison_audit.methods import METHODS, REFERENCES, UNLEARNING, check_params, parameters
+from poison_audit.methods import (
+    METHODS,
+    REFERENCES,
+    UNLEARNING,
+    check_params,
+    filled,
+    parameters,
+)
 
 
-def test_the_table_names_the_eight_and_the_reference():
-    eight = ("gd", "ngd", "ga", "eu_k", "cf_k", "scrub", "neggrad_plus", "ssd")
-    assert eight == UNLEARNING
-    assert tuple(METHODS) == (*eight, "retrain")
+def test_the_table_names_the_nine_and_the_reference():
+    nine = ("gd", "ngd", "ga", "eu_k", "cf_k", "scrub", "neggrad_plus", "npo", "ssd")
+    assert nine == UNLEARNING
+    assert tuple(METHODS) == (*nine, "retrain")
     assert REFERENCES == ("retrained",)
 
 
@@ -37,8 +44,22 @@ def test_every_method_is_described_and_its_defaults_are_within_their_ranges(name
     assert method.source.split("arXiv:")[1] in inspect.getmodule(method.run).__doc__
     assert method.needs
     assert method.needs <= {"retain", "forget"}
-    assert set(method.ranges) == set(parameters(name))
+    words = {key for key, value in parameters(name).items() if isinstance(value, str)}
+    assert set(method.ranges) == set(parameters(name)) - words
     assert check_params(name, parameters(name), blocks=4) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"), [(name, preset) for name in METHODS for preset in METHODS[name].presets]
+)
+def test_a_preset_fills_what_is_not_given(name, preset):
+    own = METHODS[name].presets[preset]
+    assert check_params(name, {"preset": preset, **own}, blocks=4) == []
+    assert filled(name, {"preset": preset}) == {**parameters(name), **own}
+    assert filled(name, {}) == filled(name, {"preset": "default"}) == parameters(name)
+    assert filled(name, {"preset": preset, "lr": 7.0})["lr"] == 7.0
+    changed = {key for key, value in own.items() if parameters(name)[key] != value}
+    assert changed
 
 
 def test_parameters_are_the_numbers_of_the_signature():
@@ -65,6 +86,8 @@ def test_ssd_is_idle_from_the_largest_ratio_on():
         ("cf_k", {"k": 4}),
         ("scrub", {"max_epochs": 0, "alpha": 0.0}),
         ("ssd", {}),
+        ("npo", {"momentum": None, "batch_size": 3, "batch_norm": "eval"}),
+        ("ga", {"preset": "abl", "optimizer": "adamw"}),
     ],
 )
 def test_possible_numbers_pass(name, params):
@@ -89,6 +112,13 @@ def test_possible_numbers_pass(name, params):
         ("cf_k", "k", 9, "k = 9, but the model has 4 blocks. Use 1..4"),
         ("scrub", "max_epoch", 3, "scrub has no such parameter. Did you mean max_epochs?"),
         ("retrain", "lr", 0.1, "retrain has no such parameter. It takes none."),
+        ("ga", "preset", "able", "expected one of default, abl, got 'able'"),
+        ("ssd", "preset", "abl", "expected nothing but default, got 'abl'"),
+        ("ga", "preset", ["abl"], "expected one of default, abl, got ['abl']"),
+        ("ga", "batch_norm", "joint", "expected one of eval, train, got 'joint'"),
+        ("npo", "batch_norm", True, "expected one of eval, train, joint, got True"),
+        ("ga", "batch_size", 2.5, "expected a whole number of at least 1, got 2.5"),
+        ("npo", "momentum", 1.5, "expected a number in [0, 1], got 1.5"),
     ],
 )
 def test_impossible_numbers_are_named(name, key, value, said):

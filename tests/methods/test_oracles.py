@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import test_oracle_npo
 import test_oracle_scrub
 import test_oracle_ssd
 import torch
@@ -290,6 +291,7 @@ ORACLES = {
     "cf_k": test_cf_k_is_the_closed_form_of_the_last_block,
     "scrub": test_oracle_scrub.test_scrub_is_the_loop_in_numpy,
     "neggrad_plus": test_neggrad_plus_is_the_closed_form,
+    "npo": test_oracle_npo.test_npo_is_the_loop_in_numpy,
     "ssd": test_oracle_ssd.test_ssd_is_the_table_by_hand,
     "retrain": test_retrain_is_the_closed_form_from_its_own_draw,
 }
