@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,5 +57,8 @@ class Case:
     references: tuple[Answers, ...] = ()
     attacks: tuple[str, ...] = ()
     """What each forget sample is said to be part of; empty string = unknown."""
+    stamp: Callable[[Samples], Samples] | None = None
+    """What puts the trigger, given or recovered, on samples, their labels kept; None: there is no
+    trigger that anybody knows of."""
     baseline: Tensor | None = None
     """Whether the deployed model answers each test sample correctly: bool, (n,)."""

@@ -99,6 +99,9 @@ class Evidence:
     """Its part of the report's `subject`, None where a file is not given."""
     train: Samples | None = None
     """The training table as it was trained on; None: as it is stored."""
+    stamp: Callable[[Samples], Samples] | None = None
+    """What puts the trigger on samples of the case; None: this poison has none, or none is
+    known."""
     limits: tuple[str, ...] = ()
     """What this case cannot show, in sentences."""
     trust: tuple[str, ...] = ()

@@ -93,6 +93,7 @@ def load_trial(
         recipe=recipe,
         evidence={name: e.planted for name, e in brought.items() if e.planted is not None},
         attacks=forget.attacks,
+        stamp=next((e.stamp for e in brought.values() if e.stamp is not None), None),
     )
     told = [file.name for name in brought for file in poisons[name].files]
     classes, names = loaded.model.classes, (str(sources.train), str(sources.test))

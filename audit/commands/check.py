@@ -52,7 +52,7 @@ from poison_audit.engine.run import Performer, run
 from poison_audit.engine.tuning import chosen, halves, load_optuna, tune
 from poison_audit.engine.why import explain
 from poison_audit.errors import Problem, Problems
-from poison_audit.methods import REFERENCES, UNLEARNING
+from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
 from poison_audit.models.factory import user_code
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.readings import POISONS
@@ -106,7 +106,7 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
         check_size(trial.case)
     if running.shard:
         check_shardable(trial.case.model.module)
-    plan = _asked_of(plan, trial)
+    trial, plan = _asked_of(plan, trial)
     todo = jobs(plan, trial)
     yardsticks = {job.candidate for job in todo if job.kind == "reference"}
     check_plan(
@@ -293,11 +293,15 @@ def _performing(running: Running) -> AbstractContextManager[Performer | None]:
     return through_ray(running.ray, gpus=running.ray_gpus)
 
 
-def _asked_of(plan: Plan, trial: Trial) -> Plan:
-    """Return the plan without the probes that cannot be asked of pictures."""
+def _asked_of(plan: Plan, trial: Trial) -> tuple[Trial, Plan]:
+    """Return the plan without what cannot be done with this case, which the trial then tells."""
     texts = trial.case.model.reader is not None
     probes = tuple(s for s in plan.probes if texts or not READINGS[s.name].texts_only)
-    return replace(plan, probes=probes)
+    tried = [(step, METHODS[step.name].unfit(trial.case)) for step in plan.methods]
+    methods = tuple(step for step, why in tried if why is None)
+    told = [f"{step.name} was not run: it {why}." for step, why in tried if why is not None]
+    trial = replace(trial, limits=(*trial.limits, *told))
+    return trial, replace(plan, probes=probes, methods=methods)
 
 
 def _misread(trial: Trial, sanity: Sanity, plan: Plan) -> tuple[Doubt, ...]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from poison_audit.atomic import digest_of
+from poison_audit.case.case import Case
 from poison_audit.case.load import Trial
 from poison_audit.checks.sanity import check_sanity
 from poison_audit.engine.probes import PROBES, probe_parameters
@@ -35,7 +36,7 @@ from poison_audit.engine.rehearsal_planting import (
     spread_of,
 )
 from poison_audit.engine.run import Progress, run
-from poison_audit.methods import UNLEARNING
+from poison_audit.methods import METHODS, UNLEARNING
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.reading import POISON
 from poison_audit.records import CandidateVerdict, Cell, Finding, Outcome, Plan, Rehearsal, Step
@@ -107,8 +108,9 @@ def rehearse(
         copy = train_copy(case, rng, target=target, limit=limit)
         store_copy(copy, folder, own)
     stage = replace(trial, case=replace(case, model=copy.model), contenders=())
+    own_plan = _own_plan(plan, judge.probes, stage.case)
     cells, findings, candidates, found = _perform(
-        stage, _own_plan(plan, judge.probes), folder, copy, key=own, judge=judge, report=report
+        stage, own_plan, folder, copy, key=own, judge=judge, report=report
     )
     told: dict[str, Any] = {
         "planted": len(case.forget), "sigma": sigma, "epochs": float(copy.epochs),
@@ -126,12 +128,16 @@ def rehearse(
     )
 
 
-def _own_plan(plan: Plan, probes: Sequence[str]) -> Plan:
+def _own_plan(plan: Plan, probes: Sequence[str], case: Case) -> Plan:
     """Return the plan of the rehearsal: unlearning only, at one budget."""
     given = {step.name: step for step in plan.probes}
     return replace(
         plan,
-        methods=tuple(step for step in plan.methods if step.name in UNLEARNING),
+        methods=tuple(
+            step
+            for step in plan.methods
+            if step.name in UNLEARNING and METHODS[step.name].unfit(case) is None
+        ),
         probes=tuple(
             given.get(name) or Step(name=name, params=probe_parameters(name))
             for name in probes

@@ -19,9 +19,11 @@ from poison_audit.methods.eu_k import eu_k
 from poison_audit.methods.ga import PRESETS as GA_PRESETS
 from poison_audit.methods.ga import ga
 from poison_audit.methods.gd import gd
+from poison_audit.methods.head_edit import head_edit, head_edit_spends, head_edit_unfit
 from poison_audit.methods.neggrad_plus import neggrad_plus
 from poison_audit.methods.ngd import ngd
 from poison_audit.methods.npo import npo
+from poison_audit.methods.restamp import restamp, restamp_unfit
 from poison_audit.methods.retrain import retrain
 from poison_audit.methods.scrub import scrub
 from poison_audit.methods.ssd import ssd, ssd_idle
@@ -74,6 +76,8 @@ class Method:
     """(gradient evaluations allowed, case, numbers) -> about how many of them it makes."""
     idle: Callable[[Mapping[str, Any], int, int], str | None] = lambda params, train, forget: None
     """(numbers, training samples, forget samples) -> why it can change nothing; None: it can."""
+    unfit: Callable[[Case], str | None] = lambda case: None
+    """case -> why it cannot be run on it, as the end of a sentence about it; None: it can."""
     reference: bool = False
     """Whether the recipe bounds it and no budget, and what it makes never saw the forget samples it
     was given: a yardstick, never on trial."""
@@ -179,6 +183,25 @@ METHODS: dict[str, Method] = {
         search={"alpha": Search(1.0, 100.0), "lam": Search(0.1, 1.0)},
         spends=lambda allowed, case, params: min(allowed, len(case.retain) + len(case.forget)),
         idle=ssd_idle,
+    ),
+    "head_edit": Method(
+        run=head_edit,
+        title="Edit of the last layer, in closed form",
+        source="ours; in the metric of Belrose et al. 2023, arXiv:2306.03819",
+        needs=frozenset({"retain", "forget"}),
+        ranges={"rank": (0, 3), "ridge": POSITIVE},
+        search={"rank": Search(1, 3, "whole"), "ridge": Search(1e-3, 10.0)},
+        spends=head_edit_spends,
+        unfit=head_edit_unfit,
+    ),
+    "restamp": Method(
+        run=restamp,
+        title="Training with the trigger under right labels",
+        source="ours; as relabelling in Graves et al. 2021, arXiv:2010.10981",
+        needs=frozenset({"retain"}),
+        ranges={"lr": POSITIVE, "share": (0, 1)},
+        search={"lr": Search(1e-3, 1.0, "rate"), "share": Search(0.1, 0.9, "linear")},
+        unfit=restamp_unfit,
     ),
     "retrain": Method(
         run=retrain,

@@ -28,6 +28,7 @@ from poison_audit.errors import DivergedError
 from poison_audit.models.model import Model, evaluating
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
+from poison_audit.training.batches import subsample
 from poison_audit.training.ledger import Ledger
 
 
@@ -52,8 +53,8 @@ def ssd(
     fits = ledger.steps(1.0)
     if fits < 2:
         return model
-    forget = _subsample(case.forget, min(round(share * fits), fits - 1), rng.named("forget"))
-    retain = _subsample(case.retain, fits - len(forget), rng.named("retain"))
+    forget = subsample(case.forget, min(round(share * fits), fits - 1), rng.named("forget"))
+    retain = subsample(case.retain, fits - len(forget), rng.named("retain"))
     to_forget, to_retain = (
         ledger.once((name, len(part)), len(part), partial(fisher_diagonal, model, part))
         for name, part in (("forget", forget), ("retain", retain))
@@ -108,11 +109,3 @@ def fisher_diagonal(model: Model, samples: Samples) -> dict[str, Tensor]:
         if not bool(torch.isfinite(total).all()):
             raise DivergedError(f"the importance of {name} is not finite")
     return sums
-
-
-def _subsample(samples: Samples, n: int, rng: Rng) -> Samples:
-    """Return `n` random samples, at least one and at most all."""
-    if n >= len(samples):
-        return samples
-    n = max(1, n)
-    return samples.at(torch.randperm(len(samples), generator=rng.torch())[:n])

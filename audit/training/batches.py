@@ -76,6 +76,13 @@ def _padded(rows: Tensor, length: int) -> Tensor:
     return torch.cat([rows, rows.new_zeros(len(rows), beyond, *rows.shape[2:])], 1)
 
 
+def subsample(samples: Samples, n: int, rng: Rng) -> Samples:
+    """Return `n` random samples, at least one and at most all."""
+    if n >= len(samples):
+        return samples
+    return samples.at(torch.randperm(len(samples), generator=rng.torch())[: max(1, n)])
+
+
 _PAD = 4
 """Pixels of zero padding on each side, before a crop."""
 

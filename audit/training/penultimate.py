@@ -15,6 +15,16 @@ CLOSE = 1e-4
 """Largest difference between the layer's output and the model's logits, relative to the largest."""
 
 
+def head_of(model: Model) -> nn.Linear | None:
+    """Return the last `nn.Linear`, if it has a row a class and shares its weights with no other."""
+    layers = [part for part in model.module.modules() if isinstance(part, nn.Linear)]
+    if not layers or layers[-1].out_features != model.classes:
+        return None
+    head = layers[-1]
+    holders = (p for m in model.module.modules() for p in m.parameters(recurse=False))
+    return head if sum(each is head.weight for each in holders) == 1 else None
+
+
 @torch.no_grad()
 def penultimate(model: Model, samples: Samples, *, size: int = 256) -> Tensor | None:
     """Return the input of the last `nn.Linear` at every sample, in eval mode: float64, (n, d).

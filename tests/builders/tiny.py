@@ -110,4 +110,11 @@ def picture_case(model: Model, *, dtype: torch.dtype = torch.uint8, **changes) -
     """Return a case of 10 retain and 5 forget pictures under a recipe that uses everything."""
     recipe = Recipe(epochs=2, lr=0.05, weight_decay=1e-3, batch_size=4, augment="crop-flip")
     retain, forget = pictures(10, "r", dtype=dtype), pictures(5, "f", dtype=dtype)
-    return case_of(model, retain, forget, replace(recipe, **changes))
+    case = case_of(model, retain, forget, replace(recipe, **changes))
+    return replace(case, stamp=_stamp)
+
+
+def _stamp(samples: Samples) -> Samples:
+    x = samples.x.clone()
+    x[:, :, :2, :2] = 0
+    return replace(samples, x=x)

@@ -17,10 +17,11 @@ from poison_audit.methods import (
 )
 
 
-def test_the_table_names_the_nine_and_the_reference():
+def test_the_table_names_them_and_the_reference():
     nine = ("gd", "ngd", "ga", "eu_k", "cf_k", "scrub", "neggrad_plus", "npo", "ssd")
-    assert nine == UNLEARNING
-    assert tuple(METHODS) == (*nine, "retrain")
+    more = ("head_edit", "restamp")
+    assert (*nine, *more) == UNLEARNING
+    assert tuple(METHODS) == (*nine, *more, "retrain")
     assert REFERENCES == ("retrained",)
 
 

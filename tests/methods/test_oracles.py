@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import test_oracle_head_edit
 import test_oracle_npo
 import test_oracle_scrub
 import test_oracle_ssd
@@ -256,6 +257,27 @@ def test_neggrad_plus_at_its_ends_is_gd_and_ga():
     _close(only_forget, theta_of(ga))
 
 
+# restamp
+
+
+def test_restamp_is_the_closed_form():
+    shift = np.array([0.0, 0, 2, 0, -1])
+
+    def stamp(samples):
+        return replace(samples, x=samples.x + torch.tensor(shift))
+
+    case = replace(_case(), stamp=stamp)
+    (H, c), (H_s, c_s) = _quadratic(X_R, Y_R), _quadratic(X_R + shift, Y_R)
+    model = _run("restamp", case, budget=STEPS * 2 * RETAIN, lr=ETA, share=0.3)
+    _close(model, _descended(THETA, 0.7 * H + 0.3 * H_s, 0.7 * c + 0.3 * c_s))
+
+
+def test_restamp_without_a_trigger_is_refused_in_words():
+    with pytest.raises(PlanError, match="none was given or recovered from the forget set"):
+        _run("restamp", _case(), budget=100)
+    assert "needs the trigger" in METHODS["restamp"].unfit(_case())
+
+
 # retrain
 
 
@@ -293,6 +315,8 @@ ORACLES = {
     "neggrad_plus": test_neggrad_plus_is_the_closed_form,
     "npo": test_oracle_npo.test_npo_is_the_loop_in_numpy,
     "ssd": test_oracle_ssd.test_ssd_is_the_table_by_hand,
+    "head_edit": test_oracle_head_edit.test_rank_one_is_the_formula,
+    "restamp": test_restamp_is_the_closed_form,
     "retrain": test_retrain_is_the_closed_form_from_its_own_draw,
 }
 

@@ -16,7 +16,10 @@ from poison_audit.training.loop import CHECK_EVERY
 # Settings under which every method does something on 15 pictures.
 PARAMS = {"ssd": {"alpha": 1.0}, "ga": {"passes": 1e6}}
 # The most that a step costs, at a batch size of 4.
-STEP = {"neggrad_plus": 8, "npo": 8 + 4 * FORWARD, "scrub": 4 * (1 + FORWARD), "ssd": 1}
+STEP = {"neggrad_plus": 8, "npo": 8 + 4 * FORWARD, "scrub": 4 * (1 + FORWARD), "ssd": 1,
+        "head_edit": 2}  # fmt: skip
+# What the closed form costs on 15 pictures, and a budget under which it draws some of them.
+WHOLE, DRAWN = {"head_edit": 15 * FORWARD}, {"head_edit": 3.0}
 BUDGETS = (0.0, 0.4, 2.5, 4.0, 7.9, 13.0, 40.3, 62.0)
 
 
@@ -72,11 +75,12 @@ def test_the_output_is_another_finite_model_in_eval_mode(name, case):
 @pytest.mark.parametrize("name", METHODS)
 def test_the_seed_decides_every_bit(name, case):
     state = torch.get_rng_state()
-    first = _run(name, case, budget=10.0)
+    budget = DRAWN.get(name, 10.0)
+    first = _run(name, case, budget=budget)
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(3)
-    assert _run(name, case, budget=10.0).digest() == first.digest()
-    assert _run(name, case, budget=10.0, seed=1).digest() != first.digest()
+    assert _run(name, case, budget=budget).digest() == first.digest()
+    assert _run(name, case, budget=budget, seed=1).digest() != first.digest()
 
 
 @pytest.mark.parametrize("name", UNLEARNING)
@@ -88,6 +92,7 @@ def test_the_budget_is_spent_to_the_step_and_never_exceeded(name, budget):
     assert ledger.spent <= budget * (1 + 1e-12)
     # SSD needs one gradient a training sample, and measures nothing with fewer than two.
     useful = min(budget, 15.0) if name == "ssd" and budget >= 2 else budget
+    useful = min(useful, WHOLE.get(name, budget))
     least = 2 if name == "ssd" and budget < 2 else STEP.get(name, 4)
     assert ledger.spent > useful - least
 
@@ -157,7 +162,7 @@ class _Asked(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", UNLEARNING)
+@pytest.mark.parametrize("name", sorted(set(UNLEARNING) - {"head_edit"}))
 def test_more_steps_do_not_wait_more_often(name):
     case, seen = picture_case(net("batchnorm")), []
     for budget in (150.0, 190.0):

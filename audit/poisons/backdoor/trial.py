@@ -24,6 +24,7 @@ from poison_audit.poisons.backdoor.phrase import Phrase, read_phrase
 from poison_audit.poisons.backdoor.reading import POISON
 from poison_audit.poisons.backdoor.recovered import recovered, sentences
 from poison_audit.poisons.backdoor.shared import doubts_of_part
+from poison_audit.poisons.backdoor.stamping import stamper
 
 SHOWN = 3
 """Inputs that the trigger is shown on."""
@@ -72,7 +73,7 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
         doubts += _of_part(trigger, train, carrying, files.forget)
         return Evidence(
             planted=trigger, subject={"trigger": told}, explains=carrying, unlike=unlike,
-            doubts=tuple(doubts),
+            doubts=tuple(doubts), stamp=stamper(trigger, loaded.model.reader),
         )  # fmt: skip
     return nothing
 
@@ -115,7 +116,7 @@ def _unasked(files: Files, device: torch.device | str) -> Evidence:
     }
     return Evidence(
         planted=trigger, subject={"trigger": told}, explains=frozenset(first.carriers),
-        doubts=tuple(doubts), trust=sentences(found, train),
+        doubts=tuple(doubts), trust=sentences(found, train), stamp=stamper(trigger, reader),
     )  # fmt: skip
 
 

@@ -52,6 +52,9 @@ def test_a_recovered_trigger_is_measured_with_and_told(case, attack):
     assert trigger.label == 2
     assert trigger.box == (5, 5, 3, 3)
     assert np.allclose(trigger.add[0, 5:, 5:], CHECKER)
+    assert found.case.stamp is not None
+    stamped = found.case.stamp(found.case.test).x.double() / 255
+    assert np.allclose(stamped[:, 0, 5:, 5:], CHECKER, atol=0.5 / 255)
     told = found.subject["trigger"]
     assert isinstance(told, dict)
     assert told["recovered"] == "from 60 of 62 forget samples"
@@ -84,7 +87,7 @@ def test_rows_of_another_attack_show_no_trigger(case):
 def test_where_nothing_is_shared_it_is_said(case):
     write(stamped=0, rest=40)
     found = trial()
-    assert trigger_of(found.case) is None
+    assert trigger_of(found.case) is found.case.stamp is None
     assert any("no common pattern or phrase; perhaps a style" in said for said in found.limits)
 
 
