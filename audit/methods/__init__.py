@@ -20,13 +20,16 @@ from poison_audit.methods.ga import PRESETS as GA_PRESETS
 from poison_audit.methods.ga import ga
 from poison_audit.methods.gd import gd
 from poison_audit.methods.head_edit import head_edit, head_edit_spends, head_edit_unfit
+from poison_audit.methods.i_bau import i_bau, i_bau_spends, i_bau_unfit
 from poison_audit.methods.neggrad_plus import neggrad_plus
 from poison_audit.methods.ngd import ngd
 from poison_audit.methods.npo import npo
+from poison_audit.methods.potion import potion, potion_spends
 from poison_audit.methods.restamp import restamp, restamp_unfit
 from poison_audit.methods.retrain import retrain
 from poison_audit.methods.scrub import scrub
 from poison_audit.methods.ssd import ssd, ssd_idle
+from poison_audit.methods.weight_distortion import weight_distortion
 from poison_audit.models.model import Model
 
 Range = tuple[float | None, float | None]
@@ -202,6 +205,46 @@ METHODS: dict[str, Method] = {
         ranges={"lr": POSITIVE, "share": (0, 1)},
         search={"lr": Search(1e-3, 1.0, "rate"), "share": Search(0.1, 0.9, "linear")},
         unfit=restamp_unfit,
+    ),
+    "potion": Method(
+        run=potion,
+        title="Poison trigger neutralisation",
+        source="Schoepf et al. 2024, arXiv:2406.09173",
+        needs=frozenset({"retain", "forget"}),
+        ranges={
+            "samples": (1, None),
+            "growth": (1 + sys.float_info.epsilon, None),
+            "left": (0, 1),
+            "lost": (0, 1),
+        },
+        search={"left": Search(0.05, 0.5, "linear"), "lost": Search(0.005, 0.05)},
+        anew=True,
+        spends=potion_spends,
+    ),
+    "i_bau": Method(
+        run=i_bau,
+        title="Implicit backdoor adversarial unlearning",
+        source="Zeng et al. 2022, arXiv:2110.03735",
+        needs=frozenset({"retain"}),
+        ranges={
+            "lr": POSITIVE,
+            "rounds": (1, None),
+            "iterations": (1, None),
+            "samples": (1, None),
+            "batch": (1, None),
+        },
+        search={"lr": Search(1e-5, 1e-2), "rounds": Search(1, 5, "whole")},
+        anew=True,
+        spends=i_bau_spends,
+        unfit=i_bau_unfit,
+    ),
+    "weight_distortion": Method(
+        run=weight_distortion,
+        title="Weight distortion",
+        source="Siddiqui et al. 2025, arXiv:2505.22310",
+        needs=frozenset({"retain"}),
+        ranges={"lr": POSITIVE, "noise": NOT_NEGATIVE},
+        search={"lr": Search(1e-2, 1.0, "rate"), "noise": Search(0.03, 1.0)},
     ),
     "retrain": Method(
         run=retrain,

@@ -19,7 +19,7 @@ from poison_audit.methods import (
 
 def test_the_table_names_them_and_the_reference():
     nine = ("gd", "ngd", "ga", "eu_k", "cf_k", "scrub", "neggrad_plus", "npo", "ssd")
-    more = ("head_edit", "restamp")
+    more = ("head_edit", "restamp", "potion", "i_bau", "weight_distortion")
     assert (*nine, *more) == UNLEARNING
     assert tuple(METHODS) == (*nine, *more, "retrain")
     assert REFERENCES == ("retrained",)

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import test_oracle_head_edit
+import test_oracle_i_bau
 import test_oracle_npo
+import test_oracle_potion
 import test_oracle_scrub
 import test_oracle_ssd
 import torch
@@ -278,6 +280,24 @@ def test_restamp_without_a_trigger_is_refused_in_words():
     assert "needs the trigger" in METHODS["restamp"].unfit(_case())
 
 
+# weight_distortion
+
+
+def test_weight_distortion_is_the_closed_form_from_the_distorted_place():
+    draws = RNG.named("distortion").torch()
+    z = [torch.randn(1, n, generator=draws).double().numpy()[0] for n in (3, 2)]
+    scale = [np.sqrt(np.mean(part**2)) for part in (THETA[:3], THETA[3:])]
+    start = THETA + 0.3 * np.concatenate([s * each for s, each in zip(scale, z, strict=True)])
+    model = _run("weight_distortion", _case(), budget=STEPS * RETAIN, lr=ETA, noise=0.3)
+    _close(model, _descended(start, *_quadratic(X_R, Y_R)))
+
+
+def test_weight_distortion_without_noise_is_gd():
+    case = picture_case(net("batchnorm"), schedule="constant")
+    quiet = _run("weight_distortion", case, budget=40, noise=0.0, lr=0.01)
+    assert quiet.digest() == _run("gd", case, budget=40, lr=0.01).digest()
+
+
 # retrain
 
 
@@ -317,6 +337,9 @@ ORACLES = {
     "ssd": test_oracle_ssd.test_ssd_is_the_table_by_hand,
     "head_edit": test_oracle_head_edit.test_rank_one_is_the_formula,
     "restamp": test_restamp_is_the_closed_form,
+    "potion": test_oracle_potion.test_potion_is_the_loop_in_numpy,
+    "i_bau": test_oracle_i_bau.test_i_bau_is_the_loop_in_numpy,
+    "weight_distortion": test_weight_distortion_is_the_closed_form_from_the_distorted_place,
     "retrain": test_retrain_is_the_closed_form_from_its_own_draw,
 }
 
