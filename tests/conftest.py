@@ -52,6 +52,12 @@ def small_texts(shared: Path) -> Path:
 
 
 @pytest.fixture
+def no_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out how many samples would decide: no part of any outcome, and most of its time."""
+    monkeypatch.setattr("poison_audit.statistics.rates.smallest_size", lambda passes: 1)
+
+
+@pytest.fixture
 def plain_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write a page without charts, which take most of a small audit: for who reads report.json."""
     page = '<meta name="generator" content="poison-audit">'

@@ -263,6 +263,7 @@ def simulated(rng: np.random.Generator, mu: float, n: int) -> tuple[Measurement,
     )
 
 
+@pytest.mark.usefixtures("no_sizes")
 @pytest.mark.slow
 @pytest.mark.parametrize("gate", ["deployed", "any-method"])
 @pytest.mark.parametrize("truth", ["clean", "beyond"])
@@ -302,6 +303,7 @@ def simulated_attacks(rng: np.random.Generator, excess: float) -> tuple[Measurem
     )
 
 
+@pytest.mark.usefixtures("no_sizes")
 @pytest.mark.slow
 @pytest.mark.parametrize("truth", ["clean", "beyond"])
 def test_the_exit_code_errs_at_most_at_alpha_with_every_attack(truth):

@@ -2,23 +2,16 @@
 
 import runpy
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
 from poison_audit.models.seeds import Rng
-from poison_audit.statistics import rates
 
+pytestmark = pytest.mark.usefixtures("no_sizes")
 SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "measurements" / "decisions.py"))
 ROWS, exit_code = SCRIPT["ROWS"], SCRIPT["exit_code"]
 RUNS, MOST = 25, 5
 """Audits of each kind; Binomial(25, 0.05) exceeds 5 with probability 0.001."""
-
-
-@pytest.fixture(autouse=True)
-def no_sizes():
-    with mock.patch.object(rates, "smallest_size", return_value=1):
-        yield
 
 
 def codes(name, effect, gate="deployed", models=1, runs=RUNS):
