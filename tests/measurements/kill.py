@@ -1,21 +1,25 @@
-"""Kill a real audit at random moments, go on, and compare its report with an uninterrupted one's.
+"""Kill a command at random moments, give it again, and compare with what is uninterrupted.
 
-    python tests/measurements/kill.py --times 50
+    python tests/measurements/kill.py [check|train|plant|repair] [--times 50]
 
-audits fixtures/digits by all eight methods. Every process is killed (SIGKILL) at a moment drawn
-uniformly over the length of an uninterrupted audit; where it had ended before, its report.json must
-be that of the uninterrupted audit, timings aside, and another audit is begun.
+check audits fixtures/digits by all eight methods, repair looks for its repair, train trains on that
+table for three epochs, plant puts a backdoor into it. Every process is killed (SIGKILL) at a moment
+drawn uniformly over the length of an uninterrupted one; where it had ended before, what it wrote
+must be what the uninterrupted one wrote (of report.json all but timings), and another is begun.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,48 +30,69 @@ TIMINGS = {"seconds", "probe_seconds", "peak_bytes", "started", "command"}
 CODE = "import sys; from poison_audit.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
 
 
+DIGITS = ROOT / "fixtures" / "digits"
+INCIDENT = (str(DIGITS / "model.safetensors"), "--forget", str(DIGITS / "forget.csv"))
+TABLE = DIGITS / "train.npz"
+COMMANDS: Mapping[str, Callable[[Path], list[str]]] = {
+    "check": lambda out: ["check", *INCIDENT, "--out", str(out)],
+    "repair": lambda out: ["repair", *INCIDENT, "-o", str(out / "fixed.safetensors")],
+    "train": lambda out: [
+        "train", str(out / "train.npz"), "--arch", "cifar-resnet:1-1-1-1:w8", "--normalize", "none",
+        *("--recipe=epochs=3", "--recipe=lr=0.1", "--recipe=batch_size=64"),
+        *("-o", str(out / "model.safetensors")),
+    ],
+    "plant": lambda out: [
+        *("plant", str(out / "train.npz"), "--attack", "backdoor", "--label", "3"),
+        *("-o", str(out / "planted")),
+    ],
+}  # fmt: skip
+"""What is asked of a folder that holds the table, and what was left."""
+
+
 def main() -> None:
-    """Print how many kills there were, and how many resumed reports were identical."""
+    """Print how many kills there were, and how many of the resumed ones came to the same."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", nargs="?", default="check", choices=COMMANDS)
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    command = COMMANDS[asked.command]
     draws = Rng(asked.seed).named("kills").numpy()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         began = time.monotonic()
-        code = start(out / "whole").wait()
+        code = start(command, out / "whole").wait()
         length = time.monotonic() - began
-        expected = report(out / "whole")
-        print(f"uninterrupted: exit {code}, {length:.0f} s", flush=True)
-        kills = same = audits = 0
+        expected = written(out / "whole")
+        print(f"uninterrupted: exit {code}, {length:.0f} s, {len(expected)} files", flush=True)
+        kills = same = runs = 0
         while kills < asked.times:
-            audits += 1
-            own = kills
-            while (done := ended(out / f"audit-{audits}", draws.uniform(0, length))) is None:
+            runs += 1
+            here, own = out / f"run-{runs}", kills
+            while (done := ended(command, here, draws.uniform(0, length))) is None:
                 kills += 1
                 if kills == asked.times:
-                    done = start(out / f"audit-{audits}").wait()
+                    done = start(command, here).wait()
                     break
-            same += done == code and report(out / f"audit-{audits}") == expected
-            print(f"audit {audits}: killed {kills - own} times, {same} of {audits} identical",
-                  flush=True)  # fmt: skip
-    print(f"{kills} kills in {audits} audits: {same} of {audits} reports identical")
+            same += done == code and written(here) == expected
+            print(f"run {runs}: killed {kills - own} times, {same} of {runs} identical", flush=True)
+    print(f"{asked.command}: {kills} kills in {runs} runs, {same} of {runs} identical")
 
 
-def start(out: Path) -> subprocess.Popen[bytes]:
-    """Start the audit."""
-    fixture = ROOT / "fixtures" / "digits"
-    arguments = [str(fixture / "model.safetensors"), "--forget", str(fixture / "forget.csv")]
+def start(command: Callable[[Path], list[str]], out: Path) -> subprocess.Popen[bytes]:
+    """Start it."""
+    if not out.exists():
+        out.mkdir()
+        shutil.copy(TABLE, out)
     return subprocess.Popen(
-        [sys.executable, "-c", CODE, "check", *arguments, "--out", str(out)], cwd=ROOT,
+        [sys.executable, "-c", CODE, *command(out)], cwd=ROOT,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
 
-def ended(out: Path, moment: float) -> int | None:
-    """Run the audit up to a moment in seconds; return its exit code, or None if it was killed."""
-    process = start(out)
+def ended(command: Callable[[Path], list[str]], out: Path, moment: float) -> int | None:
+    """Run it up to a moment in seconds; return its exit code, or None if it was killed."""
+    process = start(command, out)
     try:
         return process.wait(timeout=moment)
     except subprocess.TimeoutExpired:
@@ -76,9 +101,23 @@ def ended(out: Path, moment: float) -> int | None:
         return None
 
 
-def report(out: Path) -> Any:
-    """Return report.json without what may differ between two equal audits."""
-    return _without_timings(json.loads((out / "report.json").read_text("utf-8")))
+def written(out: Path) -> dict[str, Any]:
+    """Return what was written: the digest of every file, and of a report what must be equal.
+
+    Of an audit that alone is looked at: its page and its other formats say the same with times.
+    """
+    reports = {p.relative_to(out).as_posix(): _report(p) for p in sorted(out.rglob("report.json"))}
+    if "report.json" in reports:
+        return reports
+    return reports | {
+        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.parent.name in (out.name, "planted")
+    }
+
+
+def _report(path: Path) -> Any:
+    return _without_timings(json.loads(path.read_text("utf-8")))
 
 
 def _without_timings(value: Any) -> Any:
