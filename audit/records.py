@@ -40,6 +40,7 @@ class Outcome(StrEnum):
     CLEAN = "CLEAN"  # The whole interval lies within the tolerance.
     ACCEPTED = "ACCEPTED"  # Beyond it, but within a bound that somebody accepted for a while.
     RESIDUAL = "RESIDUAL"  # Poison is still there, beyond the tolerance.
+    ASLEEP = "ASLEEP"  # It is not seen, and is there once the model is woken.
     ACTIVATED = "ACTIVATED"  # The attack is stronger than in the deployed model.
     BROKEN = "BROKEN"  # Accuracy fell by more than the tolerance.
     INCONCLUSIVE = "INCONCLUSIVE"  # Measured, but too few samples decide it, or a control failed.
@@ -49,12 +50,14 @@ class Outcome(StrEnum):
 
 
 WORST_FIRST = tuple(map(Outcome, (
-    "ACTIVATED", "RESIDUAL", "BROKEN", "FAILED", "INCONCLUSIVE", "NOT_MEASURED", "ACCEPTED",
-    "CLEAN", "INFO",
+    "ACTIVATED", "RESIDUAL", "ASLEEP", "BROKEN", "FAILED", "INCONCLUSIVE", "NOT_MEASURED",
+    "ACCEPTED", "CLEAN", "INFO",
 )))  # fmt: skip
 """Outcomes, the one that decides first."""
 
 Kind = Literal["deployed", "method", "candidate", "reference"]
+Way = Literal["recalibrated", "rounded", "relearned"]
+"""How a model is woken: BatchNorm's statistics of clean samples; weights of 8 bits; training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,8 @@ class Plan:
     tune: Count = 0
     """Trials of each method's numbers, on one half of the canaries and of the test samples; all
     that is measured is measured on the other half. 0: none, and everything is measured."""
+    reaudit: bool = False
+    """Whether models are woken in every way; else repaired ones are recalibrated alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +160,26 @@ class Measurement:
     def __post_init__(self) -> None:
         if (self.evidence is None) != (self.missing is not None):
             raise ValueError("a measurement has evidence, or the reason why it is missing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Woken:
+    """A model that was woken in one way, and what probes saw in it then."""
+
+    way: Way
+    samples: Count
+    """Clean (retain) samples that it took."""
+    poisons: Count = 0
+    """Forget samples that it was trained on again."""
+    steps: Count = 0
+    lr: Amount | None = None
+    """Learning rate of those steps; None: there were none."""
+    measurements: tuple[Measurement, ...]
+
+    @property
+    def name(self) -> str:
+        """The way, and the forget samples where there are any: `relearned-5`."""
+        return f"{self.way}-{self.poisons}" if self.poisons else self.way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +220,8 @@ class Cell:
     error: str | None = None
     """Why there is no model to measure."""
     measurements: tuple[Measurement, ...] = ()
+    woken: tuple[Woken, ...] = ()
+    """The same model, woken."""
     batch: Annotated[int, Asked({"ge": 1})] | None = None
     """Samples evaluated at once, at most, after the device's memory gave out; None: it never did.
     Figures change by rounding only."""
@@ -202,44 +229,6 @@ class Cell:
     movement: Mapping[str, Json] | None = None
     """How far the weights moved, and how much of it where they had to go, as
     `hypotheses.movement` returns it, and a `sentence`. None for what was not made here."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One trial of tuning: a method with some numbers, seen on the tuning halves alone."""
-
-    params: Mapping[str, Json]
-    residue: Amount | None = None
-    """Distance of the canaries' figure from that of a model that never saw them, in tolerances."""
-    lost: float | None = None
-    """Accuracy lost against the deployed model, in tolerances."""
-    gradients: Amount = 0.0
-    """Gradient evaluations spent."""
-    seconds: Amount = 0.0
-    error: str | None = None
-    """Why there are no figures."""
-
-    @property
-    def score(self) -> float | None:
-        """The worse of the two figures, the smaller the better; None if there are none."""
-        if self.residue is None or self.lost is None:
-            return None
-        return max(self.residue, self.lost)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
-    """The search for a method's numbers."""
-
-    method: str
-    attempts: tuple[Attempt, ...]
-    """In order; the first has the numbers that the plan gave."""
-    chosen: int
-    """Place of the attempt whose numbers were audited."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.chosen < len(self.attempts):
-            raise ValueError("the chosen attempt is one of the attempts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +250,8 @@ class Finding:
     outcome: Outcome
     reason: str
     """One sentence that a reader can act on."""
+    way: str = ""
+    """How the model was woken before the probe looked, as `Woken.name`; empty: as it stands."""
     gating: bool = True
     statistic: float | None = None
     """The estimate; None if and only if not measured."""

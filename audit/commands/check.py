@@ -26,6 +26,7 @@ from poison_audit.case.places import places
 from poison_audit.case.provenance import git_state, git_top, input_files
 from poison_audit.case.signing import hand_over, take_over, why_no_key
 from poison_audit.case.sources import Sources
+from poison_audit.case.tuning import Tuning
 from poison_audit.checks.adapter import doubts_of_adapter
 from poison_audit.checks.sanity import check_sanity
 from poison_audit.checks.size import limits_of_size
@@ -56,7 +57,7 @@ from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
 from poison_audit.models.factory import user_code
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.readings import POISONS
-from poison_audit.records import Cell, Finding, Plan, Rehearsal, Sanity, Tuning
+from poison_audit.records import Cell, Finding, Plan, Rehearsal, Sanity
 from poison_audit.reports.formats import FORMATS
 from poison_audit.reports.formats.renderer import renderer
 from poison_audit.reports.view.settings import CHECKPOINT

@@ -74,7 +74,7 @@ def read_plan(settings: CheckSettings) -> Plan:
             policy=policy, methods=asked.methods, params=settings.config.params,
             where=str(settings.config.path), settings=settings.numbers, budgets=asked.budget,
             seed=settings.subject.seed, seeds=asked.seeds, found=asked.found,
-            found_seed=asked.found_seed, tune=asked.tune,
+            found_seed=asked.found_seed, tune=asked.tune, reaudit=settings.judged.reaudit,
         )  # fmt: skip
     if plan is None or problems:
         raise PlanError(problems)

@@ -124,6 +124,10 @@ class Judged:
         PAIR, "A checkpoint unlearned elsewhere, to be judged beside MODEL.", group="model",
         metavar="NAME=PATH", several=True, default=(),
     )  # fmt: skip
+    reaudit: bool = said(
+        SWITCH, "Wake every model on trial (8 bits, further training), and ask it again.",
+        at="plan.reaudit", group="model", default=False,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

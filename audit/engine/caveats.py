@@ -8,11 +8,12 @@ import torch
 
 from poison_audit.case.case import Case
 from poison_audit.case.load import Trial
+from poison_audit.case.tuning import Tuning
 from poison_audit.engine.tuning import keyed
 from poison_audit.engine.unlearning import found_size
 from poison_audit.methods import METHODS
 from poison_audit.poisons.readings import POISONS
-from poison_audit.records import Cell, Plan, Tuning
+from poison_audit.records import Cell, Plan
 from poison_audit.training.sharding import processes
 
 

@@ -162,7 +162,8 @@ def stored_cell(place: Place, job: Job, digest: str | None) -> Stored[Cell]:
         return Stored(why="is of another job")
     if digest is not None and cell.digest != digest:
         return Stored(why="is of other weights")
-    if any(seen.evidence is not None and not _whole(seen) for seen in cell.measurements):
+    every = [*cell.measurements, *(seen for woken in cell.woken for seen in woken.measurements)]
+    if any(seen.evidence is not None and not _whole(seen) for seen in every):
         return Stored(why="is damaged")
     return found
 

@@ -16,7 +16,7 @@ from poison_audit.checks.honesty import believed, distrust
 from poison_audit.engine import unlearning
 from poison_audit.engine.cells import Lack, blank
 from poison_audit.engine.jobs import Job
-from poison_audit.engine.probes import PROBES
+from poison_audit.engine.waking import asked, wake, ways
 from poison_audit.hypotheses.movement import movement
 from poison_audit.models.memory import limited
 from poison_audit.models.model import Model
@@ -78,6 +78,8 @@ class Work:
     keep: bool
     """Whether the unlearned models are wanted, too."""
     allow_pickle: bool
+    lr: float | None = None
+    """At which models learn on when they are woken, as `waking.rate_of` returns it."""
 
     def on(self, line: Line, tell: Tell = lambda place, share: None) -> Iterator[tuple[int, Made]]:
         """Yield the place and the cell of every job of a line, its model where that is wanted."""
@@ -103,17 +105,20 @@ def _measured(work: Work, job: Job, trail: Trail | None, tell: Callable[[float],
         model = load_contender(case.model, job.contender, allow_pickle=work.allow_pickle)
     if job.kind in ("method", "candidate"):
         cell = replace(cell, movement=movement(model, case.model, work.references))
-    start = time.perf_counter()
+    start, digest = time.perf_counter(), model.digest()
+    how = ways(job.kind, model, plan, same=digest == case.model.digest())
     with limited() as limit:
         measurements, lack = probed(model, case, plan, rng)
+        roused = wake(model, case, plan, rng, how, lr=work.lr)
     seen = replace(
         cell,
-        digest=model.digest(),
+        digest=digest,
         measurements=measurements,
+        woken=roused.woken,
         batch=limit.size,
         probe_seconds=time.perf_counter() - start,
     )
-    return Made(cell=seen, model=model, lack=lack)
+    return Made(cell=seen, model=model, lack=lack or roused.lack)
 
 
 def probed(
@@ -128,13 +133,7 @@ def probed(
         doubt = f"checking that it is a function of its input {lack} on {model.device}"
     found = []
     for step in plan.probes:
-        # The draws do not depend on the candidate: all are measured against the same noise.
-        draws = rng.named("probe", step.name)
-        try:
-            seen = PROBES[step.name](model, case, draws, **step.params)
-        except torch.OutOfMemoryError:
-            lack = Lack.OUT_OF_MEMORY
-            missing = f"{lack} on {model.device}, with one sample at a time as well"
-            seen = Measurement(probe=step.name, evidence=None, missing=missing)
+        seen, none = asked(model, case, step, rng)
+        lack = lack or none
         found.append(believed(seen, doubt))
     return tuple(found), lack

@@ -33,6 +33,7 @@ def make_plan(
     found: float = STANDARD.found,
     found_seed: int = STANDARD.found_seed,
     tune: int | None = None,
+    reaudit: bool = False,
 ) -> Plan:
     """Check what was asked for, and write down every number of it.
 
@@ -52,6 +53,7 @@ def make_plan(
         found: share of the forget set that the methods are given.
         found_seed: decides which.
         tune: trials a method; None: none are asked for.
+        reaudit: whether models are woken in every way.
 
     Raises:
         PlanError: everything that is unknown or impossible.
@@ -98,7 +100,7 @@ def make_plan(
         probes=steps(PROBES, probe_parameters),
         hypotheses=steps(HYPOTHESES if names else (), hypothesis_parameters),
         policy=policy, seed=seed, seeds=seeds, budget=shares[0], sweep=tuple(shares[1:]),
-        found=found, found_seed=found_seed, tune=trials or 0,
+        found=found, found_seed=found_seed, tune=trials or 0, reaudit=reaudit,
     )  # fmt: skip
 
 

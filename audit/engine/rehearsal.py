@@ -144,6 +144,7 @@ def _own_plan(plan: Plan, probes: Sequence[str], case: Case) -> Plan:
             if name in PROBES
         ),
         sweep=(),
+        reaudit=False,
     )
 
 

@@ -24,6 +24,7 @@ from poison_audit.engine.cells import (
 )
 from poison_audit.engine.jobs import Job, jobs, lines
 from poison_audit.engine.measuring import Line, Made, Tell, Work, answers, load_references
+from poison_audit.engine.waking import rate_of
 from poison_audit.records import Cell, Plan
 
 
@@ -74,6 +75,7 @@ def run(
         report(Progress(job=todo[place], done=done, total=len(todo), share=share, **more))
 
     deployed = case.model.digest()
+    key = f"{key} reaudit" if plan.reaudit else key
     for place, job in enumerate(todo):
         digest = job.contender.digest if job.contender else None if job.method else deployed
         found = stored_cell(cell_place(out, job, key), job, digest)
@@ -88,7 +90,10 @@ def run(
     left = [
         tuple((place, todo[place]) for place in line if place not in cells) for line in lines(todo)
     ]
-    work = Work(case=case, plan=plan, references=references, keep=keep, allow_pickle=allow_pickle)
+    lr = rate_of(case, plan, references) if any(left) else None
+    work = Work(
+        case=case, plan=plan, references=references, keep=keep, allow_pickle=allow_pickle, lr=lr
+    )
     for place, made in (perform or in_turn)(work, [line for line in left if line], tell):
         job = todo[place]
         if made.model is not None and job.method:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from poison_audit.case.case import Case
+from poison_audit.case.tuning import Attempt, Tuning
 from poison_audit.checks.readings import UTILITY
 from poison_audit.engine import unlearning
 from poison_audit.engine.cells import Lack, kept_place, store, stored
@@ -31,7 +32,7 @@ from poison_audit.errors import InputError, PlanError, Problem
 from poison_audit.methods import METHODS
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.readings import POISONS, READINGS
-from poison_audit.records import Attempt, Measurement, Plan, Policy, Step, Tuning
+from poison_audit.records import Measurement, Plan, Policy, Step
 from poison_audit.statistics.reading import Reading
 
 FEWEST = 4

@@ -57,6 +57,9 @@ class Workings:
     """What its probe wants to know of a reference, for `Answers.asked`."""
     look: Looker | None = None
     """For what a forget set shows of it by itself."""
+    sparing: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By probe, the parameters that suffice where two models are compared, and nothing is ranked
+    among controls; a smaller one of a plan holds."""
     exhibits: Callable[[Case], list[Exhibit]] = lambda case: []
     """What there is to look at, forget samples aside."""
 
@@ -82,6 +85,7 @@ WORKINGS: dict[str, Workings] = {
         look=triggers,
         ask=trigger_answers,
         exhibits=trigger_exhibits,
+        sparing={"backdoor": {"draws": 20}},
         planters={"pictures": backdoor_pictures.in_pictures, "texts": backdoor_texts.in_texts},
     ),
     "token-canary": Workings(
@@ -109,6 +113,10 @@ WORKINGS: dict[str, Workings] = {
     ),
 }
 """By poison, in the order in which their evidence is read and told."""
+SPARING: dict[str, Mapping[str, int]] = {
+    name: params for works in WORKINGS.values() for name, params in works.sparing.items()
+}
+"""By probe, as `Workings.sparing`."""
 READERS: dict[str, Reader] = {
     name: works.reader for name, works in WORKINGS.items() if works.reader is not None
 }

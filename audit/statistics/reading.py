@@ -61,6 +61,8 @@ class Words:
     """What a finding of it means, in one sentence."""
     how: str = ""
     """How that was found, in a sentence or two."""
+    awake: str = "the poison shows again"
+    """What a model does in which it was asleep, once it is woken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

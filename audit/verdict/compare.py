@@ -42,6 +42,8 @@ class Change:
     """By how much the effect grew on the same samples; None where these cannot be paired."""
     reason: str
     """One sentence."""
+    way: str = ""
+    """How the model was woken; empty: as it stands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,11 +149,12 @@ def compare(before: AuditRecord, after: AuditRecord) -> Comparison:
     for key in dict.fromkeys((*old, *new)):
         grown = increase(seen[0][key], seen[1][key], level=level) if key in paired else None
         direction, reason = _direction(old.get(key), new.get(key), grown)
-        candidate, probe, seed = key
+        candidate, probe, seed, way = key
         one = Change(
             candidate=candidate,
             probe=probe,
             seed=seed,
+            way=way,
             before=old.get(key),
             after=new.get(key),
             direction=direction,
@@ -163,18 +166,25 @@ def compare(before: AuditRecord, after: AuditRecord) -> Comparison:
     return Comparison(changes=tuple(changes), exit_code=code, sentence=sentence)
 
 
-Key = tuple[str, str, int]
-"""Candidate, probe, seed."""
+Key = tuple[str, str, int, str]
+"""Candidate, probe, seed, way of waking."""
 
 
 def _by_key(record: AuditRecord) -> dict[Key, Finding]:
     # Hypotheses explain a model; they are not compared.
     probes = {step.name for step in record.plan.probes}
-    return {(f.candidate, f.probe, f.seed): f for f in record.findings if f.probe in probes}
+    return {(f.candidate, f.probe, f.seed, f.way): f for f in record.findings if f.probe in probes}
 
 
 def _measurements(record: AuditRecord) -> dict[Key, Measurement]:
-    return {(c.candidate, m.probe, c.seed): m for c in record.cells for m in c.measurements}
+    own = {(c.candidate, m.probe, c.seed, ""): m for c in record.cells for m in c.measurements}
+    woken = {
+        (c.candidate, m.probe, c.seed, w.name): m
+        for c in record.cells
+        for w in c.woken
+        for m in w.measurements
+    }
+    return own | woken
 
 
 def _direction(

@@ -42,6 +42,7 @@ from poison_audit.records import (
     Policy,
     Sanity,
 )
+from poison_audit.verdict.asleep import judge_woken, named, parts_of, shared
 from poison_audit.verdict.gate import audit_verdict
 from poison_audit.verdict.judge import Errors, judge
 from poison_audit.verdict.readings import increase, reading_of
@@ -76,8 +77,8 @@ def decide(
         attacks: forget samples by the attack they are said to be part of ("" = unknown).
         doubts: with any of them nothing passes.
     """
-    named = [POISONS[attack] for attack in attacks if attack in POISONS]
-    required = {reading.name for poison in named for reading in poison.readings}
+    known = [POISONS[attack] for attack in attacks if attack in POISONS]
+    required = {reading.name for poison in known for reading in poison.readings}
     by_name: dict[str, list[Cell]] = {}
     for cell in cells:
         by_name.setdefault(cell.candidate, []).append(cell)
@@ -85,6 +86,7 @@ def decide(
     share = max(1, repaired) if plan.policy.gate == "any-method" else 1
     before = {m.probe: m for c in cells if c.kind == "deployed" for m in c.measurements}
     deployed = next((cell.digest for cell in cells if cell.kind == "deployed"), None)
+    references = [cell for cell in cells if cell.kind == "reference"]
     nothing_to_remove = False
     findings: list[Finding] = []
     verdicts: list[CandidateVerdict] = []
@@ -102,12 +104,18 @@ def decide(
                 ),
                 required=required,
                 same=same,
+                references=references,
             )
             if cell.kind in ("method", "candidate"):
                 now = {m.probe: m for m in cell.measurements}
-                seen = [_activated(f, before.get(f.probe), now.get(f.probe)) for f in seen]
-            by_probe = {m.probe: m for m in cell.measurements}
-            here += [_accepted(f, plan.policy, by_probe.get(f.probe)) for f in seen]
+                seen = [
+                    f if f.way else _activated(f, before.get(f.probe), now.get(f.probe))
+                    for f in seen
+                ]
+            every = {("", m.probe): m for m in cell.measurements}
+            every |= {(w.name, m.probe): m for w in cell.woken for m in w.measurements}
+            told = [_accepted(f, plan.policy, every.get((f.way, f.probe))) for f in seen]
+            here += named(told, cell)
         if nothing_to_remove and group[0].kind == "method":
             here = [_said_of_clean(finding) for finding in here]
         verdict = judge_candidate(name, group[0].kind, here)
@@ -115,14 +123,20 @@ def decide(
             nothing_to_remove = verdict.outcome is Outcome.CLEAN
         findings += here
         verdicts.append(verdict)
-    told = audit_verdict(plan.policy, sanity, verdicts, doubts)
-    return Decision(findings=tuple(findings), verdict=told)
+    found = audit_verdict(plan.policy, sanity, verdicts, doubts)
+    return Decision(findings=tuple(findings), verdict=found)
 
 
 def judge_cell(
-    cell: Cell, plan: Plan, errors: Errors, *, required: set[str], same: bool = False
+    cell: Cell,
+    plan: Plan,
+    errors: Errors,
+    *,
+    required: set[str],
+    same: bool = False,
+    references: Sequence[Cell] = (),
 ) -> list[Finding]:
-    """Judge the measurements of one cell.
+    """Judge the measurements of one cell, and those of its woken models after them.
 
     Args:
         cell: a candidate under one seed.
@@ -130,6 +144,7 @@ def judge_cell(
         errors: of the whole cell; what finds is divided by its gating probes here.
         required: the probes of the poisons that forget samples are said to be.
         same: whether its weights are the deployed model's.
+        references: cells of models that never saw the poison.
     """
     if cell.error is not None:
         return [
@@ -155,8 +170,10 @@ def judge_cell(
         and (reading_of(m.probe).residue or not (same or cell.kind in ("deployed", "reference")))
         for m in every
     )
-    part = replace(errors, finding=errors.finding / max(1, tests))
-    return [judge(m, cell, plan.policy, part, required=m.probe in required) for m in every]
+    parts = parts_of(cell, plan)
+    split = shared(errors, tests=tests, parts=parts)
+    found = [judge(m, cell, plan.policy, split[0], required=m.probe in required) for m in every]
+    return [*found, *judge_woken(cell, parts, plan.policy, split, references)]
 
 
 def _activated(finding: Finding, before: Measurement | None, now: Measurement | None) -> Finding:
@@ -212,7 +229,7 @@ def _accepted(finding: Finding, policy: Policy, seen: Measurement | None) -> Fin
 
 
 def _said_of_clean(finding: Finding) -> Finding:
-    if not reading_of(finding.probe).residue or finding.outcome is not Outcome.CLEAN:
+    if not reading_of(finding.probe).residue or finding.outcome is not Outcome.CLEAN or finding.way:
         return finding
     note = "Nothing to remove: the deployed model already showed no effect."
     return replace(finding, reason=f"{finding.reason} {note}")
@@ -240,9 +257,12 @@ def _passed(findings: Sequence[Finding]) -> str:
         f"{f.probe} within {f.tolerance:.3g} ({f.null + f.detectable:.2g} would have been found)"
         for f in findings
         if f.gating
+        and not f.way
         and reading_of(f.probe).residue
         and f.null is not None
         and f.tolerance is not None
         and f.detectable is not None
     ]
-    return f"Detected nothing beyond tolerance: {', '.join(parts)}."
+    ways = dict.fromkeys(f.way for f in findings if f.gating and f.way)
+    woken = f" Nor once it was woken ({', '.join(ways)})." if ways else ""
+    return f"Detected nothing beyond tolerance: {', '.join(parts)}.{woken}"

@@ -151,11 +151,14 @@ def wrong_evidence(record: AuditRecord) -> list[Problem]:
     problems = Problems()
     for place, part in (("", record), ("rehearsal.", record.rehearsal)):
         for i, cell in enumerate(part.cells if part else ()):
-            for number, seen in enumerate(cell.measurements):
-                if seen.evidence is not None:
-                    where = f"{place}cells[{i}].measurements[{number}].evidence: {seen.probe}"
-                    with problems.collecting():
-                        reading_of(seen.probe).read(seen.evidence, where)
+            told = [("", cell.measurements)]
+            told += [(f"woken[{n}].", each.measurements) for n, each in enumerate(cell.woken)]
+            for inner, measurements in told:
+                for number, seen in enumerate(measurements):
+                    if seen.evidence is not None:
+                        where = f"{place}cells[{i}].{inner}measurements[{number}].evidence"
+                        with problems.collecting():
+                            reading_of(seen.probe).read(seen.evidence, f"{where}: {seen.probe}")
     return problems
 
 

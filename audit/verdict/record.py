@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 from poison_audit.case.doubts import Doubt
 from poison_audit.case.shown import Exhibit, InputFile, Place
+from poison_audit.case.tuning import Tuning
 from poison_audit.records import (
     Asked,
     CandidateVerdict,
@@ -23,7 +24,6 @@ from poison_audit.records import (
     Recipe,
     Rehearsal,
     Sanity,
-    Tuning,
 )
 
 SCHEMA_VERSION: Final = 2

@@ -43,7 +43,7 @@ def decide_rehearsal(
         held: whether the copy came to hold them; else what passes on it proves nothing.
     """
     probes = tuple(Step(name=name) for name in PROBED)
-    own = replace(plan, probes=probes, policy=own_policy(plan.policy))
+    own = replace(plan, probes=probes, policy=own_policy(plan.policy), reaudit=False)
     decision = decide(own, _WORKS, cells, attacks={REHEARSED.name: planted})
     findings = tuple(map(_own_finding, decision.findings))
     candidates = tuple(_own_verdict(each, held=held) for each in decision.verdict.candidates)
@@ -67,6 +67,7 @@ def _own_verdict(verdict: CandidateVerdict, *, held: bool) -> CandidateVerdict:
 _SAID = {
     "Would remove it": (Outcome.CLEAN,),
     "Would not": (Outcome.RESIDUAL, Outcome.ACTIVATED),
+    "Would only put it to sleep": (Outcome.ASLEEP,),
     "Would break the model": (Outcome.BROKEN,),
     "Failed": (Outcome.FAILED,),
     "Undecided": (Outcome.INCONCLUSIVE, Outcome.NOT_MEASURED),
@@ -120,7 +121,8 @@ def _figure(candidate: str, findings: Sequence[Finding]) -> str:
     """Return the canaries' figures of a candidate's worst seed, with their intervals."""
     told = []
     for reading in REHEARSED.readings:
-        own = [f for f in findings if (f.candidate, f.probe) == (candidate, reading.name)]
+        asked = (candidate, reading.name, "")
+        own = [f for f in findings if (f.candidate, f.probe, f.way) == asked]
         measured = [(abs(f.statistic - (f.null or 0.0)), f) for f in own if f.statistic is not None]
         if not measured:
             continue

@@ -115,7 +115,7 @@ def _data(record: AuditRecord) -> Iterator[dict[str, Json]]:
 
 def _deployed(record: AuditRecord) -> list[Finding]:
     names = {c.candidate for c in record.verdict.candidates if c.kind == "deployed"}
-    return [f for f in record.findings if f.candidate in names]
+    return [f for f in record.findings if f.candidate in names and not f.way]
 
 
 def _metrics(record: AuditRecord) -> Iterator[dict[str, Json]]:
@@ -137,7 +137,9 @@ def _declarations(record: AuditRecord) -> dict[str, Json]:
     for place, finding in enumerate(f for f in record.findings if f.gating):
         one = {
             "bom-ref": f"evidence-{place}",
-            "propertyName": f"{_text(finding.candidate)}/{_text(finding.probe)}",
+            "propertyName": "/".join(
+                _text(part) for part in (finding.candidate, finding.probe, finding.way) if part
+            ),
             "description": f"{finding.outcome.value}. {_text(finding.reason)}",
         }
         evidence.append(one | _started(record, "created"))

@@ -55,7 +55,8 @@ def render_difference(comparison: Comparison, console: Console) -> None:
 
 
 def _who(change: Change) -> str:
-    return f"{change.candidate}, seed {change.seed}" if change.seed else change.candidate
+    seed = f"seed {change.seed}" if change.seed else ""
+    return ", ".join(part for part in (change.candidate, seed, change.way) if part)
 
 
 def _shown(finding: Finding | None) -> str:

@@ -144,12 +144,14 @@ def _invocation(record: AuditRecord) -> dict[str, Any]:
 def _result(one: Judged, record: AuditRecord) -> dict[str, Any]:
     finding = one.finding
     attack = _ATTACKS.get(finding.probe, finding.probe)
-    who = f"{printable(finding.candidate)}, {about(finding.probe).title}, seed {finding.seed}"
+    way = f", {printable(finding.way)}" if finding.way else ""
+    title = f"{about(finding.probe).title}{way}"
+    who = f"{printable(finding.candidate)}, {title}, seed {finding.seed}"
     result = _alert(
         _rule_of(one),
         f"{who}: {one.told}",
         location(record, f"forget.{attack}", "forget"),
-        key=(finding.probe, finding.candidate, str(finding.seed), _forget(record)),
+        key=_question(finding, record),
     )
     related = [f"config.evidence.{attack}"]
     if one.number is not None:
@@ -161,6 +163,11 @@ def _result(one: Judged, record: AuditRecord) -> dict[str, Any]:
     if places:
         result["relatedLocations"] = unique(map(at, places))
     return result | {"properties": _figures(finding)}
+
+
+def _question(finding: Finding, record: AuditRecord) -> tuple[str, ...]:
+    key = (finding.probe, finding.candidate, str(finding.seed), _forget(record))
+    return (*key, finding.way) if finding.way else key
 
 
 def _rule_of(one: Judged) -> str:

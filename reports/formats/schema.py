@@ -32,7 +32,7 @@ _RULES = {
         {"properties": {"outcome": {"enum": outcomes}, "exit_code": {"enum": codes}}}
         for outcomes, codes in (
             (["CLEAN", "ACCEPTED"], [0]),
-            (["RESIDUAL", "ACTIVATED", "BROKEN"], [0, 1]),
+            (["RESIDUAL", "ASLEEP", "ACTIVATED", "BROKEN"], [0, 1]),
             (["INCONCLUSIVE", "NOT_MEASURED", "FAILED", "INFO"], [3]),
         )
     ]},

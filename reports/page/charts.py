@@ -28,7 +28,7 @@ from poison_audit.verdict.record import AuditRecord
 
 def forest(record: AuditRecord, probe: str, *, describe: str) -> str | None:
     """Draw the intervals of a probe of `RESIDUE`, a line a candidate; None if it measured none."""
-    found = [f for f in record.findings if f.probe == probe]
+    found = [f for f in record.findings if f.probe == probe and not f.way]
     measured = [f for f in found if _drawn(f)]
     if not measured:
         return None

@@ -44,14 +44,14 @@ class Point:
 
 def residue_probe(record: AuditRecord) -> str | None:
     """Return the probe that the trade-off is drawn by: the first that measured anything."""
-    measured = {f.probe for f in record.findings if f.interval is not None}
+    measured = {f.probe for f in record.findings if f.interval is not None and not f.way}
     return next((probe for probe in RESIDUE if probe in measured), None)
 
 
 def points(record: AuditRecord) -> tuple[Point, ...]:
     """Return the candidates of which both accuracy and residue are known, in their order."""
     probe, found = residue_probe(record), []
-    measured = [f for f in record.findings if f.interval is not None]
+    measured = [f for f in record.findings if f.interval is not None and not f.way]
     for candidate in record.verdict.candidates:
         here = [f for f in measured if f.candidate == candidate.candidate]
         residue = worst(f for f in here if f.probe == probe)

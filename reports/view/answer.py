@@ -14,6 +14,7 @@ _DEPLOYED = {
     Outcome.CLEAN: "No poison found",
     Outcome.ACCEPTED: "Not clean, but let through as an accepted risk",
     Outcome.RESIDUAL: "Still poisoned",
+    Outcome.ASLEEP: "Still poisoned: the poison is only asleep",
     Outcome.ACTIVATED: "Poisoned, and the repair made it worse",
     Outcome.BROKEN: "Not usable: it lost too much accuracy",
     Outcome.FAILED: "Cannot tell: it could not be measured",
@@ -25,6 +26,7 @@ _ANY = {
     Outcome.CLEAN: "A repaired model is clean",
     Outcome.ACCEPTED: "No repair is clean; one is let through as an accepted risk",
     Outcome.RESIDUAL: "Still poisoned: no repair removed it",
+    Outcome.ASLEEP: "Still poisoned: a repair only put the poison to sleep",
     Outcome.ACTIVATED: "Still poisoned, and a repair made it worse",
     Outcome.BROKEN: "No repair is usable: accuracy fell too far",
 }
@@ -58,6 +60,7 @@ def how_sure(record: AuditRecord) -> str:
         "through.",
         Outcome.RESIDUAL: poisoned,
         Outcome.ACTIVATED: poisoned,
+        Outcome.ASLEEP: poisoned,
         Outcome.BROKEN: f"Of models that work as well as before, {rate} would be called broken. A "
         "broken model can look clean to every other probe, so that says little about the poison.",
     }

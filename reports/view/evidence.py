@@ -11,7 +11,7 @@ from poison_audit.poisons.backdoor.reading import BACKDOOR
 from poison_audit.poisons.indiscriminate.reading import INDISCRIMINATE
 from poison_audit.poisons.targeted.reading import TARGETED, TargetHits
 from poison_audit.poisons.token_canary.reading import TOKEN_CANARY, StringRanks
-from poison_audit.records import Cell, Finding, Json
+from poison_audit.records import Cell, Finding, Json, Measurement
 from poison_audit.reports.view.exhibits import Shown, walls
 from poison_audit.reports.view.figure import TONES
 from poison_audit.reports.view.reading import phrase_of, place
@@ -94,7 +94,8 @@ def evidence_of(cell: Cell | None, reading: Reading[E]) -> E | None:
 def deployed_finding(record: AuditRecord, probe: str) -> Finding | None:
     """Return a probe's finding on the deployed model."""
     names = {cell.candidate for cell in record.cells if cell.kind == "deployed"}
-    return next((f for f in record.findings if f.probe == probe and f.candidate in names), None)
+    own = (f for f in record.findings if f.probe == probe and not f.way)
+    return next((f for f in own if f.candidate in names), None)
 
 
 def is_suspect(record: AuditRecord, finding: Finding) -> bool:
@@ -103,9 +104,15 @@ def is_suspect(record: AuditRecord, finding: Finding) -> bool:
         m.suspect is not None
         for cell in record.cells
         if (cell.candidate, cell.seed) == (finding.candidate, finding.seed)
-        for m in cell.measurements
+        for m in _seen(cell, finding.way)
         if m.probe == finding.probe
     )
+
+
+def _seen(cell: Cell, way: str) -> tuple[Measurement, ...]:
+    """Return what was measured in a cell's model as it stands, or woken in some way."""
+    woken = {each.name: each.measurements for each in cell.woken}
+    return woken.get(way, ()) if way else cell.measurements
 
 
 def deployed_tone(record: AuditRecord, probe: str) -> str:

@@ -14,6 +14,7 @@ TONES = {
     Outcome.ACCEPTED: "unsure",
     Outcome.RESIDUAL: "bad",
     Outcome.ACTIVATED: "worse",
+    Outcome.ASLEEP: "bad",
     Outcome.BROKEN: "bad",
     Outcome.FAILED: "unsure",
     Outcome.INCONCLUSIVE: "unsure",
@@ -57,7 +58,7 @@ def figure(finding: Finding) -> Figure:
     words = about(finding.probe)
     return Figure(
         probe=finding.probe,
-        title=words.title,
+        title=f"{words.title}, {printable(finding.way)}" if finding.way else words.title,
         value=shown,
         interval=interval,
         z=f"z {finding.z:+z.1f}" if words.shows_z and finding.z is not None else "",

@@ -18,7 +18,7 @@ from poison_audit.records import Acceptance, Finding, Json, Outcome, Policy
 from poison_audit.reports.view.words import about, printable, value
 from poison_audit.verdict.record import AuditRecord, Verdict
 
-FOUND = frozenset((Outcome.RESIDUAL, Outcome.ACTIVATED, Outcome.BROKEN))
+FOUND = frozenset((Outcome.RESIDUAL, Outcome.ASLEEP, Outcome.ACTIVATED, Outcome.BROKEN))
 _PASSES = frozenset((Outcome.CLEAN, Outcome.ACCEPTED))
 
 Standing = Literal["found", "undecided", "accepted", "elsewhere", "clean", "aside"]
@@ -37,8 +37,9 @@ class Judged:
 
     @property
     def name(self) -> str:
-        """What was asked, within its candidate: `gaussian, seed 0`."""
-        return f"{printable(self.finding.probe)}, seed {self.finding.seed}"
+        """What was asked, within its candidate: `gaussian, seed 0`, `gaussian rounded, seed 0`."""
+        what = f"{self.finding.probe} {self.finding.way}".rstrip()
+        return f"{printable(what)}, seed {self.finding.seed}"
 
     @property
     def told(self) -> str:

@@ -38,12 +38,15 @@ class Row:
 
 
 def worst(findings: Iterable[Finding]) -> Finding | None:
-    """Return the finding that a candidate is judged by: of one outcome the farthest from null."""
+    """Return the finding that a candidate is judged by: of one outcome the farthest from null.
 
-    def badness(finding: Finding) -> tuple[int, float]:
+    Of one outcome, one of the model as it stands goes before those of the woken model.
+    """
+
+    def badness(finding: Finding) -> tuple[int, bool, float]:
         distance = (finding.statistic or 0.0) - (finding.null or 0.0)
         size = distance if reading_of(finding.probe).damage else abs(distance)
-        return WORST_FIRST.index(finding.outcome), -size
+        return WORST_FIRST.index(finding.outcome), bool(finding.way), -size
 
     return min(findings, key=badness, default=None)
 

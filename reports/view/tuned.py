@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from poison_audit.records import Attempt, Tuning
+from poison_audit.case.tuning import Attempt, Tuning
 from poison_audit.reports.view.words import duration, printable, value
 from poison_audit.verdict.record import AuditRecord
 

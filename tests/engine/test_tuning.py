@@ -15,6 +15,7 @@ from builders.loading import loaded
 from builders.small_case import FLAGS
 from poison_audit.atomic import from_json
 from poison_audit.case.sources import Sources
+from poison_audit.case.tuning import Attempt
 from poison_audit.checks.sanity import check_sanity
 from poison_audit.cli import invoke
 from poison_audit.engine import tuning, unlearning
@@ -23,7 +24,7 @@ from poison_audit.engine.tuning import best, halves, tune
 from poison_audit.errors import PlanError
 from poison_audit.methods import METHODS, UNLEARNING, check_params, parameters
 from poison_audit.models.seeds import Rng
-from poison_audit.records import Attempt, Cell, Measurement, Outcome, Plan, Policy, Recipe, Step
+from poison_audit.records import Cell, Measurement, Outcome, Plan, Policy, Recipe, Step
 from poison_audit.verdict.judge import Errors, judge
 from poison_audit.verdict.policy import standard_policy
 from poison_audit.verdict.record import AuditRecord

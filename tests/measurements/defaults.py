@@ -47,6 +47,7 @@ from reviews_text import reviews
 from poison_audit.case.case import Case
 from poison_audit.case.load import load_trial
 from poison_audit.case.sources import Sources
+from poison_audit.case.tuning import Attempt
 from poison_audit.checks.sanity import check_sanity
 from poison_audit.commands.config import make_recipe, read_config
 from poison_audit.engine import unlearning
@@ -58,7 +59,7 @@ from poison_audit.models.reader import Reading
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.probes import READERS
 from poison_audit.poisons.readings import POISONS
-from poison_audit.records import Attempt, Plan, Step
+from poison_audit.records import Plan, Step
 from poison_audit.verdict.policy import make_policy
 
 SAMPLES, TESTED, CANARIES = 1200, 1000, 200

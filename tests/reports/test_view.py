@@ -13,7 +13,8 @@ from builders.some_records import (
     unusable,
     utility,
 )
-from poison_audit.records import WORST_FIRST, Attempt, Outcome, Step, Tuning
+from poison_audit.case.tuning import Attempt, Tuning
+from poison_audit.records import WORST_FIRST, Outcome, Step
 from poison_audit.reports.view.figure import TONES, figure
 from poison_audit.reports.view.rows import worst
 from poison_audit.reports.view.view import COLUMNS, view

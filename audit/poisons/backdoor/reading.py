@@ -264,6 +264,7 @@ BACKDOOR = Reading(
         found="The trigger still causes the label that the attacker chose.",
         how="Inputs with the trigger get a label more often than without, or lose their right "
         "answers, as hardly a control trigger causes it.",
+        awake="the trigger works again",
     ),
     charts=("trigger",),
     evidence=TriggerHits,
