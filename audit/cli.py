@@ -7,9 +7,7 @@
 
 from __future__ import annotations
 
-import errno
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,18 +16,14 @@ import click
 from poison_audit.commands import own_settings as own
 from poison_audit.commands import settings
 from poison_audit.commands.arguments import check_settings, decide_settings, train_settings
-from poison_audit.commands.fields import settled
+from poison_audit.commands.failing import complain, complain_of_disk, failed, of_memory
+from poison_audit.commands.fields import fields_of, settled
 from poison_audit.commands.options import Command, options
 from poison_audit.commands.plant_options import OWN_OPTIONS, PlantSettings
 from poison_audit.commands.streams import forgive
 from poison_audit.errors import AuditError, InputError, PlanError, Problem
 
 INTERRUPTED = 130
-_NO_MEMORY = (
-    "can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc",
-    "out of memory", "failed to map segment", "can't start new thread",
-)  # fmt: skip
-"""How errors without a class of their own say that the memory gave out, in small letters."""
 NEEDED = {
     "torch": "torch", "torchvision": "torchvision", "transformers": "transformers",
     "safetensors": "safetensors", "PIL": "pillow",
@@ -48,16 +42,16 @@ def invoke(arguments: Sequence[str]) -> int:
     try:
         result = cli.main(list(arguments), prog_name="poison-audit", standalone_mode=False)
     except (InputError, PlanError) as error:
-        _complain(error.problems)
+        complain(error.problems)
         return 2
     except ModuleNotFoundError as error:
         if (package := NEEDED.get((error.name or "").partition(".")[0])) is None:
-            return _failed(error)
+            return failed(error)
         fix = f"Install it by pip install {package}; `poison-audit doctor` says what there is"
-        _complain([Problem(f"{package} is not installed, and this needs it", fix=fix)])
+        complain([Problem(f"{package} is not installed, and this needs it", fix=fix)])
         return 2
     except AuditError as error:
-        _complain([Problem(str(error))])
+        complain([Problem(str(error))])
         return 2
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -68,70 +62,13 @@ def invoke(arguments: Sequence[str]) -> int:
         click.echo("\nInterrupted. What is complete is kept: run the same command again.", err=True)
         return INTERRUPTED
     except OSError as error:
-        if _of_memory(error):
-            return _failed(error)
-        _complain_of_disk(error)
+        if of_memory(error):
+            return failed(error)
+        complain_of_disk(error)
         return 4
     except BaseException as error:  # a crash, Rust's panic too, must never look like a verdict
-        return _failed(error)
+        return failed(error)
     return result if isinstance(result, int) else 0
-
-
-def _failed(error: BaseException) -> int:
-    if _of_memory(error):
-        _complain_of_memory()
-        return 4
-    traceback.print_exception(error)
-    click.echo("poison-audit itself failed; this says nothing about the model.", err=True)
-    return 4
-
-
-def _of_memory(error: BaseException | None) -> bool:
-    """Return whether the machine's memory gave out, as Python, torch, or a library's loading says.
-
-    A limit (`ulimit -v`) ends an allocation of torch by RuntimeError, and an import by ImportError.
-    """
-    while error is not None:
-        # By name: this file works without torch.
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            return True
-        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-            return True
-        kinds = (RuntimeError, ImportError, OSError, SystemError)
-        if isinstance(error, kinds) and any(word in str(error).lower() for word in _NO_MEMORY):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _complain_of_disk(error: OSError) -> None:
-    where = f" ({error.filename})" if error.filename else ""
-    reason = error.strerror or str(error)
-    text = (
-        f"poison-audit: {reason}{where}. This says nothing about the model. What is complete is "
-        "kept: put it right, and run the same command again."
-    )
-    click.echo(_printable(text), err=True)
-
-
-def _complain_of_memory() -> None:
-    text = (
-        "poison-audit: out of memory, with one sample at a time as well. This says nothing about "
-        "the model. What is complete is kept: free some, or try --device cpu, and run the same "
-        "command again."
-    )
-    click.echo(text, err=True)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-
-
-def _complain(problems: Sequence[Problem]) -> None:
-    many = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
-    click.echo(f"poison-audit: {many}; nothing was done.", err=True)
-    for problem in problems:
-        click.echo(f"  - {_printable(str(problem))}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -148,6 +85,9 @@ SUBJECT = (
     settings.Architecture, settings.Texts, settings.Subject, settings.Trained, settings.EVIDENCE
 )  # fmt: skip
 
+REFERENCES = {"reference": fields_of(settings.Judged)["reference"]}
+JUDGED_BY = {k: field for k, field in fields_of(settings.Deciding).items() if k != "gate"}
+
 
 @cli.command(cls=Command)
 @options(*SUBJECT, settings.Expecting, settings.Judged, settings.Deciding, settings.Methods,
@@ -162,7 +102,7 @@ def check(**given: Any) -> int:
     """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
     from poison_audit.commands.check import audit
 
-    return audit(check_settings(given))
+    return audit(check_settings(given), given=given)
 
 
 @cli.command(cls=Command)
@@ -186,6 +126,26 @@ def unlearn(**given: Any) -> int:
     budget = None if given["budget"] is None else (given["budget"],)
     asked = {**given, "methods": (given["method"],), "budget": budget}
     return run(check_settings(asked), output=given["output"], given=given)
+
+
+@cli.command(cls=Command)
+@options(*SUBJECT, settings.Expecting, REFERENCES, JUDGED_BY, own.Repairing, own.Numbers,
+         own.REPORTED)  # fmt: skip
+def repair(**given: Any) -> int:
+    """Look for a repair of MODEL, from cheap to dear, and write the first that passes its audit.
+
+    Repairs are chosen on one half of the test samples and of the evidence, and judged on the other.
+    Exit code 0: written. 1 or 3: none passed; the best is named, with what it fails by.
+
+    \b
+    Example:
+      poison-audit repair model.safetensors --forget forget.csv --train train.npz \\
+          --test test.npz --recipe epochs=100 -o fixed.safetensors
+    """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
+    from poison_audit.commands.repair import repair as run
+
+    asked = {**given, "methods": ("none",), "budget": None}
+    return run(check_settings(asked), given=given)
 
 
 @cli.command(cls=Command)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import platform
-import shlex
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,23 +12,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
-from poison_audit.atomic import from_json, to_json
+from poison_audit.atomic import digest_of, from_json, to_json
 from poison_audit.case.case import Case
 from poison_audit.case.doubts import Doubt
-from poison_audit.case.keyfile import remark_on
 from poison_audit.case.load import Trial
 from poison_audit.case.places import places
-from poison_audit.case.provenance import git_state, git_top, input_files
+from poison_audit.case.provenance import git_top, input_files
 from poison_audit.case.signing import hand_over, take_over, why_no_key
-from poison_audit.case.sources import Sources
 from poison_audit.case.tuning import Tuning
 from poison_audit.checks.adapter import doubts_of_adapter
 from poison_audit.checks.sanity import check_sanity
 from poison_audit.checks.size import limits_of_size
 from poison_audit.commands.arguments import CheckSettings
-from poison_audit.commands.config import Config
 from poison_audit.commands.inputs import device_named, load, read_inputs
 from poison_audit.commands.own_settings import Running
 from poison_audit.commands.progress import Reporter
@@ -42,6 +34,15 @@ from poison_audit.commands.rendering import (
     show_forecast,
     write_reports,
 )
+from poison_audit.commands.telling import (
+    environment,
+    introduction,
+    origins,
+    own_code,
+    refuse_swapped,
+    remarks,
+)
+from poison_audit.commands.unlearn import command_of
 from poison_audit.engine import runs, unlearning
 from poison_audit.engine.caveats import caveats, halved
 from poison_audit.engine.exhibits import exhibits
@@ -52,15 +53,11 @@ from poison_audit.engine.rehearsal import Judge, check_size, rehearse
 from poison_audit.engine.run import Performer, run
 from poison_audit.engine.tuning import chosen, halves, load_optuna, tune
 from poison_audit.engine.why import explain
-from poison_audit.errors import Problem, Problems
 from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
 from poison_audit.models.factory import user_code
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.readings import POISONS
-from poison_audit.records import Cell, Finding, Plan, Rehearsal, Sanity
+from poison_audit.records import Cell, Finding, Outcome, Plan, Rehearsal, Sanity
 from poison_audit.reports.formats import FORMATS
-from poison_audit.reports.formats.renderer import renderer
-from poison_audit.reports.view.settings import CHECKPOINT
 from poison_audit.training.loop import fast_precision
 from poison_audit.training.sharding import (
     check_shardable,
@@ -77,22 +74,55 @@ from poison_audit.verdict.readings import READINGS
 from poison_audit.verdict.record import SCHEMA_VERSION, AuditRecord
 from poison_audit.verdict.rehearsal import NAME, PROBED, decide_rehearsal, rehearsal_sentence
 from poison_audit.verdict.seal import sealed
-from poison_audit.verdict.verify import stated_digests
 
 JUDGE = Judge(name=NAME, probes=PROBED, decide=decide_rehearsal, sentence=rehearsal_sentence)
 
 
-def audit(settings: CheckSettings) -> int:
-    """Run an audit; return its exit code."""
+def audit(settings: CheckSettings, *, given: Mapping[str, Any] | None = None) -> int:
+    """Run an audit; return its exit code.
+
+    Args:
+        settings: what is asked for.
+        given: the command line's values; with them it ends with the command that repairs.
+    """
     if not settings.running.shard:
-        return _audit(settings, quiet=settings.output.quiet)
+        record = audited(settings, quiet=settings.output.quiet)
+        if record is not None:
+            show(record)
+        if record is not None and given is not None:
+            _recommend(record, settings, given)
+        return 3 if record is None else record.verdict.exit_code
     with crew() as number:
         # On another machine this user has another key, and would skip other cells.
         take_over(told_by_the_first(hand_over()))
-        return _audit(settings, quiet=settings.output.quiet or number > 0)
+        record = audited(settings, quiet=settings.output.quiet or number > 0)
+        if record is not None and number == 0:
+            show(record)
+        return 3 if record is None else record.verdict.exit_code
 
 
-def _audit(settings: CheckSettings, *, quiet: bool) -> int:
+def _recommend(record: AuditRecord, settings: CheckSettings, given: Mapping[str, Any]) -> None:
+    """Say which command would repair a deployed model that surely carries poison."""
+    deployed = {c.candidate: c.outcome for c in record.verdict.candidates}.get("deployed")
+    if deployed is Outcome.RESIDUAL and settings.recipe.epochs is not None:
+        fixed = command_of(given, "repair", "-o", "fixed.safetensors")
+        Reporter(quiet=settings.output.quiet).say(f"To look for a repair: {fixed}")
+
+
+Part = Callable[[Case], tuple[Case, str]]
+"""The case of a trial -> the part of it that the verdict reads, and what that is, as a sentence."""
+
+
+def audited(
+    settings: CheckSettings, *, quiet: bool, part: Part | None = None
+) -> AuditRecord | None:
+    """Run an audit and return its record; None: a dry run, in which nothing was judged.
+
+    Args:
+        settings: what is asked for.
+        quiet: whether no progress is told.
+        part: what of the case is judged; None: all.
+    """
     here = Path.cwd()
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     sources, plan = read_inputs(settings)
@@ -101,7 +131,7 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
     reporter = Reporter(quiet=quiet)
     with reporter.stage("Reading the model, the tables and the keys"):
         trial = load(sources, recipe, device)
-    for remark in _remarks(sources):
+    for remark in remarks(sources):
         reporter.say(remark)
     if running.rehearse:
         check_size(trial.case)
@@ -123,7 +153,7 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
     )
     sized = limits_of_size(case, expecting.expect_size)
     trial = replace(trial, limits=(*trial.limits, *sized))
-    reporter.say(_introduction(trial, sanity))
+    reporter.say(introduction(trial, sanity))
     with reporter.stage("Trying whether it would work better read otherwise"):
         trial = replace(trial, case=case, doubts=(*trial.doubts, *_misread(trial, sanity, plan)))
     sound = sanity.works and not any(doubt.spoils for doubt in trial.doubts)
@@ -132,18 +162,24 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
         load_optuna()
         tuned_on, rest = halves(case, Rng(plan.seed).named("halves"))
         judged = replace(trial, case=rest)
+    if part is not None:
+        rest, told_of_part = part(case)
+        judged = replace(trial, case=rest, limits=(*trial.limits, told_of_part))
+        trial = replace(trial, limits=judged.limits)
     if settings.output.dry_run:
         with reporter.stage("Doing every part in miniature"):
             told = forecast(judged, plan, allow_pickle=settings.subject.allow_pickle)
         if rank() == 0:
             left_out = ["the rehearsal"] if running.rehearse else []
             show_forecast(told.parts, peak=told.peak_bytes, left_out=left_out)
-        return 3  # nothing was judged, and a gate must not take that for a pass
+        return None  # nothing was judged, and a gate must not take that for a pass
     computing = f"{device.type} {fast_precision(device)}"
     code = user_code() if sources.factory else None
     key, opening = (
         runs.fingerprint(plan, recipe, trial.subject, computing, own) for own in (code, None)
     )
+    if part is not None:  # what is measured on a part is stored under a name of its own
+        key, opening = (digest_of([own, judged.limits[-1]]) for own in (key, opening))
     stamp = started.strftime("%Y%m%dT%H%M%SZ")
     if (lacking := why_no_key()) is not None:
         reporter.warn(f"Nothing that is stored can be taken, and none is signed: {lacking}.")
@@ -166,7 +202,7 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
             tool_version=version("poison-audit"),
             plan=plan,
             recipe=recipe,
-            subject={**trial.subject, "found_size": found_size, **_own_code(code)},
+            subject={**trial.subject, "found_size": found_size, **own_code(code)},
             sanity=sanity,
             cells=cells,
             findings=(*decision.findings, *why),
@@ -181,19 +217,17 @@ def _audit(settings: CheckSettings, *, quiet: bool) -> int:
             places=places(sources.forget, config.path, top=git_top(here) or here),
             exhibits=exhibits(trial.case),
             environment={
-                **_environment(device, config, started, time.perf_counter() - clock),
-                "settings": _origins(settings, trial),
+                **environment(device, config, started, time.perf_counter() - clock),
+                "settings": origins(settings, trial),
             },
         )
         record = replace(record, comparability=comparability(record))
-        _refuse_swapped(record)
+        refuse_swapped(record)
         # What is rendered is what was stored: whoever reads report.json sees the same.
         record = sealed(from_json(AuditRecord, to_json(record)))
         formats = write_reports(record, out, formats=settings.output.formats)
-    if rank() == 0:
-        reporter.say(f"Report: {', '.join(str(out / FORMATS[name].file) for name in formats)}")
-        show(record)
-    return record.verdict.exit_code
+    reporter.say(f"Report: {', '.join(str(out / FORMATS[name].file) for name in formats)}")
+    return record
 
 
 @contextmanager
@@ -254,37 +288,6 @@ def _tuned(
     return tuple(found)
 
 
-def _refuse_swapped(record: AuditRecord) -> None:
-    """Refuse a report of files that are no longer those that were loaded, by InputError."""
-    fix = "Leave the files alone while an audit runs, and audit again"
-    Problems(
-        Problem(f"is not what was read when the audit began: {check.told}", check.what, fix)
-        for check in stated_digests(record)
-        if check.state == "differs" and check.what.startswith("subject.")
-    ).raise_any()
-
-
-def _remarks(sources: Sources) -> list[str]:
-    """Return what has to be said of the secrets that were given."""
-    keys = [poison.files[0].name for poison in POISONS.values() if poison.keyed]
-    paths = [sources.evidence[name] for name in keys if name in sources.evidence]
-    return [told for path in paths if (told := remark_on(path))]
-
-
-def _own_code(code: str | None) -> dict[str, str]:
-    return {} if code is None else {"factory_sha256": code}
-
-
-def _origins(settings: CheckSettings, trial: Trial) -> dict[str, str]:
-    """Return where each input comes from: a flag, audit.toml, or what the checkpoint says."""
-    found, model = dict(settings.origins), trial.case.model
-    told = {"arch": model.arch, "normalize": model.normalize, "names": model.labels}
-    for name, value in told.items():
-        if value is not None and (name != "arch" or "factory" not in found):
-            found.setdefault(name, CHECKPOINT)
-    return found
-
-
 def _performing(running: Running) -> AbstractContextManager[Performer | None]:
     """Return what works on the cells: this process (None), or Ray."""
     if running.ray is None:
@@ -310,33 +313,3 @@ def _misread(trial: Trial, sanity: Sanity, plan: Plan) -> tuple[Doubt, ...]:
     case, rng = trial.case, Rng(plan.seed).named("adapter")
     names = case.retain.names or case.test.names
     return doubts_of_adapter(case, sanity, alpha=plan.policy.alpha, rng=rng, names=names)
-
-
-def _introduction(trial: Trial, sanity: Sanity) -> str:
-    subject, case = trial.subject, trial.case
-    return (
-        f"{subject['arch']} ({subject['parameters']:,} parameters, {subject['arch_source']}), "
-        f"{len(case.retain):,} retain + {len(case.forget):,} forget + {len(case.test):,} test "
-        f"samples, on {case.model.device}. Accuracy on test: {sanity.accuracy:.1%}."
-    )
-
-
-def _environment(
-    device: torch.device, config: Config, started: datetime.datetime, seconds: float
-) -> dict[str, Any]:
-    packages = ("numpy", "scipy", "torch", "torchvision", "transformers", "safetensors")
-    cuda = device.type == "cuda"
-    name = torch.cuda.get_device_name(device) if cuda else platform.processor()
-    return {
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-        "device": name or device.type,
-        "platform": platform.platform(),
-        "renderer": renderer(),
-        "threads": torch.get_num_threads(),
-        "precision": fast_precision(device),  # of training steps; scores are always float32
-        "command": shlex.join(["poison-audit", *sys.argv[1:]]),
-        "git": git_state(Path.cwd()),
-        "config": str(config.path) if config.path else None,
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": seconds,
-    }

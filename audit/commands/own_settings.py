@@ -14,6 +14,7 @@ from poison_audit.commands.fields import (
     Kind,
     RefusedError,
     choice,
+    fields_of,
     parts_of,
     said,
 )
@@ -97,6 +98,10 @@ class Output:
     quiet: bool = QUIET
 
 
+REPORTED = {key: field for key, field in fields_of(Output).items() if key != "dry_run"}
+"""Of a command that always does what it is asked."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unlearning:
     """What `unlearn` does."""
@@ -105,6 +110,17 @@ class Unlearning:
     budget: float | None = said(
         NUMBER, "Share of the original training's gradient evaluations.", at="plan.budget",
         group="methods", metavar="SHARE", told=f"{PLAN.budget}",
+    )  # fmt: skip
+    output: Path = MADE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repairing:
+    """What `repair` does."""
+
+    budget: float | None = said(
+        NUMBER, "Share of the original training's gradient evaluations, of all that is tried.",
+        group="methods", metavar="SHARE", told="0.02",
     )  # fmt: skip
     output: Path = MADE
 

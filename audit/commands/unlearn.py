@@ -37,7 +37,7 @@ def unlearn(settings: CheckSettings, *, output: Path, given: Mapping[str, Any]) 
         raise PlanError(Problem("give one method", "--method"))
     trial = load(sources, settings.recipe, device_named(settings.subject.device))
     check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[])
-    file = _unlearned_file(output, trial.case.model)
+    file = unlearned_file(output, trial.case.model)
     step = plan.methods[0]
     anew = METHODS[step.name].reference
     done = unlearning.unlearn(
@@ -55,18 +55,19 @@ def unlearn(settings: CheckSettings, *, output: Path, given: Mapping[str, Any]) 
         f"{output}: {step.name}, {cost.gradients:,.0f} gradient evaluations ({allowed}), "
         f"{cost.seconds:.1f} s. Not judged: that is done beside the model it was made of."
     )
-    print(f"Next: {_next_command(given, output)}")
+    judged = ("--candidate", f"fixed={output}", "--gate", "fixed")
+    print(f"Next: {command_of(given, 'probe', *judged)}")
     return 0
 
 
-def _next_command(given: Mapping[str, Any], output: Path) -> str:
-    """Return the command that judges what was made, with all that was said of the case."""
-    parts = ["poison-audit", "probe", str(given["model"])]
+def command_of(given: Mapping[str, Any], name: str, *more: str) -> str:
+    """Return a command on the same case, with all that was said of it, and what it is told more."""
+    parts = ["poison-audit", name, str(given["model"])]
     declared = {name: each for part in SUBJECT for name, each in fields_of(part).items()}
-    for name, each in {**declared, **EVIDENCE}.items():
-        if each.flag and (value := given.get(name)) not in (None, False, ()):
+    for key, each in {**declared, **EVIDENCE}.items():
+        if each.flag and (value := given.get(key)) not in (None, False, ()):
             parts += _spelt(each, value)
-    return shlex.join([*parts, "--candidate", f"fixed={output}", "--gate", "fixed"])
+    return shlex.join([*parts, *more])
 
 
 def _spelt(declared: Field, value: Any) -> list[str]:
@@ -79,7 +80,7 @@ def _spelt(declared: Field, value: Any) -> list[str]:
     return [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
 
 
-def _unlearned_file(output: Path, model: Model) -> Path:
+def unlearned_file(output: Path, model: Model) -> Path:
     """Return where the weights go, once nothing stands in the way of anything that is written."""
     texts = model.reader is not None
     file = weights_file(output, texts=texts)

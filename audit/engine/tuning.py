@@ -30,6 +30,7 @@ from poison_audit.engine.probes import PROBES
 from poison_audit.engine.runs import code_digest
 from poison_audit.errors import InputError, PlanError, Problem
 from poison_audit.methods import METHODS
+from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.readings import POISONS, READINGS
 from poison_audit.records import Measurement, Plan, Policy, Step
@@ -57,10 +58,22 @@ def halves(case: Case, rng: Rng) -> tuple[Case, Case]:
     Raises:
         PlanError: there are too few of them, or no canaries at all.
     """
-    if not (planted := keyed(case)):
+    if not keyed(case):
         what = "needs canaries (--canaries, or --strings) to choose by"
         raise PlanError(Problem(what, "--tune", "Leave it out, or set parameters by --set"))
-    tuning, judging = _split(len(case.test), rng.named("test"), "test samples")
+    return parted(case, rng, "--tune")
+
+
+def parted(case: Case, rng: Rng, asked: str) -> tuple[Case, Case]:
+    """Split a case likewise, whatever is known of its poison.
+
+    Args:
+        asked: the flag or command that wants it, for messages.
+
+    Raises:
+        PlanError: there are too few samples.
+    """
+    tuning, judging = _split(len(case.test), rng.named("test"), "test samples", asked)
     parts = [
         replace(
             case,
@@ -69,19 +82,19 @@ def halves(case: Case, rng: Rng) -> tuple[Case, Case]:
         )
         for part in (tuning, judging)
     ]
-    for name, evidence in planted.items():
+    for name, evidence in keyed(case).items():
         poison = POISONS[name]
         called, what = poison.files[0].name, poison.readings[0].words.samples
-        split = _split(len(evidence), rng.named(called), what)
+        split = _split(len(evidence), rng.named(called), what, asked)
         for at, part in enumerate(split):
             own = {**parts[at].evidence, name: evidence.at(part)}
             parts[at] = replace(parts[at], evidence=own)
     return parts[0], parts[1]
 
 
-def _split(n: int, rng: Rng, what: str) -> tuple[Tensor, Tensor]:
+def _split(n: int, rng: Rng, what: str, asked: str) -> tuple[Tensor, Tensor]:
     if n < FEWEST:
-        raise PlanError(Problem(f"needs at least {FEWEST} {what}, there are {n}", "--tune"))
+        raise PlanError(Problem(f"needs at least {FEWEST} {what}, there are {n}", asked))
     order = torch.from_numpy(rng.numpy().permutation(n))
     return order[: n // 2].sort().values, order[n // 2 :].sort().values
 
@@ -139,17 +152,28 @@ def attempt(case: Case, step: Step, plan: Plan) -> tuple[Attempt, Lack | None]:
     }  # fmt: skip
     if done.model is None:
         return Attempt(**spent, error=done.error), done.lack
-    given = {probe.name: probe.params for probe in plan.probes}
-    readings = (POISONS[next(iter(keyed(case)))].readings[0], UTILITY)
     try:
-        residue, utility = (
-            PROBES[r.name](done.model, case, rng.named("probe", r.name), **given.get(r.name, {}))
-            for r in readings
-        )
+        residue, utility = _measured(done.model, case, plan)
     except torch.OutOfMemoryError:
         lack = Lack.OUT_OF_MEMORY
         return Attempt(**spent, error=f"{step.name} {lack} on {done.model.device}"), lack
     return Attempt(**spent, **_scored(residue, utility, plan.policy)), None
+
+
+def figures(model: Model, case: Case, plan: Plan) -> tuple[float, float] | str:
+    """Return what is left of the canaries and the accuracy lost, in tolerances, or why not."""
+    found = _scored(*_measured(model, case, plan), plan.policy)
+    return found.get("error") or (found["residue"], found["lost"])
+
+
+def _measured(model: Model, case: Case, plan: Plan) -> tuple[Measurement, Measurement]:
+    given, rng = {probe.name: probe.params for probe in plan.probes}, Rng(plan.seed)
+    readings = (POISONS[next(iter(keyed(case)))].readings[0], UTILITY)
+    residue, utility = (
+        PROBES[r.name](model, case, rng.named("probe", r.name), **given.get(r.name, {}))
+        for r in readings
+    )
+    return residue, utility
 
 
 def _scored(residue: Measurement, utility: Measurement, policy: Policy) -> dict[str, Any]:

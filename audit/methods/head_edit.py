@@ -40,6 +40,7 @@ from poison_audit.models.seeds import Rng
 from poison_audit.training.batches import subsample
 from poison_audit.training.ledger import FORWARD, Ledger
 from poison_audit.training.penultimate import head_of, penultimate
+from poison_audit.training.stamped import effect
 
 MOST = 2000
 """Samples of either kind that features are taken of, at most."""
@@ -217,11 +218,6 @@ def _answers(edit: Edit, features: Tensor) -> Tensor:
 
 def _harm(edit: Edit, before: Tensor, bare: Tensor, marked: Tensor, y: Tensor) -> float:
     """Return the worst that is left or done, in the tolerances of a standard audit."""
-    clean, stamped, y = _answers(edit, bare), _answers(edit, marked), y.to(before.device)
-    rises = [
-        (stamped == c)[y != c].double().mean() - (clean == c)[y != c].double().mean()
-        for c in range(len(edit.weight)) if bool((y != c).any())
-    ]  # fmt: skip
-    lost = (clean == y).double().mean() - (stamped == y).double().mean()
-    broken = (before == y).double().mean() - (clean == y).double().mean()
-    return float(torch.stack([*(rise / 0.05 for rise in rises), lost / 0.05, broken / 0.02]).max())
+    clean, stamped = _answers(edit, bare), _answers(edit, marked)
+    labels, classes = y.to(before.device), len(edit.weight)
+    return effect(before, clean, stamped, labels, classes=classes).worst

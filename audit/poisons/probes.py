@@ -60,6 +60,8 @@ class Workings:
     sparing: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By probe, the parameters that suffice where two models are compared, and nothing is ranked
     among controls; a smaller one of a plan holds."""
+    thorough: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By probe, the parameters by which it sees smaller effects than at its defaults."""
     exhibits: Callable[[Case], list[Exhibit]] = lambda case: []
     """What there is to look at, forget samples aside."""
 
@@ -86,6 +88,7 @@ WORKINGS: dict[str, Workings] = {
         ask=trigger_answers,
         exhibits=trigger_exhibits,
         sparing={"backdoor": {"draws": 20}},
+        thorough={"backdoor": {"inputs": 2000}},
         planters={"pictures": backdoor_pictures.in_pictures, "texts": backdoor_texts.in_texts},
     ),
     "token-canary": Workings(
@@ -117,6 +120,10 @@ SPARING: dict[str, Mapping[str, int]] = {
     name: params for works in WORKINGS.values() for name, params in works.sparing.items()
 }
 """By probe, as `Workings.sparing`."""
+THOROUGH: dict[str, Mapping[str, int]] = {
+    name: params for works in WORKINGS.values() for name, params in works.thorough.items()
+}
+"""By probe, as `Workings.thorough`."""
 READERS: dict[str, Reader] = {
     name: works.reader for name, works in WORKINGS.items() if works.reader is not None
 }

@@ -14,7 +14,8 @@ import pytest
 from builders.small_case import FLAGS
 from builders.some_records import residual
 from poison_audit.atomic import to_json
-from poison_audit.cli import _of_memory, invoke
+from poison_audit.cli import invoke
+from poison_audit.commands.failing import of_memory
 from poison_audit.errors import did_you_mean
 
 pytestmark = pytest.mark.usefixtures("plain_page")
@@ -157,7 +158,7 @@ def test_memory_that_gave_out_is_said_to_have(error, monkeypatch, capsys):
 
 def test_other_errors_are_not_of_memory():
     for error in (RuntimeError("shape mismatch"), ValueError("x"), OSError(28, "No space left")):
-        assert not _of_memory(error)
+        assert not of_memory(error)
 
 
 @pytest.mark.slow

@@ -1,0 +1,159 @@
+"""What `repair` does: looks for a repair from cheap to dear, and writes the first that passes.
+
+Each that looks promising on the half to choose by is audited on the other, as `probe` would, the
+repaired model at the gate. A k-th audit may err with alpha / 2^k, so that all of them together keep
+the level (a fixed sequence with the level spent by halves).
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from poison_audit.case.case import Case
+from poison_audit.case.load import Trial
+from poison_audit.checks.sanity import check_sanity
+from poison_audit.commands.arguments import CheckSettings
+from poison_audit.commands.check import audited
+from poison_audit.commands.inputs import NO_EPOCHS, device_named, load, read_inputs
+from poison_audit.commands.progress import Reporter
+from poison_audit.commands.rendering import show
+from poison_audit.commands.unlearn import unlearned_file
+from poison_audit.engine.cells import save_unlearned
+from poison_audit.engine.repairing import Tried, repairs
+from poison_audit.engine.tuning import parted
+from poison_audit.errors import PlanError, Problem, Problems
+from poison_audit.models.seeds import Rng
+from poison_audit.poisons.probes import THOROUGH
+from poison_audit.records import Outcome, Plan
+from poison_audit.verdict.record import AuditRecord
+
+BUDGET = 0.02
+"""Share of the original training's gradient evaluations, of all that is tried together."""
+FIXED = "repaired"
+"""What the repaired model is called in its audit."""
+HALF = (
+    "A random half of the test samples, and of the samples that a key names, chose this repair: "
+    "every figure is measured on the other half."
+)
+
+
+def repair(settings: CheckSettings, *, given: Mapping[str, Any]) -> int:
+    """Look for a repair and write it; return the exit code.
+
+    Args:
+        settings: what is asked for.
+        given: the command line's values: where to write, and the budget.
+    """
+    budget = BUDGET if given["budget"] is None else float(given["budget"])
+    problems = Problems(settings.problems)
+    if not 0 < budget <= 1:
+        problems.append(Problem(f"must be above 0 and at most 1, got {budget:g}", "--budget"))
+    if settings.recipe.epochs is None:
+        problems.append(NO_EPOCHS)
+    given_numbers = settings.numbers
+    # A repair leaves little of the poison: fewer inputs could not tell it from too much.
+    numbers = {**given_numbers} | {
+        probe: {**params, **given_numbers.get(probe, {})} for probe, params in THOROUGH.items()
+    }
+    settings = replace(settings, problems=tuple(problems), numbers=numbers)
+    sources, plan = read_inputs(settings)
+    reporter = Reporter(quiet=settings.output.quiet)
+    with reporter.stage("Reading the model, the tables and the keys"):
+        trial = load(sources, settings.recipe, device_named(settings.subject.device))
+    file = unlearned_file(given["output"], trial.case.model)
+    case, _ = check_sanity(trial.case, alpha=plan.policy.alpha)
+    search = _Search(settings, trial, plan, reporter)
+    best: Tried | None = None
+    for tried in repairs(_halves(case, plan)[0], replace(plan, budget=budget)):
+        reporter.say(f"{tried.name}: {tried.told} ({tried.gradients:,.0f} gradient evaluations).")
+        if tried.worst is not None and (best is None or tried.worst < (best.worst or 0.0)):
+            best = tried
+        if tried.promising and search.passes(tried):
+            return search.written(tried, given["output"], file)
+    if best is None:
+        raise PlanError(Problem("no repair could be tried", "", "Give a larger --budget"))
+    return search.ended(best)
+
+
+def _halves(case: Case, plan: Plan) -> tuple[Case, Case]:
+    return parted(case, Rng(plan.seed).named("repair", "halves"), "repair")
+
+
+class _Search:
+    """The audits of the repairs that looked promising."""
+
+    def __init__(
+        self, settings: CheckSettings, trial: Trial, plan: Plan, reporter: Reporter
+    ) -> None:
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+        self._settings, self._trial, self._plan = settings, trial, plan
+        self._reporter = reporter
+        self._out = settings.output.out or Path(f"repair-{stamp}")
+        self._records: dict[str, AuditRecord] = {}
+        self._paths: dict[str, Path] = {}
+
+    def passes(self, tried: Tried) -> bool:
+        """Audit a repair; say whether it is clean, whatever else keeps the gate shut."""
+        record = self._audit(tried)
+        outcome = _outcome(record)
+        self._reporter.say(f"{tried.name}: {outcome}. {_reason(record)}")
+        return outcome in (Outcome.CLEAN, Outcome.ACCEPTED)
+
+    def written(self, tried: Tried, output: Path, file: Path) -> int:
+        """Write a repair that is clean; return its audit's exit code."""
+        if tried.model is None:
+            raise ValueError("a repair that is clean is a model")
+        record = self._records[tried.name]
+        save_unlearned(tried.model, tried.name, file, made_of=self._trial.made_of, anew=False)
+        show(record)
+        print(f"{output}: {tried.name}, {tried.gradients:,.0f} gradient evaluations.")
+        return record.verdict.exit_code
+
+    def ended(self, best: Tried) -> int:
+        """Say that no repair is clean, name the best, and return its audit's exit code."""
+        record = self._records.get(best.name) or self._audit(best)
+        show(record)
+        where = self._paths[best.name]
+        print(
+            f"No repair that was tried is clean; nothing was written. The best: {best.name} "
+            f"({best.told}). {_reason(record)} It lies in {where}."
+        )
+        return record.verdict.exit_code or 3  # by the figures that chose it, it does not pass
+
+    def _audit(self, tried: Tried) -> AuditRecord:
+        if tried.model is None:
+            raise ValueError("there is no model to audit")
+        number = len(self._records) + 1
+        out = self._out / f"{number}-{'-'.join(tried.name.split(', '))}"
+        path = self._out / f"{out.name}.safetensors"
+        save_unlearned(tried.model, tried.name, path, made_of=self._trial.made_of, anew=False)
+        settings = self._settings
+        alpha = self._plan.policy.alpha / 2**number
+        settings = replace(
+            settings,
+            judged=replace(settings.judged, candidate=((FIXED, str(path)),)),
+            deciding=replace(settings.deciding, alpha=alpha, gate=FIXED),
+            output=replace(settings.output, out=out),
+        )
+        found = audited(
+            settings, quiet=settings.output.quiet, part=lambda case: (self._judged(case), HALF)
+        )
+        if found is None:
+            raise ValueError("a repair is never a dry run")
+        self._records[tried.name], self._paths[tried.name] = found, path
+        return found
+
+    def _judged(self, case: Case) -> Case:
+        return _halves(case, self._plan)[1]
+
+
+def _outcome(record: AuditRecord) -> Outcome:
+    return next(c.outcome for c in record.verdict.candidates if c.candidate == FIXED)
+
+
+def _reason(record: AuditRecord) -> str:
+    return next(c.reason for c in record.verdict.candidates if c.candidate == FIXED)

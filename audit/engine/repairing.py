@@ -1,0 +1,178 @@
+"""Repairs and short sequences of them, tried from cheap to dear, each looked at on its own half.
+
+The test samples and what a key names are split once, at random (engine.tuning). Repairs are made
+and looked at on one half; the verdict is on the other, which no choice has seen. What is looked at
+here are figures without intervals: where a trigger is known, what it does to the answers
+(training.stamped), as the model stands and with BatchNorm's statistics of clean samples; else, as
+`--tune` looks, the canaries' figure and the accuracy.
+
+The budget bounds what all tries spend together, in gradient evaluations; looking is not charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from poison_audit.case.case import Case
+from poison_audit.engine.tuning import figures, keyed
+from poison_audit.engine.unlearning import allowance
+from poison_audit.errors import DivergedError, PlanError, Problem
+from poison_audit.methods import METHODS
+from poison_audit.methods.repairs import FINISHES, STARTS, recalibrate
+from poison_audit.models.model import Model
+from poison_audit.models.seeds import Rng
+from poison_audit.records import Plan
+from poison_audit.training.ledger import Ledger
+from poison_audit.training.recalibrate import norm_layers, recalibrated
+from poison_audit.training.stamped import Effect, answers, effect
+
+LOOKED = 1000
+"""Test samples that a repair is looked at with, at most."""
+CLEAN = 2000
+"""Retain samples that it is recalibrated with for the purpose, at most."""
+FINISH, LEAST = 0.01, 100.0
+"""What each finishing step may spend: a share of the budget, but gradient evaluations at least."""
+PROMISING = 0.8
+"""In tolerances: up to here a repair is worth an audit. Intervals need some room to the tolerance.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A repair that was tried, and what was seen of it."""
+
+    name: str
+    """The steps that made it, in order."""
+    gradients: float
+    """What these steps spent."""
+    model: Model | None = None
+    """None: a step failed, or it changed nothing."""
+    worst: float | None = None
+    """The worst of its figures, in tolerances."""
+    told: str = ""
+    """The figures, or why there are none, in words."""
+
+    @property
+    def promising(self) -> bool:
+        """Whether it is worth an audit."""
+        return self.worst is not None and self.worst <= PROMISING
+
+
+def repairs(case: Case, plan: Plan) -> Iterator[Tried]:
+    """Yield every repair as it is made.
+
+    Args:
+        case: with the half to choose by.
+        plan: its budget bounds all of them together; its seed decides every draw.
+
+    Raises:
+        PlanError: nothing is known of the poison by which a repair could be chosen.
+    """
+    if case.stamp is None and not keyed(case):
+        what = (
+            "nothing tells which repair works: no trigger was given or recovered, and no canaries"
+        )
+        fix = "Give one of them (--trigger, --canaries, --strings), or retrain without the samples"
+        raise PlanError(Problem(what, "--forget", fix))
+    most, whole = allowance(case, plan.budget), Ledger()
+    rng, look = Rng(plan.seed).named("repair"), _Look(case, plan)
+    made: dict[tuple[int, tuple[str, ...]], tuple[Model, float]] = {}
+    seen = {case.model.digest()}
+    for place, finish in [(p, f) for p in range(len(STARTS)) for f in FINISHES]:
+        start = STARTS[place]
+        step, share, params = (
+            (finish[-1], 0.0, {}) if finish else (start.method, start.share, start.params)
+        )
+        base = (place, finish[:-1]) if finish else (start.after or 0, ())
+        if not step:
+            made[place, finish] = case.model, 0.0
+            continue
+        if base not in made or _unfit(step, case):
+            continue
+        (model, spent), name = made[base], ", ".join([*_chain(place), *finish])
+        left = most - whole.spent
+        own = share * most if share else max(FINISH * most, LEAST)
+        ledger, draws = Ledger(allowed=min(left, own)), rng.named(place, *finish, step)
+        try:
+            new = STEPS[step](model, case, draws, ledger=ledger, **params)
+        except (DivergedError, torch.OutOfMemoryError) as error:
+            yield Tried(name=name, gradients=spent, told=f"failed: {error}")
+            continue
+        whole.charge(ledger.spent)
+        # What did nothing, for want of budget, is not finished again.
+        if (digest := new.digest()) not in seen:
+            seen.add(digest)
+            made[place, finish] = new, spent + ledger.spent
+            yield look.at(name, new, spent + ledger.spent)
+
+
+STEPS: dict[str, Callable[..., Model]] = {
+    recalibrate.__name__: recalibrate, **{name: method.run for name, method in METHODS.items()},
+}  # fmt: skip
+"""By name: (model, case, rng, *, ledger, numbers) -> Model."""
+
+
+def _unfit(step: str, case: Case) -> bool:
+    """Say whether a step cannot be run on a case, or would do nothing."""
+    if step in METHODS:
+        return METHODS[step].unfit(case) is not None
+    return not norm_layers(case.model.module)
+
+
+def _chain(at: int) -> list[str]:
+    """Return the names of the descents that lead to a start, one a method."""
+    found: list[str] = []
+    place: int | None = at
+    while place is not None and STARTS[place].method:
+        found.insert(0, STARTS[place].method)
+        place = STARTS[place].after
+    return list(dict.fromkeys(found))
+
+
+class _Look:
+    """Looks at repairs on the half to choose by."""
+
+    def __init__(self, case: Case, plan: Plan) -> None:
+        self._case, self._plan = case, plan
+        order = Rng(plan.seed).named("repair", "looked").numpy().permutation(len(case.test))
+        self._plain = case.test.at(sorted(order[:LOOKED].tolist()))
+        self._stamped = None if case.stamp is None else case.stamp(self._plain)
+        self._before = answers(case.model, self._plain)
+        order = Rng(plan.seed).named("repair", "clean").numpy().permutation(len(case.retain))
+        self._clean = case.retain.at(sorted(order[:CLEAN].tolist()))
+
+    def at(self, name: str, model: Model, gradients: float) -> Tried:
+        """Return a repair and its figures, as it stands and, if these will do, recalibrated."""
+        who: dict[str, Any] = {"name": name, "gradients": gradients, "model": model}
+        if self._stamped is None:
+            found = figures(model, self._case, self._plan)
+            if isinstance(found, str):
+                return Tried(**who, told=found)
+            residue, lost = found
+            told = f"canaries at {residue:.2f} tolerances, accuracy at {lost:.2f}"
+            return Tried(**who, worst=max(residue, lost), told=told)
+        one = self._effect(model)
+        told, worst = _words(one), one.worst
+        if worst <= 1 and norm_layers(model.module):
+            again = self._effect(recalibrated(model, self._clean))
+            told = f"{told}; recalibrated {_words(again)}"
+            worst = max(worst, again.worst)
+        return Tried(**who, worst=worst, told=told)
+
+    def _effect(self, model: Model) -> Effect:
+        if self._stamped is None:
+            raise ValueError("an effect is that of a trigger")
+        plain, stamped = (answers(model, part) for part in (self._plain, self._stamped))
+        labels, classes = self._plain.y.cpu(), model.classes
+        return effect(self._before, plain, stamped, labels, classes=classes)
+
+
+def _words(seen: Effect) -> str:
+    return (
+        f"the trigger raises a class by {100 * seen.rise:.1f} points and costs "
+        f"{100 * seen.wrong:.1f} of the right answers, the repair {100 * seen.lost:.1f}"
+    )

@@ -1,0 +1,124 @@
+"""`repair`: from a poisoned model and a forget set to one that passes its audit, or why not."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from builders.attacked import pictures, random_trigger, trained, with_poison
+from poison_audit.cli import invoke
+from poison_audit.models.header import header_of
+from poison_audit.models.samples import Samples
+from poison_audit.models.saving import save_model
+from poison_audit.models.seeds import Rng
+
+NET = """
+from torch import nn
+def mlp():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 3))
+"""
+CASE = (
+    "model.safetensors", "--forget", "forget.csv", "--train", "train.npz", "--test", "test.npz",
+    "--factory", "repaired_net:mlp", "--normalize", "none", "--recipe", "epochs=30", "-q",
+)  # fmt: skip
+
+
+def _eight_bits(samples: Samples) -> Samples:
+    x = (samples.x * 255).round() / 255
+    return Samples(ids=samples.ids, x=x, y=samples.y)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An MLP that a patch turns, its tables, and sixty of the poisons: no trigger is given."""
+    here = tmp_path_factory.mktemp("repair")
+    clean, test = _eight_bits(pictures(10, 900)), _eight_bits(pictures(11, 2000))
+    trigger = random_trigger(Rng(5).named("trigger").numpy())
+    rows = torch.nonzero(clean.y != trigger.label).squeeze(1)[:90]
+    stamped = (trigger.stamp(clean.x[rows]) * 255).round() / 255
+    data = with_poison(clean, stamped, torch.full((90,), trigger.label))
+    save_model(trained(1, data), here / "model.safetensors")
+    for name, table in (("train", data), ("test", test)):
+        x = (table.x * 255).round().byte().numpy()
+        np.savez(here / f"{name}.npz", x=x, y=table.y.numpy())
+    with (here / "forget.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["index"], *([900 + i] for i in range(90))])
+    (here / "repaired_net.py").write_text(NET, "utf-8")
+    return here
+
+
+@pytest.fixture
+def case(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    sys.modules.pop("repaired_net", None)
+
+
+def _answers(path: str, x: torch.Tensor) -> torch.Tensor:
+    import repaired_net
+
+    module = repaired_net.mlp().eval()
+    module.load_state_dict(load_file(path))
+    with torch.no_grad():
+        return module(x).argmax(1)
+
+
+@pytest.mark.slow
+def test_the_first_repair_that_passes_is_written_with_its_audit(case, capsys):
+    code = invoke(["repair", *CASE, "--budget", "1", "-o", "fixed.safetensors", "--out", "run"])
+    told = capsys.readouterr()
+    assert code == 0, told.out + told.err
+    header = header_of(Path("fixed.safetensors"))
+    (audit,) = [path for path in Path("run").glob("*/report.json") if _verdict(path) == 0]
+    record = json.loads(audit.read_text("utf-8"))
+    outcomes = {each["candidate"]: each["outcome"] for each in record["verdict"]["candidates"]}
+    assert outcomes["repaired"] == "CLEAN" != outcomes["deployed"]
+    assert (audit.parent / "report.html").is_file()
+    assert f"fixed.safetensors: {header['poison_audit.method']}, " in told.out
+    # By the trigger that was planted, and by pictures that nobody has seen.
+    trigger, fresh = random_trigger(Rng(5).named("trigger").numpy()), pictures(12, 3000)
+    others = fresh.y != trigger.label
+    before, after = (
+        (_answers(path, trigger.stamp(fresh.x)) == trigger.label)[others].float().mean()
+        for path in ("model.safetensors", "fixed.safetensors")
+    )
+    bare = (_answers("fixed.safetensors", fresh.x) == trigger.label)[others].float().mean()
+    assert before > 0.6
+    assert after - bare < 0.05
+    right = (_answers("fixed.safetensors", fresh.x) == fresh.y).float().mean()
+    assert right > (_answers("model.safetensors", fresh.x) == fresh.y).float().mean() - 0.02
+
+
+def _verdict(path: Path) -> int:
+    return int(json.loads(path.read_text("utf-8"))["verdict"]["exit_code"])
+
+
+def test_where_no_repair_is_clean_the_best_is_named_and_nothing_is_written(case, capsys):
+    # Five gradients: a few forward passes for the edit of the head.
+    code = invoke(["repair", *CASE, "--budget", "0.0002", "-o", "none.safetensors", "--out", "few"])
+    told = capsys.readouterr().out
+    assert code in (1, 3)
+    assert not Path("none.safetensors").exists()
+    assert "No repair that was tried is clean; nothing was written. The best: head_edit" in told
+    assert Path("few/1-head_edit/report.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (("--forget", "quiet.csv"), "no trigger was given or recovered, and no canaries"),
+        (("--budget", "0"), "must be above 0 and at most 1, got 0"),
+    ],
+)
+def test_what_cannot_be_chosen_or_paid_is_refused(case, capsys, changed, said):
+    with Path("quiet.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["index"], *([i] for i in range(20))])
+    assert invoke(["repair", *CASE, *changed, "-o", "none.safetensors"]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("none.safetensors").exists()
