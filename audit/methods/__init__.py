@@ -8,86 +8,36 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from poison_audit.case.case import Case
 from poison_audit.errors import Problem, did_you_mean
 from poison_audit.methods.cf_k import cf_k
 from poison_audit.methods.eu_k import eu_k
-from poison_audit.methods.ga import PRESETS as GA_PRESETS
 from poison_audit.methods.ga import ga
 from poison_audit.methods.gd import gd
 from poison_audit.methods.head_edit import head_edit, head_edit_spends, head_edit_unfit
 from poison_audit.methods.i_bau import i_bau, i_bau_spends, i_bau_unfit
+from poison_audit.methods.method import (
+    DEFAULT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    STEPS,
+    Method,
+    Range,
+    Search,
+)
 from poison_audit.methods.neggrad_plus import neggrad_plus
 from poison_audit.methods.ngd import ngd
 from poison_audit.methods.npo import npo
 from poison_audit.methods.potion import potion, potion_spends
+from poison_audit.methods.presets import PRESETS
 from poison_audit.methods.restamp import restamp, restamp_unfit
 from poison_audit.methods.retrain import retrain
 from poison_audit.methods.scrub import scrub
 from poison_audit.methods.ssd import ssd, ssd_idle
 from poison_audit.methods.weight_distortion import weight_distortion
-from poison_audit.models.model import Model
-
-Range = tuple[float | None, float | None]
-"""Smallest and largest value of a number, both allowed; None: no bound."""
-
-POSITIVE: Range = (sys.float_info.min, None)
-"""Above 0."""
-NOT_NEGATIVE: Range = (0, None)
-STEPS: Mapping[str, Range] = {
-    "lr": POSITIVE, "momentum": (0, 1), "weight_decay": NOT_NEGATIVE, "batch_size": (1, None),
-}  # fmt: skip
-"""Of the numbers that most methods' steps have."""
-DEFAULT = "default"
-"""The preset that changes nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """Where tuning looks for a number."""
-
-    low: float
-    high: float
-    scale: Literal["linear", "log", "rate", "whole", "blocks"] = "log"
-    """`rate`: logarithmic, in multiples of the recipe's peak rate; `whole`: integers; `blocks`:
-    integers, at most the model's number of blocks."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """An unlearning method, and what a plan and a report must know of it."""
-
-    run: Callable[..., Model]
-    title: str
-    source: str
-    """Where it comes from: authors, year, arXiv."""
-    needs: frozenset[str]
-    """The sample sets it trains on or measures: `retain`, `forget`."""
-    ranges: Mapping[str, Range] = field(default_factory=dict)
-    """What each number may be, by its name; what is chosen by a word says so in its type."""
-    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Numbers as a source has them, by the name that a plan takes."""
-    search: Mapping[str, Search] = field(default_factory=dict)
-    """Where tuning looks for each number, by its name; the others stay as the plan says."""
-    anew: bool = False
-    """Whether it makes several descents, so that a larger budget goes on from no smaller one's."""
-    spends: Callable[[float, Case, Mapping[str, Any]], float] = lambda allowed, *_: allowed
-    """(gradient evaluations allowed, case, numbers) -> about how many of them it makes."""
-    idle: Callable[[Mapping[str, Any], int, int], str | None] = lambda params, train, forget: None
-    """(numbers, training samples, forget samples) -> why it can change nothing; None: it can."""
-    unfit: Callable[[Case], str | None] = lambda case: None
-    """case -> why it cannot be run on it, as the end of a sentence about it; None: it can."""
-    reference: bool = False
-    """Whether the recipe bounds it and no budget, and what it makes never saw the forget samples it
-    was given: a yardstick, never on trial."""
-    candidate: str = ""
-    """What the models it makes are called; empty: as the method."""
-    paced_by: str = ""
-    """The method whose step costs what one of its own does, where no ledger ends it early."""
 
 
 def _of_passes(allowed: float, case: Case, params: Mapping[str, Any]) -> float:
@@ -120,7 +70,7 @@ METHODS: dict[str, Method] = {
         source="Graves et al. 2021, arXiv:2010.10981",
         needs=frozenset({"forget"}),
         ranges={**STEPS, "passes": NOT_NEGATIVE},
-        presets=GA_PRESETS,
+        presets=PRESETS["ga"],
         search={"lr": Search(1e-4, 0.3, "rate"), "passes": Search(0.5, 10.0)},
         spends=_of_passes,
     ),
@@ -129,7 +79,8 @@ METHODS: dict[str, Method] = {
         title="Exact unlearning of the last k blocks",
         source="Goel et al. 2022, arXiv:2201.06640",
         needs=frozenset({"retain"}),
-        ranges={"lr": POSITIVE, "k": (1, None)},
+        ranges={**STEPS, "k": (1, None)},
+        presets=PRESETS["eu_k"],
         search={"lr": Search(0.03, 3.0, "rate"), "k": Search(1, 8, "blocks")},
     ),
     "cf_k": Method(
@@ -137,7 +88,8 @@ METHODS: dict[str, Method] = {
         title="Catastrophic forgetting of the last k blocks",
         source="Goel et al. 2022, arXiv:2201.06640",
         needs=frozenset({"retain"}),
-        ranges={"lr": POSITIVE, "k": (1, None)},
+        ranges={**STEPS, "k": (1, None)},
+        presets=PRESETS["cf_k"],
         search={"lr": Search(1e-3, 1.0, "rate"), "k": Search(1, 8, "blocks")},
     ),
     "scrub": Method(
@@ -153,6 +105,7 @@ METHODS: dict[str, Method] = {
             "alpha": NOT_NEGATIVE,
             "temperature": POSITIVE,
         },
+        presets=PRESETS["scrub"],
         search={
             "lr": Search(1e-4, 0.3, "rate"),
             "max_lr": Search(1e-4, 0.3, "rate"),
@@ -167,6 +120,7 @@ METHODS: dict[str, Method] = {
         source="Kurmanji et al. 2023, arXiv:2302.09880",
         needs=frozenset({"retain", "forget"}),
         ranges={**STEPS, "beta": (0, 1), "cap": POSITIVE},
+        presets=PRESETS["neggrad_plus"],
         search={"lr": Search(1e-4, 0.3, "rate"), "beta": Search(0.5, 0.999, "linear")},
     ),
     "npo": Method(
@@ -326,8 +280,8 @@ def _signature(name: str) -> dict[str, inspect.Parameter]:
 
 def _wrong(value: object, kind: Any, bounds: Range | None) -> str | None:
     """Return what was expected instead of `value`; None if it will do."""
-    if get_origin(kind) is Literal:
-        return None if value in get_args(kind) else _either(get_args(kind))
+    if words := _words(kind):
+        return None if value in words else _either(words)
     if value is None and type(None) in get_args(kind):
         return None
     whole = int in (kind, *get_args(kind))
@@ -343,6 +297,12 @@ def _wrong(value: object, kind: Any, bounds: Range | None) -> str | None:
     if high is None:
         return f"{text} of at least {low:g}"
     return f"{text} in [{low:g}, {high:g}]"
+
+
+def _words(kind: Any) -> tuple[str, ...]:
+    """Return the words that a type allows; empty: it is no choice of words."""
+    parts = (kind,) if get_origin(kind) is Literal else get_args(kind)
+    return tuple(word for part in parts if get_origin(part) is Literal for word in get_args(part))
 
 
 def _either(words: Sequence[str]) -> str:

@@ -29,13 +29,6 @@ from poison_audit.training.ledger import Ledger
 from poison_audit.training.loop import descend
 from poison_audit.training.losses import unlikelihood
 
-PRESETS = {
-    "abl": {
-        "lr": 5e-4, "passes": 5.0, "batch_norm": "train", "batch_size": 64,
-        "optimizer": "nesterov", "momentum": 0.9, "weight_decay": 1e-4,
-    },
-}  # fmt: skip
-
 
 def ga(
     model: Model,

@@ -7,7 +7,8 @@ Source: Kurmanji, Triantafillou, Hayes and Triantafillou 2023, arXiv:2302.09880,
 
 Departs from it: the forget samples are shuffled anew in each of their epochs, where the source
 repeats the batches of the first. BatchNorm sees retain and forget samples as one batch, where the
-source normalises each by itself.
+source normalises each by itself. The preset `kurmanji` has it their way, with the rate and the
+weight of their `negative_grad`; how many epochs (five there), the budget decides.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ data.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
@@ -27,6 +29,7 @@ def ngd(
     ledger: Ledger,
     lr: float | None = None,
     sigma: float = 1e-7**0.5,
+    batch_norm: Literal["eval", "train"] = "train",
 ) -> Model:
     """Descend on the retain samples, with noise, until the budget is spent.
 
@@ -34,8 +37,12 @@ def ngd(
         lr: eta, above 0; by default a tenth of the recipe's peak rate.
         sigma: standard deviation of the noise in each coordinate of the gradient, at least 0; 0 is
             GD. The default is the variance of 1e-7 that the paper shows.
+        batch_norm: `eval` leaves the running statistics as they are.
     """
     model, recipe = model.clone(), case.recipe
     rate = recipe.lr / 10 if lr is None else lr
-    descend_on(model, case.retain, recipe, rng, ledger=ledger, lr=rate, noise=sigma)
+    descend_on(
+        model, case.retain, recipe, rng,
+        ledger=ledger, lr=rate, noise=sigma, batch_norm=batch_norm,
+    )  # fmt: skip
     return model

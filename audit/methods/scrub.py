@@ -15,7 +15,8 @@ decides the number of epochs; the optimiser starts anew with each pass, so that 
 carries one into the other. BatchNorm stays in eval mode, where the source has the student's in
 train mode: batches of forget samples must not write its statistics. So, without dropout, the first
 max pass hardly moves: the student still is the teacher, where KL has its minimum. The teacher's
-forward pass is charged.
+forward pass is charged. The preset `kurmanji` has their large-scale notebook's numbers; there
+forget batches are of 512, and the rate falls to a tenth after the third epoch.
 """
 
 from __future__ import annotations

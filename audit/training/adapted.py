@@ -10,6 +10,8 @@ from poison_audit.training.loop import recipe_settings
 
 Optimizer = Literal["recipe", "sgd", "nesterov", "adamw"]
 """`recipe`: as the model was trained; `nesterov`: SGD whose momentum looks ahead."""
+Schedule = Literal["constant", "cosine", "onecycle"]
+"""Of the rate, over the steps of a descent."""
 Form = Literal["ascent", "bounded"]
 """How the forget samples' labels are left: by ascent on the cross-entropy, which has no bound and
 no gradient where p = 1; or by descent on -log(1 - p), which ends at 0 and has it there."""
