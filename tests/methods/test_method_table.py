@@ -64,7 +64,8 @@ def test_a_preset_fills_what_is_not_given(name, preset):
 
 
 def test_parameters_are_the_numbers_of_the_signature():
-    assert parameters("cf_k") == {"lr": None, "k": 2}
+    assert parameters("ssd") == {"alpha": 10.0, "lam": 1.0}
+    assert parameters("gd") == {"lr": None, "batch_norm": "train"}
     assert parameters("retrain") == {}
     assert parameters("ngd")["sigma"] ** 2 == pytest.approx(1e-7)
 
