@@ -42,8 +42,9 @@ def test_a_dry_run_names_every_part_and_writes_nothing(case, capsys):
     assert sorted(Path().rglob("*")) == before
     told = capsys.readouterr().out.splitlines()
     names = [line.partition("  ")[0] for line in told]
-    models = f"probes of {len(UNLEARNING) + 2} models"
-    expected = [*UNLEARNING, "retrain", models, "shift", "orthogonality"]
+    run = [name for name in UNLEARNING if METHODS[name].unfit(trial().case) is None]
+    models = f"probes of {len(run) + 2} models"
+    expected = [*run, "retrain", models, "shift", "orthogonality"]
     rows = len(expected)
     assert names[:rows] == expected
     assert told[rows].startswith("in all, about ")
@@ -66,7 +67,7 @@ def test_what_is_wrong_is_said_before(case, capsys):
 @pytest.mark.parametrize("budget", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize("name", UNLEARNING)
 def test_a_method_makes_as_many_evaluations_as_it_says(case, name, budget):
-    subject = trial().case
+    subject = replace(trial().case, stamp=lambda samples: samples)
     step = Step(name=name, params=parameters(name))
     done = unlearn(subject, step, Rng(0), budget=budget)
     assert done.error is None
