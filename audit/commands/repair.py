@@ -28,7 +28,7 @@ from poison_audit.engine.tuning import parted
 from poison_audit.errors import PlanError, Problem, Problems
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.probes import THOROUGH
-from poison_audit.records import Outcome, Plan
+from poison_audit.records import CandidateVerdict, Outcome, Plan
 from poison_audit.verdict.record import AuditRecord
 
 BUDGET = 0.02
@@ -67,6 +67,8 @@ def repair(settings: CheckSettings, *, given: Mapping[str, Any]) -> int:
     file = unlearned_file(given["output"], trial.case.model)
     case, _ = check_sanity(trial.case, alpha=plan.policy.alpha)
     search = _Search(settings, trial, plan, reporter)
+    if (code := search.begun()) is not None:
+        return code
     best: Tried | None = None
     for tried in repairs(_halves(case, plan)[0], replace(plan, budget=budget)):
         reporter.say(f"{tried.name}: {tried.told} ({tried.gradients:,.0f} gradient evaluations).")
@@ -93,21 +95,30 @@ class _Search:
         self._settings, self._trial, self._plan = settings, trial, plan
         self._reporter = reporter
         self._out = settings.output.out or Path(f"repair-{stamp}")
-        self._records: dict[str, AuditRecord] = {}
-        self._paths: dict[str, Path] = {}
+        self._audits = 0
+
+    def begun(self) -> int | None:
+        """Audit the model as it is; return the exit code where there is nothing to repair."""
+        record = self._audit(self._settings, self._plan.policy.alpha)
+        deployed = _told(record, "deployed")
+        if record.sanity.works and deployed.outcome is not Outcome.CLEAN:
+            return None
+        show(record)
+        print("There is nothing to repair, or it could not be told; nothing was written.")
+        return record.verdict.exit_code
 
     def passes(self, tried: Tried) -> bool:
         """Audit a repair; say whether it is clean, whatever else keeps the gate shut."""
-        record = self._audit(tried)
-        outcome = _outcome(record)
-        self._reporter.say(f"{tried.name}: {outcome}. {_reason(record)}")
-        return outcome in (Outcome.CLEAN, Outcome.ACCEPTED)
+        self._record = self._fixed(tried)
+        told = _told(self._record, FIXED)
+        self._reporter.say(f"{tried.name}: {told.outcome}. {told.reason}")
+        return told.outcome in (Outcome.CLEAN, Outcome.ACCEPTED)
 
     def written(self, tried: Tried, output: Path, file: Path) -> int:
         """Write a repair that is clean; return its audit's exit code."""
         if tried.model is None:
             raise ValueError("a repair that is clean is a model")
-        record = self._records[tried.name]
+        record = self._record
         save_unlearned(tried.model, tried.name, file, made_of=self._trial.made_of, anew=False)
         show(record)
         print(f"{output}: {tried.name}, {tried.gradients:,.0f} gradient evaluations.")
@@ -115,45 +126,45 @@ class _Search:
 
     def ended(self, best: Tried) -> int:
         """Say that no repair is clean, name the best, and return its audit's exit code."""
-        record = self._records.get(best.name) or self._audit(best)
+        record = self._fixed(best)
         show(record)
-        where = self._paths[best.name]
         print(
             f"No repair that was tried is clean; nothing was written. The best: {best.name} "
-            f"({best.told}). {_reason(record)} It lies in {where}."
+            f"({best.told}). {_told(record, FIXED).reason} It lies in {self._path(best)}."
         )
         return record.verdict.exit_code or 3  # by the figures that chose it, it does not pass
 
-    def _audit(self, tried: Tried) -> AuditRecord:
+    def _path(self, tried: Tried) -> Path:
+        return self._out / "models" / f"{'-'.join(tried.name.split(', '))}.safetensors"
+
+    def _fixed(self, tried: Tried) -> AuditRecord:
+        """Audit a repair, awake."""
         if tried.model is None:
             raise ValueError("there is no model to audit")
-        number = len(self._records) + 1
-        out = self._out / f"{number}-{'-'.join(tried.name.split(', '))}"
-        path = self._out / f"{out.name}.safetensors"
+        self._audits += 1
+        path, settings = self._path(tried), self._settings
         save_unlearned(tried.model, tried.name, path, made_of=self._trial.made_of, anew=False)
-        settings = self._settings
-        alpha = self._plan.policy.alpha / 2**number
+        judged = replace(settings.judged, candidate=((FIXED, str(path)),))
+        deciding = replace(settings.deciding, gate=FIXED)
+        settings = replace(settings, judged=judged, deciding=deciding)
+        return self._audit(settings, self._plan.policy.alpha / 2**self._audits)
+
+    def _audit(self, settings: CheckSettings, alpha: float) -> AuditRecord:
         settings = replace(
             settings,
-            judged=replace(settings.judged, candidate=((FIXED, str(path)),)),
-            deciding=replace(settings.deciding, alpha=alpha, gate=FIXED),
-            output=replace(settings.output, out=out),
+            judged=replace(settings.judged, reaudit=True),
+            deciding=replace(settings.deciding, alpha=alpha),
+            output=replace(settings.output, out=self._out),
         )
-        found = audited(
-            settings, quiet=settings.output.quiet, part=lambda case: (self._judged(case), HALF)
-        )
+        quiet = settings.output.quiet
+        found = audited(settings, quiet=quiet, part=lambda case: (self._judged(case), HALF))
         if found is None:
             raise ValueError("a repair is never a dry run")
-        self._records[tried.name], self._paths[tried.name] = found, path
         return found
 
     def _judged(self, case: Case) -> Case:
         return _halves(case, self._plan)[1]
 
 
-def _outcome(record: AuditRecord) -> Outcome:
-    return next(c.outcome for c in record.verdict.candidates if c.candidate == FIXED)
-
-
-def _reason(record: AuditRecord) -> str:
-    return next(c.reason for c in record.verdict.candidates if c.candidate == FIXED)
+def _told(record: AuditRecord, name: str) -> CandidateVerdict:
+    return next(each for each in record.verdict.candidates if each.candidate == name)

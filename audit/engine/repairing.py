@@ -3,8 +3,9 @@
 The test samples and what a key names are split once, at random (engine.tuning). Repairs are made
 and looked at on one half; the verdict is on the other, which no choice has seen. What is looked at
 here are figures without intervals: where a trigger is known, what it does to the answers
-(training.stamped), as the model stands and with BatchNorm's statistics of clean samples; else, as
-`--tune` looks, the canaries' figure and the accuracy.
+(training.stamped), as the model stands, with BatchNorm's statistics of clean samples, and once it
+has learned on with five poisons among clean samples (checks.waking); else, as `--tune` looks, the
+canaries' figure and the accuracy.
 
 The budget bounds what all tries spend together, in gradient evaluations; looking is not charged.
 """
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from poison_audit.case.case import Case
+from poison_audit.checks.waking import Waking, rate, woken
 from poison_audit.engine.tuning import figures, keyed
 from poison_audit.engine.unlearning import allowance
 from poison_audit.errors import DivergedError, PlanError, Problem
@@ -28,7 +30,7 @@ from poison_audit.models.seeds import Rng
 from poison_audit.records import Plan
 from poison_audit.training.ledger import Ledger
 from poison_audit.training.recalibrate import norm_layers, recalibrated
-from poison_audit.training.stamped import Effect, answers, effect
+from poison_audit.training.stamped import RISE, Effect, answers, effect
 
 LOOKED = 1000
 """Test samples that a repair is looked at with, at most."""
@@ -36,6 +38,10 @@ CLEAN = 2000
 """Retain samples that it is recalibrated with for the purpose, at most."""
 FINISH, LEAST = 0.01, 100.0
 """What each finishing step may spend: a share of the budget, but gradient evaluations at least."""
+FIVE = Waking(way="relearned", poisons=5)
+AGAIN = 4.0
+"""How far the trigger may come with these, in tolerances: no more than the luck of a training
+(verdict.asleep)."""
 PROMISING = 0.8
 """In tolerances: up to here a repair is worth an audit. Intervals need some room to the tolerance.
 """
@@ -144,6 +150,7 @@ class _Look:
         self._before = answers(case.model, self._plain)
         order = Rng(plan.seed).named("repair", "clean").numpy().permutation(len(case.retain))
         self._clean = case.retain.at(sorted(order[:CLEAN].tolist()))
+        self._lr: list[float | None] = []
 
     def at(self, name: str, model: Model, gradients: float) -> Tried:
         """Return a repair and its figures, as it stands and, if these will do, recalibrated."""
@@ -161,7 +168,21 @@ class _Look:
             again = self._effect(recalibrated(model, self._clean))
             told = f"{told}; recalibrated {_words(again)}"
             worst = max(worst, again.worst)
+        if worst <= 1 and (taught := self._taught(model)) is not None:
+            rise = self._effect(taught).rise
+            told = f"{told}; with five poisons again it raises one by {100 * rise:.1f}"
+            worst = max(worst, rise / RISE / AGAIN)
         return Tried(**who, worst=worst, told=told)
+
+    def _taught(self, model: Model) -> Model | None:
+        """Return the model once it has learned on with five poisons; None: it cannot be tried."""
+        rng = Rng(self._plan.seed)
+        if not self._lr:
+            self._lr.append(rate(self._case.model, self._case, rng))
+        try:
+            return woken(model, self._case, FIVE, rng, lr=self._lr[0])
+        except DivergedError:
+            return None
 
     def _effect(self, model: Model) -> Effect:
         if self._stamped is None:
@@ -172,7 +193,8 @@ class _Look:
 
 
 def _words(seen: Effect) -> str:
+    rise, wrong, lost = (f"{100 * each:.1f}" for each in (seen.rise, seen.wrong, seen.lost))
     return (
-        f"the trigger raises a class by {100 * seen.rise:.1f} points and costs "
-        f"{100 * seen.wrong:.1f} of the right answers, the repair {100 * seen.lost:.1f}"
+        f"the trigger raises a class by {rise} points and costs {wrong} of the right answers, the "
+        f"repair {lost}"
     )

@@ -88,7 +88,7 @@ WORKINGS: dict[str, Workings] = {
         ask=trigger_answers,
         exhibits=trigger_exhibits,
         sparing={"backdoor": {"draws": 20}},
-        thorough={"backdoor": {"inputs": 2000}},
+        thorough={"backdoor": {"inputs": 1000}},
         planters={"pictures": backdoor_pictures.in_pictures, "texts": backdoor_texts.in_texts},
     ),
     "token-canary": Workings(

@@ -75,11 +75,12 @@ def test_the_first_repair_that_passes_is_written_with_its_audit(case, capsys):
     told = capsys.readouterr()
     assert code == 0, told.out + told.err
     header = header_of(Path("fixed.safetensors"))
-    (audit,) = [path for path in Path("run").glob("*/report.json") if _verdict(path) == 0]
-    record = json.loads(audit.read_text("utf-8"))
+    record = json.loads(Path("run/report.json").read_text("utf-8"))
     outcomes = {each["candidate"]: each["outcome"] for each in record["verdict"]["candidates"]}
     assert outcomes["repaired"] == "CLEAN" != outcomes["deployed"]
-    assert (audit.parent / "report.html").is_file()
+    ways = {(each["way"], each["outcome"]) for each in record["findings"] if each["gating"]}
+    assert {("rounded", "CLEAN"), ("relearned", "CLEAN")} <= ways
+    assert Path("run/report.html").is_file()
     assert f"fixed.safetensors: {header['poison_audit.method']}, " in told.out
     # By the trigger that was planted, and by pictures that nobody has seen.
     trigger, fresh = random_trigger(Rng(5).named("trigger").numpy()), pictures(12, 3000)
@@ -95,10 +96,6 @@ def test_the_first_repair_that_passes_is_written_with_its_audit(case, capsys):
     assert right > (_answers("model.safetensors", fresh.x) == fresh.y).float().mean() - 0.02
 
 
-def _verdict(path: Path) -> int:
-    return int(json.loads(path.read_text("utf-8"))["verdict"]["exit_code"])
-
-
 def test_where_no_repair_is_clean_the_best_is_named_and_nothing_is_written(case, capsys):
     # Five gradients: a few forward passes for the edit of the head.
     code = invoke(["repair", *CASE, "--budget", "0.0002", "-o", "none.safetensors", "--out", "few"])
@@ -106,7 +103,8 @@ def test_where_no_repair_is_clean_the_best_is_named_and_nothing_is_written(case,
     assert code in (1, 3)
     assert not Path("none.safetensors").exists()
     assert "No repair that was tried is clean; nothing was written. The best: head_edit" in told
-    assert Path("few/1-head_edit/report.json").is_file()
+    assert Path("few/report.json").is_file()
+    assert Path("few/models/head_edit.safetensors").is_file()
 
 
 @pytest.mark.parametrize(
