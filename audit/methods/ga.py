@@ -28,6 +28,7 @@ from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
 from poison_audit.training.loop import descend
 from poison_audit.training.losses import unlikelihood
+from poison_audit.training.modes import check_batches
 
 
 def ga(
@@ -57,6 +58,9 @@ def ga(
         momentum: of SGD, in [0, 1].
         weight_decay: at least 0.
         batch_size: at least 1; by default the recipe's.
+
+    Raises:
+        PlanError: BatchNorm is to normalise by a batch of one sample.
     """
     model = model.clone()
     recipe, settings = adapted(
@@ -64,6 +68,7 @@ def ga(
         batch_size=batch_size,
     )  # fmt: skip
     size = min(recipe.batch_size, len(case.forget))
+    check_batches(model.module, batch_norm, size)
     affordable = ledger.steps(size)
     if passes is None:
         passes = affordable * size / (len(case.retain) + len(case.forget))

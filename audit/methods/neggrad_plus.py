@@ -23,7 +23,7 @@ from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
 from poison_audit.training.loop import descend
 from poison_audit.training.losses import cross_entropy, unlikelihood
-from poison_audit.training.modes import BatchNorm
+from poison_audit.training.modes import BatchNorm, check_batches
 
 
 def neggrad_plus(
@@ -55,6 +55,9 @@ def neggrad_plus(
         momentum: of SGD, in [0, 1]; by default the recipe's.
         weight_decay: at least 0; by default the recipe's.
         batch_size: of each of both, at least 1; by default the recipe's.
+
+    Raises:
+        PlanError: BatchNorm is to normalise by a batch of one sample.
     """
     model = model.clone()
     recipe, settings = adapted(
@@ -63,7 +66,8 @@ def neggrad_plus(
     )  # fmt: skip
     retain = shuffled(case.retain, recipe.batch_size, rng.named("batches"), augment=recipe.augment)
     forget = shuffled(case.forget, recipe.batch_size, rng.named("forget"))
-    cost = sum(min(recipe.batch_size, len(part)) for part in (case.retain, case.forget))
+    sizes = [min(recipe.batch_size, len(part)) for part in (case.retain, case.forget)]
+    check_batches(model.module, batch_norm, *sizes)
 
     def objective(retain: Tensor, forget: Tensor) -> Tensor:
         if form == "bounded":
@@ -75,7 +79,7 @@ def neggrad_plus(
         zip(retain, forget, strict=False),
         objective,
         losses=(cross_entropy, unlikelihood) if form == "bounded" else None,
-        steps=ledger.steps(cost),
+        steps=ledger.steps(sum(sizes)),
         lr=recipe.lr / 100 if lr is None else lr,
         ledger=ledger,
         rng=rng,

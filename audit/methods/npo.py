@@ -28,7 +28,7 @@ from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import FORWARD, Ledger
 from poison_audit.training.loop import descend
 from poison_audit.training.losses import cross_entropy
-from poison_audit.training.modes import BatchNorm
+from poison_audit.training.modes import BatchNorm, check_batches
 
 
 def npo(
@@ -57,6 +57,9 @@ def npo(
         momentum: of SGD, in [0, 1]; by default the recipe's.
         weight_decay: at least 0; by default the recipe's.
         batch_size: of each of both, at least 1; by default the recipe's.
+
+    Raises:
+        PlanError: BatchNorm is to normalise by a batch of one sample.
     """
     first, model = model.clone(), model.clone()
     first.module.eval()
@@ -76,6 +79,7 @@ def npo(
     retain = shuffled(case.retain, recipe.batch_size, rng.named("batches"), augment=recipe.augment)
     forget = shuffled(case.forget, recipe.batch_size, rng.named("forget"))
     kept, left = (min(recipe.batch_size, len(part)) for part in (case.retain, case.forget))
+    check_batches(model.module, batch_norm, kept, left)
     descend(
         model,
         zip(retain, forget, strict=False),

@@ -37,7 +37,7 @@ from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import FORWARD, Ledger
 from poison_audit.training.loop import descend
 from poison_audit.training.losses import SampleLoss, cross_entropy
-from poison_audit.training.modes import BatchNorm, has_batch_norm
+from poison_audit.training.modes import BatchNorm, check_batches, has_batch_norm
 
 
 def scrub(
@@ -77,12 +77,17 @@ def scrub(
         momentum: of SGD, in [0, 1]; by default the recipe's.
         weight_decay: at least 0; by default the recipe's.
         batch_size: at least 1; by default the recipe's.
+
+    Raises:
+        PlanError: BatchNorm is to normalise by a batch of one sample.
     """
     student = model.clone()
     recipe, settings = adapted(
         case.recipe, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay,
         batch_size=batch_size,
     )  # fmt: skip
+    sizes = [min(recipe.batch_size, len(part)) for part in (case.retain, case.forget)]
+    check_batches(model.module, batch_norm, *sizes)
     leaving, obeying = _losses(model, ledger, gamma=gamma, alpha=alpha, temperature=temperature)
 
     def take(

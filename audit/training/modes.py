@@ -20,6 +20,20 @@ def has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(part, nn.modules.batchnorm._NormBase) for part in module.modules())
 
 
+def check_batches(module: nn.Module, batch_norm: BatchNorm, *sizes: int) -> None:
+    """Refuse a batch of one sample where BatchNorm is to normalise by it, by PlanError.
+
+    Args:
+        module: what is to be trained.
+        batch_norm: as `descend` takes it.
+        sizes: of the batches of a step.
+    """
+    alone = min(sizes) if batch_norm == "train" else sum(sizes)
+    if batch_norm != "eval" and alone < 2 and has_batch_norm(module):
+        what = f"BatchNorm cannot normalise by one sample (batch_norm = {batch_norm})"
+        raise PlanError(Problem(what, fix="Set batch_norm to eval"))
+
+
 def last_blocks(model: Model, k: int) -> tuple[str, ...]:
     """Return the parameter names of the last `k` blocks; PlanError if it has fewer than `k`."""
     if not 1 <= k <= len(model.blocks):

@@ -8,7 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from builders.tiny import NETS, net, picture_case
-from poison_audit.methods import METHODS, UNLEARNING, parameters
+from poison_audit.errors import PlanError
+from poison_audit.methods import METHODS, UNLEARNING, filled, parameters
 from poison_audit.models.seeds import Rng
 from poison_audit.training.ledger import FORWARD, Ledger
 from poison_audit.training.loop import CHECK_EVERY
@@ -148,6 +149,46 @@ def test_retain_batches_update_running_statistics(name):
     case = picture_case(net("batchnorm"))
     result = _run(name, case)
     assert not torch.equal(result.module.bn1.running_mean, case.model.module.bn1.running_mean)
+
+
+MODES = [
+    *((name, {"preset": preset}) for name in METHODS for preset in METHODS[name].presets),
+    ("ga", {"form": "bounded", "batch_norm": "train", "passes": 1e6}),
+    ("neggrad_plus", {"form": "bounded", "batch_norm": "train"}),
+    ("npo", {"batch_norm": "train", "optimizer": "nesterov"}),
+    ("scrub", {"batch_norm": "joint"}),
+]
+
+
+@pytest.mark.parametrize("kind", ["batchnorm", "tied"])
+@pytest.mark.parametrize(("name", "given"), MODES)
+def test_modes_and_presets_keep_the_same_promises(name, given, kind):
+    case, numbers = picture_case(net(kind)), filled(name, given)
+    digest, budget, results = case.model.digest(), 61.0, []
+    for _ in range(2):
+        ledger = Ledger(allowed=budget)
+        results.append(
+            METHODS[name].run(case.model, case, Rng(0), ledger=ledger, **numbers).digest()
+        )
+    assert case.model.digest() == digest
+    assert results[0] == results[1] != digest
+    spends = METHODS[name].spends(budget, case, numbers)
+    largest = 10 + 5 * (1 + FORWARD)  # a batch of all samples, and a teacher's pass
+    assert spends - largest < ledger.spent <= budget
+
+
+@pytest.mark.parametrize("name", ["ga", "neggrad_plus", "npo", "scrub"])
+def test_batch_norm_does_not_normalise_by_one_sample(name):
+    case = picture_case(net("batchnorm"))
+    case = replace(case, forget=case.forget.at([0]))
+    with pytest.raises(PlanError, match=r"one sample .* Set batch_norm to eval"):
+        METHODS[name].run(
+            case.model, case, Rng(0), ledger=Ledger(allowed=40.0), **{"batch_norm": "train"}
+        )
+    if name != "ga":
+        METHODS[name].run(
+            case.model, case, Rng(0), ledger=Ledger(allowed=40.0), **{"batch_norm": "joint"}
+        )
 
 
 @pytest.mark.parametrize("name", METHODS)
