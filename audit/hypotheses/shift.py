@@ -24,6 +24,7 @@ from torch import Tensor
 
 from poison_audit.case.case import Case
 from poison_audit.errors import PlanError, Problem, Problems
+from poison_audit.hypotheses.direction import held_by_one_direction
 from poison_audit.hypotheses.features import Design, design, finding, moved, not_measured
 from poison_audit.hypotheses.head import RIDGE, TOLERANCE, UnsolvedError, solve
 from poison_audit.hypotheses.subsets import LEVEL, central, drawn, lacking, part_of, rank_p_value
@@ -75,10 +76,13 @@ def _finding(found: Design, rng: Rng, *, subsets: int, fractions: Sequence[float
         for name in ("poison_l1", "random_l1_low", "random_l1_high", "random_l1_mean")
     )
     p_value = chance(found, whole, rng.named("any"), subsets=subsets)
+    kept, lost = (found.x[torch.from_numpy(part).to(found.x.device), :-1] for part in
+                  (~found.forgotten, found.forgotten))  # fmt: skip
+    share = held_by_one_direction(kept, lost)
     return finding(
         "shift",
         outcome=Outcome.INFO,
-        reason=_sentence(poison / mean, p_value, fractions[at]),
+        reason=_sentence(poison / mean, p_value, fractions[at]) + _direction(share),
         statistic=poison / mean,
         null=1.0,
         interval=Interval(low=poison / high, high=poison / low, level=LEVEL),
@@ -86,6 +90,7 @@ def _finding(found: Design, rng: Rng, *, subsets: int, fractions: Sequence[float
         sample_size=int(found.forgotten.sum()),
         details={
             **curve,
+            "one_direction": share,
             "ratio_fraction": fractions[at],
             "subsets": subsets,
             "used": len(found.forgotten),
@@ -140,6 +145,15 @@ def _sentence(ratio: float, p_value: float, fraction: float) -> str:
         f"Leaving out {part} moves the last layer {ratio:.2f} times as far as leaving out as many "
         f"random clean samples of the same classes. As a whole, the forget set moves it {surely} "
         f"than ordinary samples do (p = {p_value:.3f})."
+    )
+
+
+def _direction(share: float | None) -> str:
+    if share is None:
+        return ""
+    return (
+        f" One direction of its features holds {100 * share:.0f}% of what sets the forget samples "
+        "apart: the more, the better an edit of the last layer can take it out."
     )
 
 
