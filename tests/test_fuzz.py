@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from builders.fuzzing import damaged, readers
+from builders.damage import damaged
+from builders.fuzzing import readers
 from poison_audit.errors import InputError
 from poison_audit.models.seeds import Rng
 
@@ -20,7 +21,9 @@ NAMES = (
     "TensorDataset", "CIFAR's batch", "Arrow", "metadata.jsonl", "table of texts", "forget.csv",
     "forget.npy", "forget.npz", "forget.json", "forget.jsonl", "forget.txt", "forget.csv.gz",
     "forget.pt", "forget.pkl", "forget.pickle",
-    "targets.csv", "canaries.json", "strings.json", "trigger.json", "trigger.json of texts",
+    "targets.csv", "canaries.json", "strings.json", "trigger.json",
+    "trigger.json of a blend", "a trigger's pattern", "trigger.json of a template",
+    "trigger.json of texts",
     "audit.toml", "report.json",
 )  # fmt: skip
 

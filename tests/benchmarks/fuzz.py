@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
-from builders.fuzzing import Reader, damaged, readers
+from builders.damage import damaged
+from builders.fuzzing import Reader, readers
 from poison_audit.errors import InputError
 from poison_audit.models.seeds import Rng
 
