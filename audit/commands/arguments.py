@@ -137,7 +137,9 @@ def _origins(given: Mapping[str, Any], config: Config) -> dict[str, str]:
     return {key: told for key, told in found.items() if key not in _NO_INPUTS}
 
 
-_NO_INPUTS = ("model", "config", "allow_pickle", "device", "exit_zero", "allow_tolerance")
+_NO_INPUTS = (
+    "model", "config", "allow_pickle", "device", "exit_zero", "allow_tolerance", "reaudit",
+)  # fmt: skip
 
 
 def decide_settings(given: Mapping[str, Any]) -> DecideSettings:

@@ -24,6 +24,7 @@ def caveats(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         if cell.kind != "deployed" and cell.digest is not None and cell.digest == deployed:
             told.append(f"{cell.candidate} is bit for bit the deployed model.")
+    told += _not_woken(plan, cells)
     told += _backed_off(cells, trial.case.model.device)
     if processes() > 1:
         told.append(
@@ -34,6 +35,16 @@ def caveats(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
     found = found_size(plan, len(trial.case.forget))
     idle = (METHODS[step.name].idle(step.params, total, found) for step in plan.methods)
     return told + [why for why in idle if why is not None]
+
+
+def _not_woken(plan: Plan, cells: Sequence[Cell]) -> list[str]:
+    """Say in which ways repaired models were not woken."""
+    if plan.reaudit or not any(cell.kind in ("method", "candidate") for cell in cells):
+        return []
+    return [
+        "Repaired models were woken by recomputing BatchNorm's statistics alone, where they have "
+        "any; --reaudit also rounds their weights and trains on."
+    ]
 
 
 def _backed_off(cells: Sequence[Cell], device: torch.device) -> list[str]:

@@ -17,9 +17,11 @@ import torch
 
 from poison_audit.case.case import Case
 from poison_audit.case.load import Trial
+from poison_audit.checks.waking import RATES, clean_part, relearned
 from poison_audit.engine import unlearning
 from poison_audit.engine.jobs import jobs
 from poison_audit.engine.measuring import load_references, probed
+from poison_audit.engine.waking import ways
 from poison_audit.errors import DivergedError
 from poison_audit.hypotheses import ask
 from poison_audit.methods import METHODS, UNLEARNING, parameters
@@ -66,11 +68,18 @@ def forecast(trial: Trial, plan: Plan, *, allow_pickle: bool = False) -> Forecas
         once = [_method(case, step, alone, rng.named(step.name)) for step in plan.methods
                 if step.name in UNLEARNING]  # fmt: skip
         parts.append(Part(name=f"tuning, {plan.tune} trials each", seconds=plan.tune * sum(once)))
-    cells = len(jobs(plan, trial))
+    model, todo = trial.case.model, jobs(plan, trial)
     clock = Clock(case.model.device)
-    probed(trial.case.model, trial.case, plan, Rng(plan.seed))
-    many = f"{cells} models" if cells > 1 else "1 model"
-    parts.append(Part(name=f"probes of {many}", seconds=cells * clock.read()))
+    probed(model, trial.case, plan, Rng(plan.seed))
+    woken = [way for job in todo for way in ways(job.kind, model, plan)]
+    many = f"{len(todo)} models" if len(todo) > 1 else "1 model"
+    seconds = (len(todo) + len(woken)) * clock.read()
+    parts.append(Part(name=f"probes of {many}", seconds=seconds))
+    if learning := [way for way in woken if way.way == "relearned"]:
+        clock = Clock(case.model.device)
+        relearned(model, clean_part(trial.case, rng), rng, lr=RATES[-1])
+        many = f"{len(learning)} woken models"
+        parts.append(Part(name=f"training of {many}", seconds=len(learning) * clock.read()))
     for step in plan.hypotheses:
         parts.append(Part(name=step.name, seconds=_hypothesis(trial, step, references, rng)))
     return Forecast(parts=tuple(parts), peak_bytes=unlearning.peak_bytes(case.model.device))

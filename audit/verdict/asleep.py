@@ -175,6 +175,8 @@ def _beside(
         raise ValueError(f"{reading.name} is not judged")
     tolerance = policy.tolerances[reading.name]
     alone = reading.estimate(reading.read(seen.evidence), 0.95, tolerance)
+    # All that was counted, so that no count can be changed and go unnoticed.
+    details = reading.details(reading.read(seen.evidence), alone) if reading.details else {}
     finding = 1 - 2 * errors.finding
     yardstick = cell.kind == "reference"
     theirs = [] if yardstick else _same(references, part)
@@ -190,7 +192,7 @@ def _beside(
         return Finding(
             **who, outcome=Outcome.INFO, gating=False, reason=told, statistic=alone.value,
             interval=Interval(low=alone.low, high=alone.high, level=alone.level),
-            sample_size=alone.n,
+            sample_size=alone.n, details=details,
         )  # fmt: skip
     name, other, change = max(pairs, key=lambda pair: pair[2].before)
     most = LUCK * (tolerance - alone.null)
@@ -211,7 +213,10 @@ def _beside(
         **who, outcome=outcome, reason=told, statistic=change.after - change.before, null=0.0,
         tolerance=most, interval=Interval(low=change.low, high=change.high, level=level),
         sample_size=alone.n,
-        details={"reference": name, "reference_figure": change.before, "figure": change.after},
+        details={
+            **details, "reference": name, "reference_figure": change.before,
+            "figure": change.after,
+        },
     )  # fmt: skip
 
 

@@ -5,7 +5,17 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from builders.measured import trigger_evidence
-from poison_audit.records import Acceptance, Cell, Measurement, Plan, Policy, Recipe, Sanity, Step
+from poison_audit.records import (
+    Acceptance,
+    Cell,
+    Measurement,
+    Plan,
+    Policy,
+    Recipe,
+    Sanity,
+    Step,
+    Woken,
+)
 from poison_audit.verdict.decide import decide
 from poison_audit.verdict.policy import standard_policy
 from poison_audit.verdict.record import SCHEMA_VERSION, AuditRecord
@@ -15,6 +25,7 @@ PROBES = (
     "mislabelled", "membership", "utility",
 )  # fmt: skip
 ATTACKS = ("", "gaussian", "token-canary", "targeted", "backdoor", "indiscriminate", "mislabelled")
+WAYS = (("recalibrated", 0), ("rounded", 0), ("relearned", 0), ("relearned", 5))
 DAY = "2027-01-31"
 
 _sizes = st.sampled_from([2, 40, 400])
@@ -148,7 +159,21 @@ def cells(draw):
                 found.append(replace(cell, error="gd diverged: the loss is not finite"))
             else:
                 found.append(replace(cell, measurements=draw(measurements())))
-    return tuple(found)
+    return tuple(replace(cell, woken=draw(woken(cell))) for cell in found)
+
+
+@st.composite
+def woken(draw, cell):
+    """What was seen in woken states of a cell: of all kinds, and as different as may be."""
+    found = []
+    for way, poisons in draw(st.lists(st.sampled_from(WAYS), unique=True, max_size=3)):
+        seen = draw(measurements())
+        learned = {"steps": 40, "lr": 0.01} if way == "relearned" else {}
+        found.append(Woken(
+            way=way, samples=2000, poisons=poisons, **learned,
+            measurements=tuple(m for m in seen if m.probe not in ("membership", "utility")),
+        ))  # fmt: skip
+    return () if cell.error else tuple(found)
 
 
 @st.composite
@@ -186,7 +211,9 @@ def audits(draw):
     works = draw(st.integers(0, 5)) > 0
     # scipy: 910 of 1000 gives 0.8938 at level 0.95, one-sided; 100 of 1000 gives 0.0848.
     sane = sanity(910 if works else 100, alpha=policy.alpha)
-    plan = Plan(methods=(), probes=tuple(Step(name=name) for name in PROBES), policy=policy)
+    probes = tuple(Step(name=name) for name in PROBES)
+    reaudit = draw(st.integers(0, 3)) == 0
+    plan = Plan(methods=(), probes=probes, policy=policy, reaudit=reaudit)
     if not works:
         measured = ()
     decision = decide(plan, sane, measured, attacks=attacks)
@@ -210,7 +237,24 @@ def small_audit() -> AuditRecord:
     seen = tuple(Measurement(probe=p, evidence=plain(p, 0.2, n=40)) for p in PROBES)
     cells = (
         Cell(candidate="deployed", kind="deployed", seed=0, measurements=seen),
-        Cell(candidate="gd", kind="method", seed=0, method=Step(name="gd"), measurements=seen),
+        Cell(
+            candidate="gd",
+            kind="method",
+            seed=0,
+            method=Step(name="gd"),
+            measurements=seen,
+            woken=(
+                Woken(way="recalibrated", samples=90, measurements=(seen[0], seen[4])),
+                Woken(
+                    way="relearned",
+                    samples=90,
+                    poisons=5,
+                    steps=40,
+                    lr=0.01,
+                    measurements=(seen[4],),
+                ),
+            ),
+        ),
     )
     attacks = {"gaussian": 40, "backdoor": 40}
     decision = decide(plan, sanity(910, alpha=0.05), cells, attacks=attacks)

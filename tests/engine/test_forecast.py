@@ -94,6 +94,17 @@ def test_a_forecast_counts_what_is_computed(case, monkeypatch):
     assert found["retrain"] == 2 * 5 * 60
 
 
+def test_waking_is_foretold(case, monkeypatch):
+    monkeypatch.setattr("poison_audit.engine.forecast.Clock.read", lambda _: 1.0)
+    plans = plan_of("gd"), plan_of("gd", reaudit=True)
+    bare, woken = ({p.name: p.seconds for p in forecast(trial(), plan).parts} for plan in plans)
+    # gd is recalibrated in any case; with it, the deployed model and gd are woken in six ways each.
+    assert bare["probes of 2 models"] == 2 + 1
+    assert woken["probes of 2 models"] == 2 + 2 * 6
+    assert woken["training of 8 woken models"] == 8
+    assert "training of 8 woken models" not in bare
+
+
 def test_a_pace_counts_what_was_computed_and_not_what_was_taken_over(case, monkeypatch):
     # A clock that is the number of losses that were computed, with their batches' lengths.
     subject, counted = trial().case, [0.0]
