@@ -98,7 +98,8 @@ def test_the_first_repair_that_passes_is_written_with_its_audit(case, capsys):
 
 def test_where_no_repair_is_clean_the_best_is_named_and_nothing_is_written(case, capsys):
     # Five gradients: a few forward passes for the edit of the head.
-    code = invoke(["repair", *CASE, "--budget", "0.0002", "-o", "none.safetensors", "--out", "few"])
+    few = ("--set", "backdoor.inputs=100", "--set", "backdoor.draws=40", "--out", "few")
+    code = invoke(["repair", *CASE, "--budget", "0.0002", "-o", "none.safetensors", *few])
     told = capsys.readouterr().out
     assert code in (1, 3)
     assert not Path("none.safetensors").exists()
@@ -120,3 +121,13 @@ def test_what_cannot_be_chosen_or_paid_is_refused(case, capsys, changed, said):
     assert invoke(["repair", *CASE, *changed, "-o", "none.safetensors"]) == 2
     assert said in capsys.readouterr().err
     assert not Path("none.safetensors").exists()
+
+
+def test_check_ends_with_the_command_that_repairs(case, capsys):
+    case_ = [part for part in CASE if part != "-q"]
+    assert invoke(["check", *case_, "--methods", "none", "--out", "checked"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("To look for a repair: poison-audit repair model.safetensors ")
+    assert said.endswith(" -o fixed.safetensors")
+    for part in ("--forget forget.csv", "--factory repaired_net:mlp", "--recipe epochs=30"):
+        assert part in said
