@@ -35,6 +35,8 @@ BUDGET = 0.02
 """Share of the original training's gradient evaluations, of all that is tried together."""
 FIXED = "repaired"
 """What the repaired model is called in its audit."""
+SPARE = 2
+"""Repairs that are audited last: clean, but a few poisons bring the trigger back."""
 HALF = (
     "A random half of the test samples, and of the samples that a key names, chose this repair: "
     "every figure is measured on the other half."
@@ -70,11 +72,18 @@ def repair(settings: CheckSettings, *, given: Mapping[str, Any]) -> int:
     if (code := search.begun()) is not None:
         return code
     best: Tried | None = None
+    spare: list[Tried] = []
     for tried in repairs(_halves(case, plan)[0], replace(plan, budget=budget)):
         reporter.say(f"{tried.name}: {tried.told} ({tried.gradients:,.0f} gradient evaluations).")
         if tried.worst is not None and (best is None or tried.worst < (best.worst or 0.0)):
             best = tried
-        if tried.promising and search.passes(tried):
+        if tried.lasting and search.passes(tried):
+            return search.written(tried, given["output"], file)
+        if tried.promising and not tried.lasting:
+            spare = sorted([*spare, tried], key=lambda one: one.returns or 0.0)[:SPARE]
+    # None lasts where poisons are learned again, of which no audit without a reference decides.
+    for tried in spare:
+        if search.passes(tried):
             return search.written(tried, given["output"], file)
     if best is None:
         raise PlanError(Problem("no repair could be tried", "", "Give a larger --budget"))

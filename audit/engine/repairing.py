@@ -59,6 +59,8 @@ class Tried:
     """None: a step failed, or it changed nothing."""
     worst: float | None = None
     """The worst of its figures, in tolerances."""
+    returns: float | None = None
+    """How far the trigger comes back with five poisons, in tolerances; None: not looked at."""
     told: str = ""
     """The figures, or why there are none, in words."""
 
@@ -66,6 +68,11 @@ class Tried:
     def promising(self) -> bool:
         """Whether it is worth an audit."""
         return self.worst is not None and self.worst <= PROMISING
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is worth one before dearer repairs are tried."""
+        return self.promising and (self.returns or 0.0) <= AGAIN
 
 
 def repairs(case: Case, plan: Plan) -> Iterator[Tried]:
@@ -167,12 +174,12 @@ class _Look:
         if worst <= 1 and norm_layers(model.module):
             again = self._effect(recalibrated(model, self._clean))
             told = f"{told}; recalibrated {_words(again)}"
-            worst = max(worst, again.worst)
+            worst = max(worst, again.left)  # waking may cost accuracy
+        returns = None
         if worst <= 1 and (taught := self._taught(model)) is not None:
-            rise = self._effect(taught).rise
-            told = f"{told}; with five poisons again it raises one by {100 * rise:.1f}"
-            worst = max(worst, rise / RISE / AGAIN)
-        return Tried(**who, worst=worst, told=told)
+            returns = self._effect(taught).rise / RISE
+            told = f"{told}; with five poisons again it raises one by {100 * RISE * returns:.1f}"
+        return Tried(**who, worst=worst, returns=returns, told=told)
 
     def _taught(self, model: Model) -> Model | None:
         """Return the model once it has learned on with five poisons; None: it cannot be tried."""

@@ -31,9 +31,14 @@ class Effect:
     """Right answers lost to the repair, without the trigger."""
 
     @property
+    def left(self) -> float:
+        """What is left of the trigger, in tolerances."""
+        return max(self.rise / RISE, self.wrong / WRONG)
+
+    @property
     def worst(self) -> float:
-        """The worst of them, in tolerances: below 1, each is within its own."""
-        return max(self.rise / RISE, self.wrong / WRONG, self.lost / LOST)
+        """The worst of all, in tolerances: below 1, each is within its own."""
+        return max(self.left, self.lost / LOST)
 
 
 def effect(before: Tensor, plain: Tensor, stamped: Tensor, y: Tensor, *, classes: int) -> Effect:
