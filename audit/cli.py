@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from typing import Any
 
 import click
@@ -91,7 +92,7 @@ JUDGED_BY = {k: field for k, field in fields_of(settings.Deciding).items() if k 
 
 @cli.command(cls=Command)
 @options(*SUBJECT, settings.Expecting, settings.Judged, settings.Deciding, settings.Methods,
-         own.Numbers, own.Running, own.Output)  # fmt: skip
+         own.Numbers, own.Running, own.OwnMethods, own.Output)  # fmt: skip
 def check(**given: Any) -> int:
     """Unlearn MODEL by every method, probe what is left, and judge.
 
@@ -115,7 +116,7 @@ def probe(**given: Any) -> int:
 
 
 @cli.command(cls=Command)
-@options(*SUBJECT, own.Unlearning, own.Numbers)
+@options(*SUBJECT, own.Unlearning, own.Numbers, own.OwnMethods)
 def unlearn(**given: Any) -> int:
     """Unlearn the forget set from MODEL by one method, and write the result.
 
@@ -230,6 +231,8 @@ def methods() -> int:
         for preset, numbers in method.presets.items():
             told = ", ".join(f"{key}={value}" for key, value in numbers.items())
             click.echo(f"{'':<14}preset={preset}: {told}")
+    for point in entry_points(group="poison_audit.methods"):
+        click.echo(f"{point.name:<14}Installed, {point.value}. Runs by --method-from {point.name}")
     return 0
 
 

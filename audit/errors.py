@@ -3,7 +3,8 @@
 AuditError
 ├── InputError(problems)   files or flags that cannot be audited, all problems at once; exit code 2
 ├── PlanError(problems)    a plan that names something unknown or impossible; exit code 2
-└── DivergedError          a method whose loss or weights stopped being finite; a FAILED finding
+├── DivergedError          a method whose loss or weights stopped being finite; a FAILED finding
+└── FailedError            a user's own method that gave no model; a FAILED finding
 
 Anything else that is raised is a defect of the tool and ends with exit code 4.
 """
@@ -57,6 +58,10 @@ class PlanError(_ProblemsError):
 
 class DivergedError(AuditError):
     """A loss or a weight stopped being finite while a method ran."""
+
+
+class FailedError(AuditError):
+    """A user's own method gave no model of the network that it was given."""
 
 
 class Problems(list[Problem]):

@@ -21,7 +21,7 @@ from poison_audit.commands.config import (
     read_usable,
 )
 from poison_audit.commands.fields import number_in, origins_of, settled
-from poison_audit.commands.own_settings import Again, Output, Running, Training
+from poison_audit.commands.own_settings import Again, Output, OwnMethods, Running, Training
 from poison_audit.commands.settings import (
     EVIDENCE,
     TRAINING,
@@ -56,6 +56,7 @@ class CheckSettings:
     deciding: Deciding
     tolerances: Mapping[str, float]
     running: Running
+    own: OwnMethods
     output: Output
     config: Config
     origins: Mapping[str, str]
@@ -110,6 +111,7 @@ def check_settings(given: Mapping[str, Any]) -> CheckSettings:
         deciding=settled(Deciding, given, config.values),
         tolerances=_tolerances(given, config, problems),
         running=settled(Running, given),
+        own=settled(OwnMethods, given),
         output=settled(Output, given),
         config=config,
         origins=_origins(given, config),

@@ -48,6 +48,7 @@ from poison_audit.engine.caveats import caveats, halved
 from poison_audit.engine.exhibits import exhibits
 from poison_audit.engine.forecast import forecast
 from poison_audit.engine.jobs import jobs
+from poison_audit.engine.own_method import own_methods
 from poison_audit.engine.plan import check_plan
 from poison_audit.engine.rehearsal import Judge, check_size, rehearse
 from poison_audit.engine.run import Performer, run
@@ -85,6 +86,12 @@ def audit(settings: CheckSettings, *, given: Mapping[str, Any] | None = None) ->
         settings: what is asked for.
         given: the command line's values; with them it ends with the command that repairs.
     """
+    with own_methods(settings.own.method_from, settings.own.method_seconds) as names:
+        every = replace(settings.methods, methods=(*settings.methods.methods, *names))
+        return _judged(replace(settings, methods=every), given)
+
+
+def _judged(settings: CheckSettings, given: Mapping[str, Any] | None) -> int:
     if not settings.running.shard:
         record = audited(settings, quiet=settings.output.quiet)
         if record is not None:

@@ -46,6 +46,9 @@ def read_inputs(settings: CheckSettings) -> tuple[Sources, Plan]:
         if plan.methods and settings.recipe.epochs is None and unsaid:
             problems.append(NO_EPOCHS)
     problems += _wrong_ray(settings.running)
+    if settings.own.method_from and (settings.running.ray or settings.running.shard):
+        what, fix = "runs beside this process alone, not with --ray or --shard", "Give one of them"
+        problems.append(Problem(what, "--method-from", fix))
     candidates = _candidates(settings.judged.candidate, problems)
     sources = _sources(settings, candidates)
     if problems or plan is None:

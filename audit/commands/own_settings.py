@@ -13,6 +13,7 @@ from poison_audit.commands.fields import (
     TEXT,
     Kind,
     RefusedError,
+    bounded,
     choice,
     fields_of,
     parts_of,
@@ -35,6 +36,10 @@ def _formats(text: str) -> tuple[str, ...]:
     return names
 
 
+PLAIN = Kind(
+    expected="names", metavar="TEXT", holds=bool, read=lambda text: (TEXT.parse(text),),
+    joined=True,
+)  # fmt: skip
 FORMATS = said(
     Kind(expected="names of formats", metavar="F,..", holds=bool, read=_formats, joined=True),
     "junit, sarif, markdown, in-toto, cyclonedx, html, json.", flag="--format", short="-f",
@@ -83,6 +88,20 @@ class Running:
     keep: bool = said(
         SWITCH, "Save each unlearned model in the run directory.", group="methods", default=False
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnMethods:
+    """Methods of the user's own: said on the command line alone, since they are run."""
+
+    method_from: tuple[str, ...] = said(
+        PLAIN, "Your own method, or one that is installed, by its name; runs beside --methods.",
+        group="methods", metavar="PACKAGE.MODULE:FUNCTION", several=True, default=(),
+    )  # fmt: skip
+    method_seconds: float = said(
+        bounded(above=0), "What a run of it may take.", group="methods", metavar="SECONDS",
+        default=3600.0, told="3600",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

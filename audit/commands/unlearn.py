@@ -13,6 +13,7 @@ from poison_audit.commands.inputs import check_output, device_named, load, read_
 from poison_audit.commands.settings import EVIDENCE, Architecture, Subject, Texts, Trained
 from poison_audit.engine import unlearning
 from poison_audit.engine.cells import save_unlearned
+from poison_audit.engine.own_method import own_methods
 from poison_audit.engine.plan import check_plan
 from poison_audit.errors import AuditError, InputError, PlanError, Problem
 from poison_audit.methods import METHODS
@@ -32,6 +33,11 @@ def unlearn(settings: CheckSettings, *, output: Path, given: Mapping[str, Any]) 
         output: where to write.
         given: the command line's values, which the next command repeats.
     """
+    with own_methods(settings.own.method_from, settings.own.method_seconds):
+        return _unlearn(settings, output, given)
+
+
+def _unlearn(settings: CheckSettings, output: Path, given: Mapping[str, Any]) -> int:
     sources, plan = read_inputs(settings)
     if len(plan.methods) != 1:
         raise PlanError(Problem("give one method", "--method"))

@@ -22,7 +22,7 @@ from poison_audit.engine import unlearning
 from poison_audit.engine.jobs import jobs
 from poison_audit.engine.measuring import load_references, probed
 from poison_audit.engine.waking import ways
-from poison_audit.errors import DivergedError
+from poison_audit.errors import DivergedError, FailedError
 from poison_audit.hypotheses import ask
 from poison_audit.methods import METHODS, UNLEARNING, parameters
 from poison_audit.models.model import Model
@@ -126,7 +126,7 @@ def _pace(case: Case, step: Step, rng: Rng) -> tuple[float, bool]:
         clock = Clock(case.model.device)
         try:
             METHODS[step.name].run(case.model, case, rng, ledger=ledger, **params)
-        except (DivergedError, torch.OutOfMemoryError):
+        except (DivergedError, FailedError, torch.OutOfMemoryError):
             return 0.0, False  # it will end as soon in the audit
         told.append((clock.read(), ledger.spent - ledger.reused))
     _, (few_seconds, few), (seconds, evaluations) = told

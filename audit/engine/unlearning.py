@@ -12,7 +12,7 @@ import torch
 
 from poison_audit.case.case import Case
 from poison_audit.engine.cells import Lack
-from poison_audit.errors import DivergedError
+from poison_audit.errors import DivergedError, FailedError
 from poison_audit.methods import METHODS
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
@@ -81,6 +81,8 @@ def unlearn(
         model = METHODS[step.name].run(case.model, case, rng, ledger=ledger, **step.params)
     except DivergedError as reason:
         error = f"{step.name} diverged: {reason}"
+    except FailedError as reason:
+        error = f"{step.name} failed: {reason}"
     except torch.OutOfMemoryError:
         lack = Lack.OUT_OF_MEMORY
         error = f"{step.name} {lack} on {device}"

@@ -295,7 +295,7 @@ def _wrong(value: object, kind: Any, bounds: Range | None) -> str | None:
     if bounds == POSITIVE:
         return f"{text} above 0"
     if high is None:
-        return f"{text} of at least {low:g}"
+        return text if low is None else f"{text} of at least {low:g}"
     return f"{text} in [{low:g}, {high:g}]"
 
 
