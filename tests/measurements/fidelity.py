@@ -71,7 +71,9 @@ def incident(data: Path) -> Case:
 
     module = nets.wrn16_1()
     module.load_state_dict(load_file(data / f"backdoored/{NET}.safetensors"))
-    model = image_classifier(module.eval(), build=nets.wrn16_1, arch="wrn16_1", classes=10)
+    model = image_classifier(
+        module.eval(), build=nets.wrn16_1, arch="wrn16_1", classes=10, channels_last=True
+    )
     with np.load(data / "backdoored/abl_isolated_500.npz") as held:
         forget = samples(held["x"], held["y"], "f")
     retain = samples(*pictures(data, "train", RETAIN), "r")
