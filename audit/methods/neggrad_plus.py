@@ -6,9 +6,10 @@ Source: Kurmanji, Triantafillou, Hayes and Triantafillou 2023, arXiv:2302.09880,
 `train_negrad`.
 
 Departs from it: the forget samples are shuffled anew in each of their epochs, where the source
-repeats the batches of the first. BatchNorm sees retain and forget samples as one batch, where the
-source normalises each by itself. The preset `kurmanji` has it their way, with the rate and the
-weight of their `negative_grad`; how many epochs (five there), the budget decides.
+repeats the batches of the first. The ascent ends at a cap. BatchNorm sees retain and forget samples
+as one batch, where the source normalises each by itself. The preset `kurmanji` has it their way,
+with the rate and the weight of their `negative_grad`; how many epochs (five there), the budget
+decides.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ def neggrad_plus(
     *,
     ledger: Ledger,
     lr: float | None = None,
-    beta: float = 0.95,
+    beta: float = 0.77,
     form: Form = "ascent",
-    cap: float | None = None,
+    cap: float | None = 6.0,
     batch_norm: BatchNorm = "joint",
     optimizer: Optimizer = "recipe",
     momentum: float | None = None,
@@ -45,11 +46,12 @@ def neggrad_plus(
     """Take joint steps, a batch of each, until the budget is spent.
 
     Args:
-        lr: eta, above 0; by default a hundredth of the recipe's peak rate. The loss has no lower
-            bound: a tenth diverges where the forget samples were never fitted.
+        lr: eta, above 0; by default a hundredth of the recipe's peak rate. Without a cap the loss
+            has no lower bound: a tenth diverges where the forget samples were never fitted.
         beta: weight of the retain loss, in [0, 1]; 1 is GD, 0 is GA.
         form: `bounded` descends on -log(1 - p) of the forget samples instead.
         cap: the mean loss of a forget batch above which it is not ascended, above 0; None: none.
+            Of 6, p is some 0.0025.
         batch_norm: what BatchNorm normalises by, as `descend` says.
         optimizer: by default the recipe's.
         momentum: of SGD, in [0, 1]; by default the recipe's.

@@ -49,7 +49,7 @@ def npo(
     """Take joint steps, a batch of each, until the budget is spent.
 
     Args:
-        lr: eta, above 0; by default a hundredth of the recipe's peak rate.
+        lr: eta, above 0; by default a two-hundredth of the recipe's peak rate.
         beta: how soon the ascent fades, above 0.
         gamma: weight of the retain loss, at least 0.
         batch_norm: what BatchNorm normalises by, as `descend` says.
@@ -86,7 +86,7 @@ def npo(
         lambda retain, forget: gamma * retain + forget,
         losses=(cross_entropy, preference),
         steps=ledger.steps(kept + left * (1 + FORWARD)),
-        lr=recipe.lr / 100 if lr is None else lr,
+        lr=recipe.lr / 200 if lr is None else lr,
         ledger=ledger,
         rng=rng,
         batch_norm=batch_norm,

@@ -34,7 +34,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "neggrad_plus": {
         "kurmanji": {
-            "lr": 0.01, "beta": 0.9999, "batch_norm": "train", "optimizer": "sgd",
+            "lr": 0.01, "beta": 0.9999, "cap": None, "batch_norm": "train", "optimizer": "sgd",
             "momentum": 0.0, "weight_decay": 0.0,
         },
         "capped": {

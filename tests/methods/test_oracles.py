@@ -246,15 +246,17 @@ def test_more_blocks_than_there_are_is_refused(name, k):
 def test_neggrad_plus_is_the_closed_form(beta):
     (H_r, c_r), (H_f, c_f) = _quadratic(X_R, Y_R), _quadratic(X_F, Y_F)
     H, c = beta * H_r - (1 - beta) * H_f, beta * c_r - (1 - beta) * c_f
-    model = _run("neggrad_plus", _case(), budget=STEPS * (RETAIN + FORGET), lr=ETA, beta=beta)
+    model = _run(
+        "neggrad_plus", _case(), budget=STEPS * (RETAIN + FORGET), lr=ETA, beta=beta, cap=None
+    )
     _close(model, _descended(THETA, H, c))
 
 
 def test_neggrad_plus_at_its_ends_is_gd_and_ga():
     case, budget = _case(), STEPS * (RETAIN + FORGET)
-    only_retain = _run("neggrad_plus", case, budget=budget, lr=ETA, beta=1.0)
+    only_retain = _run("neggrad_plus", case, budget=budget, lr=ETA, beta=1.0, cap=None)
     _close(only_retain, theta_of(_run("gd", case, budget=STEPS * RETAIN, lr=ETA)))
-    only_forget = _run("neggrad_plus", case, budget=budget, lr=ETA, beta=0.0)
+    only_forget = _run("neggrad_plus", case, budget=budget, lr=ETA, beta=0.0, cap=None)
     ga = _run("ga", case, budget=STEPS * FORGET, lr=ETA, passes=STEPS)
     _close(only_forget, theta_of(ga))
 
@@ -296,6 +298,16 @@ def test_weight_distortion_without_noise_is_gd():
     case = picture_case(net("batchnorm"), schedule="constant")
     quiet = _run("weight_distortion", case, budget=40, noise=0.0, lr=0.01)
     assert quiet.digest() == _run("gd", case, budget=40, lr=0.01).digest()
+
+
+def test_neggrad_plus_ends_its_ascent_at_the_cap():
+    budget = STEPS * (RETAIN + FORGET)
+    kept = _run("neggrad_plus", _case(), budget=budget, lr=ETA, beta=0.6, cap=1e-9)
+    # Above the cap only the retain samples are left, at their weight.
+    _close(kept, _descended(THETA, *_quadratic(X_R, Y_R), eta=0.6 * ETA))
+    free = _run("neggrad_plus", _case(), budget=budget, lr=ETA, beta=0.6, cap=1e9)
+    unbound = _run("neggrad_plus", _case(), budget=budget, lr=ETA, beta=0.6, cap=None)
+    assert free.digest() == unbound.digest() != kept.digest()
 
 
 # retrain
