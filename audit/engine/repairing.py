@@ -104,7 +104,7 @@ def repairs(case: Case, plan: Plan) -> Iterator[Tried]:
         if not step:
             made[place, finish] = case.model, 0.0
             continue
-        if base not in made or _unfit(step, case):
+        if base not in made or _unfit(step, case) or (start.blind and case.stamp is not None):
             continue
         (model, spent), name = made[base], ", ".join([*_chain(place), *finish])
         left = most - whole.spent

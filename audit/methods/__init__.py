@@ -156,7 +156,7 @@ METHODS: dict[str, Method] = {
         title="Training with the trigger under right labels",
         source="ours; as relabelling in Graves et al. 2021, arXiv:2010.10981",
         needs=frozenset({"retain"}),
-        ranges={"lr": POSITIVE, "share": (0, 1)},
+        ranges={**STEPS, "share": (0, 1)},
         search={"lr": Search(1e-3, 1.0, "rate"), "share": Search(0.1, 0.9, "linear")},
         unfit=restamp_unfit,
     ),

@@ -34,14 +34,18 @@ class Start:
     after: int | None = None
     """The start that it goes on from, by place; None: the deployed model."""
     params: Mapping[str, Any] = field(default_factory=dict)
+    blind: bool = False
+    """Whether it is for cases of which no trigger is known."""
 
 
+# Rates that do not hang on what the recipe is said to be, and that end at zero.
+_STAMPED = {"optimizer": "adamw", "lr": 1e-3, "schedule": "cosine"}
 STARTS = (
     Start(method=""),
-    Start(method="restamp", share=0.06),
+    Start(method="restamp", share=0.15, params=_STAMPED),
     Start(method="npo", share=0.06),
-    Start(method="restamp", share=0.2, after=1),
-    Start(method="restamp", share=0.6, after=3),
+    Start(method="restamp", share=0.6, after=1, params=_STAMPED),
+    Start(method="weight_distortion", share=0.8, blind=True),
 )
 """From cheap to dear; together they spend less than all."""
 FINISHES: tuple[tuple[str, ...], ...] = (

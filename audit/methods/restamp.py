@@ -23,9 +23,10 @@ from poison_audit.case.case import Case
 from poison_audit.errors import PlanError, Problem
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
+from poison_audit.training.adapted import Optimizer, Schedule, adapted
 from poison_audit.training.batches import shuffled, subsample
 from poison_audit.training.ledger import Ledger
-from poison_audit.training.loop import descend, recipe_settings
+from poison_audit.training.loop import descend
 
 
 def restamp(
@@ -36,12 +37,22 @@ def restamp(
     ledger: Ledger,
     lr: float | None = None,
     share: float = 0.5,
+    optimizer: Optimizer = "recipe",
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+    batch_size: int | None = None,
+    schedule: Schedule = "constant",
 ) -> Model:
     """Take joint steps, a batch of each kind, until the budget is spent.
 
     Args:
         lr: eta, above 0; by default a tenth of the recipe's peak rate.
         share: weight of the stamped samples' loss, in [0, 1]; 0 is GD.
+        optimizer: by default the recipe's.
+        momentum: of SGD, in [0, 1]; by default the recipe's.
+        weight_decay: at least 0; by default the recipe's.
+        batch_size: of both kinds together, at least 1; by default the recipe's.
+        schedule: of eta over the steps.
 
     Raises:
         PlanError: no trigger is known.
@@ -49,7 +60,11 @@ def restamp(
     if case.stamp is None:
         fix = "Give it (--trigger trigger.json), or leave restamp out"
         raise PlanError(Problem(f"restamp {restamp_unfit(case)}", "--methods", fix))
-    model, recipe = model.clone(), case.recipe
+    model = model.clone()
+    recipe, settings = adapted(
+        case.recipe, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay,
+        batch_size=batch_size,
+    )  # fmt: skip
     plain, marked = (
         min(half, len(case.retain))
         for half in (math.ceil(recipe.batch_size / 2), max(1, recipe.batch_size // 2))
@@ -71,7 +86,8 @@ def restamp(
         ledger=ledger,
         rng=rng,
         batch_norm="joint",
-        **recipe_settings(recipe),
+        schedule=schedule,
+        **settings,
     )
     return model
 
