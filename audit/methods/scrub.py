@@ -10,13 +10,14 @@ teacher is the model as it was.
 Source: Kurmanji, Triantafillou, Hayes and Triantafillou 2023, arXiv:2302.09880, and their
 `train_distill`; gamma, alpha and T as in their large-scale notebook.
 
-Departs from it: the max pass can have a rate of its own; the rates stay constant; the budget
-decides the number of epochs; the optimiser starts anew with each pass, so that momentum never
-carries one into the other. BatchNorm stays in eval mode, where the source has the student's in
-train mode: batches of forget samples must not write its statistics. So, without dropout, the first
-max pass hardly moves: the student still is the teacher, where KL has its minimum. The teacher's
-forward pass is charged. The preset `kurmanji` has their large-scale notebook's numbers; there
-forget batches are of 512, and the rate falls to a tenth after the third epoch.
+Departs from it: the max pass can have a rate of its own, by default a tenth of the recipe's; the
+rates stay constant; the budget decides the number of epochs; the optimiser starts anew with each
+pass, so that momentum never carries one into the other. In a max pass BatchNorm sees a batch of
+retain samples beside the forget samples, and min passes update its statistics; the source has each
+batch by itself. In eval mode, without dropout, the first max pass moves nothing: the student still
+is the teacher, where KL has its minimum. The teacher's forward pass is charged, and so are the
+retain samples beside. The preset `kurmanji` has their large-scale notebook's numbers; there forget
+batches are of 512, and the rate falls to a tenth after the third epoch.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def scrub(
     gamma: float = 0.99,
     alpha: float = 0.001,
     temperature: float = 4.0,
-    batch_norm: BatchNorm = "eval",
+    batch_norm: BatchNorm = "joint",
     optimizer: Optimizer = "recipe",
     momentum: float | None = None,
     weight_decay: float | None = None,
@@ -66,7 +67,7 @@ def scrub(
     Args:
         lr: eta, above 0; by default a two-hundredth of the recipe's peak rate, the ratio of the
             authors' 5e-4 to a usual 0.1.
-        max_lr: eta_max, above 0; by default the same.
+        max_lr: eta_max, above 0; by default a tenth of the recipe's peak rate.
         max_epochs: epochs that begin with a max pass, at least 0.
         gamma: weight of the retain loss, at least 0.
         alpha: weight of KL on retain, at least 0.
@@ -107,7 +108,7 @@ def scrub(
         )
 
     lr = recipe.lr / 200 if lr is None else lr
-    max_lr = recipe.lr / 200 if max_lr is None else max_lr
+    max_lr = recipe.lr / 10 if max_lr is None else max_lr
     forget = shuffled(case.forget, recipe.batch_size, rng.named("forget"))
     retain = shuffled(case.retain, recipe.batch_size, rng.named("batches"), augment=recipe.augment)
     obey = ((batch,) for batch in retain)

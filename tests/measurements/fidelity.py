@@ -5,7 +5,9 @@
 DATA holds backdoored/ and cifar10/. The model is `abl_wrn16_1_label0`, the forget set the 500
 pictures that its authors isolated, the retain set 10,000 pictures of CIFAR-10. The trigger's rate
 and the accuracy are those of 2,000 test pictures; all pictures but the 500 are JPEG copies. A
-training is 50,000 pictures for 100 epochs. Rows that OUT holds are not measured again.
+training is 50,000 pictures for 100 epochs. "awake" is the trigger's rate once BatchNorm's
+statistics are computed anew from 2,000 of the retain pictures. Rows that OUT holds are not measured
+again.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Recipe
 from poison_audit.training.ledger import Ledger, Trail
+from poison_audit.training.recalibrate import recalibrated
 from poison_audit.training.scoring import logits
 
 NET = "abl_wrn16_1_label0"
@@ -49,13 +52,15 @@ ROWS: dict[str, tuple[str, dict[str, Any], float]] = {
     "ga, preset abl, eval, bounded": (
         "ga", {**ABL, "batch_norm": "eval", "form": "bounded"}, 0.001,
     ),
-    "ga": ("ga", {}, 0.02),
-    "neggrad_plus": ("neggrad_plus", {}, 0.02),
-    "neggrad_plus, eval": ("neggrad_plus", {"batch_norm": "eval"}, 0.02),
-    "neggrad_plus, train": ("neggrad_plus", {"batch_norm": "train"}, 0.02),
-    "npo": ("npo", {}, 0.02),
-    "npo, eval": ("npo", {"batch_norm": "eval"}, 0.02),
-    "scrub": ("scrub", {}, 0.02),
+    **{
+        f"{name}, {100 * share:g}%": (name, {}, share)
+        for share in (0.005, 0.02)
+        for name in ("npo", "neggrad_plus", "scrub")
+    },
+    "npo, eval": ("npo", {"batch_norm": "eval"}, 0.005),
+    "neggrad_plus, eval": ("neggrad_plus", {"batch_norm": "eval"}, 0.005),
+    "neggrad_plus, train": ("neggrad_plus", {"batch_norm": "train"}, 0.005),
+    "scrub, preset kurmanji": ("scrub", {"preset": "kurmanji"}, 0.005),
 }  # fmt: skip
 
 
@@ -107,8 +112,8 @@ def main() -> None:
     case = incident(asked.data)
     # One pass more goes on from where the one before ended, to the same bits.
     trails: dict[str, Trail] = {}
-    print("| method | trigger | right under it | accuracy | authors: trigger | gradients |")
-    print("|---|---|---|---|---|---|")
+    print("| method | trigger | authors | right under it | accuracy | awake | gradients |")
+    print("|---|---|---|---|---|---|---|")
     for name, (method, given, share) in ROWS.items():
         if asked.only and method not in asked.only.split(","):
             continue
@@ -120,13 +125,17 @@ def main() -> None:
             trail = trails.setdefault(course, Trail())
             ledger = Ledger(allowed=share * TRAINING, trail=trail)
             model = METHODS[method].run(case.model, case, Rng(0), ledger=ledger, **numbers)
-            told = {**figures(model, case, asked.data), "gradients": ledger.spent}
-            kept = {"numbers": numbers, **told}
+            awake = recalibrated(model, case.retain.at(range(2000)))
+            kept = {
+                "numbers": numbers, "gradients": ledger.spent,
+                **figures(model, case, asked.data),
+                "awake": figures(awake, case, asked.data)["rate"],
+            }  # fmt: skip
             place.write_text(json.dumps(kept))
         theirs = AUTHORS.get(int(name[-1])) if "pass " in name else None
         print(
-            f"| {name} | {kept['rate']:.1f} | {kept['stamped_right']:.1f} | "
-            f"{kept['accuracy']:.1f} | {'' if theirs is None else theirs[0]} | "
+            f"| {name} | {kept['rate']:.1f} | {'' if theirs is None else theirs[0]} | "
+            f"{kept['stamped_right']:.1f} | {kept['accuracy']:.1f} | {kept['awake']:.1f} | "
             f"{kept['gradients']:,.0f} |",
             flush=True,
         )
