@@ -15,6 +15,7 @@ from typing import Any
 from poison_audit.atomic import digest_of, from_json, to_json
 from poison_audit.case.case import Case
 from poison_audit.case.doubts import Doubt
+from poison_audit.case.harm import Harm
 from poison_audit.case.load import Trial
 from poison_audit.case.places import places
 from poison_audit.case.provenance import git_top, input_files
@@ -47,6 +48,7 @@ from poison_audit.engine import runs, unlearning
 from poison_audit.engine.caveats import caveats, halved
 from poison_audit.engine.exhibits import exhibits
 from poison_audit.engine.forecast import forecast
+from poison_audit.engine.harm import harm, references_of
 from poison_audit.engine.jobs import jobs
 from poison_audit.engine.own_method import own_methods
 from poison_audit.engine.plan import check_plan
@@ -142,6 +144,8 @@ def audited(
         reporter.say(remark)
     if running.rehearse:
         check_size(trial.case)
+    if running.harm:
+        references_of(trial)
     if running.shard:
         check_shardable(trial.case.model.module)
     trial, plan = _asked_of(plan, trial)
@@ -201,6 +205,10 @@ def audited(
             if sound
             else ((), (), None)
         )
+        harms: tuple[Harm, ...] = ()
+        if running.harm and sound:
+            with reporter.stage("Trying the methods on a model that never saw the poison"):
+                harms = harm(judged, plan, out, key=key, allow_pickle=settings.subject.allow_pickle)
         doubts = trial.doubts
         decision = decide(plan, sanity, cells, attacks=trial.subject["attacks"], doubts=doubts)
         found_size = unlearning.found_size(plan, len(trial.case.forget))
@@ -217,6 +225,7 @@ def audited(
             diagnosis=diagnosis(*why) if why else None,
             rehearsal=rehearsal,
             tuning=tunings,
+            harm=harms,
             doubts=doubts,
             notices=trial.notices,
             limits=(*trial.limits, *caveats(plan, trial, cells), *halved(tunings, judged.case)),

@@ -73,6 +73,10 @@ class Running:
         NUMBER, "Noise of the rehearsal's canaries, in pixels or embedding units.",
         group="methods",
     )  # fmt: skip
+    harm: bool = said(
+        SWITCH, "Also try the methods on a reference: what they cost a clean model.",
+        group="methods", default=False,
+    )  # fmt: skip
     ray: str | None = said(
         TEXT, "Run methods, seeds and budgets side by side through Ray.", group="methods",
         metavar="ADDRESS|local",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
 from poison_audit.case.doubts import Doubt
+from poison_audit.case.harm import Harm
 from poison_audit.case.shown import Exhibit, InputFile, Place
 from poison_audit.case.tuning import Tuning
 from poison_audit.records import (
@@ -74,6 +75,8 @@ class AuditRecord:
     """What the hypotheses come to, in words; None where they were not tested."""
     rehearsal: Rehearsal | None = None
     tuning: tuple[Tuning, ...] = ()
+    harm: tuple[Harm, ...] = ()
+    """What each method does to a clean model, where that was asked; it decides nothing."""
     doubts: tuple[Doubt, ...] = ()
     """Why the gate may not open, whatever was measured."""
     limits: tuple[str, ...] = ()

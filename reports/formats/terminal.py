@@ -64,6 +64,8 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
     wide = console.width >= WIDE
     if seen.rows:
         console.print(_table(seen.rows, seen.probes, say, wide=wide))
+        if seen.harm:
+            console.print(say(seen.harm))
         if not wide:
             hint = "Membership, budgets, times: in report.html, or in a terminal of"
             console.print(say(f"{hint} {WIDE} columns.", "dim"))
@@ -121,6 +123,8 @@ def _table(rows: Iterable[Row], probes: Sequence[Words], say: _Say, *, wide: boo
         long = crowded or max(map(len, words.title.split()), default=0) > _LONGEST_WORD
         title = words.column if long and not wide and words.column else words.title.lower()
         table.add_column(say(title), overflow="fold")
+    if any(row.harm for row in rows):
+        table.add_column(say("harm"), overflow="fold")
     if wide:
         table.add_column(say("spent / allowed"), overflow="fold")
         table.add_column(say("time"), overflow="fold")
@@ -139,6 +143,9 @@ def _cells(row: Row, shown: Sequence[int], say: _Say, *, wide: bool) -> list[Tex
         crowded = not wide and len(shown) > _ROOMY
         interval = figure.interval.replace(", ", ",\n") if crowded else figure.interval
         cells.append(say(f"{figure.value}{z}\n{interval}".rstrip("\n")))
+    if row.harm:
+        ends = row.harm.interval if wide else row.harm.interval.replace(", ", ",\n")
+        cells.append(say(f"{row.harm.value}\n{ends}".rstrip("\n")))
     return [*cells, say(row.budget), say(row.time)] if wide else cells
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from poison_audit.records import WORST_FIRST, CandidateVerdict, Cell, Cost, Finding, Plan
 from poison_audit.reports.view.figure import TONES, Figure, absent, figure
+from poison_audit.reports.view.harmed import Harmed
 from poison_audit.reports.view.words import duration, printable
 from poison_audit.verdict.readings import reading_of
 
@@ -30,6 +31,8 @@ class Row:
     """What the repair and the probes took, all seeds together."""
     seeds: str
     """`worst of 3 seeds`; empty for one."""
+    harm: Harmed | None = None
+    """What its method does to a clean model; None: there is no such column."""
 
     @property
     def restates(self) -> bool:

@@ -7,7 +7,7 @@ line nor reorder the text beside it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from poison_audit.records import Cell, Finding, Outcome, Sanity
 from poison_audit.reports.view.accepted import Accepted, accepted
@@ -16,6 +16,7 @@ from poison_audit.reports.view.evidence import Evidence, evidence
 from poison_audit.reports.view.exhibits import Wall, walls
 from poison_audit.reports.view.facts import Facts, facts
 from poison_audit.reports.view.figure import TONES, Figure, figure
+from poison_audit.reports.view.harmed import harm_told, harmed
 from poison_audit.reports.view.machine import exit_line
 from poison_audit.reports.view.reading import of_texts
 from poison_audit.reports.view.rehearsed import Rehearsed, rehearsed
@@ -93,6 +94,8 @@ class View:
     """Why the gate may not open, whatever was measured, but for what the verdict says."""
     probes: tuple[Words, ...]
     rows: tuple[Row, ...]
+    harm: str
+    """What the column of harm shows; empty where there is none."""
     found: tuple[str, ...]
     """What has to be known before any figure; that the methods knew only a part of the forget
     set, where they did."""
@@ -118,7 +121,10 @@ def view(record: AuditRecord) -> View:
     probes = _probes(record, findings)
     shown = [f for f in findings if f.probe in probes]
     rows = tuple(
-        make_row(candidate, record.cells, shown, plan=record.plan, probes=probes)
+        replace(
+            make_row(candidate, record.cells, shown, plan=record.plan, probes=probes),
+            harm=harmed(candidate.candidate, record.harm),
+        )
         for candidate in verdict.candidates
     )
     # What is asked of texts alone is not missing where there are pictures.
@@ -143,6 +149,7 @@ def view(record: AuditRecord) -> View:
         doubts=_doubts(record),
         probes=tuple(about(probe) for probe in probes),
         rows=rows,
+        harm=harm_told(record.harm),
         found=(*map(printable, record.notices), *_found(record)),
         accepted=accepted(record),
         walls=walls(record),
