@@ -16,7 +16,7 @@ from poison_audit.checks.honesty import believed, distrust
 from poison_audit.engine import unlearning
 from poison_audit.engine.cells import Lack, blank
 from poison_audit.engine.jobs import Job
-from poison_audit.engine.waking import asked, wake, ways
+from poison_audit.engine.waking import asked, awake, wake, ways
 from poison_audit.hypotheses.movement import movement
 from poison_audit.models.memory import limited
 from poison_audit.models.model import Model
@@ -109,7 +109,8 @@ def _measured(work: Work, job: Job, trail: Trail | None, tell: Callable[[float],
     how = ways(job.kind, model, plan, same=digest == case.model.digest())
     with limited() as limit:
         measurements, lack = probed(model, case, plan, rng)
-        roused = wake(model, case, plan, rng, how, lr=work.lr)
+        up = job.kind != "reference" and awake(measurements, plan)
+        roused = wake(model, case, plan, rng, how, lr=work.lr, awake=up)
     seen = replace(
         cell,
         digest=digest,

@@ -30,6 +30,10 @@ from poison_audit.poisons.probes import SPARING
 from poison_audit.records import Kind, Measurement, Plan, Step, Woken
 from poison_audit.training.recalibrate import norm_layers
 
+LEVEL = 0.95
+"""Of the interval that must lie beyond the tolerance for a model not to be woken. It decides
+nothing: one that is not woken does not pass."""
+
 
 def ways(kind: Kind, model: Model, plan: Plan, *, same: bool = False) -> tuple[Waking, ...]:
     """Return how a model is woken.
@@ -75,6 +79,7 @@ def wake(
     how: Sequence[Waking],
     *,
     lr: float | None = None,
+    awake: bool = False,
 ) -> Roused:
     """Wake a model in each of these ways, and ask it what is left of poison.
 
@@ -88,9 +93,13 @@ def wake(
             it was asked with as it stands.
         how: as `ways` returns it.
         lr: as `rate_of` returns it.
+        awake: whether poison is at work in the model as it stands: then it is not woken, which the
+            measurements say.
     """
     if not how:
         return Roused()
+    if awake:
+        return Roused(woken=tuple(_unwoken(waking, plan) for waking in how))
     before, found = right(model, case), list[Woken]()
     lack: Lack | None = None
     for waking in how:
@@ -121,6 +130,29 @@ def wake(
             steps=STEPS if relearned else 0, lr=lr if relearned else None,
         ))  # fmt: skip
     return Roused(woken=tuple(found), lack=lack)
+
+
+def awake(measurements: Sequence[Measurement], plan: Plan) -> bool:
+    """Say whether poison is at work in a model as it stands, beyond what is tolerated.
+
+    Waking such a model would cost as much as measuring it, and could change no verdict.
+    """
+    for seen in measurements:
+        reading = READINGS[seen.probe]
+        ranked = reading.residue and not reading.if_named and reading.estimate is not None
+        if ranked and seen.evidence is not None and not seen.suspect and reading.estimate:
+            tolerance = plan.policy.tolerances[seen.probe]
+            if reading.estimate(reading.read(seen.evidence), LEVEL, tolerance).low > tolerance:
+                return True
+    return False
+
+
+def _unwoken(waking: Waking, plan: Plan) -> Woken:
+    seen = tuple(
+        Measurement(probe=step.name, evidence=None, missing="poison is at work in it without that")
+        for step in _steps(waking, plan)
+    )
+    return Woken(way=waking.way, poisons=waking.poisons, measurements=seen, samples=0)
 
 
 def _steps(waking: Waking, plan: Plan) -> list[Step]:

@@ -132,7 +132,16 @@ def named(findings: Sequence[Finding], cell: Cell) -> list[Finding]:
     """
     own = {f.probe: f for f in findings if not f.way}
     woken = {each.name: each for each in (*_NONE, *cell.woken)}
-    return [_named(f, woken[f.way], own[f.probe]) if f.way else f for f in findings]
+    # A model in which poison is at work is not woken, which no verdict of it needs.
+    awake = any(f.outcome in AWAKE and f.gating for f in own.values())
+    return [
+        f
+        if not f.way
+        else replace(f, gating=False, outcome=Outcome.INFO)
+        if awake and f.outcome is Outcome.NOT_MEASURED
+        else _named(f, woken[f.way], own[f.probe])
+        for f in findings
+    ]
 
 
 def _named(finding: Finding, woken: Woken, own: Finding) -> Finding:

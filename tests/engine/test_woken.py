@@ -8,7 +8,8 @@ from builders import asleep
 from builders.measured import SANE
 from poison_audit.checks.waking import ALONE, RECALIBRATED, TAUGHT
 from poison_audit.engine import waking
-from poison_audit.engine.waking import rate_of, wake, ways
+from poison_audit.engine.measuring import probed
+from poison_audit.engine.waking import awake, rate_of, wake, ways
 from poison_audit.errors import DivergedError
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Outcome
@@ -95,3 +96,23 @@ def test_a_model_that_waking_breaks_shows_nothing(monkeypatch):
     monkeypatch.setattr(waking, "right", lambda *_: shares.pop(0))
     (one,) = wake(model, case, plan, Rng(0), [ALONE[1]]).woken
     assert one.measurements[0].suspect == "woken, it loses 20 points of accuracy"
+
+
+def test_a_model_in_which_poison_is_at_work_is_not_woken_and_never_passes_for_it():
+    model, plan = asleep.net(), asleep.plan(reaudit=False)
+    case, rng = asleep.incident(model), Rng(0)
+    seen, _ = probed(model, case, plan, rng)
+    quiet, _ = probed(asleep.net(poisoned=False), case, plan, rng)
+    assert awake(seen, plan)
+    assert not awake(quiet, plan)
+    woken = wake(model, case, plan, rng, [RECALIBRATED], awake=True).woken
+    deployed = asleep.cell_of(model, case, plan, "deployed")
+    for measured, outcome, gating in (
+        (seen, Outcome.RESIDUAL, False), (quiet, Outcome.INCONCLUSIVE, True),
+    ):  # fmt: skip
+        cell = replace(deployed, candidate="c", kind="candidate", measurements=measured)
+        gate = replace(plan, policy=replace(plan.policy, gate="c"))
+        found = judged(deployed, replace(cell, digest="0" * 64, woken=woken), plan=gate)
+        assert found.verdict.candidates[1].outcome is outcome
+        (one,) = [f for f in found.findings if f.way and f.candidate == "c"]
+        assert one.gating is gating
