@@ -5,8 +5,8 @@
 DATA holds backdoored/ (five poisoned networks, triggers.npz, 500 isolated poisons of one) and
 cifar10/. The training table is 10,000 pictures of CIFAR-10 and 500 poisons: the isolated ones, else
 pictures with the trigger. No trigger is given. The recipe's epochs make the training what it was,
-5,000,000 gradient evaluations. Each network is kept in OUT, and not repaired again; --table only
-prints what there is.
+5,000,000 gradient evaluations. Probes look at 600 inputs with 100 controls. Each network is kept in
+OUT, and not repaired again; --table only prints what there is.
 
 What is written is judged here again with the trigger that was planted, on 2,000 test pictures that
 no part of the repair saw: rates with the trigger, and without it, as it stands, with BatchNorm's
@@ -127,7 +127,7 @@ def measured(data: Path, out: Path, name: str, budget: float) -> dict[str, Any]:
             "--train", str(folder / "train.npz"), "--test", str(folder / "test.npz"),
             "--forget", str(folder / "forget.csv"), "--budget", str(budget), "--recipe",
             f"epochs={TRAINING / (len(clean[1]) + len(poison[1]))}", "-o", str(fixed),
-            "--out", str(run),
+            "--out", str(run), "--set", "backdoor.draws=100", "--set", "backdoor.inputs=600",
         ])  # fmt: skip
     seconds = time.process_time() - began
     (folder / "log.txt").write_text(told.getvalue() + log.getvalue(), "utf-8")
