@@ -93,34 +93,48 @@ def repairs(case: Case, plan: Plan) -> Iterator[Tried]:
         raise PlanError(Problem(what, "--forget", fix))
     most, whole = allowance(case, plan.budget), Ledger()
     rng, look = Rng(plan.seed).named("repair"), _Look(case, plan)
-    made: dict[tuple[int, tuple[str, ...]], tuple[Model, float]] = {}
+    made: dict[tuple[int, tuple[str, ...]], _Made] = {}
     seen = {case.model.digest()}
     for place, finish in [(p, f) for p in range(len(STARTS)) for f in FINISHES]:
         start = STARTS[place]
         step, share, params = (
             (finish[-1], 0.0, {}) if finish else (start.method, start.share, start.params)
         )
-        base = (place, finish[:-1]) if finish else (start.after or 0, ())
+        base = (place, finish[:-1]) if finish else start.after
+        if not finish and base not in made:  # a finish of it that this model has no use for
+            base = (base[0], ())
         if not step:
-            made[place, finish] = case.model, 0.0
+            made[place, finish] = _Made(model=case.model, steps=(), gradients=0.0)
             continue
         if base not in made or _unfit(step, case) or (start.blind and case.stamp is not None):
             continue
-        (model, spent), name = made[base], ", ".join([*_chain(place), *finish])
-        left = most - whole.spent
+        before = made[base]
+        steps = before.steps if before.steps[-1:] == (step,) else (*before.steps, step)
+        name, left = ", ".join(steps), most - whole.spent
         own = share * most if share else max(FINISH * most, LEAST)
         ledger, draws = Ledger(allowed=min(left, own)), rng.named(place, *finish, step)
         try:
-            new = STEPS[step](model, case, draws, ledger=ledger, **params)
+            model = STEPS[step](before.model, case, draws, ledger=ledger, **params)
         except (DivergedError, torch.OutOfMemoryError) as error:
-            yield Tried(name=name, gradients=spent, told=f"failed: {error}")
+            yield Tried(name=name, gradients=before.gradients, told=f"failed: {error}")
             continue
         whole.charge(ledger.spent)
         # What did nothing, for want of budget, is not finished again.
-        if (digest := new.digest()) not in seen:
+        if (digest := model.digest()) not in seen:
             seen.add(digest)
-            made[place, finish] = new, spent + ledger.spent
-            yield look.at(name, new, spent + ledger.spent)
+            spent = before.gradients + ledger.spent
+            made[place, finish] = _Made(model=model, steps=steps, gradients=spent)
+            yield look.at(name, model, spent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """A model that others go on from."""
+
+    model: Model
+    steps: tuple[str, ...]
+    """That made it, one that went on once."""
+    gradients: float
 
 
 STEPS: dict[str, Callable[..., Model]] = {
@@ -134,16 +148,6 @@ def _unfit(step: str, case: Case) -> bool:
     if step in METHODS:
         return METHODS[step].unfit(case) is not None
     return not norm_layers(case.model.module)
-
-
-def _chain(at: int) -> list[str]:
-    """Return the names of the descents that lead to a start, one a method."""
-    found: list[str] = []
-    place: int | None = at
-    while place is not None and STARTS[place].method:
-        found.insert(0, STARTS[place].method)
-        place = STARTS[place].after
-    return list(dict.fromkeys(found))
 
 
 class _Look:

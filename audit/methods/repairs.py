@@ -1,7 +1,7 @@
 """What `repair` tries, from cheap to dear: a start, then how it is finished.
 
-A start takes the poison down by descent. Each goes on from the one that it names, so that what was
-spent on the cheaper is not lost. Every start is finished in every way: as it is; with BatchNorm's
+A start takes the poison down by descent. Each goes on from what it names, so that what was spent on
+the cheaper is not lost. Every start is finished in every way: as it is; with BatchNorm's
 statistics of clean samples; with the last layer edited; with both. The edit comes last, since it is
 made for the features that the statistics give.
 """
@@ -31,8 +31,8 @@ class Start:
     """Empty: none, the deployed model itself."""
     share: float = 0.0
     """Of repair's budget, what it may spend."""
-    after: int | None = None
-    """The start that it goes on from, by place; None: the deployed model."""
+    after: tuple[int, tuple[str, ...]] = (0, ())
+    """What it goes on from: the place of a start and how that was finished."""
     params: Mapping[str, Any] = field(default_factory=dict)
     blind: bool = False
     """Whether it is for cases of which no trigger is known."""
@@ -42,9 +42,9 @@ class Start:
 _STAMPED = {"optimizer": "adamw", "lr": 1e-3, "schedule": "cosine"}
 STARTS = (
     Start(method=""),
-    Start(method="restamp", share=0.15, params=_STAMPED),
+    Start(method="restamp", share=0.15, after=(0, ("recalibrate",)), params=_STAMPED),
     Start(method="npo", share=0.06),
-    Start(method="restamp", share=0.6, after=1, params=_STAMPED),
+    Start(method="restamp", share=0.6, after=(1, ()), params=_STAMPED),
     Start(method="weight_distortion", share=0.8, blind=True),
 )
 """From cheap to dear; together they spend less than all."""

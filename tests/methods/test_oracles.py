@@ -276,6 +276,24 @@ def test_restamp_is_the_closed_form():
     _close(model, _descended(THETA, 0.7 * H + 0.3 * H_s, 0.7 * c + 0.3 * c_s))
 
 
+def test_restamp_normalises_stamped_pictures_as_it_will_plain_ones():
+    """What BatchNorm keeps owes nothing to the stamped batches, unless they are passed together."""
+    case = picture_case(net("batchnorm"))
+
+    def noise(samples):
+        return replace(samples, x=255 - samples.x)
+
+    kept = {}
+    for how in ("split", "joint"):
+        for stamp in (case.stamp, noise):
+            model = _run(
+                "restamp", replace(case, stamp=stamp), budget=4, batch_norm=how, lr=1e-9
+            )  # fmt: skip
+            kept[how, stamp] = model.module.bn1.running_mean
+    assert torch.equal(kept["split", case.stamp], kept["split", noise])
+    assert not torch.equal(kept["joint", case.stamp], kept["joint", noise])
+
+
 def test_restamp_without_a_trigger_is_refused_in_words():
     with pytest.raises(PlanError, match="none was given or recovered from the forget set"):
         _run("restamp", _case(), budget=100)
