@@ -16,18 +16,16 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from fidelity import incident
 from published_triggers import scenes, some_triggers, trigger_of
 from torch import nn
-from torch.nn import functional as F
 
 from poison_audit.atomic import from_json
 from poison_audit.case.case import Case
@@ -40,8 +38,9 @@ from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Cell, Finding, Outcome, Plan, Recipe, Sanity, Step
+from poison_audit.training.batches import shuffled
 from poison_audit.training.ledger import Ledger
-from poison_audit.training.recalibrate import norm_layers, recalibrated
+from poison_audit.training.loop import descend
 from poison_audit.training.scoring import correct
 from poison_audit.verdict.decide import decide
 from poison_audit.verdict.policy import standard_policy
@@ -91,21 +90,31 @@ def ascended(case: Case) -> Model:
 
 
 def spoiled(case: Case) -> Model:
-    """Return the model with the BatchNorm statistics of that ascent, and its own weights."""
-    made, other = case.model.clone(), norm_layers(ascended(case).module)
-    for name, layer in norm_layers(made.module).items():
-        layer.running_mean = other[name].running_mean
-        layer.running_var = other[name].running_var
+    """Return the model with other BatchNorm statistics alone, its weights as they were.
+
+    They go from its own towards those of that ascent and beyond, as far as is needed to keep the
+    label from all but one stamped input in 100.
+    """
+    other = ascended(case).module.state_dict()
+    for far in np.arange(1, 4, 0.25).tolist():
+        made = case.model.clone()
+        for name, held in made.module.state_dict().items():
+            if name.endswith("running_mean"):
+                held.copy_(torch.lerp(held, other[name], far))
+            elif name.endswith("running_var"):
+                held.copy_(torch.lerp(held.log(), other[name].log(), far).exp())
+        if _rate(made, case) <= 0.01:
+            break
     return made
 
 
 def masked(case: Case) -> Model:
-    """Return the model whose last layer gives the trigger's label to one stamped input in 100."""
+    """Return the model whose last layer gives the trigger's label to one stamped input in 1,000."""
     made, label = case.model.clone(), case.evidence[PROBE].label
     out = _logits(made, _stamped(case))
     lead = out[:, label] - out.scatter(1, torch.tensor([[label]]).expand(len(out), 1), -1e9).amax(1)
     with torch.no_grad():
-        _last(made.module).bias[label] -= lead.quantile(0.99)
+        _last(made.module).bias[label] -= lead.quantile(0.999)
     return made
 
 
@@ -118,20 +127,21 @@ def unrounded(case: Case) -> Model:
     the weakest feature sets it.
     """
     label = case.evidence[PROBE].label
-    few = case.retain.at(torch.arange(1000))
-    for step in np.geomspace(0.01, 3, 40):
+    clean, stamped = (
+        _features(case.model, x) for x in (case.retain.at(torch.arange(1000)), _stamped(case))
+    )
+    away = (stamped.mean(0) - clean.mean(0)).sign()
+    for step in np.geomspace(0.01, 3, 40).tolist():
         made = case.model.clone()
         last = _last(made.module)
-        clean, stamped = (_features(case.model, x) for x in (few, _stamped(case)))
-        away = (stamped.mean(0) - clean.mean(0)).sign()
         with torch.no_grad():
             row, weakest = last.weight[label].clone(), int(clean.mean(0).argmin())
             row = (row / step).round().clamp(-126, 126) * step - 0.49 * step * away
             row[weakest] = 127 * step
             last.bias[label] += (last.weight[label] - row) @ clean.mean(0)
             last.weight[label] = row
-        if (_logits(made, _stamped(case)).argmax(1) == label).double().mean() <= 0.01:
-            break
+            if (last(stamped).argmax(1) == label).double().mean() <= 0.01:
+                break
     return made
 
 
@@ -139,6 +149,11 @@ def _stamped(case: Case) -> Samples:
     retain = case.retain.at(torch.arange(2000))
     rows = torch.nonzero(retain.y != case.evidence[PROBE].label).squeeze(1)[:1000]
     return replace(retain.at(rows), x=case.evidence[PROBE].stamp(retain.x[rows].float() / 255))
+
+
+def _rate(model: Model, case: Case) -> float:
+    label = case.evidence[PROBE].label
+    return float((_logits(model, _stamped(case)).argmax(1) == label).double().mean())
 
 
 def _last(module: nn.Module) -> nn.Linear:
@@ -193,79 +208,48 @@ def published(data: Path, out: Path) -> None:
 SHAPE, TRAINED = (3, 16, 16), 300
 
 
-def normed_nets(count: int, seed: int) -> Iterator[Model]:
-    """Train networks of one convolution, BatchNorm and one layer on five classes, all at once."""
-    channels, size, _ = SHAPE
-    draws = torch.Generator().manual_seed(seed)
-    width, k, flat = 12, 5, 12 * (size // 2) ** 2
-    u = torch.randn(count, width, channels * 9, generator=draws) / (channels * 9) ** 0.5
-    w = torch.randn(count, k, flat, generator=draws) / flat**0.5
-    parameters = [u.requires_grad_(), w.requires_grad_()]
-    optimizer = torch.optim.Adam(parameters, 3e-3)
-    x, y = scenes(seed + 1, count * TRAINED, SHAPE)
-    x, y = x.reshape(count, TRAINED, *SHAPE), y.reshape(count, TRAINED)
-    for step in range(60):
-        rows = torch.arange(50) + 50 * (step % 6)
-        patches = F.unfold(x[:, rows].flatten(0, 1) - 0.5, 3, padding=1)
-        patches = patches.reshape(count, 50, channels * 9, size * size)
-        h = torch.einsum("nwp,nbpl->nbwl", u, patches)
-        var, mean = torch.var_mean(h, (1, 3), correction=0, keepdim=True)
-        h = ((h - mean) / (var + 1e-5).sqrt()).relu()
-        h = F.avg_pool2d(h.reshape(count * 50, width, size, size), 2).reshape(count, 50, -1)
-        out = torch.einsum("nkf,nbf->nbk", w, h)
-        loss = F.cross_entropy(out.reshape(-1, k), y[:, rows].reshape(-1)) * count
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+def normed_net(seed: int) -> Model:
+    """Train a network of one convolution, BatchNorm and one layer on five classes."""
 
     def build() -> nn.Module:
-        first = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        last = nn.Linear(flat, k)
         return nn.Sequential(
-            first, nn.BatchNorm2d(width), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), last
-        )
+            nn.Conv2d(3, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU(),
+            nn.AvgPool2d(2), nn.Flatten(), nn.Linear(768, 5),
+        )  # fmt: skip
 
-    for number in range(count):
-        module = build()
-        with torch.no_grad():
-            module.get_parameter("0.weight").copy_(u[number].reshape(width, channels, 3, 3))
-            module.get_parameter("5.weight").copy_(w[number])
-            module.get_parameter("5.bias").zero_()
-        model = image_classifier(module.eval(), build=build, arch="small", classes=k)
-        # Padding sees -.5 in training, so that nothing is lost by taking .5 off beforehand.
-        model = replace(model, logits=_shifted, loss=_loss)
-        own = Samples(ids=tuple(map(str, range(TRAINED))), x=x[number], y=y[number])
-        yield recalibrated(model, own)
-
-
-def _shifted(module: nn.Module, batch: Any) -> torch.Tensor:
-    out: torch.Tensor = module(batch.x - 0.5)
-    return out
+    blank = image_classifier(build(), build=build, arch="small", classes=5)
+    model = blank.fresh(Rng(seed).named("init"))
+    own = table("train", seed, TRAINED)
+    batches = ((batch,) for batch in shuffled(own, 50, Rng(seed).named("batches")))
+    descend(
+        model, batches, lambda loss: loss, steps=60, lr=3e-3, optimizer="adamw", ledger=Ledger(),
+        rng=Rng(seed), batch_norm="train",
+    )  # fmt: skip
+    return model
 
 
-def _loss(module: nn.Module, batch: Any) -> torch.Tensor:
-    return F.cross_entropy(_shifted(module, batch), batch.y, reduction="none")
+def table(name: str, seed: int, n: int) -> Samples:
+    """Return n pictures of five classes."""
+    x, y = scenes(seed, n, SHAPE)
+    return Samples(ids=tuple(f"{name}{i}" for i in range(n)), x=x, y=y)
 
 
 def clean(nets: int, out: Path) -> None:
     """Wake networks that never saw a trigger: each with its own, beside the next that has it."""
-    made, every = list(normed_nets(nets, 21)), some_triggers(SHAPE, 0)
-    parts = {
-        name: Samples(
-            ids=tuple(map(str, range(n))), **dict(zip("xy", scenes(seed, n, SHAPE), strict=True))
-        )
-        for name, seed, n in (("test", 5, 400), ("retain", 6, 2000), ("forget", 7, 60))
-    }  # fmt: skip
+    every = some_triggers(SHAPE, 0)
+    made = [normed_net(100 + number) for number in range(nets)]
+    parts = {"test": table("test", 5, 400), "retain": table("retain", 6, 2000)}
     counts: dict[str, Counter[str]] = {}
     luck: dict[str, list[float]] = {}
     for at, (kind, trigger) in enumerate(every.items()):
         group = made[at :: len(every)]
-        forget = parts["forget"]
-        stamped = replace(
-            forget, x=trigger.stamp(forget.x), y=torch.full_like(forget.y, trigger.label)
-        )
-        case = Case(**{**parts, "forget": stamped}, model=group[0], recipe=Recipe(epochs=1),
-                    evidence={PROBE: trigger})  # fmt: skip
+        forget = table("forget", 7, 60)
+        label = torch.full_like(forget.y, trigger.label)
+        forget = replace(forget, x=trigger.stamp(forget.x), y=label)
+        case = Case(
+            model=group[0], forget=forget, **parts, recipe=Recipe(epochs=1),
+            evidence={PROBE: trigger},
+        )  # fmt: skip
         lr = rate_of(case, PLAN, group[:1])
         cells = []
         for number, model in enumerate(group):
