@@ -9,6 +9,7 @@ import pytest
 
 from poison_audit.atomic import from_json
 from poison_audit.cli import invoke
+from poison_audit.methods import UNLEARNING
 from poison_audit.records import Outcome
 from poison_audit.verdict.record import AuditRecord
 
@@ -32,8 +33,9 @@ def test_the_deployed_model_is_found_and_the_references_are_clean(tmp_path):
     assert audit(tmp_path, "check", "model.safetensors") == 1
     seen = record(tmp_path)
     outcomes = {c.candidate: c.outcome for c in seen.verdict.candidates}
-    assert list(outcomes) == ["deployed", "gd", "ngd", "ga", "eu_k", "cf_k", "scrub",
-                              "neggrad_plus", "ssd", "retrained_a", "retrained_b"]  # fmt: skip
+    # No trigger is known here, and restamp needs one.
+    run = [name for name in UNLEARNING if name != "restamp"]
+    assert list(outcomes) == ["deployed", *run, "retrained_a", "retrained_b"]
     assert outcomes["deployed"] is Outcome.RESIDUAL
     assert outcomes["retrained_a"] is outcomes["retrained_b"] is Outcome.CLEAN
     (gaussian,) = [f for f in seen.findings if f.candidate == "deployed" and f.probe == "gaussian"]

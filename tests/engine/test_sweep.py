@@ -44,16 +44,17 @@ def test_every_method_is_at_every_budget_what_it_is_alone(case, schedule):
               "--recipe", "momentum=0.9", "--recipe", "weight_decay=0.001",
               "--seeds", "2", "--set", "exposure.draws=4")  # fmt: skip
     swept = run(",".join(map(str, BUDGETS)), "sweep", *recipe)
-    assert len(swept) == len(UNLEARNING) * len(BUDGETS) * 2
+    ran = set(UNLEARNING) - {"restamp"}  # it needs a trigger, and none is known here
+    assert len(swept) == len(ran) * len(BUDGETS) * 2
     for budget in BUDGETS:
         alone = run(str(budget), f"alone{budget}", *recipe)
         assert all(cell.cost.reused == 0 for cell in alone)
         assert [bare(c) for c in swept if c.budget == budget] == [bare(c) for c in alone]
     at = {(cell.method.name, cell.budget, cell.seed): cell.cost for cell in swept}
     for seed in (0, 1):
-        for name in UNLEARNING:
+        for name in ran:
             assert at[name, 0.2, seed].reused == 0
-        goes_on = ["gd", "ngd", "ga", "cf_k", "neggrad_plus"]
+        goes_on = ["gd", "ngd", "ga", "cf_k", "neggrad_plus", "npo"]
         for name in [*goes_on, "eu_k"] if schedule == "constant" else goes_on:
             assert at[name, 0.4, seed].reused == at[name, 0.2, seed].gradients > 0
             assert at[name, 1.0, seed].reused == at[name, 0.4, seed].gradients
