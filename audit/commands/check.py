@@ -59,6 +59,7 @@ from poison_audit.engine.why import explain
 from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
 from poison_audit.models.factory import user_code
 from poison_audit.models.seeds import Rng
+from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Cell, Finding, Outcome, Plan, Rehearsal, Sanity
 from poison_audit.reports.formats import FORMATS
 from poison_audit.training.loop import fast_precision
@@ -113,7 +114,10 @@ def _judged(settings: CheckSettings, given: Mapping[str, Any] | None) -> int:
 def _recommend(record: AuditRecord, settings: CheckSettings, given: Mapping[str, Any]) -> None:
     """Say which command would repair a deployed model that surely carries poison."""
     deployed = {c.candidate: c.outcome for c in record.verdict.candidates}.get("deployed")
-    if deployed is Outcome.RESIDUAL and settings.recipe.epochs is not None:
+    # What repairs are chosen by: a trigger, or samples that a key names.
+    chooses = ["trigger", *(each.files[0].name for each in POISONS.values() if each.keyed)]
+    known = any(record.subject.get(name) for name in chooses)
+    if known and deployed is Outcome.RESIDUAL and settings.recipe.epochs is not None:
         fixed = command_of(given, "repair", "-o", "fixed.safetensors")
         Reporter(quiet=settings.output.quiet).say(f"To look for a repair: {fixed}")
 

@@ -81,12 +81,12 @@ def repair(settings: CheckSettings, *, given: Mapping[str, Any]) -> int:
             return search.written(tried, given["output"], file)
         if tried.promising and not tried.lasting:
             spare = sorted([*spare, tried], key=lambda one: one.returns or 0.0)[:SPARE]
-    # None lasts where poisons are learned again, of which no audit without a reference decides.
-    for tried in spare:
-        if search.passes(tried):
-            return search.written(tried, given["output"], file)
     if best is None:
         raise PlanError(Problem("no repair could be tried", "", "Give a larger --budget"))
+    # None lasts where poisons are learned again, of which no audit without a reference decides.
+    for tried in spare or [best]:
+        if search.passes(tried):
+            return search.written(tried, given["output"], file)
     return search.ended(best)
 
 
@@ -141,7 +141,7 @@ class _Search:
             f"No repair that was tried is clean; nothing was written. The best: {best.name} "
             f"({best.told}). {_told(record, FIXED).reason} It lies in {self._path(best)}."
         )
-        return record.verdict.exit_code or 3  # by the figures that chose it, it does not pass
+        return record.verdict.exit_code or 3  # another level is no reason to pass it now
 
     def _path(self, tried: Tried) -> Path:
         return self._out / "models" / f"{'-'.join(tried.name.split(', '))}.safetensors"
