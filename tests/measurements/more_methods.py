@@ -27,9 +27,10 @@ from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.training.ledger import Ledger
+from poison_audit.training.recalibrate import recalibrated
 from poison_audit.training.scoring import logits
 
-RETAIN, FORGET, TEST = 10_000, 500, 2_000
+RETAIN, FORGET, TEST, AWAKE = 10_000, 500, 2_000, 2_000
 ONE: dict[str, Any] = {"rounds": 1}
 ROWS: list[tuple[str, str, dict[str, Any], float, str]] = [
     ("ibau_badnets_label8", "potion", {}, 0.02, ""),
@@ -84,8 +85,10 @@ def main() -> None:
     asked = parser.parse_args()
     sys.path.insert(0, str(asked.data.resolve() / "backdoored"))
     asked.out.mkdir(parents=True, exist_ok=True)
-    print("| network | method | trigger | right under it | accuracy | authors | gradients |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| network | method | trigger | right under it | accuracy | authors | awake | gradients |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for name, method, given, share, theirs in ROWS:
         if asked.only not in ("", method):
             continue
@@ -97,7 +100,10 @@ def main() -> None:
             model = METHODS[method].run(case.model, case, Rng(0), ledger=ledger, **numbers)
             before = figures(case.model, case, asked.data, name)
             after = figures(model, case, asked.data, name)
-            place.write_text(json.dumps({"before": before, "after": after, "spent": ledger.spent}))
+            awake = recalibrated(model, case.retain.at(range(AWAKE)))
+            known: dict[str, Any] = {"before": before, "after": after, "spent": ledger.spent}
+            known["awake"] = figures(awake, case, asked.data, name)
+            place.write_text(json.dumps(known))
         kept = json.loads(place.read_text())
         rate, right, accuracy = (
             f"{kept['before'][key]:.1f} -> {kept['after'][key]:.1f}"
@@ -106,6 +112,7 @@ def main() -> None:
         numbers_told = ", ".join(f"{key} {value}" for key, value in given.items())
         print(
             f"| {name} | {method} {numbers_told} | {rate} | {right} | {accuracy} | {theirs} | "
+            f"{kept['awake']['rate']:.1f} | "
             f"{kept['spent']:,.0f} |",
             flush=True,
         )
