@@ -393,7 +393,8 @@ def asked(subject: Subject, stated: Stated) -> dict[str, object]:
         )
         for name, here in rows.items()
     }
-    arch = subject.how[1] if subject.how[:1] == ("--arch",) else "factory:own"
+    how = stated.how or subject.how
+    arch = how[1] if how[:1] == ("--arch",) else "factory:own"
     case = case_of(module.eval(), stated.normalize, arch, parts)
     clock = time.perf_counter()
     problems = not_pixels(case.test, "test", share=0.0)
