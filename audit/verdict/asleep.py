@@ -39,7 +39,8 @@ from poison_audit.verdict.readings import increase, reading_of
 
 LUCK = 4.0
 """Of two models that never saw the poison, how much farther one may come than the other when both
-learn it, in tolerances."""
+learn it, in tolerances. Chosen before any was measured here; small networks differ by less
+(tests/measurements)."""
 TAUGHT = 0.1
 """Part of the error of finding that comparisons with a reference have, where there are any."""
 AWAKE = (Outcome.RESIDUAL, Outcome.ACTIVATED)
