@@ -112,7 +112,7 @@ def i_bau(
         lr=lr,
         ledger=ledger,
         # Another budget's run is never gone on from: it stands within a round.
-        rng=rng.named(*lengths),
+        rng=rng.named(size, *lengths),
         optimizer="adamw",
         precision="float32",
     )

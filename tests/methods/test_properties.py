@@ -11,7 +11,7 @@ from builders.tiny import NETS, net, picture_case
 from poison_audit.errors import PlanError
 from poison_audit.methods import METHODS, UNLEARNING, filled, parameters
 from poison_audit.models.seeds import Rng
-from poison_audit.training.ledger import FORWARD, Ledger
+from poison_audit.training.ledger import FORWARD, Ledger, Trail
 from poison_audit.training.loop import CHECK_EVERY
 
 # Settings under which every method does something on 15 pictures.
@@ -189,6 +189,16 @@ def test_batch_norm_does_not_normalise_by_one_sample(name):
         METHODS[name].run(
             case.model, case, Rng(0), ledger=Ledger(allowed=40.0), **{"batch_norm": "joint"}
         )
+
+
+@pytest.mark.parametrize("name", ["potion", "i_bau", "weight_distortion"])
+def test_after_a_smaller_budget_the_larger_gives_the_same_bits(name, monkeypatch):
+    monkeypatch.setitem(PARAMS, name, {"lost": 1.0} if name == "potion" else {})
+    case, trail = picture_case(net("batchnorm")), Trail()
+    for budget in (30.0, 60.0, 150.0):
+        after, alone = Ledger(allowed=budget, trail=trail), Ledger(allowed=budget)
+        assert _run(name, case, ledger=after).digest() == _run(name, case, ledger=alone).digest()
+        assert after.spent == pytest.approx(alone.spent)
 
 
 @pytest.mark.parametrize("name", METHODS)
