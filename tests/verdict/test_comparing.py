@@ -64,10 +64,16 @@ def test_growth_is_student_s_paired_interval():
     assert back.exit_code == 0
 
 
+@pytest.fixture(scope="module")
+def whole():
+    """A record with all its figures: it is made once, and other tests have it, too."""
+    return small_audit()
+
+
 @pytest.mark.usefixtures("no_sizes")
 @pytest.mark.slow
-def test_two_models_with_the_same_effect_are_seldom_called_worse():
-    record, draws, worse = small_audit(), Rng(4).numpy(), 0
+def test_two_models_with_the_same_effect_are_seldom_called_worse(whole):
+    record, draws, worse = whole, Rng(4).numpy(), 0
     for _ in range(100):
         first, second = (
             with_scores(record, (1.0 + draws.standard_normal(40)).tolist()) for _ in range(2)
