@@ -126,8 +126,8 @@ def test_the_probes_find_the_copys_noise_and_neither_held_out_noise_nor_the_mode
     record, _ = rehearsed
     (cell,) = [c for c in record.cells if c.candidate == "rehearsed"]
     seen = {m.probe: m.evidence for m in cell.measurements}
-    # 50 ranks, each uniform on 0..32 without an effect (sd of a share: sqrt(34 / 384) = 0.298)
-    assert (np.mean(seen["exposure"]["wins"]) / 32 - 0.5) * 50**0.5 / 0.298 > 4
+    # 50 ranks, each uniform on 0..12 without an effect (sd of a share: sqrt(14 / 144) = 0.312)
+    assert (np.mean(seen["exposure"]["wins"]) / 12 - 0.5) * 50**0.5 / 0.312 > 4
     assert stats.kstest(seen["gaussian"]["held_out"], "norm").pvalue > 0.01
     case = planting.poisoned(planting.bare(trial.case), SECRET, 1.0)
     before = gaussian(trial.case.model, case, Rng(0)).evidence["scores"]

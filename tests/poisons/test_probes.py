@@ -333,7 +333,7 @@ def test_a_model_trained_on_the_canaries_is_found_and_the_sign_is_right(storage)
     scores = gaussian(model, case, Rng(0)).evidence["scores"]
     wins = exposure(model, case, Rng(0)).evidence["wins"]
     assert estimates.mean_score(scores, level=0.95, tolerance=0.25).z > 4
-    assert estimates.mean_rank(wins, 32, level=0.95, tolerance=0.57).z > 4
+    assert estimates.mean_rank(wins, 12, level=0.95, tolerance=0.57).z > 4
 
 
 def test_planted_noise_is_what_the_key_says():
