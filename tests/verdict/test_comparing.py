@@ -54,8 +54,9 @@ def test_growth_is_student_s_paired_interval():
     change = of(compare(before, after))
     # As it stands and, where that was done, woken.
     alone = {"membership", "utility", "indiscriminate"}
-    every = [seen for cell in record.cells for seen in (cell, *cell.woken)]
-    paired = sum(len({m.probe for m in seen.measurements} - alone) for seen in every)
+    seen = [c.measurements for c in record.cells]
+    seen += [woken.measurements for cell in record.cells for woken in cell.woken]
+    paired = sum(len({m.probe for m in each} - alone) for each in seen)
     expected = stats.ttest_rel(second, first).confidence_interval(1 - 0.05 / paired)
     assert change.grown.low == pytest.approx(expected.low, rel=1e-9)
     assert change.grown.high == pytest.approx(expected.high, rel=1e-9)
