@@ -14,13 +14,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 from scipy import stats as laws
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from builders.measured import trigger_evidence
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Cell, Kind, Measurement, Plan, Sanity, Step
 from poison_audit.statistics import rates
@@ -95,14 +100,20 @@ def targets(probe: str, *, references: int, n: int = 200) -> Draw:
 
 
 def trigger(rng: np.random.Generator, excess: float, models: int) -> list[Measurement]:
-    """A trigger and 199 controls; which of them a network leans to is its own luck."""
-    found = []
+    """A trigger that raises its label by the effect, and 199 controls to which a network leans."""
+    found, n = [], 400
     for _ in range(models):
-        leaning, luck = 0.02 * rng.gamma(5, 0.2, 200), rng.random(400)
-        hits = luck < leaning[0] + excess
-        rates = [float((luck < share).mean()) for share in leaning[1:]]
-        more = {"hits": hits.astype(int).tolist(), "clean_hits": int((luck < 0.02).sum())}
-        found.append(seen("backdoor", label=1, control_rates=rates, references=[], **more))
+        leaning, luck = 0.02 * rng.gamma(5, 0.2, 199), rng.random(n)
+        bare, hits = rng.random(n) < 0.02, luck < 0.02 + excess
+        controls = [int((luck < share).sum()) for share in leaning]
+        more = trigger_evidence(
+            int(hits.sum()), n, int(bare.sum()), as_much=sum(c >= int(hits.sum()) for c in controls)
+        )
+        rise = {"n": n, "more": int((hits & ~bare).sum()), "less": int((bare & ~hits).sum())}
+        more["hits"], more["looks"]["rise"] = hits.astype(int).tolist(), rise
+        more["looks"]["classes"][1] = rise
+        more["control_rates"] = [c / n for c in controls]
+        found.append(seen("backdoor", **more))
     return found
 
 
