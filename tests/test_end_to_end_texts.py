@@ -35,7 +35,8 @@ def test_every_method_runs_on_texts_and_the_deployed_model_is_found(checked):
     code, told, out = checked
     assert code == 1
     assert told["verdict"]["exit_code"] == 1
-    assert {cell["candidate"] for cell in told["cells"]} == {"deployed", *UNLEARNING, "clean"}
+    run = set(UNLEARNING) - {"i_bau"}  # it is of pictures
+    assert {cell["candidate"] for cell in told["cells"]} == {"deployed", *run, "clean"}
     assert all(cell["error"] is None for cell in told["cells"])
     found = {(f["candidate"], f["probe"]): f for f in told["findings"]}
     for probe in ("gaussian", "exposure", "token-canary", "backdoor"):

@@ -189,7 +189,8 @@ def test_a_whole_audit_through_torchrun_and_again(small_texts, tmp_path):
     (tmp_path / "run.py").write_text(CODE, encoding="utf-8")
     command = ["check", str(small_texts / "model"), "--forget", str(small_texts / "forget.csv"),
                "--methods", "gd,ssd", "--set", "backdoor.draws=40",
-               "--set", "token-canary.draws=4", "--set", "gd.lr=0.001"]  # fmt: skip
+               "--set", "token-canary.draws=4", "--set", "exposure.draws=32",
+               "--set", "gd.lr=0.001"]  # fmt: skip
 
     def shared() -> str:
         done = torchrun("run.py", *command, "--out", "shared", "--shard", cwd=tmp_path)
