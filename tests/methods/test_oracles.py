@@ -8,19 +8,33 @@ import test_oracle_head_edit
 import test_oracle_i_bau
 import test_oracle_npo
 import test_oracle_potion
+import test_oracle_restamp
 import test_oracle_scrub
 import test_oracle_ssd
 import torch
 from torch import nn
 
+from builders.closed_forms import (
+    ETA,
+    FORGET,
+    RETAIN,
+    RNG,
+    STEPS,
+    THETA,
+    X_F,
+    X_R,
+    Y_F,
+    Y_R,
+    close,
+    descended,
+    linear_case,
+    quadratic,
+    run,
+)
 from builders.tiny import (
-    PLAIN,
-    case_of,
-    least_squares,
     net,
     picture_case,
     pictures,
-    samples_of,
     theta_of,
 )
 from poison_audit.errors import PlanError
@@ -28,96 +42,56 @@ from poison_audit.methods import METHODS
 from poison_audit.models.seeds import Rng
 from poison_audit.training.ledger import Ledger
 
-RNG = Rng(11)
-RETAIN, FORGET, ETA, STEPS = 12, 7, 0.05, 9
-THETA = np.random.default_rng(0).normal(size=5)
-
-
-def _table(n, seed):
-    draw = np.random.default_rng(seed)
-    return draw.normal(size=(n, 5)), draw.integers(-3, 4, size=n)
-
-
-X_R, Y_R = _table(RETAIN, 1)
-X_F, Y_F = _table(FORGET, 2)
-
-
-def _case(theta=THETA, **changes):
-    retain = samples_of(torch.tensor(X_R), torch.tensor(Y_R))
-    forget = samples_of(torch.tensor(X_F), torch.tensor(Y_F))
-    return case_of(least_squares(theta), retain, forget, replace(PLAIN, **changes))
-
-
-def _run(name, case, *, budget, rng=RNG, **params):
-    ledger = Ledger(allowed=budget)
-    return METHODS[name].run(case.model, case, rng, ledger=ledger, **params)
-
-
-def _quadratic(x, y):
-    """Return H and c of the loss theta' H theta / 2 - c' theta, a mean over samples."""
-    return x.T @ x / len(y), x.T @ y / len(y)
-
-
-def _descended(theta, H, c, *, steps=STEPS, eta=ETA):
-    """theta* + (I - eta H)^T (theta - theta*), where H theta* = c."""
-    star = np.linalg.solve(H, c)
-    return star + np.linalg.matrix_power(np.eye(len(c)) - eta * H, steps) @ (theta - star)
-
-
-def _close(model, expected):
-    np.testing.assert_allclose(theta_of(model), expected, rtol=0, atol=1e-12)
-
-
 # gd
 
 
 def test_gd_is_the_closed_form():
-    model = _run("gd", _case(), budget=STEPS * RETAIN, lr=ETA)
-    _close(model, _descended(THETA, *_quadratic(X_R, Y_R)))
+    model = run("gd", linear_case(), budget=STEPS * RETAIN, lr=ETA)
+    close(model, descended(THETA, *quadratic(X_R, Y_R)))
 
 
 def test_gd_by_default_takes_a_tenth_of_the_recipes_rate():
-    model = _run("gd", _case(lr=10 * ETA), budget=STEPS * RETAIN)
-    _close(model, _descended(THETA, *_quadratic(X_R, Y_R)))
+    model = run("gd", linear_case(lr=10 * ETA), budget=STEPS * RETAIN)
+    close(model, descended(THETA, *quadratic(X_R, Y_R)))
 
 
 def test_gd_takes_the_recipes_weight_decay_and_momentum():
-    case = _case(momentum=0.9, weight_decay=0.3)
-    H, c = _quadratic(X_R, Y_R)
+    case = linear_case(momentum=0.9, weight_decay=0.3)
+    H, c = quadratic(X_R, Y_R)
     theta, velocity = THETA.copy(), np.zeros(5)
     for _ in range(STEPS):
         velocity = 0.9 * velocity + (H @ theta - c + 0.3 * theta)
         theta -= ETA * velocity
-    _close(_run("gd", case, budget=STEPS * RETAIN, lr=ETA), theta)
+    close(run("gd", case, budget=STEPS * RETAIN, lr=ETA), theta)
 
 
 # ngd
 
 
 def test_ngd_is_the_closed_form_with_the_generators_draws():
-    model = _run("ngd", _case(), budget=STEPS * RETAIN, lr=ETA, sigma=0.3)
-    H, c = _quadratic(X_R, Y_R)
+    model = run("ngd", linear_case(), budget=STEPS * RETAIN, lr=ETA, sigma=0.3)
+    H, c = quadratic(X_R, Y_R)
     A = np.eye(5) - ETA * H
-    expected = _descended(THETA, H, c)
+    expected = descended(THETA, H, c)
     draws = RNG.named("noise").torch()
     for step in range(STEPS):
         z = [torch.randn(1, n, generator=draws, dtype=torch.float64) for n in (3, 2)]
         z = torch.cat(z, dim=1).squeeze().numpy()
         expected -= ETA * 0.3 * np.linalg.matrix_power(A, STEPS - 1 - step) @ z
-    _close(model, expected)
+    close(model, expected)
 
 
 def test_ngd_without_noise_is_gd_bit_for_bit():
     case = picture_case(net("batchnorm"))
-    quiet = _run("ngd", case, budget=40, sigma=0.0)
-    assert quiet.digest() == _run("gd", case, budget=40).digest()
-    assert quiet.digest() != _run("ngd", case, budget=40).digest()
+    quiet = run("ngd", case, budget=40, sigma=0.0)
+    assert quiet.digest() == run("gd", case, budget=40).digest()
+    assert quiet.digest() != run("ngd", case, budget=40).digest()
 
 
 def test_ngd_by_default_has_the_papers_variance():
-    still = _case(np.zeros(5))
+    still = linear_case(np.zeros(5))
     still = replace(still, retain=replace(still.retain, x=torch.zeros_like(still.retain.x)))
-    theta = theta_of(_run("ngd", still, budget=400 * RETAIN, lr=1.0))
+    theta = theta_of(run("ngd", still, budget=400 * RETAIN, lr=1.0))
     # A sum of 400 draws of variance 1e-7 in each of 5 coordinates.
     assert 0.3 < (theta**2).mean() / (400 * 1e-7) < 3
 
@@ -126,32 +100,32 @@ def test_ngd_by_default_has_the_papers_variance():
 
 
 def test_ga_is_the_closed_form():
-    model = _run("ga", _case(), budget=STEPS * FORGET, lr=ETA, passes=STEPS)
-    _close(model, _descended(THETA, *_quadratic(X_F, Y_F), eta=-ETA))
+    model = run("ga", linear_case(), budget=STEPS * FORGET, lr=ETA, passes=STEPS)
+    close(model, descended(THETA, *quadratic(X_F, Y_F), eta=-ETA))
 
 
 def test_ga_has_neither_momentum_nor_weight_decay():
-    case = _case(momentum=0.9, weight_decay=0.3)
-    model = _run("ga", case, budget=STEPS * FORGET, lr=ETA, passes=STEPS)
-    _close(model, _descended(THETA, *_quadratic(X_F, Y_F), eta=-ETA))
+    case = linear_case(momentum=0.9, weight_decay=0.3)
+    model = run("ga", case, budget=STEPS * FORGET, lr=ETA, passes=STEPS)
+    close(model, descended(THETA, *quadratic(X_F, Y_F), eta=-ETA))
 
 
 def test_ga_by_default_passes_over_forget_as_often_as_the_budget_over_train():
     budget = 4 * (RETAIN + FORGET)
-    model = _run("ga", _case(lr=100 * ETA), budget=budget)
-    _close(model, _descended(THETA, *_quadratic(X_F, Y_F), eta=-ETA, steps=4))
+    model = run("ga", linear_case(lr=100 * ETA), budget=budget)
+    close(model, descended(THETA, *quadratic(X_F, Y_F), eta=-ETA, steps=4))
 
 
 # eu_k
 
 
 def test_eu_k_is_the_closed_form_from_its_own_draw():
-    case = _case()
+    case = linear_case()
     fresh = theta_of(case.model.fresh(RNG.named("init")))
-    H, c = _quadratic(X_R[:, 3:], Y_R - X_R[:, :3] @ THETA[:3])
-    last = _descended(fresh[3:], H, c)
-    model = _run("eu_k", case, budget=STEPS * RETAIN, lr=ETA, k=1)
-    _close(model, [*THETA[:3], *last])
+    H, c = quadratic(X_R[:, 3:], Y_R - X_R[:, :3] @ THETA[:3])
+    last = descended(fresh[3:], H, c)
+    model = run("eu_k", case, budget=STEPS * RETAIN, lr=ETA, k=1)
+    close(model, [*THETA[:3], *last])
 
 
 def test_eu_k_does_not_depend_on_the_blocks_it_draws_anew():
@@ -166,13 +140,13 @@ def test_eu_k_does_not_depend_on_the_blocks_it_draws_anew():
             if name.startswith("layer2"):
                 buffer += 1
     assert other.digest() != case.model.digest()
-    result = _run("eu_k", case, budget=20, k=2)
-    assert result.digest() == _run("eu_k", replace(case, model=other), budget=20, k=2).digest()
+    result = run("eu_k", case, budget=20, k=2)
+    assert result.digest() == run("eu_k", replace(case, model=other), budget=20, k=2).digest()
 
 
 def test_eu_k_leaves_a_weight_that_the_frozen_part_shares():
     case = picture_case(net("tied"))
-    result = _run("eu_k", case, budget=20, k=2).module
+    result = run("eu_k", case, budget=20, k=2).module
     before = case.model.module
     assert result.upper.weight is result.middle.weight
     assert torch.equal(result.middle.weight, before.middle.weight)
@@ -186,8 +160,8 @@ def test_eu_k_of_all_blocks_is_retraining(name, schedule):
     case = picture_case(net(name), schedule=schedule)
     every = len(case.model.blocks)
     budget = case.recipe.epochs * len(case.retain)
-    part = _run("eu_k", case, budget=budget, k=every)
-    assert part.digest() == _run("retrain", case, budget=None).digest()
+    part = run("eu_k", case, budget=budget, k=every)
+    assert part.digest() == run("retrain", case, budget=None).digest()
 
 
 def test_eu_k_of_all_blocks_also_resets_batchnorm_without_parameters():
@@ -200,9 +174,9 @@ def test_eu_k_of_all_blocks_also_resets_batchnorm_without_parameters():
     model.module[2].running_mean += 5
     case = picture_case(model.clone())
     budget = case.recipe.epochs * len(case.retain)
-    everything = _run("eu_k", case, budget=budget, k=2)
-    assert everything.digest() == _run("retrain", case, budget=None).digest()
-    head = _run("eu_k", case, budget=budget, k=1).module
+    everything = run("eu_k", case, budget=budget, k=2)
+    assert everything.digest() == run("retrain", case, budget=None).digest()
+    head = run("eu_k", case, budget=budget, k=1).module
     assert torch.equal(head[2].running_mean, model.module[2].running_mean)
 
 
@@ -210,16 +184,16 @@ def test_eu_k_of_all_blocks_also_resets_batchnorm_without_parameters():
 
 
 def test_cf_k_is_the_closed_form_of_the_last_block():
-    H, c = _quadratic(X_R[:, 3:], Y_R - X_R[:, :3] @ THETA[:3])
-    model = _run("cf_k", _case(), budget=STEPS * RETAIN, lr=ETA, k=1)
-    _close(model, [*THETA[:3], *_descended(THETA[3:], H, c)])
+    H, c = quadratic(X_R[:, 3:], Y_R - X_R[:, :3] @ THETA[:3])
+    model = run("cf_k", linear_case(), budget=STEPS * RETAIN, lr=ETA, k=1)
+    close(model, [*THETA[:3], *descended(THETA[3:], H, c)])
 
 
 @pytest.mark.parametrize("name", ["eu_k", "cf_k"])
 def test_the_frozen_prefix_keeps_every_bit(name):
     case = picture_case(net("batchnorm"))
     before = case.model.module.state_dict()
-    after = _run(name, case, budget=40, k=2).module.state_dict()
+    after = run(name, case, budget=40, k=2).module.state_dict()
     moved = {key for key in before if not torch.equal(before[key], after[key])}
     trained = {key for key in before if key.startswith(("layer2", "fc"))}
     assert moved == trained  # running statistics too
@@ -228,15 +202,15 @@ def test_the_frozen_prefix_keeps_every_bit(name):
 def test_cf_k_of_all_blocks_is_gd():
     case = picture_case(net("batchnorm"))
     every = len(case.model.blocks)
-    result = _run("cf_k", case, budget=40, k=every)
-    assert result.digest() == _run("gd", case, budget=40).digest()
+    result = run("cf_k", case, budget=40, k=every)
+    assert result.digest() == run("gd", case, budget=40).digest()
 
 
 @pytest.mark.parametrize("name", ["eu_k", "cf_k"])
 @pytest.mark.parametrize("k", [0, 3])
 def test_more_blocks_than_there_are_is_refused(name, k):
     with pytest.raises(PlanError, match=rf"k = {k}, but the model has 2 blocks. Use 1..2"):
-        _run(name, _case(), budget=100, k=k)
+        run(name, linear_case(), budget=100, k=k)
 
 
 # neggrad_plus
@@ -244,60 +218,21 @@ def test_more_blocks_than_there_are_is_refused(name, k):
 
 @pytest.mark.parametrize("beta", [0.0, 0.6, 1.0])
 def test_neggrad_plus_is_the_closed_form(beta):
-    (H_r, c_r), (H_f, c_f) = _quadratic(X_R, Y_R), _quadratic(X_F, Y_F)
+    (H_r, c_r), (H_f, c_f) = quadratic(X_R, Y_R), quadratic(X_F, Y_F)
     H, c = beta * H_r - (1 - beta) * H_f, beta * c_r - (1 - beta) * c_f
-    model = _run(
-        "neggrad_plus", _case(), budget=STEPS * (RETAIN + FORGET), lr=ETA, beta=beta, cap=None
+    model = run(
+        "neggrad_plus", linear_case(), budget=STEPS * (RETAIN + FORGET), lr=ETA, beta=beta, cap=None
     )
-    _close(model, _descended(THETA, H, c))
+    close(model, descended(THETA, H, c))
 
 
 def test_neggrad_plus_at_its_ends_is_gd_and_ga():
-    case, budget = _case(), STEPS * (RETAIN + FORGET)
-    only_retain = _run("neggrad_plus", case, budget=budget, lr=ETA, beta=1.0, cap=None)
-    _close(only_retain, theta_of(_run("gd", case, budget=STEPS * RETAIN, lr=ETA)))
-    only_forget = _run("neggrad_plus", case, budget=budget, lr=ETA, beta=0.0, cap=None)
-    ga = _run("ga", case, budget=STEPS * FORGET, lr=ETA, passes=STEPS)
-    _close(only_forget, theta_of(ga))
-
-
-# restamp
-
-
-def test_restamp_is_the_closed_form():
-    shift = np.array([0.0, 0, 2, 0, -1])
-
-    def stamp(samples):
-        return replace(samples, x=samples.x + torch.tensor(shift))
-
-    case = replace(_case(), stamp=stamp)
-    (H, c), (H_s, c_s) = _quadratic(X_R, Y_R), _quadratic(X_R + shift, Y_R)
-    model = _run("restamp", case, budget=STEPS * 2 * RETAIN, lr=ETA, share=0.3)
-    _close(model, _descended(THETA, 0.7 * H + 0.3 * H_s, 0.7 * c + 0.3 * c_s))
-
-
-def test_restamp_normalises_stamped_pictures_as_it_will_plain_ones():
-    """What BatchNorm keeps owes nothing to the stamped batches, unless they are passed together."""
-    case = picture_case(net("batchnorm"))
-
-    def noise(samples):
-        return replace(samples, x=255 - samples.x)
-
-    kept = {}
-    for how in ("split", "joint"):
-        for stamp in (case.stamp, noise):
-            model = _run(
-                "restamp", replace(case, stamp=stamp), budget=4, batch_norm=how, lr=1e-9
-            )  # fmt: skip
-            kept[how, stamp] = model.module.bn1.running_mean
-    assert torch.equal(kept["split", case.stamp], kept["split", noise])
-    assert not torch.equal(kept["joint", case.stamp], kept["joint", noise])
-
-
-def test_restamp_without_a_trigger_is_refused_in_words():
-    with pytest.raises(PlanError, match="none was given or recovered from the forget set"):
-        _run("restamp", _case(), budget=100)
-    assert "needs the trigger" in METHODS["restamp"].unfit(_case())
+    case, budget = linear_case(), STEPS * (RETAIN + FORGET)
+    only_retain = run("neggrad_plus", case, budget=budget, lr=ETA, beta=1.0, cap=None)
+    close(only_retain, theta_of(run("gd", case, budget=STEPS * RETAIN, lr=ETA)))
+    only_forget = run("neggrad_plus", case, budget=budget, lr=ETA, beta=0.0, cap=None)
+    ga = run("ga", case, budget=STEPS * FORGET, lr=ETA, passes=STEPS)
+    close(only_forget, theta_of(ga))
 
 
 # weight_distortion
@@ -308,23 +243,23 @@ def test_weight_distortion_is_the_closed_form_from_the_distorted_place():
     z = [torch.randn(1, n, generator=draws).double().numpy()[0] for n in (3, 2)]
     scale = [np.sqrt(np.mean(part**2)) for part in (THETA[:3], THETA[3:])]
     start = THETA + 0.3 * np.concatenate([s * each for s, each in zip(scale, z, strict=True)])
-    model = _run("weight_distortion", _case(), budget=STEPS * RETAIN, lr=ETA, noise=0.3)
-    _close(model, _descended(start, *_quadratic(X_R, Y_R)))
+    model = run("weight_distortion", linear_case(), budget=STEPS * RETAIN, lr=ETA, noise=0.3)
+    close(model, descended(start, *quadratic(X_R, Y_R)))
 
 
 def test_weight_distortion_without_noise_is_gd():
     case = picture_case(net("batchnorm"), schedule="constant")
-    quiet = _run("weight_distortion", case, budget=40, noise=0.0, lr=0.01)
-    assert quiet.digest() == _run("gd", case, budget=40, lr=0.01).digest()
+    quiet = run("weight_distortion", case, budget=40, noise=0.0, lr=0.01)
+    assert quiet.digest() == run("gd", case, budget=40, lr=0.01).digest()
 
 
 def test_neggrad_plus_ends_its_ascent_at_the_cap():
     budget = STEPS * (RETAIN + FORGET)
-    kept = _run("neggrad_plus", _case(), budget=budget, lr=ETA, beta=0.6, cap=1e-9)
+    kept = run("neggrad_plus", linear_case(), budget=budget, lr=ETA, beta=0.6, cap=1e-9)
     # Above the cap only the retain samples are left, at their weight.
-    _close(kept, _descended(THETA, *_quadratic(X_R, Y_R), eta=0.6 * ETA))
-    free = _run("neggrad_plus", _case(), budget=budget, lr=ETA, beta=0.6, cap=1e9)
-    unbound = _run("neggrad_plus", _case(), budget=budget, lr=ETA, beta=0.6, cap=None)
+    close(kept, descended(THETA, *quadratic(X_R, Y_R), eta=0.6 * ETA))
+    free = run("neggrad_plus", linear_case(), budget=budget, lr=ETA, beta=0.6, cap=1e9)
+    unbound = run("neggrad_plus", linear_case(), budget=budget, lr=ETA, beta=0.6, cap=None)
     assert free.digest() == unbound.digest() != kept.digest()
 
 
@@ -332,18 +267,16 @@ def test_neggrad_plus_ends_its_ascent_at_the_cap():
 
 
 def test_retrain_is_the_closed_form_from_its_own_draw():
-    case = _case(epochs=STEPS, lr=ETA)
+    case = linear_case(epochs=STEPS, lr=ETA)
     fresh = theta_of(case.model.fresh(RNG.named("init")))
-    _close(_run("retrain", case, budget=None), _descended(fresh, *_quadratic(X_R, Y_R)))
+    close(run("retrain", case, budget=None), descended(fresh, *quadratic(X_R, Y_R)))
 
 
 def test_retrain_sees_neither_the_checkpoint_nor_the_forget_set():
     case = picture_case(net("batchnorm"))
     other = replace(case, model=case.model.fresh(Rng(99)), forget=pictures(3, "other"))
     assert other.model.digest() != case.model.digest()
-    assert (
-        _run("retrain", case, budget=None).digest() == _run("retrain", other, budget=None).digest()
-    )
+    assert run("retrain", case, budget=None).digest() == run("retrain", other, budget=None).digest()
 
 
 def test_retrain_runs_the_recipes_epochs():
@@ -352,7 +285,7 @@ def test_retrain_runs_the_recipes_epochs():
     assert len(ledger.losses) == 6  # 2.5 x 10 / 4 = 6.25 steps
     assert ledger.spent == 24
     with pytest.raises(ValueError, match="epochs"):
-        _run("retrain", picture_case(net("plain"), epochs=None), budget=None)
+        run("retrain", picture_case(net("plain"), epochs=None), budget=None)
 
 
 ORACLES = {
@@ -366,7 +299,7 @@ ORACLES = {
     "npo": test_oracle_npo.test_npo_is_the_loop_in_numpy,
     "ssd": test_oracle_ssd.test_ssd_is_the_table_by_hand,
     "head_edit": test_oracle_head_edit.test_rank_one_is_the_formula,
-    "restamp": test_restamp_is_the_closed_form,
+    "restamp": test_oracle_restamp.test_restamp_is_the_closed_form,
     "potion": test_oracle_potion.test_potion_is_the_loop_in_numpy,
     "i_bau": test_oracle_i_bau.test_i_bau_is_the_loop_in_numpy,
     "weight_distortion": test_weight_distortion_is_the_closed_form_from_the_distorted_place,
