@@ -51,7 +51,8 @@ def test_a_statement_has_the_fields_of_its_specification(name):
     check(EVERY[name]())
 
 
-@settings(max_examples=50)
+@pytest.mark.usefixtures("no_sizes")
+@settings(max_examples=20)
 @given(audits())
 def test_so_has_that_of_any_audit(record):
     check(record)

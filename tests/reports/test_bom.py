@@ -22,6 +22,7 @@ def test_a_bom_is_valid(name):
     assert render_bom(EVERY[name]()) == text
 
 
+@pytest.mark.usefixtures("no_sizes")
 @settings(max_examples=20)
 @given(audits())
 def test_so_is_that_of_any_audit(record):

@@ -31,7 +31,7 @@ PNG = (
 def hostile():
     """Hostile text wherever a report takes text."""
     record = residual()
-    long = HOSTILE + "A" * 10_000
+    long = HOSTILE + "A" * 2_000
     names = [HOSTILE, long]
     verdict = replace(
         record.verdict,

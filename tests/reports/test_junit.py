@@ -318,6 +318,7 @@ def case_of_verdict(text):
     return any(child.tag in RED for child in found)
 
 
+@pytest.mark.usefixtures("no_sizes")
 @settings(max_examples=13)
 @given(record=audits())
 def test_of_an_audit_something_is_red_if_and_only_if_the_gate_is_not_passed(record):

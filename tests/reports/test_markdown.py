@@ -54,6 +54,7 @@ def test_a_report_is_inert_and_short(name):
     check(EVERY[name]())
 
 
+@pytest.mark.usefixtures("no_sizes")
 @settings(max_examples=26)
 @given(audits())
 def test_so_is_that_of_any_audit(record):

@@ -243,6 +243,7 @@ def test_whatever_a_report_holds_the_log_is_valid_and_agrees(record, schema):
     assert len(suppressed) <= sum(f.outcome is Outcome.ACCEPTED for f in record.findings)
 
 
+@pytest.mark.usefixtures("no_sizes")
 @settings(max_examples=13)
 @given(record=audits())
 def test_of_an_audit_there_is_an_error_if_and_only_if_the_gate_is_not_passed(record, schema):
