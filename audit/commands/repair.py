@@ -113,7 +113,8 @@ class _Search:
         if record.sanity.works and deployed.outcome is not Outcome.CLEAN:
             return None
         show(record)
-        print("There is nothing to repair, or it could not be told; nothing was written.")
+        why = "Nothing to repair" if record.sanity.works else "Nothing can be told of this model"
+        print(f"{why}; nothing was written.")
         return record.verdict.exit_code
 
     def passes(self, tried: Tried) -> bool:

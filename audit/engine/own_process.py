@@ -30,6 +30,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from poison_audit.case.case import Case
@@ -128,7 +129,7 @@ def _believed(sent: bytes, model: Model, own: Mapping[str, Tensor], ledger: Ledg
         )
     try:
         tensors = safetensors.torch.load(content)
-    except Exception as error:  # whatever a reader makes of bytes that anybody wrote
+    except (SafetensorError, KeyError) as error:  # KeyError: a type that torch has not
         raise FailedError("sent what are no tensors") from error
     wrong = sorted(set(tensors) ^ set(own)) or [
         name for name, tensor in tensors.items()

@@ -24,7 +24,7 @@ from poison_audit.engine.tuning import figures, keyed
 from poison_audit.engine.unlearning import allowance
 from poison_audit.errors import DivergedError, PlanError, Problem
 from poison_audit.methods import METHODS
-from poison_audit.methods.repairs import FINISHES, STARTS, recalibrate
+from poison_audit.methods.repairs import CLEAN, FINISHES, STARTS, recalibrate
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Plan
@@ -34,8 +34,6 @@ from poison_audit.training.stamped import RISE, Effect, answers, effect
 
 LOOKED = 1000
 """Test samples that a repair is looked at with, at most."""
-CLEAN = 2000
-"""Retain samples that it is recalibrated with for the purpose, at most."""
 FINISH, LEAST = 0.01, 100.0
 """What each finishing step may spend: a share of the budget, but gradient evaluations at least."""
 FIVE = Waking(way="relearned", poisons=5)
