@@ -24,7 +24,7 @@ def caveats(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         if cell.kind != "deployed" and cell.digest is not None and cell.digest == deployed:
             told.append(f"{cell.candidate} is bit for bit the deployed model.")
-    told += _not_woken(plan, cells)
+    told += _not_woken(plan)
     told += _backed_off(cells, trial.case.model.device)
     if processes() > 1:
         told.append(
@@ -37,13 +37,13 @@ def caveats(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
     return told + [why for why in idle if why is not None]
 
 
-def _not_woken(plan: Plan, cells: Sequence[Cell]) -> list[str]:
-    """Say in which ways repaired models were not woken."""
-    if plan.reaudit or not any(cell.kind in ("method", "candidate") for cell in cells):
+def _not_woken(plan: Plan) -> list[str]:
+    """Say in which ways models were not woken."""
+    if plan.reaudit:
         return []
     return [
-        "Repaired models were woken by recomputing BatchNorm's statistics alone, where they have "
-        "any; --reaudit also rounds their weights and trains on."
+        "Models were woken by recomputing BatchNorm's statistics alone, where they have any and "
+        "that breaks nothing; --reaudit also rounds their weights and trains on."
     ]
 
 
@@ -54,7 +54,7 @@ def _backed_off(cells: Sequence[Cell], device: torch.device) -> list[str]:
     if smaller:
         told.append(
             f"The memory of {device} gave out; samples evaluated at once: {', '.join(smaller)}. "
-            "Their figures change by rounding only."
+            "Their figures change by rounding only, with BatchNorm recalibrated by the batch as well."
         )
     offloaded = [cell.candidate for cell in cells if cell.cost and cell.cost.offloaded]
     if offloaded:

@@ -106,11 +106,13 @@ def _measured(work: Work, job: Job, trail: Trail | None, tell: Callable[[float],
     if job.kind in ("method", "candidate"):
         cell = replace(cell, movement=movement(model, case.model, work.references))
     start, digest = time.perf_counter(), model.digest()
-    how = ways(job.kind, model, plan, same=digest == case.model.digest())
+    given = job.kind == "deployed"
+    how = ways(job.kind, model, plan, same=not given and digest == case.model.digest())
     with limited() as limit:
         measurements, lack = probed(model, case, plan, rng)
         up = job.kind != "reference" and awake(measurements, plan)
-        roused = wake(model, case, plan, rng, how, lr=work.lr, awake=up)
+        unasked = given and not plan.reaudit
+        roused = wake(model, case, plan, rng, how, lr=work.lr, awake=up, unasked=unasked)
     seen = replace(
         cell,
         digest=digest,

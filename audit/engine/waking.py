@@ -38,8 +38,8 @@ nothing: one that is not woken does not pass."""
 def ways(kind: Kind, model: Model, plan: Plan, *, same: bool = False) -> tuple[Waking, ...]:
     """Return how a model is woken.
 
-    A repaired one is recalibrated whatever is asked. A reference is woken only by what tells
-    nothing without one.
+    One on trial is recalibrated whatever is asked: the deployed one may have been repaired before.
+    A reference is woken only by what tells nothing without one.
 
     Args:
         kind: of candidate.
@@ -49,8 +49,8 @@ def ways(kind: Kind, model: Model, plan: Plan, *, same: bool = False) -> tuple[W
     """
     if kind == "reference":
         return TAUGHT if plan.reaudit else ()
-    repaired = kind in ("method", "candidate") and not same
-    found = (*ALONE, *TAUGHT) if plan.reaudit else (RECALIBRATED,) if repaired else ()
+    asked = plan.reaudit
+    found = (*ALONE, *TAUGHT) if asked else () if same else (RECALIBRATED,)
     norms = norm_layers(model.module)
     return tuple(one for one in found if norms or one != RECALIBRATED)
 
@@ -80,6 +80,7 @@ def wake(
     *,
     lr: float | None = None,
     awake: bool = False,
+    unasked: bool = False,
 ) -> Roused:
     """Wake a model in each of these ways, and ask it what is left of poison.
 
@@ -95,6 +96,8 @@ def wake(
         lr: as `rate_of` returns it.
         awake: whether poison is at work in the model as it stands: then it is not woken, which the
             measurements say.
+        unasked: leave out a state that is broken: nobody repaired this model that we know of, and
+            training may have left BatchNorm with statistics that are not those of its data.
     """
     if not how:
         return Roused()
@@ -118,6 +121,8 @@ def wake(
             seen = [Measurement(probe=s.name, evidence=None, missing=why) for s in steps]
         else:
             lost = before - right(made, case)
+            if unasked and lost > LOST:
+                continue
             broken = f"woken, it loses {100 * lost:.0f} points of accuracy"
             for step in steps:
                 one, none = asked(made, case, step, rng)

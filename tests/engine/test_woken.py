@@ -38,11 +38,17 @@ def test_a_repaired_candidate_is_recalibrated_without_being_asked():
         asleep.cell_of(awake, case, plan, "deployed"),
         asleep.cell_of(model, case, plan, "candidate", "c"),
     ]
-    assert [len(cell.woken) for cell in cells] == [0, 1]
+    assert [len(cell.woken) for cell in cells] == [1, 1]
     gate = replace(plan, policy=replace(plan.policy, gate="c"))
     found = judged(*cells, plan=gate)
     assert found.verdict.outcome is Outcome.ASLEEP
     assert [c.outcome for c in found.verdict.candidates] == [Outcome.RESIDUAL, Outcome.ASLEEP]
+
+
+def test_a_deployed_model_that_was_repaired_elsewhere_is_recalibrated_without_being_asked():
+    model, plan = asleep.spoiled(), asleep.plan(reaudit=False)
+    found = judged(asleep.cell_of(model, asleep.incident(model), plan, "deployed"), plan=plan)
+    assert (found.verdict.outcome, found.verdict.exit_code) == (Outcome.ASLEEP, 1)
 
 
 def test_a_model_that_never_saw_the_trigger_passes_awake_as_well(monkeypatch):
@@ -57,8 +63,9 @@ def test_a_model_that_never_saw_the_trigger_passes_awake_as_well(monkeypatch):
 def test_who_is_woken_and_how():
     plan, full = asleep.plan(reaudit=False), asleep.plan(reaudit=True)
     normed, bare = asleep.net(), asleep.net(norm=False)
-    assert ways("deployed", normed, plan) == ways("reference", normed, plan) == ()
-    assert ways("method", normed, plan) == ways("candidate", normed, plan) == (RECALIBRATED,)
+    assert ways("reference", normed, plan) == ()
+    for kind in ("deployed", "method", "candidate"):
+        assert ways(kind, normed, plan) == (RECALIBRATED,)
     assert ways("method", bare, plan) == ways("method", normed, plan, same=True) == ()
     assert ways("deployed", normed, full) == ways("method", normed, full) == (*ALONE, *TAUGHT)
     assert ways("deployed", bare, full) == (*ALONE[1:], *TAUGHT)
@@ -96,6 +103,9 @@ def test_a_model_that_waking_breaks_shows_nothing(monkeypatch):
     monkeypatch.setattr(waking, "right", lambda *_: shares.pop(0))
     (one,) = wake(model, case, plan, Rng(0), [ALONE[1]]).woken
     assert one.measurements[0].suspect == "woken, it loses 20 points of accuracy"
+    # Nobody asked: its training may have frozen BatchNorm with statistics of other data.
+    shares += [0.9, 0.7]
+    assert wake(model, case, plan, Rng(0), [RECALIBRATED], unasked=True).woken == ()
 
 
 def test_a_model_in_which_poison_is_at_work_is_not_woken_and_never_passes_for_it():
