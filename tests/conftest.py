@@ -7,14 +7,20 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 # Before torch is imported, and inherited by the processes that tests start: other numbers of
 # threads add in other orders, so that what is trained here would end elsewhere by the machine.
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
-# What a property takes on a machine where others work, too, says nothing about it.
-settings.register_profile("any clock", deadline=None, max_examples=25)
+# What a property takes on a machine where others work, too, says nothing about it. A whole record
+# takes minutes to shrink; `--hypothesis-profile default` shrinks what is small.
+settings.register_profile(
+    "any clock",
+    deadline=None,
+    max_examples=25,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
 settings.load_profile("any clock")
 
 # Their assertions are told as a test's own are.

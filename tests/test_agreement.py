@@ -18,7 +18,7 @@ from poison_audit.verdict.seal import sealed
 
 # What an outcome may be called in formats that have words of their own for it.
 PASSES = {Outcome.CLEAN, Outcome.ACCEPTED}
-FOUND = {Outcome.RESIDUAL, Outcome.ACTIVATED, Outcome.BROKEN}
+FOUND = {Outcome.RESIDUAL, Outcome.ACTIVATED, Outcome.ASLEEP, Outcome.BROKEN}
 
 
 def of_html(text):

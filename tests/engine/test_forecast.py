@@ -98,8 +98,8 @@ def test_waking_is_foretold(case, monkeypatch):
     monkeypatch.setattr("poison_audit.engine.forecast.Clock.read", lambda _: 1.0)
     plans = plan_of("gd"), plan_of("gd", reaudit=True)
     bare, woken = ({p.name: p.seconds for p in forecast(trial(), plan).parts} for plan in plans)
-    # gd is recalibrated in any case; with it, the deployed model and gd are woken in six ways each.
-    assert bare["probes of 2 models"] == 2 + 1
+    # Both are recalibrated in any case; with --reaudit each is woken in six ways.
+    assert bare["probes of 2 models"] == 2 + 2
     assert woken["probes of 2 models"] == 2 + 2 * 6
     assert woken["training of 8 woken models"] == 8
     assert "training of 8 woken models" not in bare
