@@ -54,7 +54,7 @@ def _backed_off(cells: Sequence[Cell], device: torch.device) -> list[str]:
     if smaller:
         told.append(
             f"The memory of {device} gave out; samples evaluated at once: {', '.join(smaller)}. "
-            "Their figures change by rounding only, with BatchNorm recalibrated by the batch as well."
+            "Their figures change by rounding only, with BatchNorm recalibrated also by the batch."
         )
     offloaded = [cell.candidate for cell in cells if cell.cost and cell.cost.offloaded]
     if offloaded:
