@@ -22,6 +22,7 @@ from poison_audit.case.doubts import Doubt
 from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.records import Sanity
 from poison_audit.statistics.estimates import clopper_pearson, more_often
+from poison_audit.statistics.laws import fewer
 
 LEVEL = 1e-3
 """Chance of a false alarm of each comparison."""
@@ -84,11 +85,9 @@ def doubts_of_retain(right: Tensor, test_right: Tensor, linear: Tensor | None) -
             return [Doubt(about="adapter", sentence=what, step=fix, spoils=True)]
     if len(test_right) == 0:
         return []
-    from scipy import stats
-
     theirs = float(test_right.float().mean())
-    table = [[int(part.sum()), int((~part).sum())] for part in (right, test_right)]
-    p_value = float(stats.fisher_exact(table, alternative="less").pvalue)
+    table = [[int(part.sum()), len(part)] for part in (right, test_right)]
+    p_value = fewer(*table[0], *table[1])
     if p_value < LEVEL and theirs - mine >= BELOW:
         what = (
             f"The model answers {mine:.1%} of {len(right)} retain samples, on which it was "

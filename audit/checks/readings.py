@@ -31,10 +31,8 @@ class Separation:
 
 
 def _shown(seen: Separation) -> dict[str, Any]:
-    from scipy import stats as laws
-
     level = 0.95
-    half = float(laws.norm.ppf(0.5 + level / 2)) * seen.auc_se
+    half = statistics.laws.normal_quantile(0.5 + level / 2) * seen.auc_se
     value, hits, n = seen.auc, seen.hits, seen.forget
     low, high = statistics.estimates.clopper_pearson(hits, n)
     z = (value - 0.5) / seen.auc_se if seen.auc_se > 0 else None
@@ -43,7 +41,7 @@ def _shown(seen: Separation) -> dict[str, Any]:
         "statistic": value,
         "null": 0.5,
         "interval": Interval(low=max(0.0, value - half), high=min(1.0, value + half), level=level),
-        "p_value": None if z is None else float(2 * laws.norm.sf(abs(z))),
+        "p_value": None if z is None else 2 * statistics.laws.normal_above(abs(z)),
         "z": z,
         "sample_size": n,
         "details": {"tpr": hits / n, "tpr_low": low, "tpr_high": high, "fpr": seen.fpr},

@@ -11,7 +11,7 @@ Under the null of a random direction in d dimensions the share is Beta(r/2, (d -
 from __future__ import annotations
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 SMALLEST = 1e-10
@@ -49,8 +49,8 @@ def random_share(rank: int, dimension: int) -> dict[str, float]:
     >>> random_share(1, 4)["mean"]
     0.25
     """
-    law = stats.beta(rank / 2, (dimension - rank) / 2)
-    return {"mean": rank / dimension, "low": float(law.ppf(0.025)), "high": float(law.ppf(0.975))}
+    law = special.betaincinv(rank / 2, (dimension - rank) / 2, [0.025, 0.975])
+    return {"mean": rank / dimension, "low": float(law[0]), "high": float(law[1])}
 
 
 def outside(residual: float, length: float, *, rank: int, sketch: int) -> dict[str, float]:
@@ -70,8 +70,8 @@ def outside(residual: float, length: float, *, rank: int, sketch: int) -> dict[s
     free = sketch - rank
     return {
         "share": _clipped(1 - left / free),
-        "share_low": _clipped(1 - left / float(stats.chi2.ppf(0.025, free))),
-        "share_high": _clipped(1 - left / float(stats.chi2.ppf(0.975, free))),
+        "share_low": _clipped(1 - left / float(special.chdtri(free, 0.975))),
+        "share_high": _clipped(1 - left / float(special.chdtri(free, 0.025))),
     }
 
 

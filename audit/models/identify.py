@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torchvision import models as torchvision_models
 
 from poison_audit.errors import InputError, Problem, did_you_mean
 from poison_audit.models.cifar_vgg import VGG, CifarVgg, vgg_of, vgg_spec
@@ -82,8 +81,16 @@ class Network:
     """What config.json calls the classes, in the order of the outputs."""
 
 
+def _torchvision() -> Any:
+    # It takes long to import, and most checkpoints of small pictures are of our own builders.
+    from torchvision import models
+
+    return models
+
+
 def architectures() -> tuple[str, ...]:
     """Return the names that `--arch` takes, but for the spelt-out `cifar-resnet:...`."""
+    torchvision_models = _torchvision()
     listed = torchvision_models.list_models(module=torchvision_models)
     return (*_OWN, *(name for name in listed if _family(name) in _FAMILIES))
 
@@ -97,6 +104,8 @@ def alternatives(arch: str) -> tuple[str, ...]:
     if spec := cifar_resnet_spec(arch):
         return spec.others
     bare = arch.removesuffix(NO_POOL)
+    if bare in _OWN or not bare.isidentifier():  # factories, configurations, spelt-out names
+        return ()
     if bare not in architectures() or _family(bare) != "resnet":
         return ()
     return (bare,) if arch.endswith(NO_POOL) else (arch + NO_POOL,)
@@ -129,7 +138,7 @@ def architecture(name: str, tensors: Mapping[str, Tensor], *, where: str = "--ar
     if family == "vision_transformer" and (side := _picture_side(name, tensors)):
         options = {"image_size": side}
     classes = _size(tensors, _FAMILIES[family].head, 0, default=1000)
-    builder = torchvision_models.get_model_builder(name)
+    builder = _torchvision().get_model_builder(name)
     build = partial(builder, weights=None, num_classes=classes, **options)
     build = build if arch == name else partial(_without_pool, build)
     channels = _size(tensors, _FAMILIES[family].stem, 1, default=3)
@@ -184,20 +193,29 @@ def identify(tensors: Mapping[str, Tensor]) -> list[str]:
     a stem's max-pool, strides and activations have no tensor.
     """
     tensors = canonical(tensors)
-    names = relatives(tensors)
     # What our own builders fit, no network of torchvision's does: those need not be built.
-    ours = [name for name in names if _own(name, tensors) and _fits(name, tensors)]
-    return ours or [name for name in names if not _own(name, tensors) and _fits(name, tensors)]
+    ours = [name for name in _own_relatives(tensors) if _fits(name, tensors)]
+    return ours or [name for name in _others(tensors) if _fits(name, tensors)]
 
 
 def relatives(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the names of the architectures that tensors, by `canonical` name, may be of."""
+    return _own_relatives(tensors) + _others(tensors)
+
+
+def _own_relatives(tensors: Mapping[str, Tensor]) -> list[str]:
     specs = (_cifar_spec(tensors), preact_of(tensors), vgg_of(tensors))
-    names = [spec.name for spec in specs if spec]
+    return [spec.name for spec in specs if spec]
+
+
+def _others(tensors: Mapping[str, Tensor]) -> list[str]:
     if "class_token" in tensors:
-        return names + of_vision_transformer(tensors)
+        return of_vision_transformer(tensors)
+    # No family is asked about its members that has no mark here.
+    if not any(family.mark in tensors for family in _FAMILIES.values()):
+        return []
     others = (name for name in architectures() if name not in _OWN)
-    return names + [name for name in others if _FAMILIES[_family(name)].mark in tensors]
+    return [name for name in others if _FAMILIES[_family(name)].mark in tensors]
 
 
 def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -223,7 +241,7 @@ def _torchvision_name(name: str) -> str:
 
 
 def _family(name: str) -> str:
-    module: str = torchvision_models.get_model_builder(name).__module__
+    module: str = _torchvision().get_model_builder(name).__module__
     return module.rpartition(".")[2]
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from poison_audit.models.model import Batch, Model, blocks_of
+from poison_audit.models.residual import BasicBlock, Bottleneck
 
 NORMALIZE: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -150,8 +150,7 @@ class _Padded(nn.Module):
 class CifarResNet(nn.Module):
     """A ResNet for small pictures: a 3x3 stem, no max-pool (He et al. 2016, section 4.2).
 
-    Built from torchvision's blocks and with torchvision's tensor names, so that a checkpoint of
-    either reads the same.
+    It has torchvision's blocks and tensor names, so that a checkpoint of either reads the same.
     """
 
     def __init__(self, spec: CifarResNetSpec, *, channels: int, classes: int) -> None:

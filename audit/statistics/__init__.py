@@ -11,9 +11,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from poison_audit.statistics import estimates, growth, privacy, rates, squares, triggers
+    from poison_audit.statistics import estimates, growth, laws, privacy, rates, squares, triggers
 
-    __all__ = ["estimates", "growth", "privacy", "rates", "squares", "triggers"]
+    __all__ = ["estimates", "growth", "laws", "privacy", "rates", "squares", "triggers"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -13,7 +13,9 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
+from scipy import special
+
+from poison_audit.statistics.laws import normal_above, ranks
 
 POWER = 0.9
 """The power at which `detectable` and `needed` are stated."""
@@ -62,7 +64,7 @@ def mean_score(scores: ArrayLike, *, level: float, tolerance: float) -> Estimate
         null=0.0,
         half=_quantile(level) * max(1.0, spread) * error,
         level=level,
-        p_value=float(2 * stats.norm.sf(abs(value) / error)),
+        p_value=float(2 * normal_above(abs(value) / error)),
         error=error,
         n=n,
         spread=spread,
@@ -174,16 +176,14 @@ def _quantile(level: float) -> float:
     return _normal(0.5 + level / 2)
 
 
-@lru_cache(maxsize=1024)
 def _normal(probability: float) -> float:
-    # Few different levels are asked for, each very often; scipy takes a tenth of a millisecond.
-    return float(stats.norm.ppf(probability))
+    return float(special.ndtri(probability))
 
 
 @lru_cache(maxsize=1024)
 def student(probability: float, freedom: int) -> float:
     """Return a quantile of Student's t; kept, since the same ones are asked for again and again."""
-    return float(stats.t.ppf(probability, freedom))
+    return float(special.stdtrit(freedom, probability))
 
 
 def _detectable(quantile: float, error: float, tolerance: float) -> float:
@@ -205,7 +205,7 @@ def rank_sum_p_value(total: int, n: int, draws: int) -> float:
     """
     if n * draws > 100_000:  # the normal law is then right to every digit that is printed
         error = math.sqrt(n * draws * (draws + 2) / 12)
-        return float(2 * stats.norm.sf(abs(total - n * draws / 2) / error))
+        return float(2 * normal_above(abs(total - n * draws / 2) / error))
     mass = _rank_sum(n, draws)
     tail = min(float(mass[: total + 1].sum()), float(mass[total:].sum()))
     return min(1.0, 2 * tail)
@@ -223,6 +223,8 @@ def _rank_sum(n: int, draws: int) -> NDArray[np.float64]:
 
 
 def _tango(b: int, c: int, n: int, quantile: float) -> tuple[float, float]:
+    from scipy.optimize import brentq
+
     def score(delta: float) -> float:
         B = -b - c + (2 * n - b + c) * delta
         C = -c * delta * (1 - delta)
@@ -241,7 +243,7 @@ def _tango(b: int, c: int, n: int, quantile: float) -> tuple[float, float]:
 
         if gap(start) * gap(end) > 0:
             return end
-        return float(optimize.brentq(gap, start, end, xtol=1e-12))
+        return float(brentq(gap, start, end, xtol=1e-12))
 
     low = root(quantile, value, -edge) if value > -edge else -1.0
     high = root(-quantile, value, edge) if value < edge else 1.0
@@ -257,8 +259,8 @@ def clopper_pearson(
     (0.0, 0.3085)
     """
     tail = (1 - level) / sides
-    low = float(stats.beta.ppf(tail, successes, n - successes + 1)) if successes else 0.0
-    high = float(stats.beta.isf(tail, successes + 1, n - successes)) if successes < n else 1.0
+    low = float(special.betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
+    high = float(special.betainccinv(successes + 1, n - successes, tail)) if successes < n else 1.0
     return low, high
 
 
@@ -275,7 +277,7 @@ def more_often(one: int, other: int) -> float:
     >>> more_often(3, 0), more_often(0, 0)
     (0.125, 1.0)
     """
-    return float(stats.binom.sf(one - 1, one + other, 0.5)) if one + other else 1.0
+    return float(special.bdtrc(one - 1, one + other, 0.5)) if one + other else 1.0
 
 
 def exact_rate(name: str, hits: int, n: int) -> dict[str, float]:
@@ -301,8 +303,8 @@ def auc(positive: ArrayLike, negative: ArrayLike) -> Auc:
     0.875
     """
     x, y = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
-    joint = stats.rankdata(np.concatenate([x, y]))
-    beaten = (joint[: len(x)] - stats.rankdata(x)) / len(y)  # share of negatives below each x
-    lost = 1 - (joint[len(x) :] - stats.rankdata(y)) / len(x)  # share of positives above each y
+    joint = ranks(np.concatenate([x, y]))
+    beaten = (joint[: len(x)] - ranks(x)) / len(y)  # share of negatives below each x
+    lost = 1 - (joint[len(x) :] - ranks(y)) / len(x)  # share of positives above each y
     variance = np.var(beaten, ddof=1) / len(x) + np.var(lost, ddof=1) / len(y)
     return Auc(value=float(np.mean(beaten)), error=float(np.sqrt(variance)))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats as laws
+from scipy import special
 
 from poison_audit.statistics.estimates import (
     POWER,
@@ -25,6 +25,7 @@ from poison_audit.statistics.estimates import (
     student,
 )
 from poison_audit.statistics.forms import Compared, Stratum
+from poison_audit.statistics.laws import binomial_quantile, hypergeometric
 
 TARGETS_SHARE = 0.9
 """Share of an end's error that is spent on the targets, where they decide it: of the upper end,
@@ -85,7 +86,7 @@ def excess_of_targets(
         low, below, p_value, z = np.minimum(low, above), np.zeros(1), 1.0, 0.0
 
     def passes(size: int) -> bool:
-        most = int(laws.binom.ppf(POWER, size, rest))
+        most = int(binomial_quantile(POWER, size, rest))
         _, end = mean_chance(most, size, error=TARGETS_SHARE * tail)
         others = max(1, round(size * controls / n))
         start, _ = mean_chance(round(rest * others), others, error=(1 - TARGETS_SHARE) * tail)
@@ -138,7 +139,7 @@ def paired_excess(
     def passes(size: int) -> bool:
         # Without the poison either model is ahead as often as the other.
         rate = max(c.only_candidate + c.only_reference for c in against) / (2 * n)
-        most = int(laws.binom.ppf(POWER, size, rate))
+        most = int(binomial_quantile(POWER, size, rate))
         return upper(most, round(rate * size), size) <= tolerance
 
     leads = [c.only_candidate - c.only_reference for c in against]
@@ -214,7 +215,7 @@ def deficit(against: Sequence[Compared], *, n: int, level: float, tolerance: flo
         by_luck = _reach_of_luck(lucky, k, level)
         low = max(-1.0, value - math.hypot(by_luck, value - math.fsum(e.low for e in each) / k))
         high = min(1.0, value + math.hypot(by_luck, math.fsum(e.high for e in each) / k - value))
-        z, power = float(laws.norm.ppf(0.5 + level / 2)), float(laws.norm.ppf(POWER))
+        z, power = float(special.ndtri(0.5 + level / 2)), float(special.ndtri(POWER))
         detectable = tolerance + math.hypot(by_luck, z * sampled) + power * error
         # Of what the references differ by, their own sampling is a part: half of the pairs'.
         true = max(0.0, lucky**2 - sampled**2 / 2)
@@ -232,7 +233,7 @@ def deficit(against: Sequence[Compared], *, n: int, level: float, tolerance: flo
         low=low,
         high=high,
         level=level,
-        p_value=1.0 if k == 1 else float(2 * laws.t.sf(abs(value) / error, k - 1)),
+        p_value=1.0 if k == 1 else float(2 * special.stdtr(k - 1, -abs(value) / error)),
         z=value / error,
         n=n,
         spread=spread,
@@ -296,7 +297,7 @@ def mean_chance(
 def low_chance(successes: ArrayLike, n: float, error: float) -> NDArray[np.float64]:
     """Return the lower end of `mean_chance`, of counts that need not be whole."""
     k = np.asarray(successes, dtype=np.float64)
-    low = laws.beta.ppf(error, np.maximum(k, 1e-9), n - k + 1)
+    low = special.betaincinv(np.maximum(k, 1e-9), n - k + 1, error)
     found: NDArray[np.float64] = np.where(k <= 0, 0.0, np.where(k <= 1, k * error / n, low))
     return found
 
@@ -308,7 +309,7 @@ def _more_than_drawn(strata: Sequence[Stratum], hits: int) -> tuple[float, float
     for stratum in strata:
         n, marked = stratum.targets, stratum.hits + stratum.control_hits
         total = n + stratum.controls
-        mass = np.convolve(mass, laws.hypergeom.pmf(np.arange(n + 1), total, marked, n))
+        mass = np.convolve(mass, hypergeometric(np.arange(n + 1), total, marked, n))
         share = marked / total
         mean += n * share
         variance += n * share * (1 - share) * stratum.controls / max(1, total - 1)
@@ -328,7 +329,7 @@ def detectable_rate(beyond: NDArray[np.bool_], n: int) -> float:
     if not beyond.any():
         return 1.0
     least = int(np.argmax(beyond))
-    return float(laws.beta.ppf(POWER, least, n - least + 1))
+    return float(special.betaincinv(least, n - least + 1, POWER))
 
 
 def smallest_size(passes: Callable[[int], bool]) -> int:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from scipy import special
-from scipy import stats as laws
 
 from poison_audit.statistics.estimates import POWER
 from poison_audit.statistics.rates import smallest_size
@@ -53,14 +52,14 @@ def scatter(scores: Sequence[float], *, level: float) -> Scatter:
         value=value,
         low=min(value, low),
         high=max(value, high),
-        p_value=float(laws.chi2.sf(total, n)),
+        p_value=float(special.chdtrc(n, total)),
     )
 
 
 def _root(chance: float, total: float, n: int) -> float:
     """Return the effect at which a sum of squares is at most `total` with that chance, or 0."""
     if total > 100 * n:  # far out the root of the sum is normal, of variance 1
-        found = (math.sqrt(total) - float(laws.norm.ppf(chance))) ** 2 - n
+        found = (math.sqrt(total) - float(special.ndtri(chance))) ** 2 - n
     else:
         found = float(special.chndtrinc(total, n, chance))
     return found / n / ROOT if found > 1e-9 else 0.0
@@ -74,15 +73,15 @@ def needed_with_scatter(level: float, tolerance: float) -> int:
         level: of the intervals of mean and scatter.
         tolerance: of both.
     """
-    quantile = float(laws.norm.ppf(0.5 + level / 2))
+    quantile = float(special.ndtri(0.5 + level / 2))
 
     def passes(n: int) -> bool:
         room = math.sqrt(n) * tolerance - quantile
         if room <= 0:
             return False
-        most = float(laws.ncx2.ppf((1 - level) / 2, n, n * ROOT * tolerance))
+        most = float(special.chndtrix((1 - level) / 2, n, n * ROOT * tolerance))
         # Under the null the mean and the scatter are uncorrelated, and all but independent.
-        mean = float(laws.norm.cdf(room) - laws.norm.cdf(-room))
-        return mean * float(laws.chi2.cdf(most, n)) >= POWER
+        mean = float(special.ndtr(room) - special.ndtr(-room))
+        return mean * float(special.chdtr(n, most)) >= POWER
 
     return smallest_size(passes)

@@ -241,9 +241,8 @@ def excess_of_trigger(looks: Looks, *, level: float, tolerance: float) -> Estima
         level: of the two-sided interval.
         tolerance: largest rise that still counts as clean, above 0.
     """
-    from scipy import stats as laws
-
     from poison_audit.statistics.estimates import POWER, Estimate
+    from poison_audit.statistics.laws import binomial_quantile
     from poison_audit.statistics.rates import NEVER, detectable_rate, mean_chance, smallest_size
 
     error = (1 - level) / 2
@@ -256,7 +255,7 @@ def excess_of_trigger(looks: Looks, *, level: float, tolerance: float) -> Estima
     def passes(size: int) -> bool:
         less = changing * size
         # Of inputs that change half the time each way, no more are left.
-        most = min(float(laws.binom.ppf(POWER, size, changing)), size - less)
+        most = min(binomial_quantile(POWER, size, changing), size - less)
         return Change(n=size, more=most, less=less).ends(error)[1] <= tolerance
 
     low, _ = mean_chance(range(n + 1), n, error=error)

@@ -27,9 +27,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import hypergeom
-
 from poison_audit.poisons.backdoor.phrase import Place
+from poison_audit.statistics.laws import fewer
 
 LONGEST = 3
 """Words of a run that is counted."""
@@ -219,7 +218,7 @@ def _precise(hits: int, of: int, others: int, of_others: int) -> bool:
 
 def _fisher(hits: int, of: int, others: int, of_others: int) -> float:
     """Return the chance of at least `hits` among `of`, given how many hold it in all."""
-    return float(hypergeom.sf(hits - 1, of + of_others, hits + others, of))
+    return fewer(others, of_others, hits, of)
 
 
 def _grown(run: str, texts: Sequence[str]) -> str:

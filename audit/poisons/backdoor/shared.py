@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from poison_audit.case.doubts import Doubt
 from poison_audit.case.exhibits import spread
@@ -78,7 +78,7 @@ def doubts_of_part(
 
 def _unusual(held: NDArray[np.int64], rows: int, usual: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Say of each value whether more rows hold it than others do, by more than chance."""
-    chance = binom.sf(held - 1, rows, usual)
+    chance = bdtrc(held - 1, rows, usual)
     found: NDArray[np.bool_] = (held >= SHARE * rows) & (chance * held.size < CHANCE)
     return found
 
@@ -96,7 +96,7 @@ def _beside(phrase: str, texts: Sequence[str], others: Sequence[str]) -> list[Do
         for neighbour, count in beside.most_common(1):
             # That a text holds the word anywhere is more than that it stands just here.
             usual = (words[neighbour] + 1) / (len(others) + 2)
-            chance = float(binom.sf(count - 1, len(texts), usual)) * len(beside)
+            chance = float(bdtrc(count - 1, len(texts), usual)) * len(beside)
             if count < SHARE * len(texts) or chance >= CHANCE:
                 continue
             sentence = (

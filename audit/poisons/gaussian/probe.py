@@ -17,9 +17,7 @@ Source: Pawelczyk et al., ICLR 2025, arXiv 2406.17216, section 3 and Algorithm 1
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from poison_audit.case.case import Case
@@ -27,6 +25,7 @@ from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.trial import NOT_GIVEN, planted
 from poison_audit.records import Measurement
+from poison_audit.statistics.laws import normality
 from poison_audit.training.scoring import input_gradients
 
 CONTROL_P = 1e-4
@@ -54,7 +53,7 @@ def gaussian(model: Model, case: Case, rng: Rng) -> Measurement:
     sigma = canaries.key.sigma
     scores = leak_scores(gradients[used], canaries.noise[used], sigma=sigma)
     held_out = leak_scores(gradients[used], canaries.held_out_noise[used], sigma=sigma)
-    p_value, suspect = float(stats.kstest(np.asarray(held_out), "norm").pvalue), None
+    p_value, suspect = normality(held_out), None
     if dropped > MOST_DROPPED * len(used):
         suspect = f"the gradient vanishes at {dropped} of {len(used)} canaries"
     elif p_value < CONTROL_P:

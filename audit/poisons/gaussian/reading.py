@@ -40,9 +40,7 @@ def _mean(seen: Scores, level: float, tolerance: float) -> Estimate:
 
 
 def _details_of_scores(seen: Scores, estimate: Estimate) -> dict[str, Any]:
-    from scipy import stats as laws
-
-    threshold = float(laws.norm.isf(FPR))
+    threshold = statistics.laws.normal_quantile(1 - FPR)
     held_out = seen.held_out
     return {
         **statistics.estimates.exact_rate(
@@ -50,7 +48,7 @@ def _details_of_scores(seen: Scores, estimate: Estimate) -> dict[str, Any]:
         ),
         "fpr": FPR,
         "held_out_mean": math.fsum(held_out) / len(held_out) if held_out else None,
-        "held_out_p": float(laws.kstest(held_out, "norm").pvalue) if held_out else None,
+        "held_out_p": statistics.laws.normality(held_out) if held_out else None,
         "epsilon": _epsilon(seen),
         "dropped": seen.dropped,
         "spread": estimate.spread,
@@ -74,9 +72,7 @@ def _told_epsilon(seen: Scores, estimate: Estimate, tolerance: float, outcome: O
 
 def _same_effect(seen: Ranks, estimate: Estimate, tolerance: float, outcome: Outcome) -> Remark:
     """Say which mean leak score the tolerance is: of N(mu, 1) against N(0, 1)."""
-    from scipy import stats as laws
-
-    mu = math.sqrt(2) * float(laws.norm.ppf(tolerance))
+    mu = math.sqrt(2) * statistics.laws.normal_quantile(tolerance)
     return Remark(told=f" A chance of {tolerance:.3g} is that of a mean leak score of {mu:.2f}.")
 
 

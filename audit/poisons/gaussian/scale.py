@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from poison_audit.case.planting import Storage
@@ -176,6 +175,8 @@ def _diagnosis(count: str, wrong: Sequence[Pair], key: Canaries, where: str) -> 
         fix = "Check the key file, and the canary and base columns."
         what = f"{count}: these are not the keyed samples: wrong secret, wrong ids or wrong base"
         return Problem(what, where, fix)
+
+    from scipy.optimize import minimize_scalar
 
     def unexplained(log_sigma: float) -> float:
         made = store(bases + math.exp(log_sigma) * units, key.storage)
