@@ -32,6 +32,11 @@ class Problem:
     fix: str = ""
     """What to do."""
 
+    def without(self, text: str) -> Problem:
+        """Return the same, with a text that tells a reader nothing taken out."""
+        what, where, fix = (part.replace(text, "") for part in (self.what, self.where, self.fix))
+        return Problem(what, where, fix)
+
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
         told = f"{head}. {self.fix}" if self.fix else head

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from poison_audit.atomic import digest_of, from_json, to_json
+from poison_audit.atomic import digest_of
 from poison_audit.case.case import Case
 from poison_audit.case.doubts import Doubt
 from poison_audit.case.harm import Harm
@@ -36,12 +36,14 @@ from poison_audit.commands.rendering import (
     write_reports,
 )
 from poison_audit.commands.telling import (
+    Caller,
     environment,
     introduction,
     origins,
     own_code,
     refuse_swapped,
     remarks,
+    told_within,
 )
 from poison_audit.commands.unlearn import command_of
 from poison_audit.engine import runs, unlearning
@@ -79,6 +81,7 @@ from poison_audit.verdict.record import SCHEMA_VERSION, AuditRecord
 from poison_audit.verdict.rehearsal import NAME, PROBED, decide_rehearsal, rehearsal_sentence
 from poison_audit.verdict.seal import sealed
 
+COMMAND_LINE = Caller()
 JUDGE = Judge(name=NAME, probes=PROBED, decide=decide_rehearsal, sentence=rehearsal_sentence)
 
 
@@ -127,7 +130,7 @@ Part = Callable[[Case], tuple[Case, str]]
 
 
 def audited(
-    settings: CheckSettings, *, quiet: bool, part: Part | None = None
+    settings: CheckSettings, *, quiet: bool, part: Part | None = None, caller: Caller = COMMAND_LINE
 ) -> AuditRecord | None:
     """Run an audit and return its record; None: a dry run, in which nothing was judged.
 
@@ -135,13 +138,14 @@ def audited(
         settings: what is asked for.
         quiet: whether no progress is told.
         part: what of the case is judged; None: all.
+        caller: who asks.
     """
     here = Path.cwd()
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     sources, plan = read_inputs(settings)
     recipe, running, config = settings.recipe, settings.running, settings.config
     device = device_named(settings.subject.device)
-    reporter = Reporter(quiet=quiet)
+    reporter = Reporter(quiet=quiet, call=caller.call)
     with reporter.stage("Reading the model, the tables and the keys"):
         trial = load(sources, recipe, device)
     for remark in remarks(sources):
@@ -237,14 +241,14 @@ def audited(
             places=places(sources.forget, config.path, top=git_top(here) or here),
             exhibits=exhibits(trial.case),
             environment={
-                **environment(device, config, started, time.perf_counter() - clock),
+                **environment(device, config, started, time.perf_counter() - clock, caller.command),
                 "settings": origins(settings, trial),
             },
         )
         record = replace(record, comparability=comparability(record))
         refuse_swapped(record)
         # What is rendered is what was stored: whoever reads report.json sees the same.
-        record = sealed(from_json(AuditRecord, to_json(record)))
+        record = sealed(told_within(record, caller.holds))
         formats = write_reports(record, out, formats=settings.output.formats)
     reporter.say(f"Report: {', '.join(str(out / FORMATS[name].file) for name in formats)}")
     return record

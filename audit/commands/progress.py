@@ -21,12 +21,19 @@ LINES = 10
 """Plain lines of a whole training run."""
 
 
+def is_live() -> bool:
+    """Return whether a line that moves can be seen: in a terminal or a notebook, not in CI."""
+    # CI logs may claim to be terminals (FORCE_COLOR): a live line would fill them.
+    return (sys.stderr.isatty() or Console().is_jupyter) and not os.environ.get("CI")
+
+
 class Reporter:
     """Tells on stderr what a command is doing."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        # CI logs may claim to be terminals (FORCE_COLOR): a live line would fill them.
-        self._live = sys.stderr.isatty() and not os.environ.get("CI")
+    def __init__(
+        self, *, quiet: bool = False, call: Callable[[Progress], object] | None = None
+    ) -> None:
+        self._live, self._call = is_live(), call
         self._console = Console(
             stderr=True, quiet=quiet, highlight=False, force_interactive=self._live
         )
@@ -101,6 +108,8 @@ class Reporter:
             task = bar.add_task("", total=None, visible=False)
 
             def report(progress: Progress) -> None:
+                if self._call is not None:
+                    self._call(progress)
                 job = progress.job
                 name = f"{job.candidate} (seed {job.seed})" if job.seed else job.candidate
                 done = progress.done + progress.share

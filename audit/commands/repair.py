@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from poison_audit.case.case import Case
 from poison_audit.case.load import Trial
 from poison_audit.checks.sanity import check_sanity
 from poison_audit.commands.arguments import CheckSettings
-from poison_audit.commands.check import audited
+from poison_audit.commands.check import COMMAND_LINE, audited
 from poison_audit.commands.inputs import NO_EPOCHS, device_named, load, read_inputs
 from poison_audit.commands.progress import Reporter
 from poison_audit.commands.rendering import show
+from poison_audit.commands.telling import Caller
 from poison_audit.commands.unlearn import unlearned_file
 from poison_audit.engine.cells import save_unlearned
 from poison_audit.engine.repairing import Tried, repairs
@@ -50,7 +51,43 @@ def repair(settings: CheckSettings, *, given: Mapping[str, Any]) -> int:
         settings: what is asked for.
         given: the command line's values: where to write, and the budget.
     """
-    budget = BUDGET if given["budget"] is None else float(given["budget"])
+    output = given["output"]
+    found = repaired(settings, budget=given["budget"], output=output)
+    show(found.record)
+    print(found.told)
+    return found.exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search for a repair came to."""
+
+    record: AuditRecord
+    """The audit of the repair, or of the best; of the model as it is where there is no need."""
+    told: str
+    """What was found, in sentences."""
+    exit_code: int
+    tried: Tried | None = None
+    """The repair that passed; None: none did, or there was no need."""
+    made_of: tuple[str, ...] = ()
+
+
+def repaired(
+    settings: CheckSettings,
+    *,
+    budget: float | None = None,
+    output: Path | None = None,
+    caller: Caller = COMMAND_LINE,
+) -> Found:
+    """Look for a repair, and write it where somebody says.
+
+    Args:
+        settings: what is asked for.
+        budget: of all that is tried together; None: `BUDGET`.
+        output: where to write the repair; None: nowhere.
+        caller: who asks.
+    """
+    budget = BUDGET if budget is None else float(budget)
     problems = Problems(settings.problems)
     if not 0 < budget <= 1:
         problems.append(Problem(f"must be above 0 and at most 1, got {budget:g}", "--budget"))
@@ -63,14 +100,14 @@ def repair(settings: CheckSettings, *, given: Mapping[str, Any]) -> int:
     }
     settings = replace(settings, problems=tuple(problems), numbers=numbers)
     sources, plan = read_inputs(settings)
-    reporter = Reporter(quiet=settings.output.quiet)
+    reporter = Reporter(quiet=settings.output.quiet, call=caller.call)
     with reporter.stage("Reading the model, the tables and the keys"):
         trial = load(sources, settings.recipe, device_named(settings.subject.device))
-    file = unlearned_file(given["output"], trial.case.model)
+    file = None if output is None else unlearned_file(output, trial.case.model)
     case, _ = check_sanity(trial.case, alpha=plan.policy.alpha)
-    search = _Search(settings, trial, plan, reporter)
-    if (code := search.begun()) is not None:
-        return code
+    search = _Search(settings, trial, plan, reporter, caller)
+    if (none := search.begun()) is not None:
+        return none
     best: Tried | None = None
     spare: list[Tried] = []
     for tried in repairs(_halves(case, plan)[0], replace(plan, budget=budget)):
@@ -78,7 +115,7 @@ def repair(settings: CheckSettings, *, given: Mapping[str, Any]) -> int:
         if tried.worst is not None and (best is None or tried.worst < (best.worst or 0.0)):
             best = tried
         if tried.lasting and search.passes(tried):
-            return search.written(tried, given["output"], file)
+            return search.written(tried, output, file)
         if tried.promising and not tried.lasting:
             spare = sorted([*spare, tried], key=lambda one: one.returns or 0.0)[:SPARE]
     if best is None:
@@ -86,7 +123,7 @@ def repair(settings: CheckSettings, *, given: Mapping[str, Any]) -> int:
     # None lasts where poisons are learned again, of which no audit without a reference decides.
     for tried in spare or [best]:
         if search.passes(tried):
-            return search.written(tried, given["output"], file)
+            return search.written(tried, output, file)
     return search.ended(best)
 
 
@@ -98,24 +135,23 @@ class _Search:
     """The audits of the repairs that looked promising."""
 
     def __init__(
-        self, settings: CheckSettings, trial: Trial, plan: Plan, reporter: Reporter
+        self, settings: CheckSettings, trial: Trial, plan: Plan, reporter: Reporter, caller: Caller
     ) -> None:
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
         self._settings, self._trial, self._plan = settings, trial, plan
-        self._reporter = reporter
+        self._reporter, self._caller = reporter, caller
         self._out = settings.output.out or Path(f"repair-{stamp}")
         self._audits = 0
 
-    def begun(self) -> int | None:
-        """Audit the model as it is; return the exit code where there is nothing to repair."""
+    def begun(self) -> Found | None:
+        """Audit the model as it is; return what that came to where there is nothing to repair."""
         record = self._audit(self._settings, self._plan.policy.alpha)
         deployed = _told(record, "deployed")
         if record.sanity.works and deployed.outcome is not Outcome.CLEAN:
             return None
-        show(record)
         why = "Nothing to repair" if record.sanity.works else "Nothing can be told of this model"
-        print(f"{why}; nothing was written.")
-        return record.verdict.exit_code
+        told = f"{why}; nothing was written."
+        return Found(record=record, told=told, exit_code=record.verdict.exit_code)
 
     def passes(self, tried: Tried) -> bool:
         """Audit a repair; say whether it is clean, whatever else keeps the gate shut."""
@@ -124,25 +160,28 @@ class _Search:
         self._reporter.say(f"{tried.name}: {told.outcome}. {told.reason}")
         return told.outcome in (Outcome.CLEAN, Outcome.ACCEPTED)
 
-    def written(self, tried: Tried, output: Path, file: Path) -> int:
-        """Write a repair that is clean; return its audit's exit code."""
+    def written(self, tried: Tried, output: Path | None, file: Path | None) -> Found:
+        """Write a repair that is clean, where somebody says where."""
         if tried.model is None:
             raise ValueError("a repair that is clean is a model")
-        record = self._record
-        save_unlearned(tried.model, tried.name, file, made_of=self._trial.made_of, anew=False)
-        show(record)
-        print(f"{output}: {tried.name}, {tried.gradients:,.0f} gradient evaluations.")
-        return record.verdict.exit_code
+        record, made_of = self._record, self._trial.made_of
+        if file is not None:
+            save_unlearned(tried.model, tried.name, file, made_of=made_of, anew=False)
+        told = f"{tried.name}, {tried.gradients:,.0f} gradient evaluations."
+        return Found(
+            record=record, told=told if output is None else f"{output}: {told}",
+            exit_code=record.verdict.exit_code, tried=tried, made_of=made_of,
+        )  # fmt: skip
 
-    def ended(self, best: Tried) -> int:
-        """Say that no repair is clean, name the best, and return its audit's exit code."""
+    def ended(self, best: Tried) -> Found:
+        """Say that no repair is clean, and name the best."""
         record = self._fixed(best)
-        show(record)
-        print(
+        told = (
             f"No repair that was tried is clean; nothing was written. The best: {best.name} "
             f"({best.told}). {_told(record, FIXED).reason} It lies in {self._path(best)}."
         )
-        return record.verdict.exit_code or 3  # another level is no reason to pass it now
+        # Another level is no reason to pass it now.
+        return Found(record=record, told=told, exit_code=record.verdict.exit_code or 3)
 
     def _path(self, tried: Tried) -> Path:
         return self._out / "models" / f"{'-'.join(tried.name.split(', '))}.safetensors"
@@ -167,7 +206,10 @@ class _Search:
             output=replace(settings.output, out=self._out),
         )
         quiet = settings.output.quiet
-        found = audited(settings, quiet=quiet, part=lambda case: (self._judged(case), HALF))
+        found = audited(
+            settings, quiet=quiet, part=lambda case: (self._judged(case), HALF),
+            caller=self._caller,
+        )  # fmt: skip
         if found is None:
             raise ValueError("a repair is never a dry run")
         return found

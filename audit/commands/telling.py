@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import datetime
+import json
+import os
 import platform
 import shlex
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from poison_audit.atomic import from_json, to_json
 from poison_audit.case.keyfile import remark_on
 from poison_audit.case.load import Trial
 from poison_audit.case.provenance import git_state
 from poison_audit.case.sources import Sources
 from poison_audit.commands.arguments import CheckSettings
 from poison_audit.commands.config import Config
+from poison_audit.engine.run import Progress
 from poison_audit.errors import Problem, Problems
 from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Sanity
@@ -26,6 +32,26 @@ from poison_audit.reports.view.settings import CHECKPOINT
 from poison_audit.training.loop import fast_precision
 from poison_audit.verdict.record import AuditRecord
 from poison_audit.verdict.verify import stated_digests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks for an audit: the command line, or a Python program."""
+
+    command: str = ""
+    """What the report says was asked; empty: the process's own command line."""
+    holds: Path | None = None
+    """The folder of what was in memory: reports tell paths within as if they began there."""
+    call: Callable[[Progress], object] | None = None
+    """Told when a job starts, goes on and ends."""
+
+
+def told_within(record: AuditRecord, folder: Path | None) -> AuditRecord:
+    """Return a record in which paths in `folder` are relative to it."""
+    text = to_json(record)
+    if folder is not None:
+        text = text.replace(json.dumps(f"{folder}{os.sep}")[1:-1], "")
+    return from_json(AuditRecord, text)
 
 
 def refuse_swapped(record: AuditRecord) -> None:
@@ -71,7 +97,11 @@ def introduction(trial: Trial, sanity: Sanity) -> str:
 
 
 def environment(
-    device: torch.device, config: Config, started: datetime.datetime, seconds: float
+    device: torch.device,
+    config: Config,
+    started: datetime.datetime,
+    seconds: float,
+    command: str,
 ) -> dict[str, Any]:
     """Return where and when an audit ran, after so many seconds."""
     packages = ("numpy", "scipy", "torch", "torchvision", "transformers", "safetensors")
@@ -84,7 +114,7 @@ def environment(
         "renderer": renderer(),
         "threads": torch.get_num_threads(),
         "precision": fast_precision(device),  # of training steps; scores are always float32
-        "command": shlex.join(["poison-audit", *sys.argv[1:]]),
+        "command": command or shlex.join(["poison-audit", *sys.argv[1:]]),
         "git": git_state(Path.cwd()),
         "config": str(config.path) if config.path else None,
         "started": started.isoformat(timespec="seconds"),

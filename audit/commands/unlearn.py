@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from poison_audit.methods import METHODS
 from poison_audit.models.beside import files_beside, weights_file, wrong_company
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
+from poison_audit.records import Cost
 
 SUBJECT = (Architecture, Texts, Subject, Trained)
 """What `probe` can be told of a case as well."""
@@ -33,17 +35,58 @@ def unlearn(settings: CheckSettings, *, output: Path, given: Mapping[str, Any]) 
         output: where to write.
         given: the command line's values, which the next command repeats.
     """
+    made = unlearned(settings, lambda model: unlearned_file(output, model))
+    step, cost, file = (
+        made.step,
+        made.cost,
+        weights_file(output, texts=made.model.reader is not None),
+    )
+    save_unlearned(made.model, step, file, made_of=made.made_of, anew=made.anew)
+    allowed = "no bound" if cost.allowed is None else f"{cost.allowed:,.0f} allowed"
+    print(
+        f"{output}: {step}, {cost.gradients:,.0f} gradient evaluations ({allowed}), "
+        f"{cost.seconds:.1f} s. Not judged: that is done beside the model it was made of."
+    )
+    judged = ("--candidate", f"fixed={output}", "--gate", "fixed")
+    print(f"Next: {command_of(given, 'probe', *judged)}")
+    return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A model that one method made."""
+
+    step: str
+    """The method."""
+    model: Model
+    cost: Cost
+    made_of: tuple[str, ...]
+    """Digests of the models that it was made of, the deployed one last."""
+    anew: bool
+    """Whether it was trained anew, without the forget set."""
+
+
+def unlearned(settings: CheckSettings, ready: Callable[[Model], object]) -> Made:
+    """Unlearn by the one method that is asked for.
+
+    Args:
+        settings: what is asked for.
+        ready: called with the deployed model before the method runs, to refuse what cannot be.
+
+    Raises:
+        AuditError: the method gave no model.
+    """
     with own_methods(settings.own.method_from, settings.own.method_seconds):
-        return _unlearn(settings, output, given)
+        return _unlearned(settings, ready)
 
 
-def _unlearn(settings: CheckSettings, output: Path, given: Mapping[str, Any]) -> int:
+def _unlearned(settings: CheckSettings, ready: Callable[[Model], object]) -> Made:
     sources, plan = read_inputs(settings)
     if len(plan.methods) != 1:
         raise PlanError(Problem("give one method", "--method"))
     trial = load(sources, settings.recipe, device_named(settings.subject.device))
     check_plan(plan, blocks=len(trial.case.model.blocks), candidates=[])
-    file = unlearned_file(output, trial.case.model)
+    ready(trial.case.model)
     step = plan.methods[0]
     anew = METHODS[step.name].reference
     done = unlearning.unlearn(
@@ -55,15 +98,7 @@ def _unlearn(settings: CheckSettings, output: Path, given: Mapping[str, Any]) ->
     model, cost = done.model, done.cost
     if model is None:
         raise AuditError(f"{done.error}. Nothing was written")
-    save_unlearned(model, step.name, file, made_of=trial.made_of, anew=anew)
-    allowed = "no bound" if cost.allowed is None else f"{cost.allowed:,.0f} allowed"
-    print(
-        f"{output}: {step.name}, {cost.gradients:,.0f} gradient evaluations ({allowed}), "
-        f"{cost.seconds:.1f} s. Not judged: that is done beside the model it was made of."
-    )
-    judged = ("--candidate", f"fixed={output}", "--gate", "fixed")
-    print(f"Next: {command_of(given, 'probe', *judged)}")
-    return 0
+    return Made(step=step.name, model=model, cost=cost, made_of=trial.made_of, anew=anew)
 
 
 def command_of(given: Mapping[str, Any], name: str, *more: str) -> str:

@@ -24,6 +24,28 @@ _WHERE = "--factory"
 _FIX = "Give package.module:function, which takes no arguments and returns a torch.nn.Module."
 
 
+_HELD: dict[str, Callable[[], nn.Module]] = {}
+"""Functions that a user's own code gave, by name: no file and no flag put one here."""
+
+
+@contextmanager
+def held_factory(name: str, build: Callable[[], nn.Module]) -> Iterator[str]:
+    """Let a function that the caller has in its hands be named as a factory, within.
+
+    Args:
+        name: as messages and reports call it.
+        build: takes no arguments, returns a newly initialised network.
+    """
+    before = _HELD.get(name)
+    _HELD[name] = build
+    try:
+        yield name
+    finally:
+        _HELD.pop(name)
+        if before is not None:
+            _HELD[name] = before
+
+
 def import_factory(name: str) -> Callable[[], nn.Module]:
     """Return the function that builds a user's network.
 
@@ -35,6 +57,8 @@ def import_factory(name: str) -> Callable[[], nn.Module]:
     Raises:
         InputError: it cannot be imported, or cannot be called without arguments.
     """
+    if (held := _HELD.get(name)) is not None:
+        return lambda: _checked(held(), name)
     module_name, colon, function_name = name.partition(":")
     if not (module_name and colon and function_name):
         raise InputError(Problem(f"{name!r} names no function", _WHERE, _FIX))

@@ -49,15 +49,34 @@ def save_model(
         beside["config.json"] = config.encode()
     write_beside(path.parent, beside)
     state: dict[str, Tensor] = model.module.state_dict()
+    named = {stored: state[name] for name, stored in stored_names(model).items()}
+    write_tensors(path, named, metadata)
+
+
+def stored_names(model: Model) -> dict[str, str]:
+    """Return what a checkpoint calls a model's tensors, by the module's own names for them.
+
+    Of tied tensors one is there: the one that transformers ties the others to, else the first.
+    """
+    tied = getattr(model.module, "all_tied_weights_keys", {})
+    untied = _untied(model.module.state_dict(), tied)
+    return {name: model.stored.get(name, name) for name in untied}
+
+
+def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors, whole or not at all; equal ones give equal bytes.
+
+    Args:
+        path: the file; its folder must exist.
+        state: by name. Of tied tensors the first by name is written.
+        metadata: of the header; empty for none.
+    """
     # Copies, since safetensors refuses views of one memory.
     tensors = {
-        model.stored.get(name, name): state[name]
-        .detach()
-        .cpu()
-        .clone(memory_format=torch.contiguous_format)
-        for name in _untied(state, getattr(model.module, "all_tied_weights_keys", {}))
+        name: state[name].detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name in _untied(state, ())
     }
-    content = memoryview(safetensors.torch.save(tensors, metadata))
+    content = memoryview(safetensors.torch.save(tensors, dict(metadata) or None))
     size = int.from_bytes(content[:8], "little")
     header = _ordered_header(bytes(content[8 : 8 + size]))
     with written_whole(path) as partial, partial.open("wb") as stream:
@@ -79,6 +98,7 @@ def _untied(state: Mapping[str, Tensor], tied: Collection[str]) -> list[str]:
 def _ordered_header(header: bytes) -> bytes:
     # safetensors writes the metadata in a different order each time.
     entries = json.loads(header)
-    ordered = {"__metadata__": dict(sorted(entries.pop("__metadata__").items())), **entries}
+    stated = entries.pop("__metadata__", None)
+    ordered = {**({"__metadata__": dict(sorted(stated.items()))} if stated else {}), **entries}
     text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
     return text + b" " * (-len(text) % 8)
