@@ -210,6 +210,7 @@ def written_whole(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     partial.unlink(missing_ok=True)
+    _remove_abandoned(path)
     try:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode))
         yield partial
@@ -245,6 +246,20 @@ def read_plainly(path: Path, *, most: int | None = None) -> bytes:
     if most is not None and len(raw) > most:
         raise OSError(errno.EFBIG, f"is larger than {most >> 20} MiB", str(path))
     return raw
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what processes that live no longer had begun to write in a file's place."""
+    begun = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}}){re.escape(PARTIAL)}")
+    # Elsewhere signal 0 does more than ask whether a process lives.
+    for there in path.parent.iterdir() if os.name == "posix" else ():
+        if found := begun.fullmatch(there.name):
+            try:
+                os.kill(int(found[1]), 0)
+            except ProcessLookupError:
+                there.unlink(missing_ok=True)
+            except OSError:
+                pass  # somebody else's process, which lives
 
 
 def remove_partials(folder: Path) -> None:

@@ -21,6 +21,7 @@ from poison_audit.commands.failing import complain, complain_of_disk, failed, of
 from poison_audit.commands.fields import fields_of, settled
 from poison_audit.commands.options import Command, options
 from poison_audit.commands.plant_options import OWN_OPTIONS, PlantSettings
+from poison_audit.commands.signals import end_tidily
 from poison_audit.commands.streams import forgive
 from poison_audit.errors import AuditError, InputError, PlanError, Problem
 
@@ -35,6 +36,7 @@ NEEDED = {
 def main() -> None:
     """Run the command of the process's arguments and exit with its code."""
     forgive()
+    end_tidily()
     sys.exit(invoke(sys.argv[1:]))
 
 

@@ -11,6 +11,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from poison_audit.commands.plant_earlier import (
     wrong_table,
 )
 from poison_audit.commands.plant_options import PlantSettings
-from poison_audit.commands.plant_settings import count_of, read_settings
+from poison_audit.commands.plant_settings import begun, count_of, read_settings
 from poison_audit.errors import InputError, PlanError, Problem, Problems
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
@@ -82,8 +83,10 @@ def plant(given: Mapping[str, Any]) -> int:
     planter = WORKINGS[settings.attack].planters.get(settings.kind)
     if planter is None:
         raise InputError(problems)
-    made = planter(order)
-    _write(settings, made, joined(whole, clean, made.poisoned.table))
+    # Without work there are problems, which the planter adds its own to, and raises.
+    with begun(settings.output, given) if work else nullcontext():
+        made = planter(order)
+        _write(settings, made, joined(whole, clean, made.poisoned.table))
     return 0
 
 

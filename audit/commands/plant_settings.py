@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from poison_audit.atomic import PARTIAL, digest_of, read_plainly, write_atomically
 from poison_audit.case.planting import Kind, flag
 from poison_audit.case.texts import holds_texts
 from poison_audit.commands.config import Config
@@ -14,6 +16,9 @@ from poison_audit.commands.fields import settled
 from poison_audit.commands.plant_earlier import read_earlier
 from poison_audit.commands.plant_options import OF_PICTURES, PLANTINGS, TAKEN, PlantSettings
 from poison_audit.errors import PlanError, Problem, Problems
+
+MARK = f".plant{PARTIAL}"
+"""Lies in the output folder until all is written, and names the command that writes it."""
 
 
 def read_settings(given: Mapping[str, Any], problems: Problems) -> PlantSettings:
@@ -24,7 +29,7 @@ def read_settings(given: Mapping[str, Any], problems: Problems) -> PlantSettings
     """
     data, attack, output = given["data"], given["attack"], given["output"]
     kind: Kind = "texts" if holds_texts(data) else "pictures"
-    problems += _misplaced(given, attack, kind) + _wrong_folder(output, force=given["force"])
+    problems += _misplaced(given, attack, kind) + _wrong_folder(output, given)
     earlier = None
     with problems.collecting():
         earlier = read_earlier(data, attack=attack, output=output, names=given["names"])
@@ -86,13 +91,47 @@ def _misplaced(given: Mapping[str, Any], attack: str, kind: Kind) -> list[Proble
     return problems
 
 
-def _wrong_folder(folder: Path, *, force: bool) -> list[Problem]:
+def _wrong_folder(folder: Path, given: Mapping[str, Any]) -> list[Problem]:
     """Return why nothing can be written into the output folder."""
-    if folder.is_dir() and any(folder.iterdir()) and not force:
-        return [Problem(f"{folder} is not empty", "-o", "Choose another, or add --force")]
     if folder.exists() and not folder.is_dir():
         return [Problem(f"{folder} is a file", "-o", "Give a folder")]
-    return []
+    if not folder.is_dir() or not any(folder.iterdir()) or given["force"]:
+        return []
+    if _mark_in(folder) == _mark(given):
+        return []
+    return [Problem(f"{folder} is not empty", "-o", "Choose another, or add --force")]
+
+
+@contextmanager
+def begun(folder: Path, given: Mapping[str, Any]) -> Iterator[None]:
+    """Mark the output folder as this command's until all is written: killed, it may go on in it.
+
+    Args:
+        folder: made where there is none.
+        given: the command line's values.
+    """
+    mark, new = folder / MARK, not folder.exists()
+    write_atomically(mark, _mark(given))
+    try:
+        yield
+    except Exception:  # an interrupted one goes on
+        mark.unlink(missing_ok=True)
+        with suppress(OSError):  # something lies in it
+            if new:
+                folder.rmdir()
+        raise
+    mark.unlink(missing_ok=True)
+
+
+def _mark(given: Mapping[str, Any]) -> str:
+    return digest_of({name: repr(value) for name, value in given.items() if name != "force"}) + "\n"
+
+
+def _mark_in(folder: Path) -> str | None:
+    try:
+        return read_plainly(folder / MARK, most=100).decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _own(given: Mapping[str, Any], attack: str, kind: Kind, problems: Problems) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from poison_audit.commands.telling import Caller
 from poison_audit.commands.unlearn import unlearned_file
 from poison_audit.engine.cells import save_unlearned
 from poison_audit.engine.repairing import Tried, repairs
+from poison_audit.engine.runs import unused
 from poison_audit.engine.tuning import parted
 from poison_audit.errors import PlanError, Problem, Problems
 from poison_audit.models.seeds import Rng
@@ -140,7 +141,7 @@ class _Search:
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
         self._settings, self._trial, self._plan = settings, trial, plan
         self._reporter, self._caller = reporter, caller
-        self._out = settings.output.out or Path(f"repair-{stamp}")
+        self._out = settings.output.out or unused(Path(f"repair-{stamp}"))
         self._audits = 0
 
     def begun(self) -> Found | None:

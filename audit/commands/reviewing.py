@@ -16,6 +16,10 @@ from poison_audit.reports.formats import FORMATS
 from poison_audit.verdict.forms import wrong_evidence, wrong_forms
 from poison_audit.verdict.record import AuditRecord
 
+MOST_BYTES = 64 << 20
+"""Of a report that is read. Of thirteen methods it has some hundred kilobytes, and JSON of a given
+size fills thirty times as much memory."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -46,7 +50,10 @@ def read_whole(path: Path) -> Report:
     try:
         if not file.is_file():  # a pipe would be waited for
             raise FileNotFoundError(errno.ENOENT, "there is no such file")
-        raw = file.read_bytes()
+        with file.open("rb") as stream:
+            raw = stream.read(MOST_BYTES + 1)
+        if len(raw) > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"larger than {MOST_BYTES >> 20} MiB, as no report is")
         text = raw.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -194,7 +194,7 @@ def _cut_off(pipe: int) -> None:
     sys.stdout = sys.stderr = os.fdopen(1, "w", closefd=False)
     os.closerange(3, pipe)
     os.closerange(pipe + 1, 4096)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 

@@ -144,7 +144,7 @@ def open_run(
             no folder that can be written.
     """
     if out is None:
-        out = next(_unfinished(key), Path(f"audit-{started}"))
+        out = next(_unfinished(key), None) or unused(Path(f"audit-{started}"))
     try:
         out.mkdir(parents=True, exist_ok=True)
         Problems(_not_ours(out)).raise_any()
@@ -266,6 +266,14 @@ def _unfinished(key: str) -> Iterator[Path]:
         same = _marked(marker).get("key") == key
         if same and not os.path.lexists(marker.parent / "report.json") and _free(marker.parent):
             yield marker.parent
+
+
+def unused(out: Path) -> Path:
+    """Return a path at which nothing lies: a clock may have gone back, and audits begin at once."""
+    number, named = 2, out
+    while os.path.lexists(named):
+        named, number = out.with_name(f"{out.name}-{number}"), number + 1
+    return named
 
 
 def _free(out: Path) -> bool:

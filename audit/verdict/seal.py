@@ -22,9 +22,9 @@ from poison_audit.verdict.record import AuditRecord, Seal
 from poison_audit.verdict.verify import Check
 
 ON_TRUST = (
-    "the raw scores, and the counts of right answers",
-    "how models were made: recipe, tuning, cost, movement, the hypotheses' figures",
-    "names, paths, sizes, samples that are shown, and the limits",
+    "the raw scores, what was remarked on them, and the counts of right answers",
+    "how models were made: weights, plan, recipe, tuning, cost, movement, the hypotheses' figures",
+    "names, paths, sizes, samples that are shown, the notices and the limits",
     "versions, times, command and settings",
 )
 """What nothing in a report shows to be right."""

@@ -144,9 +144,9 @@ def _explanations(record: AuditRecord) -> Iterator[Check]:
             if finding.statistic is not None:
                 told = {"statistic": finding.statistic, "interval": finding.interval}
                 yield from _compared(f"findings: {name}", told, _of_details(name, finding))
-        if len(why) == 2:
-            told_by = diagnosis(why["shift"], why["orthogonality"])
-            yield from _compared("diagnosis", record.diagnosis, told_by)
+        both = len(why) == 2
+        told_by = diagnosis(why["shift"], why["orthogonality"]) if both else None
+        yield from _compared("diagnosis", record.diagnosis, told_by)
         for number, cell in enumerate(record.cells):
             if cell.movement is not None:
                 moved = {key: value for key, value in cell.movement.items() if key != "sentence"}

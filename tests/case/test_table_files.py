@@ -214,6 +214,46 @@ def test_wrong_parquet_tables(tmp_path):
     assert problem.endswith("the table has no row.")
 
 
+def test_a_small_parquet_file_of_many_rows_or_much_text_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("poison_audit.case.parquet.MOST_ROWS", 50_000)
+    n = 200_000
+    (problem,) = problems(save_parquet(tmp_path, path=pa.nulls(n, "string"), label=[0] * n))
+    assert "holds 200,000 rows in " in problem
+    word = pa.array(["x" * 100_000])
+    monkeypatch.setattr("poison_audit.case.parquet.MOST_BYTES", 1 << 24)
+    named = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), word)
+    (problem,) = problems(save_parquet(tmp_path, path=named.cast("string"), label=[0] * 1000))
+    assert "holds more than 0 GiB in " in problem
+    # The same as categories is one word, which is a path that leads to nothing.
+    found = problems(save_parquet(tmp_path, path=named, label=[0] * 1000))
+    assert "too long" in found[0] or "is missing" in found[0] or "index 0" in found[0]
+
+
+@pytest.mark.parametrize("kind", [
+    pa.string_view(), pa.binary_view(), pa.list_view(pa.int8()),
+    pa.struct([("a", pa.string_view())]),
+    pa.struct([("path", pa.dictionary(pa.int8(), pa.string()))]),
+])  # fmt: skip
+def test_columns_in_which_a_few_bytes_stand_for_many_are_refused(tmp_path, kind):
+    path = tmp_path / "data-00000-of-00001.arrow"
+    (tmp_path / "state.json").write_text(
+        '{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}', encoding="utf-8"
+    )
+    table = pa.table({"path": pa.nulls(2, kind), "label": [0, 1]})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    (problem,) = problems(tmp_path)
+    assert "the column 'path' is of a type that is not read" in problem
+
+
+@pytest.mark.parametrize("column", [
+    [[{"a": [1, 2]}]] * 2, [{"bytes": {"x": b"1"}, "path": [1]}] * 2, [[[[[]]]]] * 2,
+])  # fmt: skip
+def test_nested_cells_are_no_pictures_and_no_labels(tmp_path, column):
+    assert problems(save_parquet(tmp_path, image=column, label=[0, 1]))
+    assert problems(save_parquet(tmp_path, path=["a", "b"], label=column))
+
+
 def test_damaged_parquet_and_missing_pyarrow(tmp_path, monkeypatch):
     path = save_parquet(tmp_path, path=["a"], label=[1])
     whole = path.read_bytes()

@@ -133,6 +133,15 @@ def test_only_our_exit_codes_are_read(case, capsys, code):
         assert invoke([command, "x.json"]) == 2
 
 
+def test_a_report_of_500_mb_is_not_read(tmp_path, capsys):
+    report = tmp_path / "report.json"
+    with report.open("wb") as file:
+        file.truncate(500 << 20)  # no byte of it is stored
+    for command in (["render"], ["verify"], ["decide"], ["diff", str(report)]):
+        assert invoke([command[0], str(report), *command[1:]]) == 2
+        assert "larger than 64 MiB, as no report is" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("error", [
     MemoryError(),
     RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: "

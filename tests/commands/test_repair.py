@@ -5,51 +5,22 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from builders.attacked import pictures, random_trigger, trained, with_poison
+from builders.attacked import pictures, random_trigger
+from builders.repairable import FLAGS, make
 from poison_audit.cli import invoke
 from poison_audit.models.header import header_of
-from poison_audit.models.samples import Samples
-from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
 
-NET = """
-from torch import nn
-def mlp():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 3))
-"""
-CASE = (
-    "model.safetensors", "--forget", "forget.csv", "--train", "train.npz", "--test", "test.npz",
-    "--factory", "repaired_net:mlp", "--normalize", "none", "--recipe", "epochs=30", "-q",
-)  # fmt: skip
-
-
-def _eight_bits(samples: Samples) -> Samples:
-    x = (samples.x * 255).round() / 255
-    return Samples(ids=samples.ids, x=x, y=samples.y)
+CASE = ("model.safetensors", "--forget", "forget.csv", *FLAGS, "-q")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """An MLP that a patch turns, its tables, and sixty of the poisons: no trigger is given."""
-    here = tmp_path_factory.mktemp("repair")
-    clean, test = _eight_bits(pictures(10, 900)), _eight_bits(pictures(11, 2000))
-    trigger = random_trigger(Rng(5).named("trigger").numpy())
-    rows = torch.nonzero(clean.y != trigger.label).squeeze(1)[:90]
-    stamped = (trigger.stamp(clean.x[rows]) * 255).round() / 255
-    data = with_poison(clean, stamped, torch.full((90,), trigger.label))
-    save_model(trained(1, data), here / "model.safetensors")
-    for name, table in (("train", data), ("test", test)):
-        x = (table.x * 255).round().byte().numpy()
-        np.savez(here / f"{name}.npz", x=x, y=table.y.numpy())
-    with (here / "forget.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["index"], *([900 + i] for i in range(90))])
-    (here / "repaired_net.py").write_text(NET, "utf-8")
-    return here
+    return make(tmp_path_factory.mktemp("repair"))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 from builders.small_case import FLAGS
 from poison_audit.cli import invoke
+from poison_audit.engine import runs
 
 pytestmark = pytest.mark.usefixtures("plain_page")
 
@@ -276,3 +277,13 @@ def test_a_run_json_that_is_somebody_s_stays(case, capsys):
     assert probe() == 2
     assert "o/run.json: was not written by poison-audit" in capsys.readouterr().err
     assert Path("o/run.json").read_text("utf-8") == '{"learning_rate": 0.1}'
+
+
+def test_a_clock_that_goes_back_overwrites_no_audit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        with runs.open_run(None, "k", started="20260101T000000Z") as out:
+            Path(out, "report.json").write_text(f"{number}", encoding="utf-8")
+    names = ["audit-20260101T000000Z", "audit-20260101T000000Z-2", "audit-20260101T000000Z-3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert [Path(name, "report.json").read_text("utf-8") for name in names] == ["0", "1", "2"]

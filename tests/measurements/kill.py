@@ -1,21 +1,24 @@
 """Kill a command at random moments, give it again, and compare with what is uninterrupted.
 
-    python tests/measurements/kill.py [check|train|plant|repair] [--times 50]
+    python tests/measurements/kill.py [check|train|plant|repair] [--times 50] [--small]
 
-check audits fixtures/digits by all eight methods, repair looks for its repair, train trains on that
-table for three epochs, plant puts a backdoor into it. Every process is killed (SIGKILL) at a moment
-drawn uniformly over the length of an uninterrupted one; where it had ended before, what it wrote
-must be what the uninterrupted one wrote (of report.json all but timings), and another is begun.
+check audits fixtures/digits by all methods, repair looks for its repair, train trains on that table
+for three epochs, plant puts a backdoor into it. With --small they have the small cases of the
+tests: 90 pictures of 8 x 8, and for repair 990 with a patch. Every process is killed (SIGKILL) at a
+moment drawn uniformly over the length of an uninterrupted one; where it had ended before, what it
+wrote must be what the uninterrupted one wrote (of report.json all but timings), and another is
+begun. Processes are forks of one that has done it once, so that kills fall on the work.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
+import multiprocessing
+import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,30 +26,38 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch
+
+from builders import small_case
+from builders.repairable import FLAGS as REPAIRED
+from builders.repairable import make as make_repairable
+from poison_audit.cli import invoke
 from poison_audit.models.seeds import Rng
 
 ROOT = Path(__file__).parent.parent.parent
-TIMINGS = {"seconds", "probe_seconds", "peak_bytes", "started", "command"}
-CODE = "import sys; from poison_audit.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
-
-
 DIGITS = ROOT / "fixtures" / "digits"
-INCIDENT = (str(DIGITS / "model.safetensors"), "--forget", str(DIGITS / "forget.csv"))
-TABLE = DIGITS / "train.npz"
-COMMANDS: Mapping[str, Callable[[Path], list[str]]] = {
-    "check": lambda out: ["check", *INCIDENT, "--out", str(out)],
-    "repair": lambda out: ["repair", *INCIDENT, "-o", str(out / "fixed.safetensors")],
-    "train": lambda out: [
-        "train", str(out / "train.npz"), "--arch", "cifar-resnet:1-1-1-1:w8", "--normalize", "none",
-        *("--recipe=epochs=3", "--recipe=lr=0.1", "--recipe=batch_size=64"),
-        *("-o", str(out / "model.safetensors")),
-    ],
-    "plant": lambda out: [
-        *("plant", str(out / "train.npz"), "--attack", "backdoor", "--label", "3"),
-        *("-o", str(out / "planted")),
-    ],
+TIMINGS = {"seconds", "probe_seconds", "peak_bytes", "started", "command", "seal"}
+"""What two equal audits differ by, and what holds the digest of that."""
+INCIDENT = ("model.safetensors", "--forget", "forget.csv")
+RECIPE = ("--recipe=epochs=3", "--recipe=lr=0.1", "--recipe=batch_size=64")
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "check": ("check", *INCIDENT, "--out", "run"),
+    "repair": ("repair", *INCIDENT, "-o", "fixed.safetensors", "--out", "run"),
+    "train": (
+        "train", "train.npz", "--arch", "cifar-resnet:1-1-1-1:w8", "--normalize", "none", *RECIPE,
+        *("-o", "made/model.safetensors"),
+    ),
+    "plant": ("plant", "train.npz", "--attack", "backdoor", "--label", "1", "-o", "made/planted"),
 }  # fmt: skip
-"""What is asked of a folder that holds the table, and what was left."""
+"""What is asked in a folder that holds the case."""
+SMALL: Mapping[str, tuple[str, ...]] = {
+    "check": (*small_case.FLAGS, "--methods", "gd,cf_k,ssd"),
+    "repair": (*REPAIRED, "--budget", "1"),
+    "train": (),
+    "plant": (),
+}
 
 
 def main() -> None:
@@ -55,65 +66,99 @@ def main() -> None:
     parser.add_argument("command", nargs="?", default="check", choices=COMMANDS)
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--small", action="store_true")
     asked = parser.parse_args()
-    command = COMMANDS[asked.command]
+    torch.set_num_threads(1)  # a fork has no other thread
+    command = [*COMMANDS[asked.command], *(SMALL[asked.command] if asked.small else ())]
     draws = Rng(asked.seed).named("kills").numpy()
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder)
+        out, case = Path(folder), Path(folder, "case")
+        made_case(case, asked.command, small=asked.small)
+        shutil.copytree(case, out / "loading")
+        os.chdir(out / "loading")
+        quietly(command)
+        os.chdir(ROOT)
         began = time.monotonic()
-        code = start(command, out / "whole").wait()
+        code = ended(command, case, out / "whole", None)
         length = time.monotonic() - began
         expected = written(out / "whole")
-        print(f"uninterrupted: exit {code}, {length:.0f} s, {len(expected)} files", flush=True)
+        print(f"uninterrupted: exit {code}, {length:.1f} s, {len(expected)} files", flush=True)
         kills = same = runs = 0
         while kills < asked.times:
             runs += 1
             here, own = out / f"run-{runs}", kills
-            while (done := ended(command, here, draws.uniform(0, length))) is None:
+            while (done := ended(command, case, here, draws.uniform(0, length))) is None:
                 kills += 1
                 if kills == asked.times:
-                    done = start(command, here).wait()
+                    done = ended(command, case, here, None)
                     break
-            same += done == code and written(here) == expected
+                found = written(here)
+            same += done == code and found == expected
+            other = sorted(n for n in expected | found if expected.get(n) != found.get(n))
+            if other or done != code:
+                print(f"exit {done}, other files: {other[:9]}", flush=True)
             print(f"run {runs}: killed {kills - own} times, {same} of {runs} identical", flush=True)
+            shutil.rmtree(here)
     print(f"{asked.command}: {kills} kills in {runs} runs, {same} of {runs} identical")
 
 
-def start(command: Callable[[Path], list[str]], out: Path) -> subprocess.Popen[bytes]:
-    """Start it."""
-    if not out.exists():
-        out.mkdir()
-        shutil.copy(TABLE, out)
-    return subprocess.Popen(
-        [sys.executable, "-c", CODE, *command(out)], cwd=ROOT,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+def made_case(folder: Path, command: str, *, small: bool) -> None:
+    """Put what the command is given into a folder."""
+    if not small:
+        shutil.copytree(DIGITS, folder)
+        return
+    folder.mkdir()
+    make: Callable[[Path], Any] = make_repairable if command == "repair" else small_case.make
+    make(folder)
 
 
-def ended(command: Callable[[Path], list[str]], out: Path, moment: float) -> int | None:
+def ended(command: list[str], case: Path, out: Path, moment: float | None) -> int | None:
     """Run it up to a moment in seconds; return its exit code, or None if it was killed."""
-    process = start(command, out)
-    try:
-        return process.wait(timeout=moment)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    if not out.exists():
+        shutil.copytree(case, out)
+    process = multiprocessing.get_context("fork").Process(target=_work, args=(command, out))
+    process.start()
+    process.join(moment)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
         return None
+    return process.exitcode
+
+
+def _work(command: list[str], out: Path) -> None:
+    os.chdir(out)
+    sys.path.insert(0, str(out))
+    os._exit(quietly(command))
+
+
+def quietly(command: list[str]) -> int:
+    """Run it in this process and folder; return its exit code."""
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        return invoke(command)
 
 
 def written(out: Path) -> dict[str, Any]:
     """Return what was written: the digest of every file, and of a report what must be equal.
 
-    Of an audit that alone is looked at: its page and its other formats say the same with times.
+    Of an audit that and the model are looked at: its page says the same as the report, with times.
     """
-    reports = {p.relative_to(out).as_posix(): _report(p) for p in sorted(out.rglob("report.json"))}
-    if "report.json" in reports:
-        return reports
-    return reports | {
-        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.parent.name in (out.name, "planted")
+    files = [path for path in sorted(out.rglob("*")) if path.is_file()]
+    audit = any(path.name == "report.json" for path in files)
+    looked_at = {
+        path.relative_to(out).as_posix(): path
+        for path in files
+        if path.suffix != ".pyc" and not (audit and path.parent != out)
     }
+    return {
+        **{name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in looked_at.items()},
+        **{path.relative_to(out).as_posix(): _report(path)
+           for path in files if path.name == "report.json"},
+    }  # fmt: skip
 
 
 def _report(path: Path) -> Any:

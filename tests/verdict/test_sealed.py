@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from builders.leaves import edit as edit_leaf
+from builders.leaves import leaves, listed, spelt
 from builders.small_case import FLAGS
 from poison_audit.atomic import digest_of
 from poison_audit.cli import invoke
@@ -124,6 +128,20 @@ def test_to_others_an_edit_with_its_digest_is_listed_as_taken_on_trust(
     code, told = verified(capsys, "--no-files")
     assert code == 1
     assert "no file is listed as 'weights'" in told
+
+
+def test_every_leaf_is_checked_or_listed_as_taken_on_trust(audited, capsys, monkeypatch):
+    monkeypatch.setenv("POISON_AUDIT_KEY", "of another user, who has none of ours")
+    report = Path("o/report.json")
+    tree = json.loads(report.read_text("utf-8"))
+    # One leaf of each kind stands for all others.
+    kinds = {re.sub(r"\d+", "*", spelt(leaf)): leaf for leaf in leaves(tree) if leaf[0] != "seal"}
+    draws = np.random.default_rng(4).permutation(sorted(kinds))[:40].tolist()
+    for kind in {*draws, "diagnosis", "cells.*.digest", "notices.*", "environment.command"}:
+        if kind in kinds:
+            report.write_text(edit_leaf(tree, kinds[kind], careful=True), encoding="utf-8")
+            code, told = verified(capsys, "--no-files")
+            assert code != 0 or listed(kinds[kind], told), kind
 
 
 def test_without_its_seal_or_its_comparability_a_report_was_not_checked(audited, capsys):
