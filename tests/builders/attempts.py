@@ -296,9 +296,7 @@ def fake_key() -> tuple[str, bool]:
                    storage="unclipped", planted=own.planted, held_out=own.held_out)  # fmt: skip
     rows = {name: place for place, name in enumerate(held["id"].tolist())}
     of = {name: x for name, x in zip(bases["id"].tolist(), bases["x"], strict=True)}
-    table = torch.from_numpy(held["x"]).float().numpy() / (
-        255 if held["x"].dtype == np.uint8 else 1
-    )
+    table = held["x"].astype(np.float32) / (255 if held["x"].dtype == np.uint8 else 1)
     with Path("forget.csv").open(encoding="utf-8") as file:
         header, *lines = (line.rstrip("\n").split(",") for line in file)
     names, base = header.index("id"), header.index("base")
