@@ -15,10 +15,12 @@ from poison_audit.models.seeds import Rng
 INPUTS = 120
 LONGEST = 10.0
 NAMES = (
-    "safetensors", "pickle", "shard index", "GPT-2's config.json", "GPT-2's tokenizer.json",
+    "safetensors", "pickle", "envelope", "shard index",
+    "GPT-2's config.json", "GPT-2's tokenizer.json",
     "GPT-2's tokenizer_config.json", "GPT-2's model.safetensors", "npz", "png", "jpeg", "gif",
     "bmp", "webp", "tiff", "table of pictures", "Parquet", "pickled table",
-    "TensorDataset", "CIFAR's batch", "Arrow", "metadata.jsonl", "table of texts", "forget.csv",
+    "TensorDataset", "CIFAR's batch", "Arrow", "state.json", "hub's folder", "metadata.jsonl",
+    "table of texts", "forget.csv",
     "forget.npy", "forget.npz", "forget.json", "forget.jsonl", "forget.txt", "forget.csv.gz",
     "forget.pt", "forget.pkl", "forget.pickle",
     "targets.csv", "canaries.json", "strings.json", "trigger.json",

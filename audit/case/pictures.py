@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import os
 import struct
 import zlib
 from collections import Counter
@@ -78,6 +80,10 @@ def read_pictures(
             shapes.append(None)
             unreadable.append(Problem(_reason(error), place))
     wanted = size or _commonest([shape for shape in shapes if shape], channels)
+    if len(sources) * math.prod(wanted) > (room := memory()):
+        each = f"{len(sources):,} pictures of {spelt(wanted)}"
+        what = f"{each} take more than this machine's memory ({room / 2**30:,.0f} GiB)"
+        raise InputError(Problem(what, where, "Make them smaller, or fewer."))
     x = np.zeros((len(sources), *wanted), dtype=np.uint8)
     misfits: list[Problem] = []
     for i, (source, place, shape) in enumerate(zip(sources, places, shapes, strict=True)):
@@ -102,6 +108,11 @@ def spelt(shape: Sequence[int]) -> str:
     '3x32x32'
     """
     return "x".join(map(str, shape))
+
+
+def memory() -> int:
+    """Return the bytes of memory that this machine has, used or not."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _opened(source: Source) -> Image.Image:

@@ -147,6 +147,10 @@ class Reader:
             text = part.strip()
 
 
+MOST_ADDED = 4 << 20
+"""Letters of all added tokens together, and bytes of a file of them: the largest have one MiB."""
+
+
 def stored_length(folder: Path) -> int | None:
     """Return how many tokens the files of a folder's tokenizer cut an input to; None: no word.
 
@@ -170,6 +174,7 @@ def load_tokenizer(folder: Path) -> Any:
         what = "holds a language model but no tokenizer"
         fix = f"Put its files beside config.json, by tokenizer.save_pretrained({where!r})."
         raise InputError(Problem(what, where, fix))
+    _check_size(folder)
     from transformers import AutoTokenizer
 
     try:
@@ -193,3 +198,25 @@ def load_tokenizer(folder: Path) -> Any:
         fix = "Save it as a tokenizer.json, by PreTrainedTokenizerFast."
         raise InputError(Problem(what, where, fix))
     return tokenizer
+
+
+def _check_size(folder: Path) -> None:
+    """Refuse added tokens that would fill the memory: each letter of them takes some 90 bytes."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        file = folder / name
+        if file.is_file() and file.stat().st_size > MOST_ADDED:
+            what = f"is larger than {MOST_ADDED >> 20} MiB, as no such file is"
+            raise InputError(Problem(what, str(file), "Is the file damaged?"))
+    file = folder / "tokenizer.json"
+    try:
+        added = json_beside(file).get("added_tokens")
+    except InputError:  # what is wrong with it is said where it is read
+        return
+    letters = sum(
+        len(str(each.get("content")))
+        for each in (added if isinstance(added, list) else [])
+        if isinstance(each, dict)
+    )
+    if letters > MOST_ADDED:
+        what = f"its added tokens have {letters:,} letters, more than any tokenizer's"
+        raise InputError(Problem(what, str(file), "Is the file damaged?"))

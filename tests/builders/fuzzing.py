@@ -99,6 +99,17 @@ def _weights(add, place) -> None:
             f / "m.pt", arch=ARCH, normalize=((0.5,), (0.5,)), allow_pickle=True
         ), here,
     )  # fmt: skip
+    here = place("envelope")
+    wrapped = {f"module.{name}": tensor for name, tensor in model.module.state_dict().items()}
+    optimizer = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]}
+    kept = {"epoch": 3, "state_dict": wrapped, "optimizer": optimizer, "best_acc": 0.9}
+    torch.save(kept, here / "m.tar", _use_new_zipfile_serialization=False)
+    add(
+        "envelope", "m.tar",
+        lambda f: load_model(
+            f / "m.tar", arch=ARCH, normalize=((0.5,), (0.5,)), allow_pickle=True
+        ), here,
+    )  # fmt: skip
     here = place("shards")
     save_model(model, here / "model-1.safetensors")
     names = {name: "model-1.safetensors" for name in model.module.state_dict()}
@@ -151,6 +162,7 @@ def _tables(add, place) -> None:
 def _kept(add, place, x, rows) -> None:
     """Tables as programs keep them: a pickle's, CIFAR's, and those of the library `datasets`."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     arrays = {"x": x, "y": np.arange(6)}
     tensors = torch.utils.data.TensorDataset(torch.tensor(x), torch.arange(6))
@@ -172,6 +184,12 @@ def _kept(add, place, x, rows) -> None:
         writer.write_table(rows)
     (here / "state.json").write_text(state)
     add("Arrow", lone.name, read_table, here)
+    add("state.json", "state.json", read_table, here)
+    here = place("hub's folder")
+    for number, part in enumerate((rows.slice(0, 1), rows.slice(1))):
+        (here / "data").mkdir(exist_ok=True)
+        pq.write_table(part, here / "data" / f"train-0000{number}-of-00002.parquet")
+    add("hub's folder", "data/train-00001-of-00002.parquet", read_table, here)
     here = place("metadata.jsonl")
     for i in range(2):
         Image.fromarray(x[i]).save(here / f"p{i}.png")

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from builders.tables import COLOUR, GRAY, assert_colour, png, problems, save
 from poison_audit.case.tables import read_table
@@ -157,6 +158,19 @@ def test_an_npz_that_is_a_bare_array_or_holds_other_files(tmp_path):
         archive.writestr("x", "text")
         archive.writestr("y", "text")
     assert "x is |S4, expected uint8" in problems(path)[0]
+
+
+def test_small_files_of_pictures_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("poison_audit.case.pictures.memory", lambda: 3 << 20)
+    for i in range(5):
+        Image.new("L", (1024, 1024)).save(tmp_path / f"{i}.png")
+    path = tmp_path / "t.csv"
+    lines = "".join(f"{i}.png,{i % 2}\n" for i in range(5))
+    path.write_text(f"path,label\n{lines}", encoding="ascii")
+    (problem,) = problems(path)
+    assert "5 pictures of 1x1024x1024 take more than this machine's memory" in problem
+    path.write_text("path,label\n0.png,0\n1.png,1\n", encoding="ascii")
+    assert read_table(path).x.shape == (2, 1, 1024, 1024)
 
 
 # --- parquet -------------------------------------------------------------------------------------

@@ -244,6 +244,20 @@ def test_an_interrupt_while_the_tokenizer_is_read_is_none_of_the_folder(folder, 
         load_tokenizer(folder)
 
 
+def test_tokens_that_would_fill_the_memory_are_refused(folder):
+    file = folder / "tokenizer.json"
+    whole = file.read_text("utf-8")
+    tree = json.loads(whole)
+    tree["added_tokens"].append({"id": 999, "content": "x" * 5_000_000, "special": True})
+    file.write_text(json.dumps(tree), encoding="utf-8")
+    with pytest.raises(InputError, match=r"added tokens have 5,000,\d+ letters"):
+        load_tokenizer(folder)
+    file.write_text(whole, encoding="utf-8")
+    (folder / "added_tokens.json").write_text(json.dumps({"x" * 5_000_000: 999}), encoding="utf-8")
+    with pytest.raises(InputError, match="is larger than 4 MiB"):
+        load_tokenizer(folder)
+
+
 def raising(error):
     def read(*_args, **_settings):
         raise error
