@@ -9,9 +9,11 @@ and says what it did.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import torch
 
 from poison_audit.case.planting import Storage
 from poison_audit.case.poisoned import Poisoned, Table
@@ -24,6 +26,7 @@ from poison_audit.models.seeds import Rng
 
 Given = TypeVar("Given")
 Read = TypeVar("Read")
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,8 @@ class Order(Generic[Table]):
     """Of clean models of pictures: what `--arch` says; the next two likewise."""
     factory: str | None = None
     normalize: str | None = None
+    device: torch.device = CPU
+    """Where clean models of pictures compute; tables stay in main memory."""
 
     def read(self, how: Callable[[Given], Read], given: Given | None) -> Read | None:
         """Return what `how` makes of a value; None if none is given, or if it has a problem."""
@@ -129,11 +134,10 @@ class Order(Generic[Table]):
         return first, second
 
     def surrogate(self, path: Path) -> Model:
-        """Return a clean model of pictures to craft with."""
+        """Return a clean model of pictures to craft with, on the device."""
         normalize = None if self.normalize is None else parse_normalize(self.normalize)
         loaded = load_model(path, arch=self.arch, factory=self.factory, normalize=normalize)
-        loaded.model.module.eval()
-        return loaded.model
+        return replace(loaded.model, module=loaded.model.module.to(self.device).eval())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,7 +105,7 @@ def _judged(settings: CheckSettings, given: Mapping[str, Any] | None) -> int:
         if record is not None and given is not None:
             _recommend(record, settings, given)
         return 3 if record is None else record.verdict.exit_code
-    with crew() as number:
+    with crew(device_named(settings.subject.device)) as number:
         # On another machine this user has another key, and would skip other cells.
         take_over(told_by_the_first(hand_over()))
         record = audited(settings, quiet=settings.output.quiet or number > 0)

@@ -146,16 +146,25 @@ def _candidates(pairs: Sequence[tuple[str, str]], problems: Problems) -> dict[st
     return candidates
 
 
+DEVICES, CUDA = ("cpu", "cuda"), torch.device("cuda")
+
+
 def device_named(name: str) -> torch.device:
     """Return the device that `--device` names; InputError if there is none."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        # Where processes share the work, the first card need not be this one's.
+        if device.type in DEVICES and not (device == CUDA and torch.cuda.is_available()):
+            torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(Problem(f"no such device: {name} ({reason})", "--device")) from error
+    if device.type not in DEVICES:
+        # Of meta there are no figures; mps has no float64, which every score is summed in.
+        what = f"audits do not run on {name}"
+        raise InputError(Problem(what, "--device", "Give cpu, cuda or cuda:N"))
     return device
 
 

@@ -26,6 +26,7 @@ from poison_audit.case.planting import Storage
 from poison_audit.case.tables import read_table, write_table
 from poison_audit.case.texts import TextTable, read_text_table, spelling, write_text_table
 from poison_audit.commands.config import write_config
+from poison_audit.commands.inputs import device_named
 from poison_audit.commands.plant_earlier import (
     COLUMNS,
     CONFIG,
@@ -75,10 +76,13 @@ def plant(given: Mapping[str, Any]) -> int:
         train, rng = whole.at(clean) if settings.earlier else whole, Rng(settings.seed)
         rng, folder = rng.named("plant", settings.attack), settings.output
         work = Work(train=train, count=count, storage=storage, rng=rng, folder=folder)
+    device = torch.device("cpu")
+    with problems.collecting():
+        device = device_named(settings.device)
     order = Order(
         options=settings.options, problems=problems, work=work, table=whole, test=test,
         where_test=str(settings.test), arch=settings.arch, factory=settings.factory,
-        normalize=settings.normalize,
+        normalize=settings.normalize, device=device,
     )  # fmt: skip
     planter = WORKINGS[settings.attack].planters.get(settings.kind)
     if planter is None:

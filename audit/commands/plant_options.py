@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from poison_audit.case.planting import KINDS, Kind, Option, Storage, flag
 from poison_audit.commands.fields import NUMBER, PATH, SWITCH, TEXT, WHOLE, Field, choice, said
-from poison_audit.commands.settings import LABELS
+from poison_audit.commands.settings import DEVICE, LABELS
 from poison_audit.poisons.readings import POISONS
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PLANTINGS = {name: one.planting for name, one in POISONS.items() if one.planting is not None}
 """Of the poisons that are planted, by name."""
 OWN = "the attack's own"
-OF_PICTURES = ("storage", "arch", "factory", "normalize")
+OF_PICTURES = ("storage", "arch", "factory", "normalize", "device")
 """Options of every attack on pictures."""
 _FORMS = {float: NUMBER, int: WHOLE, str: TEXT, bool: SWITCH, Path: PATH, tuple[Path, ...]: PATH}
 
@@ -83,6 +83,7 @@ class PlantSettings:
         TEXT, "Normalisation of --model, where the file does not say.", group=OWN,
         metavar="NAME|M,S",
     )  # fmt: skip
+    device: str = DEVICE
     output: Path = said(PATH, "Folder for everything it writes.", short="-o", needed=True)
     storage: Storage | None = said(
         choice(*get_args(Storage)), "Pictures: float32 as crafted, or clipped and rounded to 8 "

@@ -59,7 +59,10 @@ def train(settings: TrainSettings) -> int:
     except torch.OutOfMemoryError as error:
         fix = f"Try a lower batch_size (it was {job.recipe.batch_size})"
         raise AuditError(f"out of memory on {job.device}. {fix}") from error
-    right = None if test is None else int(correct(model, test.to(job.device)).sum())
+    right = None
+    if test is not None:
+        there = test.to(job.device, streamed=not has_room(test.x, job.device))
+        right = int(correct(model, there).sum())
     job.file.parent.mkdir(exist_ok=True)
     save_model(model, job.file, extra=_header(job, right), config=texts.config if texts else None)
     _tell_config(job, reporter)

@@ -16,6 +16,7 @@ from poison_audit.commands.train_job import Job, stated
 from poison_audit.engine import runs
 from poison_audit.models.factory import FACTORY, user_code
 from poison_audit.training.ledger import Snapshot, Watch
+from poison_audit.training.loop import fast_precision
 
 EVERY = 30.0
 """Seconds between two snapshots."""
@@ -34,6 +35,7 @@ def fingerprint(job: Job, *, weights: str) -> str:
         "factory": user_code() if job.model.arch.startswith(FACTORY) else None,
         "torch": torch.__version__,
         "device": job.device.type,
+        "precision": fast_precision(job.device),
         "data": job.data.digest(),
         "arch": job.model.arch,
         "normalize": job.subject.normalize,

@@ -12,8 +12,10 @@ from poison_audit.case.tuning import Tuning
 from poison_audit.engine.tuning import keyed
 from poison_audit.engine.unlearning import found_size
 from poison_audit.methods import METHODS
+from poison_audit.models.seeds import Rng
 from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Cell, Plan
+from poison_audit.training.repeats import STEPS, apart
 from poison_audit.training.sharding import processes
 
 
@@ -26,6 +28,7 @@ def caveats(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
             told.append(f"{cell.candidate} is bit for bit the deployed model.")
     told += _not_woken(plan)
     told += _backed_off(cells, trial.case.model.device)
+    told += _unordered(plan, trial.case)
     if processes() > 1:
         told.append(
             f"Training steps were shared among {processes()} processes. Dropout and added noise "
@@ -64,6 +67,23 @@ def _backed_off(cells: Sequence[Cell], device: torch.device) -> list[str]:
             "changes no figure."
         )
     return told
+
+
+def _unordered(plan: Plan, case: Case) -> list[str]:
+    """Say how closely the same command gives the same figures, where it may not be to the bit."""
+    device = case.model.device
+    if device.type != "cuda" or len(case.retain) == 0:
+        return []
+    far = apart(case.model, case.retain, case.recipe, Rng(plan.seed).named("apart"))
+    if far == 0:
+        return []
+    told = f"the same {STEPS} training steps made twice ended"
+    if far is None:
+        return [f"Whether {told} alike on {device} could not be measured."]
+    return [
+        f"Some kernels of {device} add in no fixed order: {told} up to {far:.0e} of the largest "
+        "logit apart. The same command gives the same figures up to about that."
+    ]
 
 
 def halved(tunings: Sequence[Tuning], judged: Case) -> list[str]:

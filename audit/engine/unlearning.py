@@ -14,6 +14,7 @@ from poison_audit.case.case import Case
 from poison_audit.engine.cells import Lack
 from poison_audit.errors import DivergedError, FailedError
 from poison_audit.methods import METHODS
+from poison_audit.models.memory import lacking
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Cost, Plan, Step
@@ -78,7 +79,8 @@ def unlearn(
     model: Model | None = None
     error, lack = None, None
     try:
-        model = METHODS[step.name].run(case.model, case, rng, ledger=ledger, **step.params)
+        with lacking():
+            model = METHODS[step.name].run(case.model, case, rng, ledger=ledger, **step.params)
     except DivergedError as reason:
         error = f"{step.name} diverged: {reason}"
     except FailedError as reason:

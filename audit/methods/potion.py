@@ -29,11 +29,11 @@ from torch import Tensor
 
 from poison_audit.case.case import Case
 from poison_audit.errors import DivergedError
-from poison_audit.models.model import Model, evaluating
+from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.training.ledger import FORWARD, Ledger
-from poison_audit.training.scoring import correct
+from poison_audit.training.scoring import correct, exact
 
 MOST_TRIES, USUAL_TRIES = 500, 50
 SPREAD = 25
@@ -142,7 +142,7 @@ def label_free(model: Model, samples: Samples) -> dict[str, Tensor]:
     """
     named = dict(model.module.named_parameters())
     sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
-    with evaluating(model.module) as module:
+    with exact(model.module) as module:
         for batch in samples.in_order(1):
             norm = model.logits(module, batch).square().sum()
             gradients = torch.autograd.grad(norm, list(named.values()), materialize_grads=True)

@@ -25,11 +25,12 @@ from torch import Tensor
 
 from poison_audit.case.case import Case
 from poison_audit.errors import DivergedError
-from poison_audit.models.model import Model, evaluating
+from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.training.batches import subsample
 from poison_audit.training.ledger import Ledger
+from poison_audit.training.scoring import exact
 
 
 def ssd(
@@ -98,7 +99,7 @@ def fisher_diagonal(model: Model, samples: Samples) -> dict[str, Tensor]:
     """
     named = dict(model.module.named_parameters())
     sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
-    with evaluating(model.module) as module:
+    with exact(model.module) as module:
         for batch in samples.in_order(1):
             loss = model.loss(module, batch).sum()
             gradients = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)

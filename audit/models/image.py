@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from poison_audit.models.constants import constant
 from poison_audit.models.model import Batch, Model, blocks_of
 from poison_audit.models.residual import BasicBlock, Bottleneck
 
@@ -48,9 +49,9 @@ def image_classifier(
         return build().to(memory_format=layout)
 
     def logits(module: nn.Module, batch: Batch) -> Tensor:
-        shift = batch.x.new_tensor(mean).view(1, -1, 1, 1)
-        scale = batch.x.new_tensor(std).view(1, -1, 1, 1)
-        out: Tensor = module(((batch.x - shift) / scale).contiguous(memory_format=layout))
+        x = batch.x
+        shift, scale = (constant(part, x.dtype, x.device).view(1, -1, 1, 1) for part in (mean, std))
+        out: Tensor = module(((x - shift) / scale).contiguous(memory_format=layout))
         return out
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:

@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from poison_audit.models.model import Batch
+
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
@@ -55,16 +58,53 @@ def in_parts(compute: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
     size = min(limit.size or len(batch), len(batch))
     while True:
         try:
-            if size == len(batch):
-                return compute(batch)
-            starts = range(0, len(batch), size)
-            return torch.cat([compute(batch.part(slice(i, i + size))) for i in starts])
+            with lacking():
+                if size == len(batch):
+                    return compute(batch)
+                starts = range(0, len(batch), size)
+                return torch.cat([compute(batch.part(slice(i, i + size))) for i in starts])
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
         # Not in the handler: while it runs, its traceback holds what was allocated.
         size = limit.size = (size + 1) // 2
         release()
+
+
+LACKING = (
+    "ALLOC_FAILED", "ALLOCATION_FAILED", "CUDA error: out of memory",
+    "CUBLAS_STATUS_NOT_INITIALIZED", "valid cuDNN algorithm", "DefaultCPUAllocator",
+)  # fmt: skip
+"""What libraries say that allocate by themselves, when memory gives out: cuDNN of its workspace,
+cuBLAS of its handle and workspace, the driver, and the allocator of main memory."""
+
+
+@contextmanager
+def lacking() -> Iterator[None]:
+    """Raise torch.OutOfMemoryError for whatever error says that memory gave out.
+
+    PyTorch's own allocator raises it; libraries' errors arrive as any RuntimeError.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if any(told in str(error) for told in LACKING):
+            raise torch.OutOfMemoryError(str(error)) from error
+        raise
+
+
+def once_more(compute: Callable[[], Result]) -> Result:
+    """Return `compute()`, begun again once if memory gave out; it changes nothing until it ends."""
+    try:
+        with lacking():
+            return compute()
+    except torch.OutOfMemoryError:
+        pass  # what it allocated is held until here
+    release()
+    with lacking():
+        return compute()
 
 
 def has_room(data: Tensor, device: torch.device | str) -> bool:

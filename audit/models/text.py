@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poison_audit.errors import InputError, Problem
+from poison_audit.models.constants import constant
 from poison_audit.models.hugging_face import in_short
 from poison_audit.models.model import Batch, Model, blocks_of, evaluating
 from poison_audit.models.reader import Reader
@@ -49,7 +50,7 @@ def text_classifier(
         side: where its rows are padded, as `padding_sides` finds out.
         words: of a causal language model: the token that stands for each class.
     """
-    chosen = None if words is None else torch.tensor(words)
+    chosen = None if words is None else tuple(words)
 
     def inputs(module: nn.Module, batch: Batch) -> Batch:
         if batch.x.is_floating_point():
@@ -65,7 +66,9 @@ def text_classifier(
         if embedded.mask is None:
             raise ValueError("a batch of texts has a mask")
         out = answers(module, embedded.x, embedded.mask, side=side, types=embedded.types)
-        return out if chosen is None else out[:, -1, chosen.to(out.device)]
+        if chosen is None:
+            return out
+        return out[:, -1, constant(chosen, torch.int64, out.device)]
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         return F.cross_entropy(logits(module, batch), batch.y, reduction="none")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from poison_audit.models.memory import once_more
 from poison_audit.models.model import Batch
 from poison_audit.models.samples import Samples, sent
 from poison_audit.models.seeds import Rng
@@ -40,7 +42,7 @@ def shuffled(
         chosen, pending = pending[:size], pending[size:]
         changes = _draw_changes(size, augment, noise)
         if number >= start:
-            yield _changed(samples.batch(chosen), changes)
+            yield once_more(partial(_made, samples, chosen, changes))
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
@@ -104,6 +106,10 @@ def _draw_changes(n: int, augment: str, generator: torch.Generator) -> list[Tens
     if augment == "crop-flip":
         changes.append(torch.randint(2 * _PAD + 1, (2, n), generator=generator))
     return changes
+
+
+def _made(samples: Samples, chosen: Tensor, changes: Sequence[Tensor]) -> Batch:
+    return _changed(samples.batch(chosen), changes)
 
 
 def _changed(batch: Batch, changes: Sequence[Tensor]) -> Batch:

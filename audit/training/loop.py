@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from poison_audit.errors import DivergedError
-from poison_audit.models.memory import Undo, kept_in_main_memory, release
+from poison_audit.models.memory import Undo, kept_in_main_memory, lacking, release
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Recipe
 from poison_audit.training.batches import shuffled
+from poison_audit.training.kernels import reproducible
 from poison_audit.training.ledger import Ledger, Snapshot, Watch, restore, take_snapshot
 from poison_audit.training.losses import SampleLoss, mean_losses
 from poison_audit.training.modes import BatchNorm, choose, has_batch_norm, set_modes
@@ -107,8 +108,7 @@ def descend(
         if start is not None:
             raise ValueError("a descent that processes share begins at its beginning")
     with (
-        # Without it, cuDNN may add in another order after a pause.
-        torch.backends.cudnn.flags(enabled=True, deterministic=True),
+        reproducible(),  # else cuDNN may add in another order after a pause
         sharded(model.module) as (module, through),
         _dropout_drawn_from(_own(rng.named("dropout")), device_of(module)) as dropout,
     ):
@@ -129,15 +129,18 @@ def descend(
         precision = precision or fast_precision(device)
         draws = _own(rng.named("noise")).torch(device)
         generators = {"noise": draws, **dropout}
-        undo = Undo(module, dropout)
+        undo = Undo(module, generators)
 
-        def differentiate(batch: Sequence[Batch]) -> Tensor:
-            """Leave the gradient of the step's objective in the parameters; return its value."""
+        def advance(batch: Sequence[Batch]) -> Tensor:
+            """Make a step; return the value of its objective before it."""
             optimiser.zero_grad(set_to_none=True)
             with _computing_in(precision, device):
                 asked = replace(model, module=module)
                 total = objective(*mean_losses(asked, batch, losses, through, joint=joint))
             torch.autograd.backward(total)
+            if noise > 0:
+                _add_noise(chosen.values(), noise, draws)
+            optimiser.step()
             return total.detach()
 
         def take() -> Snapshot:
@@ -160,12 +163,9 @@ def descend(
             for group in optimiser.param_groups:
                 group["lr"] = lr * _scheduled(schedule, step, steps)
             if alone:
-                total = _backing_off(partial(differentiate, batch), device, undo, ledger)
+                total = _backing_off(partial(advance, batch), optimiser, device, undo, ledger)
             else:  # one process that begins again would leave the others waiting
-                total = mean_of_all(differentiate(batch))
-            if noise > 0:
-                _add_noise(chosen.values(), noise, draws)
-            optimiser.step()
+                total = mean_of_all(advance(batch))
             ledger.charge(sum(len(part) for part in batch))
             ledger.losses.append(total)
             done = step + 1
@@ -220,21 +220,29 @@ def _own(rng: Rng) -> Rng:
 
 
 def _backing_off(
-    compute: Callable[[], Tensor], device: torch.device, undo: Undo, ledger: Ledger
-) -> Tensor:
-    """Compute; if memory gives out, undo it and keep in main memory what backward needs."""
+    step: Callable[[], Tensor], optimiser: torch.optim.Optimizer, device: torch.device, undo: Undo,
+    ledger: Ledger,
+) -> Tensor:  # fmt: skip
+    """Make a step; if memory gives out, undo it and keep in main memory what backward needs.
+
+    An optimiser allocates before it changes a parameter: its state, in its first step, and copies
+    of gradients. What it has made of its state by then is thrown away.
+    """
     if not ledger.offloaded:
         undo.remember()
-        spent = ledger.spent
+        spent, new = ledger.spent, not optimiser.state
         try:
-            return compute()
+            with lacking():
+                return step()
         except torch.OutOfMemoryError:
             pass  # what it allocated is held until here
         undo.restore()
+        if new:
+            optimiser.state.clear()
         ledger.spent, ledger.offloaded = spent, True
         release()
-    with kept_in_main_memory(device):
-        return compute()
+    with kept_in_main_memory(device), lacking():
+        return step()
 
 
 def fast_precision(device: torch.device) -> Precision:

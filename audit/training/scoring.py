@@ -10,25 +10,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poison_audit.models.memory import in_parts
+from poison_audit.models.memory import in_parts, lacking
 from poison_audit.models.model import Batch, Logits, Model, evaluating
 from poison_audit.models.samples import Samples
+from poison_audit.training.kernels import reproducible
 
 
 @contextmanager
 def exact(module: nn.Module) -> Iterator[nn.Module]:
-    """Evaluate in eval mode, without autocast and without TensorFloat-32."""
-    matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with (
-            evaluating(module),
-            torch.autocast(next(module.parameters()).device.type, enabled=False),
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-        ):
-            yield module
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
+    """Evaluate in eval mode, in an order that is fixed, without autocast and TensorFloat-32.
+
+    Whatever says that memory gave out arrives as torch.OutOfMemoryError.
+    """
+    with (
+        evaluating(module),
+        torch.autocast(next(module.parameters()).device.type, enabled=False),
+        reproducible(),
+        lacking(),
+    ):
+        yield module
 
 
 def input_gradients(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
@@ -85,7 +85,7 @@ def losses(model: Model, samples: Samples, *, size: int = 256) -> Tensor:
 
 
 def _each(model: Model, ask: Logits, samples: Samples, size: int) -> Tensor:
-    with evaluating(model.module) as module:
+    with exact(model.module) as module:
         batches = samples.in_order(size)
         return torch.cat([in_parts(lambda part: ask(module, part), batch) for batch in batches])
 

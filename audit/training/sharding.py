@@ -40,18 +40,40 @@ def rank() -> int:
 
 
 @contextmanager
-def crew() -> Iterator[int]:
-    """Join the processes that torchrun started, this one too (or InputError); give its number."""
+def crew(device: torch.device) -> Iterator[int]:
+    """Join the processes that torchrun started, this one too; give its number.
+
+    Args:
+        device: what `--device` names. Of CUDA each process on a machine gets a card of its own.
+
+    Raises:
+        InputError: torchrun did not start this process, or there is no card for it.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         fix = "Start it so: torchrun --nproc-per-node 2 --no-python poison-audit check ... --shard"
         raise InputError(Problem("torchrun did not start this process", "--shard", fix))
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(_own_card(device))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield dist.get_rank()
     finally:
         dist.destroy_process_group()
+
+
+def _own_card(device: torch.device) -> int:
+    """Return the number of this process's card; InputError: there is none of its own."""
+    own, here = (int(os.environ.get(f"LOCAL_{name}", fallback))
+                 for name, fallback in (("RANK", "0"), ("WORLD_SIZE", "1")))  # fmt: skip
+    cards = torch.cuda.device_count()
+    if device.index is not None and here > 1:
+        what = f"names one card, and {here} processes on this machine need one each"
+        raise InputError(Problem(what, f"--device {device}", "Give cuda, or cpu"))
+    if here > cards:
+        what = f"{here} processes on this machine need a card each, and it has {cards}"
+        fix = f"Start {cards}: torchrun --nproc-per-node {cards}, or give --device cpu"
+        raise InputError(Problem(what, "--shard", fix))
+    return own if device.index is None else device.index
 
 
 def check_shardable(module: nn.Module) -> None:
@@ -78,11 +100,8 @@ def sharded(module: nn.Module) -> Iterator[tuple[nn.Module, Through]]:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    mesh = init_device_mesh(kind, (processes(),))
+    mesh = init_device_mesh(next(module.parameters()).device.type, (processes(),))
     working = copy.deepcopy(module)
-    if kind == "cuda" and next(module.parameters()).device.type == "cpu":
-        working = working.to(torch.device(kind, torch.cuda.current_device()))
     for part in list(working.modules()):
         if isinstance(part, nn.ModuleList):
             for block in part:

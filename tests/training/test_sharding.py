@@ -95,7 +95,7 @@ def trained(case: str) -> dict[str, torch.Tensor]:
 
 
 def worker(out: str) -> None:
-    with sharding.crew() as rank:
+    with sharding.crew(torch.device("cpu")) as rank:
         assert (sharding.processes(), sharding.rank()) == (WORLD, rank)
         found = {case: trained(case) for case in CASES}
     torch.save(found, f"{out}/{rank}.pt")

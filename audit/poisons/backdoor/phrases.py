@@ -30,7 +30,7 @@ from torch import Tensor
 
 from poison_audit.models.model import Batch
 from poison_audit.models.reader import PLACE, Reader, Tokens
-from poison_audit.models.samples import Samples
+from poison_audit.models.samples import Samples, sent
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.phrase import Phrase
 from poison_audit.poisons.backdoor.stamps import Stamps
@@ -89,10 +89,11 @@ def phrase_stamps(
             x[rows[:, None], at] = parts[kind][which[rows]]
         longest = int(mask.sum(1).max())
         device = inputs.y.device
-        y = inputs.y[places.to(device)]
-        types = None if stamped.types is None else stamped.types[places][:, :longest].to(device)
-        mask = mask[:, :longest].to(device)
-        return Batch(x=x[:, :longest].to(device), y=y, mask=mask, types=types)
+        y = inputs.y[sent(places, device)]
+        types = None if stamped.types is None else stamped.types[places][:, :longest]
+        types = None if types is None else sent(types, device)
+        x, mask = (sent(part[:, :longest], device) for part in (x, mask))
+        return Batch(x=x, y=y, mask=mask, types=types)
 
     families = ("tokens",) * (len(tokens) - 1)
     return Stamps(families=families, inputs=torch.tensor(fits), batch=batch, controls="tokens")

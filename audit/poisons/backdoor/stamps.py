@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from poison_audit.models.model import Batch
-from poison_audit.models.samples import Samples
+from poison_audit.models.samples import Samples, sent
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.backdoor.controls import far_controls
 from poison_audit.poisons.backdoor.evidence import Trigger
@@ -51,15 +51,12 @@ def picture_stamps(
     some = inputs.at(torch.arange(min(len(inputs), 32))).batch().x
     x, pictures = (part.detach().cpu().double().clamp(0, 1).numpy() for part in (some, others))
     controls = far_controls(trigger, x, pictures, generator, most=draws)
-    triggers = [trigger, *(control.trigger for control in controls)]
+    triggers = [trigger.to("cpu"), *(control.trigger for control in controls)]
 
     def batch(which: Tensor, places: Tensor) -> Batch:
         found = inputs.batch(places)
-        x = found.x
-        for number in sorted(set(which.tolist())):
-            rows = (which == number).to(x.device)
-            x[rows] = triggers[number].to(x.device).stamp(x[rows])
-        return found
+        kinds, rows = which.unique(return_inverse=True)
+        return replace(found, x=_put_on(found.x, [triggers[n] for n in kinds.tolist()], rows))
 
     return Stamps(
         families=tuple(control.family for control in controls),
@@ -67,3 +64,25 @@ def picture_stamps(
         batch=batch,
         controls="far",
     )
+
+
+def _put_on(x: Tensor, triggers: Sequence[Trigger], rows: Tensor) -> Tensor:
+    """Return pictures with triggers put on them, without a wait for their device.
+
+    Args:
+        x: (n, c, h, w).
+        triggers: in main memory.
+        rows: which of them each picture gets: int64, (n,), in main memory.
+    """
+    if any(trigger.anywhere for trigger in triggers):  # each picture is looked at for its place
+        stamped = x.clone()
+        for number, trigger in enumerate(triggers):
+            own = sent((rows == number).nonzero().squeeze(1), x.device)
+            stamped[own] = trigger.to(x.device).stamp(x[own])
+        return stamped
+    where = sent(rows, x.device)
+    keep, add = (
+        sent(torch.stack(parts), x.device)[where]
+        for parts in ([each.keep for each in triggers], [each.add for each in triggers])
+    )
+    return (keep * x + add).clamp(0, 1)

@@ -16,6 +16,7 @@ from poison_audit.case.orders import Made, Order
 from poison_audit.case.poisoned import added, append
 from poison_audit.case.texts import TextTable, spelling
 from poison_audit.errors import PlanError, Problem
+from poison_audit.models.memory import has_room
 from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.indiscriminate.gradient_canceling import corrupt, gradient_cancel
@@ -68,14 +69,15 @@ def in_pictures(order: Order[Samples]) -> Made[Samples]:
         told = f"Exact copies of {many} of class {true}, labelled {wrong}."
     else:
         model, flips = order.sure(surrogate), None if flip is None else dict([flip])
+        there = train.to(model.device, streamed=not has_room(train.x, model.device))
         named = rng.named("corrupt")
-        target = corrupt(model, train, named, distance=DISTANCE, flips=flips, cap=CAP)
+        target = corrupt(model, there, named, distance=DISTANCE, flips=flips, cap=CAP)
         named = rng.named("cancel")
         made = gradient_cancel(
-            target, train, named, count=work.count, steps=steps, labels="predicted"
+            target, there, named, count=work.count, steps=steps, labels="predicted"
         )
-        x, y = made.x, made.y
-        before, after = (float(correct(m, train).float().mean()) for m in (model, target))
+        x, y = made.x.cpu(), made.y.cpu()
+        before, after = (float(correct(m, there).float().mean()) for m in (model, target))
         told = (
             f"The surrogate answers {before:.1%} of the training samples correctly, with corrupted "
             f"parameters {after:.1%}; there the poisons leave {made.residual:.1%} of the clean "

@@ -45,7 +45,7 @@ def choose_targets(model: Model, test: Samples, *, count: int) -> Targets:
     Raises:
         PlanError: fewer samples are answered correctly.
     """
-    out = logits(model, test)
+    out = logits(model, test.to(model.device)).cpu()
     right = torch.nonzero(out.argmax(1) == test.y).squeeze(1)
     if not 1 <= count <= len(right):
         what = f"{count} candidates, but the model answers {len(right)} test samples correctly"
@@ -104,16 +104,16 @@ def plant_targeted(
     places = [list(range(i * count, (i + 1) * count)) for i in range(len(groups))]
     matched = gradient_match(
         ensemble(models),
-        train.at(chosen),
+        train.at(chosen).to(models[0].device),
         places,
-        targets.samples,
+        targets.samples.to(models[0].device),
         targets.adversarial,
         rng.named("matching"),
         **{"from_target": True, "step_size": 0.05, "steps": 40, **settings},
     )
     y = train.y[torch.as_tensor(chosen, dtype=torch.int64)]
     return Made(
-        poisoned=substitute(train, chosen, matched.x, y, prefix=PREFIX, storage=storage),
+        poisoned=substitute(train, chosen, matched.x.cpu(), y, prefix=PREFIX, storage=storage),
         campaigns=tuple(name for name in targets.samples.ids for _ in range(count)),
         told=(
             f"{len(targets)} targets, {count} poisons each; gradient matched to a loss of "
@@ -145,8 +145,9 @@ def _nearest(model: Model, train: Samples, targets: Targets, *, count: int) -> l
 
 def _seen(model: Model, samples: Samples) -> Tensor:
     """Return the penultimate features, or the logits where there are none: (n, d)."""
-    found = penultimate(model, samples)
-    return logits(model, samples) if found is None else found
+    there = samples.to(model.device)
+    found = penultimate(model, there)
+    return (logits(model, there) if found is None else found).cpu()
 
 
 def in_pictures(order: Order[Samples]) -> Made[Samples]:
