@@ -55,8 +55,9 @@ def picture_stamps(
 
     def batch(which: Tensor, places: Tensor) -> Batch:
         found = inputs.batch(places)
-        kinds, rows = which.unique(return_inverse=True)
-        return replace(found, x=_put_on(found.x, [triggers[n] for n in kinds.tolist()], rows))
+        kinds = sorted(set(which.tolist()))
+        rows = torch.searchsorted(torch.tensor(kinds), which)
+        return replace(found, x=_put_on(found.x, [triggers[n] for n in kinds], rows))
 
     return Stamps(
         families=tuple(control.family for control in controls),
