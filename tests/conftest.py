@@ -76,3 +76,37 @@ def case(small_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     folder = shutil.copytree(small_pictures, tmp_path / "case")
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train in float32, whatever is fast: bfloat16's roundings differ by kernel."""
+    monkeypatch.setattr("poison_audit.training.loop.fast_precision", lambda device: "float32")
+
+
+@pytest.fixture(scope="session")
+def device_pictures(small_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
+    """Return a case of pictures on the CPU and on the pretend device."""
+    from builders import device_cases
+
+    folder = tmp_path_factory.mktemp("device") / "pictures"
+    files = device_cases.picture_files(small_pictures, folder)
+    return device_cases.twins(files, device_cases.PICTURES)
+
+
+@pytest.fixture(scope="session")
+def device_texts(small_texts: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
+    """Return a case of texts on both; its GPT-2 has dropout."""
+    from builders import device_cases
+
+    folder = tmp_path_factory.mktemp("device") / "texts"
+    return device_cases.twins(device_cases.text_files(small_texts, folder), device_cases.TEXTS)
+
+
+@pytest.fixture(scope="session")
+def device_words(small_texts: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
+    """Return a case of texts whose classes are words, on both."""
+    from builders import device_cases
+
+    folder = tmp_path_factory.mktemp("device") / "words"
+    return device_cases.twins(device_cases.word_files(small_texts, folder), device_cases.TEXTS)
