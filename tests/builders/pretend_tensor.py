@@ -43,7 +43,7 @@ class Pretend(torch.Tensor):
     def is_pinned(self, *_: Any) -> bool:
         return False
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"Pretend({self.inner!r})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pretend:
@@ -55,7 +55,7 @@ class Pretend(torch.Tensor):
         return memo[id(self)]
 
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise AssertionError(f"{func} of a tensor whose pretend device is gone")
 
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -67,11 +67,16 @@ _Generator = torch.Generator
 _ours: dict[int, torch.Generator] = {}
 
 
+def number_of(generator: Any) -> int:
+    """Return the address of a generator's C++ object."""
+    return int(generator._cdata)
+
+
 class PretendGenerator(_Generator):
     """A generator of the pretend device."""
 
     def __init__(self, *_: Any) -> None:
-        _ours[self._cdata] = self
+        _ours[number_of(self)] = self
 
     device = property(lambda self: CUDA)
 
@@ -85,7 +90,7 @@ class AnyGenerator(_Generator):
 
 def on_device(generator: torch.Generator) -> bool:
     """Return whether a generator is the pretend device's."""
-    return generator._cdata in _ours
+    return number_of(generator) in _ours
 
 
 def names_cuda(device: Any) -> bool:
