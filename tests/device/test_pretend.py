@@ -30,7 +30,7 @@ REFUSED = {
     "scalars in a list": lambda x: torch.stack([x.sum(), torch.tensor(1.0)]),
     "a CPU tensor changed in place": lambda x: torch.tensor(1.0).add_(x.sum()),
     "an index on the card": lambda x: torch.ones(2, 2)[torch.zeros(1, dtype=torch.int64).cuda()],
-    "values put into it": lambda x: x.__setitem__(0, torch.ones(2)),
+    "values put into it": lambda x: x.__setitem__(torch.tensor([0]), torch.ones(1, 2)),
     "a CPU generator": lambda x: torch.randn(2, generator=torch.Generator(), device="cuda"),
     "a CPU generator in place": lambda x: x.normal_(generator=torch.Generator()),
     "its generator on the CPU": lambda x: torch.randperm(3, generator=torch.Generator("cuda")),
