@@ -15,6 +15,7 @@ import torch
 
 from builders.pretend_cuda import pretend_cuda
 from builders.pretend_device import Device
+from builders.pretend_tensor import Pretend
 from builders.small_case import read_rows, write_rows
 from builders.small_text import LENGTH, WIDTH, tokenizer
 from poison_audit.case.case import Case
@@ -26,8 +27,6 @@ from poison_audit.engine.measuring import answers, load_references
 from poison_audit.models.model import Model
 from poison_audit.models.reader import Reading
 from poison_audit.records import Recipe
-
-NORMALIZE = "0.5/0.25"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +89,7 @@ def picture_files(made: Path, folder: Path) -> Sources:
         model=folder / "model.safetensors", forget=folder / "forget.csv",
         train=folder / "train.npz", test=folder / "test.npz",
         evidence={name: folder / file for name, file in names.items()},
-        references=(folder / "clean.safetensors",), normalize=NORMALIZE,
+        references=(folder / "clean.safetensors",), normalize="none",
     )  # fmt: skip
 
 
@@ -130,7 +129,9 @@ def word_files(made: Path, folder: Path) -> Sources:
 
 
 def weights(model: Model) -> torch.Tensor:
-    return torch.cat([p.detach().cpu().double().flatten() for p in model.module.parameters()])
+    """Return all parameters as float64, (n,), whether or not the pretend device is still there."""
+    every = (p.inner if isinstance(p, Pretend) else p for p in model.module.parameters())
+    return torch.cat([p.detach().double().flatten() for p in every])
 
 
 def same(a: Any, b: Any, tolerance: float = 1e-4) -> bool:

@@ -115,7 +115,8 @@ class Device(TorchDispatchMode):
         if self.scatters and name in UNORDERED:
             self._times += 1
             share = 1 + 1e-6 * (self._times % 7)
-            out = mapped(lambda t: t * share if t.is_floating_point() else t, out)
+            change = torch.Tensor.mul_ if func._schema.is_mutable else torch.mul
+            out = mapped(lambda t: change(t, share) if t.is_floating_point() else t, out)
         if self._sending == "cpu":
             return out
         if name == "copy_" and not isinstance(args[0], Pretend):

@@ -12,7 +12,7 @@ from poison_audit.training.ledger import Ledger
 
 pytestmark = [pytest.mark.device, pytest.mark.usefixtures("float32")]
 
-ALLOWED = 240.0
+ALLOWED = 120.0
 
 
 def running(name):
@@ -36,5 +36,9 @@ def test_a_method_gives_the_same_weights_and_never_waits_in_a_step(kind, name, r
     (expected, cpu), (found, ledger), device = both(case, running(name))
     assert torch.allclose(weights(expected), weights(found), rtol=1e-3, atol=1e-4)
     assert ledger.spent == cpu.spent
-    print(kind, name, len(ledger.losses), ledger.spent, device.waits.most_common(4))
-    print(dict(device.loose), dict(device.tf32))
+    # What is looked at once a descent: whether all is finite.
+    steps = len(ledger.losses) or ledger.spent
+    waits = {line: n for line, n in device.waits.items() if "check_finite" not in line[0]}
+    assert not {line: n for line, n in waits.items() if n >= steps}
+    assert not device.loose
+    assert not device.tf32

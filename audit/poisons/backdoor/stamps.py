@@ -45,13 +45,13 @@ def picture_stamps(
     At most `draws` contents at its place, and some of its own elsewhere; `rng` decides which.
     Pieces are cut from pictures of `retain`.
     """
-    generator = rng.named("controls").numpy()
+    trigger, generator = trigger.to("cpu"), rng.named("controls").numpy()
     places = torch.from_numpy(generator.permutation(len(retain))[:SOME])
     others = (retain if len(retain) else inputs).at(places).batch().x
     some = inputs.at(torch.arange(min(len(inputs), 32))).batch().x
     x, pictures = (part.detach().cpu().double().clamp(0, 1).numpy() for part in (some, others))
     controls = far_controls(trigger, x, pictures, generator, most=draws)
-    triggers = [trigger.to("cpu"), *(control.trigger for control in controls)]
+    triggers = [trigger, *(control.trigger for control in controls)]
 
     def batch(which: Tensor, places: Tensor) -> Batch:
         found = inputs.batch(places)
