@@ -25,6 +25,11 @@ from poison_audit.verdict.policy import standard_policy
 pytestmark = [pytest.mark.device, pytest.mark.usefixtures("float32", "plain_page", "no_sizes")]
 
 
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    monkeypatch.setattr("poison_audit.checks.waking.STEPS", 4)
+
+
 def on_both(*command: str) -> None:
     """Run a command that writes into `cpu`, and again into `cuda` on the device."""
     assert invoke([*command, "-o", "cpu", "--device", "cpu"]) == 0
