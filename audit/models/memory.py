@@ -125,7 +125,26 @@ def release() -> None:
 
 def kept_in_main_memory(device: torch.device) -> AbstractContextManager[object]:
     """Return the context in which a forward pass keeps what its backward needs in main memory."""
-    return torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda")
+    if device.type != "cuda":
+        return torch.autograd.graph.save_on_cpu()
+    return torch.autograd.graph.saved_tensors_hooks(_kept, _back)
+
+
+def _kept(tensor: Tensor) -> tuple[torch.device, Tensor]:
+    """Return a tensor in pinned main memory, laid out alike: PyTorch's own hooks lay it out anew.
+
+    The product of a transposed matrix is another kernel than that of its copy, and rounds
+    otherwise.
+    """
+    strides = tensor.contiguous().stride() if 0 in tensor.stride() else tensor.stride()
+    kept = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, pin_memory=True)
+    kept.copy_(tensor)
+    return tensor.device, kept
+
+
+def _back(kept: tuple[torch.device, Tensor]) -> Tensor:
+    device, tensor = kept
+    return tensor.to(device, non_blocking=True)
 
 
 class Undo:

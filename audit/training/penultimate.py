@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from poison_audit.models.memory import in_parts
-from poison_audit.models.model import Batch, Model, evaluating
+from poison_audit.models.model import Batch, Model
 from poison_audit.models.samples import Samples
+from poison_audit.training.scoring import exact
 
 CLOSE = 1e-4
 """Largest difference between the layer's output and the model's logits, relative to the largest."""
@@ -50,7 +51,7 @@ def _features(model: Model, head: nn.Linear, batch: Batch) -> Tensor:
     seen: list[Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     try:
-        with evaluating(model.module) as module:
+        with exact(model.module) as module:
             out = model.logits(module, batch)
     finally:
         hook.remove()

@@ -44,6 +44,7 @@ UNORDERED = {
 """What `torch.use_deterministic_algorithms` lists, as far as CUDA's kernels add by atomics, and the
 backward passes of attention and of a table of embeddings."""
 CONVOLVES = {"convolution", "convolution_backward"}
+PINNED = {aten.empty.memory_format, aten.empty_strided.default}
 STRICT = {"cat", "stack", "gather", "index_select", "scatter", "mm", "addmm", "bmm", "embedding"}
 """Operations that refuse a CPU scalar as well."""
 
@@ -127,7 +128,7 @@ class Device(TorchDispatchMode):
         generator = kwargs.get("generator")
         if generator is not None and on_device(generator) and not self._making:
             raise MixedError(f"{func}: expected a generator of cpu, got one of cuda")
-        pinned = kwargs.pop("pin_memory", False) if func is aten.empty.memory_format else False
+        pinned = kwargs.pop("pin_memory", False) if func in PINNED else False
         out = func(*args, **kwargs)
         if pinned:
             out._pinned = True

@@ -128,7 +128,7 @@ FAULTS = (
           '"nccl" if torch.cuda.is_available() else "gloo"', CHOICE),
     # Legal
     Fault("kept in pageable main memory", "models.memory",
-          'pin_memory=device.type == "cuda"', "pin_memory=False", MEMORY, harmless=True),
+          "dtype=tensor.dtype, pin_memory=True)", "dtype=tensor.dtype)", MEMORY, harmless=True),
     Fault("an index that could have been sent", "poisons.backdoor.stamps",
           "where = sent(rows, x.device)", "where = rows", PROBES, harmless=True),
 )  # fmt: skip
