@@ -130,6 +130,9 @@ def test_wrong_flags_are_said_before_anything_runs(case, capsys, monkeypatch):
     ):
         assert invoke([*COMMAND, "--out", "o", *arguments]) == 2
         assert told in capsys.readouterr().err
+    if not ray.cluster_resources().get("GPU"):  # Ray would wait for one for ever
+        assert invoke([*COMMAND, "--out", "o", "--ray", "local", "--ray-gpus", "1"]) == 2
+        assert "no machine of the cluster has more than 0" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "ray", None)
     assert invoke([*COMMAND, "--out", "o", "--ray", "local"]) == 2
     assert "pip install 'poison-audit[ray]'" in capsys.readouterr().err

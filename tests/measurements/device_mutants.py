@@ -1,10 +1,10 @@
 """Which faults of a device do the tests on the pretend device find?
 
-    python tests/measurements/device_mutants.py [--only PART_OF_NAME]
+    python tests/measurements/device_mutants.py [--only PART_OF_NAME] [--quick]
 
 Each fault is planted into the package's code in a process of its own, in which the tests marked
-`device` then run until one fails. `harmless` faults are legal on CUDA and cost at most time where
-nobody waits: they should pass. Prints one line a fault, and the counts.
+`device` then run until one fails: first where that is likely, then all. `harmless` faults are legal
+on CUDA and cost at most some time: they should pass. Prints one line a fault, and the counts.
 """
 
 from __future__ import annotations
@@ -22,11 +22,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
-METHODS, PROBES, COMMANDS, MEMORY, CHOICE = (
+ON_METHODS, ON_PROBES, MEMORY, CHOICE = (
     f"tests/device/test_{name}.py"
-    for name in ("methods_on_device", "probes_on_device", "commands_on_device",
-                 "memory_on_device", "choice_of_device")
-)  # fmt: skip
+    for name in ("methods_on_device", "probes_on_device", "memory_on_device", "choice_of_device")
+)
+
+
+def method(name: str, kind: str = "pictures") -> str:
+    """Return the test of a method on the device."""
+    test = "test_a_method_gives_the_same_weights_and_never_waits_in_a_step"
+    return f"{ON_METHODS}::{test}[{kind}-{name}]"
+
+
+def probe(name: str, kind: str = "pictures") -> str:
+    """Return the test of a probe on the device."""
+    return f"{ON_PROBES}::test_a_probe_sees_the_same[{kind}-{name}]"
 
 
 class Fault(NamedTuple):
@@ -41,78 +51,86 @@ class Fault(NamedTuple):
     harmless: bool = False
 
 
+GD, WORDS = method("gd"), method("gd", "words")
+LARGER = f"{ON_METHODS}::test_a_larger_budget_goes_on_to_the_same_bits[pictures]"
+ASKED = f"{ON_PROBES}::test_what_else_is_asked_of_a_model_is_the_same[pictures]"
+CONTROLS = f"{ON_PROBES}::test_controls_of_a_trigger_are_put_on_without_a_wait_each[pictures]"
+PLANT = "tests/device/test_commands_on_device.py::test_plant[targeted]"
+
 FAULTS = (
     # Two devices
     Fault("augmentation stays on the CPU", "training.batches",
           "flip, *crops = (sent(change, device) for change in changes)",
-          "flip, *crops = changes", METHODS),
+          "flip, *crops = changes", GD),
     Fault("rows of a crop on the CPU", "training.batches",
-          "torch.arange(height, device=device)", "torch.arange(height)", METHODS),
+          "torch.arange(height, device=device)", "torch.arange(height)", GD),
     Fault("labels stay on the CPU", "models.samples",
-          "y=self.y.to(device), noise=noise)", "y=self.y, noise=noise)", METHODS),
+          "y=self.y.to(device), noise=noise)", "y=self.y, noise=noise)", GD),
     Fault("masks of texts stay on the CPU", "models.samples",
-          "mask = sent(mask[:, :longest], device)", "mask = mask[:, :longest]", METHODS),
+          "mask = sent(mask[:, :longest], device)", "mask = mask[:, :longest]", WORDS),
     Fault("places of tokens on the CPU", "models.text",
-          "torch.arange(length, device=mask.device)", "torch.arange(length)", METHODS),
+          "torch.arange(length, device=mask.device)", "torch.arange(length)", WORDS),
     Fault("a new network stays on the CPU", "models.model",
-          "module.to(device=self.device, dtype=dtype)", "module.to(dtype=dtype)", METHODS),
+          "module.to(device=self.device, dtype=dtype)", "module.to(dtype=dtype)", method("eu_k")),
     Fault("perturbed pictures are chosen on the CPU", "methods.i_bau",
-          "sent(chosen, batch.x.device)", "chosen", METHODS),
+          "sent(chosen, batch.x.device)", "chosen", method("i_bau")),
     Fault("true labels stay on the CPU", "poisons.mislabelled.evidence",
-          "clean=self.clean.to(device)", "clean=self.clean", PROBES),
+          "clean=self.clean.to(device)", "clean=self.clean", probe("mislabelled")),
     Fault("noise of canaries stays on the CPU", "poisons.gaussian.trial",
           "noise=noise_rows(key, names, length=length).to(device),",
-          "noise=noise_rows(key, names, length=length),", PROBES),
+          "noise=noise_rows(key, names, length=length),", probe("gaussian")),
     Fault("targets' labels stay on the CPU", "poisons.targeted.evidence",
-          "adversarial=self.adversarial.to(device)", "adversarial=self.adversarial", PROBES),
+          "adversarial=self.adversarial.to(device)", "adversarial=self.adversarial",
+          probe("targeted")),
     Fault("labels of strings on the CPU", "poisons.token_canary.probe",
           "torch.tensor(strings.labels, device=model.device)", "torch.tensor(strings.labels)",
-          PROBES),
+          probe("token-canary", "texts")),
     Fault("losses of an earlier budget come back on the CPU", "training.ledger",
           '["ledger.losses"].to(next(module.parameters()).device))', '["ledger.losses"])',
-          METHODS),
+          LARGER),
     Fault("answers go to NumPy from the device", "poisons.backdoor.looking",
           "base = logits(model, inputs).cpu().double()", "base = logits(model, inputs).double()",
-          PROBES),
+          probe("backdoor")),
     Fault("a planter's tables stay on the CPU", "poisons.targeted.plant",
           "out = logits(model, test.to(model.device)).cpu()", "out = logits(model, test)",
-          COMMANDS),
+          PLANT),
     # Generators
     Fault("noise of a step from the CPU's generator", "training.loop",
-          'rng.named("noise")).torch(device)', 'rng.named("noise")).torch()', METHODS),
+          'rng.named("noise")).torch(device)', 'rng.named("noise")).torch()', method("ngd")),
     Fault("dropout from a generator that nobody seeded", "training.loop",
           'generators["dropout.cuda"] = torch.cuda.default_generators[device.index]', "pass",
-          METHODS),
+          WORDS),
     Fault("the user's own generator is not put back", "training.loop",
-          "fork_rng(devices=[device] if cuda else [])", "fork_rng(devices=[])", METHODS),
+          "fork_rng(devices=[device] if cuda else [])", "fork_rng(devices=[])", GD),
     Fault("fresh noise from the CPU's generator", "poisons.gaussian.exposure",
-          'rng.named("fresh").torch(bases.y.device)', 'rng.named("fresh").torch()', PROBES),
+          'rng.named("fresh").torch(bases.y.device)', 'rng.named("fresh").torch()',
+          probe("exposure")),
     Fault("directions from the CPU's generator", "checks.honesty",
-          "generator = rng.torch(x.device)", "generator = rng.torch()", PROBES),
+          "generator = rng.torch(x.device)", "generator = rng.torch()", ASKED),
     # Waits
     Fault("constants are sent with every batch", "models.image",
-          "constant(part, x.dtype, x.device)", "x.new_tensor(part)", METHODS),
+          "constant(part, x.dtype, x.device)", "x.new_tensor(part)", GD),
     Fault("label words are sent with every batch", "models.text",
           "constant(chosen, torch.int64, out.device)", "torch.tensor(chosen, device=out.device)",
-          METHODS),
+          WORDS),
     Fault("a batch from pageable memory", "models.samples",
-          "x.pin_memory().to(device, non_blocking=True)", "x.to(device)", METHODS),
+          "x.pin_memory().to(device, non_blocking=True)", "x.to(device)", GD),
     Fault("every loss is read at once", "training.loop",
           "ledger.losses.append(total)", "ledger.losses.append(torch.tensor(float(total)))",
-          METHODS),
+          GD),
     Fault("all is looked at after every step", "training.loop",
-          "if done % CHECK_EVERY == 0:", "if True:", METHODS),
+          "if done % CHECK_EVERY == 0:", "if True:", GD),
     Fault("each control is put on by itself", "poisons.backdoor.stamps",
-          "if any(trigger.anywhere for trigger in triggers):", "if True:", PROBES),
+          "if any(trigger.anywhere for trigger in triggers):", "if True:", CONTROLS),
     # Order, precision, memory
     Fault("cuDNN may add in any order", "training.kernels",
-          "deterministic=True, ", "", METHODS),
+          "deterministic=True, ", "", GD),
     Fault("TF32 in steps and scores", "training.kernels",
-          "allow_tf32=False)", "allow_tf32=True)", METHODS),
+          "allow_tf32=False)", "allow_tf32=True)", GD),
     Fault("importances out of order", "methods.ssd",
           "with exact(model.module) as module:",
           "from poison_audit.models.model import evaluating\\n"
-          "    with evaluating(model.module) as module:", METHODS),
+          "    with evaluating(model.module) as module:", method("ssd")),
     Fault("a step that ran out of memory keeps its noise", "training.loop",
           "undo = Undo(module, generators)", "undo = Undo(module, dropout)", MEMORY),
     Fault("half an optimiser's state is gone on with", "training.loop",
@@ -130,7 +148,7 @@ FAULTS = (
     Fault("kept in pageable main memory", "models.memory",
           "dtype=tensor.dtype, pin_memory=True)", "dtype=tensor.dtype)", MEMORY, harmless=True),
     Fault("an index that could have been sent", "poisons.backdoor.stamps",
-          "where = sent(rows, x.device)", "where = rows", PROBES, harmless=True),
+          "where = sent(rows, x.device)", "where = rows", probe("backdoor"), harmless=True),
 )  # fmt: skip
 
 
@@ -171,8 +189,11 @@ def swapped(old: Any, new: Any, home: str) -> None:
                 one.__code__ = two.__code__
 
 
-def found(fault: Fault, where: Path) -> str:
-    """Return the first test that fails with a fault; empty: none does."""
+def found(fault: Fault, where: Path, *, quick: bool) -> str:
+    """Return the first test that fails with a fault; empty: none does.
+
+    `quick`: only where one is likely to.
+    """
     reading, writing = os.pipe()
     if (child := os.fork()) == 0:
         os.close(reading)
@@ -180,7 +201,9 @@ def found(fault: Fault, where: Path) -> str:
         try:
             planted(fault)
             with redirect_stdout(told), redirect_stderr(told):
-                failed = first_failure([fault.first], where) or first_failure([], where)
+                failed = first_failure([fault.first], where) or (
+                    "" if quick else first_failure([], where)
+                )
         except BaseException as error:
             failed = f"could not be planted: {error!r}"
         os.write(writing, failed.encode()[:4000])
@@ -196,6 +219,8 @@ def first_failure(files: list[str], where: Path) -> str:
     """Run tests until one fails; return its name."""
     import pytest
 
+    from builders import once
+
     class Noted:
         name = ""
 
@@ -205,6 +230,7 @@ def first_failure(files: list[str], where: Path) -> str:
 
     noted = Noted()
     every = files or ["tests/device"]
+    once.made = lambda folder, make: where / folder.name  # type: ignore[assignment]
     pytest.main(
         ["-q", "-x", "-n0", "-m", "device", "-p", "no:cacheprovider", "--basetemp",
          str(where / str(os.getpid())), *every], plugins=[noted],
@@ -218,21 +244,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--only", default="")
+    parser.add_argument("--quick", action="store_true", help="only where one is likely to fail")
     parser.add_argument("--out", type=Path, default=Path("device-mutants"))
     asked = parser.parse_args()
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT / "tests"))
-    # Loaded once, for all processes to come.
+    # Loaded and made once, for all processes to come.
+    from builders import small_case, small_text
+
     for name in ("builders.device_cases", "poison_audit.cli", "poison_audit.commands.check",
                  "poison_audit.commands.train", "poison_audit.commands.plant",
                  "poison_audit.engine.cluster"):  # fmt: skip
         importlib.import_module(name)
-    asked.out.mkdir(exist_ok=True)
+    for name, make in (("small-pictures", small_case.make), ("small-texts", small_text.make)):
+        if not (asked.out / name).exists():
+            (asked.out / name).mkdir(parents=True)
+            make(asked.out / name)
     counts = {True: [0, 0], False: [0, 0]}
     for fault in FAULTS:
         if asked.only not in fault.name:
             continue
-        failed = found(fault, asked.out)
+        failed = found(fault, asked.out.resolve(), quick=asked.quick)
         counts[fault.harmless][0] += bool(failed)
         counts[fault.harmless][1] += 1
         print(
