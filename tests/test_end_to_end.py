@@ -190,7 +190,7 @@ def test_what_is_taken_on_trust_stands_on_the_first_screen(case, capsys):
     out = " ".join(capsys.readouterr().out.split())
     page = (case / "o" / "report.html").read_text(encoding="utf-8")
     told = "is taken on trust"
-    assert out.index(told) < out.index("Next: The gate is open")
+    assert out.index(told) < out.index("Next: The gate passed")
     assert page.index(told) < page.index('<nav aria-label="Contents">')
     assert TRUST in record_in(case / "o").notices
 

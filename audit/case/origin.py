@@ -14,10 +14,9 @@ from poison_audit.models.samples import Samples
 
 Header = Mapping[str, str]
 TRUST = (
-    "The checkpoint does not say what it was trained on: that it was this table, and that the "
-    "evidence is of the poison in it, is taken on trust. With another key, trigger or list of "
-    "targets a poisoned model would look clean; compare commitments with what was published before "
-    "training."
+    "The checkpoint does not say what it was trained on. That it was this table, with this poison, "
+    "is taken on trust: with a wrong key, trigger or list of targets a poisoned model looks clean. "
+    "Compare the commitments below with those published before training."
 )
 
 

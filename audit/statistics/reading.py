@@ -37,8 +37,8 @@ class Words:
     """What would have let it measure."""
     looks: str = "an effect"
     """What it looks for, to somebody who knows no probe."""
-    means: str = "The figure"
-    """Its figure, where a sentence begins with it: `The mean leak score`."""
+    means: str = "Figure"
+    """What its figure is, where a sentence tells it: `Mean leak score`."""
     symbol: str = ""
     """Its figure in a few letters: `mu`."""
     axis: str = ""
@@ -57,7 +57,7 @@ class Words:
     """How the held-out ones are spread in any model: `N(0, 1)`."""
     alert: str = ""
     """Its name among the rules of a code scanner: `GaussianCanaries`."""
-    found: str = ""
+    found: str = "More is left than is tolerated."
     """What a finding of it means, in one sentence."""
     how: str = ""
     """How that was found, in a sentence or two."""
@@ -73,6 +73,8 @@ class Remark:
     """Further sentences."""
     means: str | None = None
     """What takes the place of `Words.means`."""
+    found: str | None = None
+    """What takes the place of `Words.found`."""
     excused: bool = False
     """Whether what was found may be something else than poison, so that it decides nothing."""
 

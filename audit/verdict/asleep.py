@@ -151,7 +151,7 @@ def _named(finding: Finding, woken: Woken, own: Finding) -> Finding:
     if finding.statistic is not None and not woken.poisons:
         reason = f"{when[0].upper()}{when[1:]}: {reason}"
     if finding.gating and own.outcome in AWAKE:
-        told = f"It is awake as it stands. {reason}"
+        told = f"The poison is at work in the model as it stands. {reason}"
         return replace(finding, reason=told, gating=False, outcome=Outcome.INFO)
     if finding.outcome is not Outcome.RESIDUAL:
         return replace(finding, reason=reason)
@@ -244,8 +244,8 @@ def _same(references: Sequence[Cell], part: Part) -> list[tuple[str, Measurement
 
 
 def _figure(reading: Reading[Any], value: float) -> str:
-    told = f"{100 * value:.2f} points" if reading.points else f"{value:.3f}"
-    return f"{reading.words.means} is {told}"
+    told = f"{100 * value:.1f} points" if reading.points else f"{value:.2f}"
+    return f"{reading.words.means}: {told}"
 
 
 def _compared(
@@ -253,13 +253,14 @@ def _compared(
 ) -> str:
     scale, unit = (100, " points") if points else (1, "")
     here, there, by, low, high, luck = (
-        f"{scale * x:.1f}" if points else f"{x:.3f}"
+        f"{scale * x:.1f}" if points else f"{x:.2f}"
         for x in (change.after, change.before, change.after - change.before, change.low,
                   change.high, most)
     )  # fmt: skip
     when = _when(woken)
     return (
-        f"{when[0].upper()}{when[1:]} the attack's figure is {here} here and {there} in {name}, "
-        f"which never saw the poison and was given the same: {by}{unit} [{low}, {high}] more, "
-        f"{says} what the luck of a training explains ({luck})."
+        f"{when[0].upper()}{when[1:]} the attack's figure is {here} here. It is {there} in {name}, "
+        "which never saw the poison and was given the same. The difference, "
+        f"{by}{unit} (interval {low} to {high}), is {says} what the luck of a training explains "
+        f"({luck}{unit})."
     )

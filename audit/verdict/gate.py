@@ -39,12 +39,13 @@ def audit_verdict(
     if not sanity.works:
         outcome = Outcome.INCONCLUSIVE
         sentence = (
-            f"The model does not work as loaded: it answers {sanity.correct} of {sanity.total} "
-            f"clean test samples correctly, no better than always naming the commonest class."
+            f"The model does not work as loaded: it answers {sanity.correct:,} of "
+            f"{sanity.total:,} clean test samples correctly, no better than always guessing the "
+            "most common class."
         )
         step = (
-            "Check the architecture, how inputs are read (--normalize, --prompt) and the order of "
-            "the labels; nothing was measured."
+            "Nothing was measured. Check the architecture, how inputs are read (--normalize, "
+            "--prompt) and the order of the labels."
         )
         if (doubt := _kept_shut(doubts, passes=False)) is not None:
             sentence, step = f"{sentence} {doubt.sentence}", doubt.step
@@ -92,7 +93,7 @@ def _gate(policy: Policy, candidates: Sequence[CandidateVerdict]) -> tuple[Outco
             return Outcome.INCONCLUSIVE, "No repaired candidate was on trial."
         undecided = [c.candidate for c in repaired if EXIT_CODES[c.outcome] != 1]
         if undecided:
-            told = f"No repaired candidate is surely clean, and {', '.join(undecided)} may be."
+            told = f"No repaired candidate is surely clean; these may be: {', '.join(undecided)}."
             return Outcome.INCONCLUSIVE, told
         worst = min((c.outcome for c in repaired), key=WORST_FIRST.index)
         return worst, f"None of the {len(repaired)} repaired candidates is clean."
@@ -100,15 +101,15 @@ def _gate(policy: Policy, candidates: Sequence[CandidateVerdict]) -> tuple[Outco
     if chosen is None:
         return Outcome.INCONCLUSIVE, f"The gate, {policy.gate}, was not on trial."
     if chosen.kind == "reference":
-        told = f"The gate, {policy.gate}, is a reference: a yardstick says nothing of the model."
+        told = f"The gate, {policy.gate}, is a reference. That says nothing about the model."
         return Outcome.INCONCLUSIVE, told
     subject = "The deployed model" if chosen.kind == "deployed" else f"Candidate {chosen.candidate}"
     says = {
-        Outcome.CLEAN: f"shows no residual poison (alpha {policy.alpha:g})",
+        Outcome.CLEAN: "shows no more poison than is tolerated",
         Outcome.ACCEPTED: "is let through as an accepted risk",
-        Outcome.RESIDUAL: "still carries the poison",
-        Outcome.ACTIVATED: "carries poison that unlearning made stronger",
-        Outcome.ASLEEP: "carries poison that is only asleep",
+        Outcome.RESIDUAL: "is still poisoned",
+        Outcome.ACTIVATED: "is poisoned, and unlearning made it worse",
+        Outcome.ASLEEP: "is still poisoned, and the poison only asleep",
         Outcome.BROKEN: "is broken",
         Outcome.FAILED: "could not be measured",
         Outcome.INCONCLUSIVE: "could not be cleared",
@@ -120,37 +121,39 @@ def _next_step(policy: Policy, outcome: Outcome, candidates: Sequence[CandidateV
     references = [c for c in candidates if c.kind == "reference"]
     if suspicious := [c.candidate for c in references if c.outcome is Outcome.RESIDUAL]:
         return (
-            f"First look into the reference {', '.join(suspicious)}: a model that never saw the "
+            f"Look into the reference {', '.join(suspicious)} first: a model that never saw the "
             "poison should be clean. Was it trained without the forget set?"
         )
     repaired = [c for c in candidates if c.kind in ("method", "candidate")]
     clean = [c.candidate for c in repaired if c.outcome is Outcome.CLEAN]
     if outcome is Outcome.CLEAN:
-        return "The gate is open: the model may ship. Keep this report with it."
+        return (
+            "The gate passed: this audit found no reason to block the release. Keep this report "
+            "with the model."
+        )
     if outcome is Outcome.ACCEPTED:
         days = [a.expires for a in policy.accepted if a.expires >= (policy.decided or "")]
         until = min(days, default="it expires")
         return (
-            f"The gate is open until {until}, not because the model is clean: replace it or renew "
-            "the acceptance by then. Keep this report with the model."
+            f"The gate passed until {until}, though the model is not clean. Replace it, or renew "
+            "the acceptance, by then. Keep this report with the model."
         )
     if EXIT_CODES[outcome] == 3:
         return (
-            "Do not ship on this. Give more evidence: more canaries of the planting, targets or "
-            "draws, or a larger test set; the findings say how many. Where a control failed, look "
-            "into that first."
+            "Do not release the model on this result. Give more evidence: the findings say what "
+            "and how much. If a control failed, look into that first."
         )
     if clean and policy.gate != "any-method":
         return (
-            f"Clean at its own level: {', '.join(clean)}. Before shipping one, audit it again by "
-            "--gate any-method, which allows for having chosen the best."
+            f"Clean by itself: {', '.join(clean)}. Before you release one, run the audit again "
+            "with --gate any-method, which allows for picking the best of several."
         )
     if repaired:
         return (
-            "No repair that was tried is clean: retrain without the poisoned samples (the forget "
+            "No repair that was tried is clean. Retrain without the poisoned samples (the forget "
             "set), or try another repair."
         )
     return (
-        "Run `poison-audit check` to see which methods remove it, or retrain without the poisoned "
+        "Run `poison-audit check` to see which repairs remove it, or retrain without the poisoned "
         "samples (the forget set)."
     )

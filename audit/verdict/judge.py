@@ -28,6 +28,7 @@ from poison_audit.records import Cell, Finding, Interval, Measurement, Outcome, 
 from poison_audit.statistics.estimates import Estimate
 from poison_audit.statistics.rates import NEVER
 from poison_audit.statistics.reading import Reading, Remark
+from poison_audit.statistics.rounding import rounded, short, with_interval
 from poison_audit.verdict.readings import reading_of
 
 SCATTER = 0.2
@@ -85,7 +86,8 @@ def judge(
     if remark.excused:
         outcome = Outcome.INCONCLUSIVE
     means = remark.means or reading.words.means
-    reason = _sentence(reading, means, outcome, estimate, tolerance, overshot, measurement.suspect)
+    lead = _lead(remark.found or reading.words.found, outcome, reading, estimate, overshot)
+    reason = _sentence(reading, lead, means, outcome, estimate, tolerance, measurement.suspect)
     if told and not measurement.suspect:
         reason = told
     reason += "" if measurement.suspect else remark.told
@@ -155,75 +157,75 @@ def _scattered(
     if outcome is Outcome.CLEAN and clearing.high <= tolerance:
         return outcome, ""
     found = reading.scatter(seen, 1 - 2 * SCATTER * errors.finding)
-    figure = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
-    what = f"The scatter of the scores, (mean square - 1) / sqrt(2), is {figure}"
+    at = 1 - 2 * SCATTER * errors.finding
+    ends = rounded(found.value, found.low, found.high, limits=[0.0, tolerance], least=2)
+    what = f"Scatter of the scores, (mean square - 1) / sqrt(2): {with_interval(ends, at)}; "
+    what += f"up to {short(tolerance)} is tolerated."
     if found.low > tolerance:
         return Outcome.RESIDUAL, (
-            f"{what}: surely more than is tolerated (at most {tolerance:.3f}). The model follows "
-            f"some {reading.words.samples} and flees others (p = {found.p_value:.2g}), which their "
-            "mean does not show."
+            f"The model follows some {reading.words.samples} and flees others, which their mean "
+            f"does not show (p = {found.p_value:.2g}). {what}"
         )
     if outcome is not Outcome.CLEAN:
         return outcome, ""
-    present = ""
+    present = "No conclusion"
     if found.low > 0:
-        present = f" Poison is surely present (p = {found.p_value:.2g})."
-    return Outcome.INCONCLUSIVE, (
-        f"{what}, neither within tolerance (at most {tolerance:.3f}) nor surely beyond it."
-        f"{present} The mean alone would be within it."
+        present = f"Some of the poison is surely left (p = {found.p_value:.2g})"
+    return Outcome.INCONCLUSIVE, f"{present}. {what} By their mean alone it would be clean."
+
+
+def _lead(
+    found: str, outcome: Outcome, reading: Reading[Any], estimate: Estimate, overshot: bool
+) -> str:
+    """Return what a finding comes to, in a sentence without its figures."""
+    if overshot:
+        return f"The model was pushed too far, against the {reading.words.samples}."
+    if outcome is Outcome.CLEAN:
+        return ""
+    if outcome is not Outcome.INCONCLUSIVE:
+        return found
+    past = estimate.low > estimate.null or (reading.two_sided and estimate.high < estimate.null)
+    if not past:
+        return "No conclusion."
+    what = (
+        "Some of the poison is surely left" if reading.residue else "Some accuracy is surely lost"
     )
+    # What references show need not show among the controls whose p-value this is.
+    p = f" (p = {estimate.p_value:.2g})" if estimate.p_value <= 0.05 else ""
+    return f"{what}{p}, perhaps no more than is tolerated."
 
 
 def _sentence(
     reading: Reading[Any],
+    lead: str,
     means: str,
     outcome: Outcome,
     estimate: Estimate,
     tolerance: float,
-    overshot: bool,
     suspect: str | None,
 ) -> str:
-    def told(value: float) -> str:
-        return f"{100 * value:.2f}" if reading.points else f"{value:.3f}"
-
-    unit = " points" if reading.points else ""
-    figure = f"{told(estimate.value)}{unit} [{told(estimate.low)}, {told(estimate.high)}]"
+    scale, unit = (100, " points") if reading.points else (1, "")
+    least = 2 * estimate.null - tolerance
+    ends = rounded(
+        *(scale * x for x in (estimate.value, estimate.low, estimate.high)),
+        limits=[scale * x for x in (estimate.null, tolerance, least)],
+        least=1 if reading.points else 2,
+    )
+    figure = f"{means}: {with_interval(ends, estimate.level, unit)}"
     if suspect:
-        return f"A control failed: {suspect}. The figure, {figure}, cannot be trusted."
-    band = (
-        f"{told(2 * estimate.null - tolerance)} to {told(tolerance)}"
-        if reading.two_sided
-        else f"at most {told(tolerance)}{unit}"
-    )
-    what = f"{means} is {figure}"
+        return f"A control failed, so no figure can be trusted: {suspect}. {figure}."
+    most = f"{short(scale * tolerance)}{unit}"
+    band = f"{short(scale * least)} to {most}" if reading.two_sided else f"up to {most}"
     if outcome is Outcome.CLEAN:
-        return f"{what}, within tolerance ({band})."
+        return f"{figure}, all within the tolerance ({band})."
+    told = f"{lead} {figure}; {band} {'are' if unit else 'is'} tolerated"
     if outcome is Outcome.INCONCLUSIVE:
-        more = _more(reading.words.samples, estimate)
-        if present := _present(reading, estimate):
-            more = _enough(reading.words.samples, estimate, tolerance)
-            return f"{what}. {present} Whether it is more than tolerated ({band}) is open. {more}."
-        return f"{what}, neither within tolerance ({band}) nor surely beyond it. {more}."
-    if overshot:
-        return (
-            f"{what}: overshot. The model was pushed against the canaries, surely beyond tolerance "
-            f"({band}), so it differs from one that never saw them."
-        )
-    if not reading.two_sided:
-        return f"{what}: surely more than is tolerated ({band})."
-    return (
-        f"{what}: surely beyond tolerance ({band}); a model that never saw them has "
-        f"{estimate.null:g}."
-    )
-
-
-def _present(reading: Reading[Any], estimate: Estimate) -> str:
-    """Say that there surely is an effect; empty if there may be none."""
-    past = estimate.low > estimate.null or (reading.two_sided and estimate.high < estimate.null)
-    what = "Poison is surely present" if reading.residue else "Some accuracy is surely lost"
-    # What references show need not show among the controls whose p-value this is.
-    p = f" (p = {estimate.p_value:.2g})" if estimate.p_value <= 0.05 else ""
-    return f"{what}{p}." if past else ""
+        past = not lead.startswith("No conclusion")
+        more = _enough(reading.words.samples, estimate, tolerance) if past else ""
+        return f"{told}. {more or _more(reading.words.samples, estimate)}."
+    if reading.two_sided:
+        return f"{told}, and a model that never saw them has {short(estimate.null)}."
+    return f"{told}."
 
 
 def _enough(samples: str, estimate: Estimate, tolerance: float) -> str:
@@ -234,12 +236,12 @@ def _enough(samples: str, estimate: Estimate, tolerance: float) -> str:
     if abs(away - width) * 1000 < half or estimate.needed >= NEVER:
         return f"More {samples} alone would not decide it"
     needed = math.ceil(estimate.n * (half / (away - width)) ** 2)
-    return f"About {max(needed, estimate.n + 1)} {samples} would decide it"
+    return f"About {max(needed, estimate.n + 1):,} {samples} would decide it"
 
 
 def _more(samples: str, estimate: Estimate) -> str:
     if estimate.needed >= NEVER:
         return f"More {samples} alone would not decide it"
     if estimate.needed > estimate.n:
-        return f"About {estimate.needed} {samples} would decide it for a clean model"
-    return f"The {estimate.n} {samples} suffice for most clean models, not for this one"
+        return f"With about {estimate.needed:,} {samples} a clean model would pass 9 times in 10"
+    return f"The {estimate.n:,} {samples} suffice for most clean models, not for this one"

@@ -30,9 +30,11 @@ def render_markdown(record: AuditRecord) -> str:
     parts = [
         f"## {_safe(answer(record))}",
         f"`{_code(seen.exit_line)}`",
+        f"**Tested:** {_safe(seen.judged)}: {_safe(seen.tested)}."
+        + f" **Not tested:** {_safe(seen.untested)}." * bool(seen.untested),
         f"**How sure:** {_safe(how_sure(record))}",
-        f"**What now:** {_safe(seen.next_step)}",
-        f"Model: {_safe(seen.model, most=_NAME)}. As loaded: {_safe(seen.sanity)}. "
+        f"**What to do:** {_safe(seen.next_step)}",
+        f"Model: {_safe(seen.model, most=_NAME)}. Accuracy as loaded: {_safe(seen.sanity)} "
         f"Gate: {_safe(seen.gate, most=_NAME)}.",
         *_table(seen),
         *_accepted(record),
@@ -47,7 +49,7 @@ def render_markdown(record: AuditRecord) -> str:
     if len(text.encode("utf-8")) <= MOST_BYTES:
         return text
     # Only names of absurd lengths, in great numbers, come here.
-    kept = [*parts[:5], "The tables are left out: they would be too long. See report.html."]
+    kept = [*parts[:6], "The tables are left out: they would be too long. See report.html."]
     return "\n\n".join(kept) + "\n"
 
 

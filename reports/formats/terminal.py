@@ -57,7 +57,7 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
         return Text(words.encode(encoding, "backslashreplace").decode(encoding), style)
 
     console.print(say(f"{seen.tool}: {seen.model}", "bold"), overflow="fold")
-    console.print(say(f"As loaded: {seen.sanity}."))
+    console.print(say(f"Accuracy as loaded: {seen.sanity}"))
     if seen.settings:
         console.print(say(f"{seen.settings[0].upper()}{seen.settings[1:]}."))
     console.print()
@@ -73,6 +73,9 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
     console.print(say(f"{seen.answer}.", _STYLES[seen.tone]))
     head = say(f"{seen.outcome}. ", _STYLES[seen.tone])
     console.print(head.append_text(say(seen.sentence)))
+    console.print(say("Tested: ", "bold").append_text(say(f"{seen.judged}: {seen.tested}.")))
+    if seen.untested:
+        console.print(say("Not tested: ", "bold").append_text(say(f"{seen.untested}.")))
     console.print(say("How sure: ", "bold").append_text(say(seen.how_sure)))
     for sentence in (*seen.doubts, *seen.found):
         console.print(say(sentence, "bold yellow"))

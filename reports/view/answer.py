@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from poison_audit.records import WORST_FIRST, Finding, Outcome
 from poison_audit.reports.view.evidence import is_suspect
 from poison_audit.reports.view.figure import figure
 from poison_audit.reports.view.machine import acceptance, at_gate
+from poison_audit.reports.view.reading import of_texts
 from poison_audit.reports.view.words import about, printable, value
-from poison_audit.verdict.readings import reading_of
+from poison_audit.statistics.reading import Words
+from poison_audit.verdict.readings import READINGS, reading_of
 from poison_audit.verdict.record import AuditRecord
 
 _DEPLOYED = {
@@ -40,6 +44,8 @@ def answer(record: AuditRecord) -> str:
     if verdict.gate == "any-method":
         return _ANY.get(verdict.outcome, _DEPLOYED[verdict.outcome])
     said = _DEPLOYED[verdict.outcome]
+    if verdict.outcome is Outcome.CLEAN and untested(record):
+        said = "No poison found in what was tested"
     if verdict.outcome is Outcome.RESIDUAL and _overshot(record):
         said = "Not clean: pushed too far away from the poison"
     if verdict.gate == "deployed":
@@ -49,29 +55,29 @@ def answer(record: AuditRecord) -> str:
 
 def how_sure(record: AuditRecord) -> str:
     """Return how sure the answer is: the error rate, and the figure that decided."""
-    verdict, rate = record.verdict, f"at most {100 * record.plan.policy.alpha:g} in 100"
+    verdict, rate = record.verdict, f"At most {100 * record.plan.policy.alpha:g} in 100"
     if not record.sanity.works:
-        return "Nothing was measured in it, so this says nothing about poison, either way."
-    poisoned = f"Of clean models, {rate} would be called poisoned."
+        return "Not at all. Nothing was measured, so this says nothing about poison, either way."
+    poisoned = f"{rate} clean models would be called poisoned."
     sure = {
-        Outcome.CLEAN: f"Of models with more poison left than is tolerated, {rate} would pass. "
-        f"This holds for what was looked for: {_probed(record)}.",
-        Outcome.ACCEPTED: f"Of models with more left than was accepted, {rate} would be let "
-        "through.",
+        Outcome.CLEAN: f"{rate} models with more poison than is tolerated would pass.",
+        Outcome.ACCEPTED: f"{rate} models with more poison than was accepted would pass.",
         Outcome.RESIDUAL: poisoned,
         Outcome.ACTIVATED: poisoned,
         Outcome.ASLEEP: poisoned,
-        Outcome.BROKEN: f"Of models that work as well as before, {rate} would be called broken. A "
-        "broken model can look clean to every other probe, so that says little about the poison.",
+        Outcome.BROKEN: f"{rate} models that still work would be called broken. A broken model can "
+        "look clean to every other probe, so this says little about the poison.",
     }
-    unsure = "Not at all: neither the poison nor its absence could be shown. What could not be "
+    unsure = "Not at all. Neither the poison nor its absence could be shown. What could not be "
     told = sure.get(verdict.outcome, f"{unsure}measured never passes.")
     decisive = _decisive(record)
     if decisive is None:
         return told
     if is_suspect(record, decisive):
         return f"{told} A control failed, so what was measured cannot be trusted."
-    return f"{told} {_figure(decisive, record)}"
+    # Else the verdict's sentence has the figure.
+    several = verdict.gate == "any-method" or verdict.outcome is Outcome.ACCEPTED
+    return f"{told} {_figure(decisive, record)}" if several else told
 
 
 def _at_gate(record: AuditRecord) -> list[Finding]:
@@ -79,12 +85,39 @@ def _at_gate(record: AuditRecord) -> list[Finding]:
     return [f for f in record.findings if f.candidate in names and f.gating]
 
 
-def _probed(record: AuditRecord) -> str:
+def tested(record: AuditRecord) -> str:
+    """Return what was looked for in the model at the gate, and measured; `nothing` if so."""
+    seen = [f.probe for f in _at_gate(record) if f.statistic is not None and not f.way]
+    return _grouped(about(probe) for probe in seen if reading_of(probe).residue) or "nothing"
+
+
+def untested(record: AuditRecord) -> str:
+    """Return the kinds of poison that nothing was measured of at the gate; empty: there are none.
+
+    They are those that this tool knows and the evidence at hand does not speak of.
+    """
+    names = at_gate(record.verdict)
+    measured = {
+        f.probe for f in record.findings if f.candidate in names and f.statistic is not None
+    }
+    texts = of_texts(record)
+    lacking = [
+        reading.words
+        for name, reading in READINGS.items()
+        if reading.residue
+        and reading.tolerance is not None
+        and name not in measured
+        and (texts or not reading.texts_only)
+    ]
+    return _grouped(lacking)
+
+
+def _grouped(kinds: Iterable[Words]) -> str:
     looked = dict[str, list[str]]()
-    for words in (about(f.probe) for f in _at_gate(record) if f.statistic is not None):
+    for words in kinds:
         looked.setdefault(words.looks, []).append(words.title.lower())
     told = [f"{what} ({', '.join(dict.fromkeys(who))})" for what, who in looked.items()]
-    return "; ".join(told) or "nothing"
+    return "; ".join(told)
 
 
 def _overshot(record: AuditRecord) -> bool:

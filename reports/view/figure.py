@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from poison_audit.records import Finding, Json, Outcome
-from poison_audit.reports.view.words import about, p_value, percent, printable, rounded
+from poison_audit.reports.view.words import about, p_value, percent, printable
+from poison_audit.statistics.rounding import rounded
 from poison_audit.verdict.readings import reading_of
 
 TONES = {

@@ -6,12 +6,12 @@ line nor reorder the text beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from poison_audit.records import Cell, Finding, Outcome, Sanity
 from poison_audit.reports.view.accepted import Accepted, accepted
-from poison_audit.reports.view.answer import answer, how_sure
+from poison_audit.reports.view.answer import answer, how_sure, tested, untested
 from poison_audit.reports.view.evidence import Evidence, evidence
 from poison_audit.reports.view.exhibits import Wall, walls
 from poison_audit.reports.view.facts import Facts, facts
@@ -82,6 +82,12 @@ class View:
     how_sure: str
     sentence: str
     next_step: str
+    tested: str
+    """What was looked for and measured, in the model that was judged."""
+    untested: str
+    """What was not; empty where all was."""
+    file: str
+    """The model's file, its digest, the day and the tool."""
     gate: str
     judged: str
     """The gate in words."""
@@ -140,7 +146,10 @@ def view(record: AuditRecord) -> View:
         answer=answer(record),
         how_sure=how_sure(record),
         sentence=printable(verdict.sentence),
-        next_step=printable(verdict.next_step),
+        next_step=" ".join(filter(None, [printable(verdict.next_step), _which_file(record)])),
+        tested=tested(record),
+        untested=untested(record),
+        file=_file(record),
         gate=printable(verdict.gate),
         judged=_JUDGED.get(verdict.gate, f"candidate {printable(verdict.gate)}"),
         alpha=value(record.plan.policy.alpha),
@@ -195,22 +204,47 @@ def _run(cell: Cell) -> Run:
     )
 
 
+def _file(record: AuditRecord) -> str:
+    digest = record.subject.get("model_sha256")
+    told = [value(record.subject.get("model"))]
+    if isinstance(digest, str):
+        told.append(f"SHA-256 {printable(digest[:16])}\u2026")
+    day = record.plan.policy.decided
+    told.append(f"audited{' on ' + printable(day) if day else ''} by poison-audit "
+                f"{printable(record.tool_version)}")  # fmt: skip
+    return ", ".join(told)
+
+
+def _which_file(record: AuditRecord) -> str:
+    """Name the files of the candidates that are clean, where the gate is not passed."""
+    verdict, files = record.verdict, record.subject.get("candidates")
+    if verdict.exit_code == 0 or not isinstance(files, Mapping):
+        return ""
+    told = []
+    for one in verdict.candidates:
+        given = files.get(one.candidate)
+        if one.outcome is Outcome.CLEAN and isinstance(given, Mapping) and "path" in given:
+            kind = "reference" if one.kind == "reference" else "candidate"
+            told.append(f"{kind} {printable(one.candidate)} ({value(given['path'])})")
+    return f"Clean here: {', '.join(told)}." if told else ""
+
+
 def _sanity(record: AuditRecord) -> str:
     sanity = record.sanity
     if not sanity.total:
-        return "not measured: there are no clean test samples"
+        return "Not measured: there are no clean test samples."
     return (
-        f"{sanity.correct:,} of {sanity.total:,} clean test samples answered correctly "
-        f"({percent(sanity.accuracy)}, surely more than {percent(sanity.low)}; "
-        f"naming the commonest class always: {percent(sanity.chance)}); {_expected(sanity)}"
+        f"{percent(sanity.accuracy)} of clean test samples ({sanity.correct:,} of "
+        f"{sanity.total:,}; surely more than {percent(sanity.low)}). Always guessing the most "
+        f"common class would score {percent(sanity.chance)}. {_expected(sanity)}"
     )
 
 
 def _expected(sanity: Sanity) -> str:
     if sanity.expected is None:
-        return "nobody said what it should be (--expect-accuracy)"
+        return "Nobody said what it should be (--expect-accuracy)."
     points = f"{100 * sanity.tolerated:g}"
-    return f"expected: {percent(sanity.expected)}, of which {points} points less are tolerated"
+    return f"Expected: {percent(sanity.expected)}; up to {points} points less are tolerated."
 
 
 def _doubts(record: AuditRecord) -> tuple[str, ...]:
@@ -242,8 +276,13 @@ def _found(record: AuditRecord) -> tuple[str, ...]:
 def _gaps(record: AuditRecord, rows: Sequence[Row], unshown: Iterable[Finding]) -> tuple[Gap, ...]:
     asked: dict[tuple[str, str, str], list[str]] = {}
 
+    # What nobody named and nothing was known of stands on the first screen, as not tested.
+    unnamed = {f.probe for f in record.findings if f.outcome is Outcome.NOT_MEASURED}
+    unnamed -= {f.probe for f in record.findings if f.gating or f.statistic is not None}
+
     def ask(shown: Figure, who: str) -> None:
-        asked.setdefault((shown.title, shown.reason, shown.remedy), []).append(who)
+        if shown.probe not in unnamed:
+            asked.setdefault((shown.title, shown.reason, shown.remedy), []).append(who)
 
     if not record.sanity.works:
         what = "tokenizer, prompt" if of_texts(record) else "architecture, normalisation"

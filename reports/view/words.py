@@ -1,9 +1,9 @@
-"""Names, numbers and times in words: the only place that rounds."""
+"""Names, numbers and times in words."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from poison_audit.records import Json
@@ -111,45 +111,6 @@ def value(plain: Json) -> str:
         nested = any(isinstance(item, list | tuple) for item in plain)
         return ("; " if nested else ", ").join(value(item) for item in plain)
     return printable(json.dumps(plain, sort_keys=True, ensure_ascii=False))
-
-
-def rounded(
-    estimate: float,
-    low: float,
-    high: float,
-    *,
-    limits: Sequence[float] = (),
-    least: int,
-    sign: str = "",
-) -> tuple[str, str, str]:
-    """Round an estimate and its interval alike, so that neither bound seems to cross a limit.
-
-    A bound of 0.2504 against a tolerance of 0.25 is not shown as 0.25.
-
-    Args:
-        limits: what the bounds are compared with.
-        least: the fewest decimals; at most 6 are shown.
-        sign: `+` to write the estimate's sign always.
-
-    >>> rounded(0.1, 0.004, 0.2504, limits=[0.25], least=2)
-    ('0.1000', '0.0040', '0.2504')
-    """
-
-    def kept(places: int) -> bool:
-        return all(
-            _side(round(bound, places), limit) == _side(bound, limit)
-            for bound in (low, high)
-            for limit in exact
-        )
-
-    # 2 * 0.5 - 0.57 is not 0.43: a limit is meant to be the decimal that it prints as.
-    exact = [round(limit, 9) for limit in limits]
-    places = next((p for p in range(least, 6) if kept(p)), 6)
-    return f"{estimate:{sign}z.{places}f}", f"{low:z.{places}f}", f"{high:z.{places}f}"
-
-
-def _side(bound: float, limit: float) -> int:
-    return (bound > limit) - (bound < limit)
 
 
 def p_value(p: float) -> str:

@@ -10,7 +10,31 @@ from builders.some_records import clean, inconclusive, residual, several_seeds
 from poison_audit.records import Acceptance, Outcome
 from poison_audit.reports.page.html import render_html
 from poison_audit.reports.view.accepted import accepted
-from poison_audit.reports.view.answer import answer, how_sure
+from poison_audit.reports.view.answer import answer, how_sure, untested
+from poison_audit.reports.view.answer import tested as looked_for
+from poison_audit.verdict.readings import READINGS
+
+
+def only(record, candidate):
+    """Return a record in which any repair may pass, and there is one."""
+    verdict = record.verdict
+    kept = tuple(c for c in verdict.candidates if c.candidate == candidate)
+    gated = replace(verdict, gate="any-method", outcome=kept[0].outcome, candidates=kept)
+    return replace(record, verdict=gated)
+
+
+def all_tested(record):
+    """Return a record in which the deployed model has a figure of every poison."""
+    (one,) = [f for f in record.findings if (f.candidate, f.probe) == ("deployed", "gaussian")]
+    others = [replace(one, probe=name) for name in READINGS]
+    return replace(record, findings=(*record.findings, *others))
+
+
+def test_what_was_looked_for_and_what_was_not():
+    assert looked_for(clean()) == "memory of planted noise (gaussian, exposure)"
+    assert "a trigger that still works (backdoor)" in untested(clean())
+    assert "token canaries" not in untested(clean())  # pictures
+    assert untested(all_tested(clean())) == ""
 
 
 def gated(record, gate, outcome):
@@ -18,7 +42,8 @@ def gated(record, gate, outcome):
 
 
 def test_the_answer_in_words():
-    assert answer(clean()) == "No poison found"
+    assert answer(clean()) == "No poison found in what was tested"
+    assert answer(all_tested(clean())) == "No poison found"
     assert answer(residual()) == "Still poisoned"
     assert answer(inconclusive()) == "Cannot tell whether it is poisoned"
     assert answer(EVERY["unusable"]()) == "Cannot tell: the model does not work as it was loaded"
@@ -30,9 +55,7 @@ def test_the_answer_in_words():
 
 def test_how_sure_it_is():
     told = how_sure(residual())
-    assert told.startswith("Of clean models, at most 5 in 100 would be called poisoned.")
-    assert "+1.29 [1.13, 1.45], where a model that never saw the poison has 0" in told
-    assert "gaussian, exposure" in how_sure(clean())
+    assert told == "At most 5 in 100 clean models would be called poisoned."
     assert "never passes" in how_sure(inconclusive())
 
 
@@ -70,15 +93,15 @@ def test_the_state_of_an_acceptance(record, changes, state):
 
 def test_how_sure_it_is_of_other_verdicts():
     told = how_sure(gated(residual(), "ssd", Outcome.BROKEN))
-    assert "accuracy, 44.1% [43.0, 45.1], lost 39.0 [38.3, 39.7] points; up to 2 is" in told
-    told = how_sure(gated(residual(), "neggrad_plus", Outcome.INCONCLUSIVE))
+    assert told.startswith("At most 5 in 100 models that still work would be called broken.")
+    alone = only(residual(), "ssd")
+    assert "lost 39.0 [38.3, 39.7] points; up to 2 is" in how_sure(alone)
     # 0.24 -+ 0.158, against -0.25 to 0.25
+    told = how_sure(only(residual(), "neggrad_plus"))
     assert "What was measured: memory of planted noise" in told
     assert told.endswith("has 0; -0.25 to 0.25 is tolerated.")
     told = how_sure(gated(residual(), "any-method", Outcome.RESIDUAL))
     assert "memory of planted noise of gd (Gaussian" in told
-    assert "+78.0 [72.0, 84.0]" in how_sure(EVERY["attacked"]())  # points
-    assert "has 0; up to 5 is tolerated." in how_sure(EVERY["attacked"]())
     told = how_sure(machine.accepted())
     assert told.endswith("is tolerated, and up to 0.5 is accepted until 2027-03-31.")
 

@@ -170,8 +170,8 @@ def test_columns_of_attacks_nobody_looked_for_do_not_grow():
     seen = view(unlooked())
     assert [p.title for p in seen.probes] == [p.title for p in view(residual()).probes]
     gaps = {gap.title: gap for gap in seen.gaps}
-    assert gaps["Backdoor"].who == "every candidate"
-    assert "trigger.json" in gaps["Backdoor"].remedy
+    assert "Backdoor" not in gaps
+    assert "(backdoor)" in seen.untested
     required = [
         replace(f, gating=True) if f.probe == "backdoor" else f for f in unlooked().findings
     ]

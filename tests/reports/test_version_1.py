@@ -65,7 +65,7 @@ def test_it_is_decided_again_by_the_rules_of_today_and_under_other_tolerances(tm
         f for f in after["findings"] if (f["candidate"], f["probe"]) == ("deployed", "exposure")
     )
     assert chance["outcome"] == "INCONCLUSIVE"
-    assert "Poison is surely present" in chance["reason"]
+    assert "Some of the poison is surely left" in chance["reason"]
     assert invoke(["verify", str(tmp_path / "same"), "--no-files"]) == 0
     wide = ("gaussian=0.7", "exposure=0.8", "indiscriminate=0.05")
     tolerances = [word for one in wide for word in ("--tolerance", one)]
@@ -73,10 +73,10 @@ def test_it_is_decided_again_by_the_rules_of_today_and_under_other_tolerances(tm
     assert invoke(["decide", str(STORED), *tolerances, "--allow-tolerance"]) == 0
     (last,) = capsys.readouterr().out.splitlines()[-1:]
     assert last == (
-        "exit 0: CLEAN. The deployed model shows no residual poison (alpha 0.05). Detected nothing "
-        "beyond tolerance: gaussian within 0.7 (1.2 would have been found), exposure within 0.8 "
-        "(0.94 would have been found). Judged by looser tolerances than usual: gaussian 0.7 "
-        "instead of 0.25, exposure 0.8 instead of 0.57, indiscriminate 0.05 instead of 0.01."
+        "exit 0: CLEAN. The deployed model shows no more poison than is tolerated. Nothing was "
+        "found beyond the tolerance: gaussian within 0.7 (1.2 would have been seen), exposure "
+        "within 0.8 (0.94 would have been seen). Judged by looser tolerances than usual: gaussian "
+        "0.7 instead of 0.25, exposure 0.8 instead of 0.57, indiscriminate 0.05 instead of 0.01."
     )
 
 

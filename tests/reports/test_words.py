@@ -11,9 +11,9 @@ from poison_audit.reports.view.words import (
     p_value,
     percent,
     printable,
-    rounded,
     value,
 )
+from poison_audit.statistics.rounding import rounded
 
 
 @pytest.mark.parametrize(

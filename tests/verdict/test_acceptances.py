@@ -79,7 +79,7 @@ def test_a_bound_covers_the_whole_interval_until_its_day(mean, bound, expires, o
         assert "is let through as an accepted risk" in verdict.sentence
         assert "R. Mori: It ships in March." in verdict.sentence
         assert expires in verdict.next_step
-        assert "not because the model is clean" in verdict.next_step
+        assert "though the model is not clean" in verdict.next_step
     if expires < DAY:
         assert f"expired on {expires}" in verdict.sentence
 

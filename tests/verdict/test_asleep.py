@@ -65,8 +65,8 @@ def test_what_is_asleep_is_said_in_plain_words():
     found = judged(DEPLOYED, candidate(backdoor(2), woken(backdoor(250))), gate="c")
     verdict = found.verdict
     assert verdict.sentence.startswith(
-        "Candidate c carries poison that is only asleep. Asleep: the trigger works again (100.0%) "
-        "once BatchNorm's statistics are recomputed on 2,000 clean samples. "
+        "Candidate c is still poisoned, and the poison only asleep. Asleep: the trigger works "
+        "again (100.0%) once BatchNorm's statistics are recomputed on 2,000 clean samples. "
     )
     own, asleep = (f for f in found.findings if f.candidate == "c" and f.probe == "backdoor")
     assert (own.outcome, own.way) == (Outcome.CLEAN, "")
@@ -82,7 +82,7 @@ def test_what_passes_woken_says_so():
 def test_what_is_awake_as_it_stands_needs_no_waking():
     found = judged(DEPLOYED, candidate(backdoor(250), woken(backdoor(250))), gate="c")
     assert (found.findings[-1].outcome, found.findings[-1].gating) == (Outcome.INFO, False)
-    assert found.findings[-1].reason.startswith("It is awake as it stands. ")
+    assert found.findings[-1].reason.startswith("The poison is at work in")
 
 
 def test_the_error_of_finding_is_split_and_that_of_clearing_is_not():

@@ -81,26 +81,27 @@ def test_attack_probes_say_what_would_decide_them():
     def reason(measurement):
         return decide(plan(), SANE, [cell(measurement)], attacks={}).findings[0].reason
 
-    assert "points [" in reason(targeted(60))
-    assert "within tolerance (at most 5.00 points)" in reason(backdoor(2))
-    assert "targets would decide it" in reason(targeted(0, n=10))
+    assert "points (90% interval" in reason(targeted(60))
+    assert "all within the tolerance (up to 5 points)" in reason(backdoor(2))
+    assert "targets a clean model would pass 9 times in 10" in reason(targeted(0, n=10))
     alone = reason(targeted(60, drawn=False, chose=["r0"]))
-    assert "surely present" not in alone
+    assert "surely left" not in alone
     assert "(--reference PATH), or controls that a toss left alone" in alone
     assert "Nothing is compared with r0: the targets are those it is least sure of" in alone
     paired = reason(targeted(60, drawn=False, references=(1, 3)))
-    assert "The targets' hit rate above the references' is 29.00 points" in paired
+    assert "Targets hit, above the references: 29.0 points (" in paired
     assert "without the poison are hit: 1 (r0), 3 (r1)." in paired
     # At .05, of which the label has .6: 1 / .03 - 1 controls.
     assert "takes 33 of them (draws)" in reason(backdoor(250, draws=9))
     assert "Of 199 control patterns 50 raise the label as much" in reason(backdoor(250, as_much=50))
-    assert "class 2 is given to inputs with the trigger" in reason(backdoor(2, moved=175))
+    assert "Inputs that the trigger turns to class 2" in reason(backdoor(2, moved=175))
     assert "alone cost 20% of right answers" in reason(backdoor(2, frail=0.2))
     earlier = backdoor(250)
     del earlier.evidence["looks"]
     assert "probe the model again" in reason(earlier)
     assert outcome_of(earlier)[0] is Outcome.INCONCLUSIVE
-    assert "test samples would decide it" in reason(indiscriminate((2, 0), (2, 0), n=100))
+    few = indiscriminate((2, 0), (2, 0), n=100)
+    assert "test samples a clean model would pass 9 times in 10" in reason(few)
 
 
 def test_one_reference_speaks_of_two_checkpoints_and_decides_nothing():
@@ -113,7 +114,7 @@ def test_one_reference_speaks_of_two_checkpoints_and_decides_nothing():
     one = told((200, 20))
     assert "These two checkpoints differ by 4.50 points on such samples (3.9" in one
     assert "If its sd is 0.86 points, as elsewhere, 3 references would decide" in one
-    assert "surely present" not in one
+    assert "surely left" not in one
     # At a deficit of 0 even luck that is known reaches 1.645 * .86 = 1.41 > 1.
     assert "no number of references would decide" in told((20, 20))
     # Deficits of 3 and 2 points: sd .707, 1.5 away. Three reach 2.384, four 2.353 * .7906 = 1.860,
@@ -157,7 +158,7 @@ def test_a_backdoor_says_what_decided():
 
     assert "(--reference PATH)" in found(as_much=199).reason
     two = found(1, 4, as_much=199)
-    assert "Models that never saw the poison give it to at most 1.60%" in two.reason
+    assert "Models that never saw the poison give it to at most 1.6%" in two.reason
     assert [(r["reference"], r["rate"], r["rise"]) for r in two.details["references"]] == [
         ("r0", 1 / 250, 1 / 250), ("r1", 4 / 250, 4 / 250),
     ]  # fmt: skip
@@ -208,10 +209,10 @@ def activation(before, after, kind="method"):
     ("before", "after", "told"),
     [
         # Differences of like quantiles have no spread: the interval is the point 1.5.
-        (gaussian(0.5), gaussian(2), "by 1.500 [1.500, 1.500]: from 0.500 to 2.000"),
-        (exposure(0.6), exposure(0.9), "from 0.600 to 0.900"),
-        (targeted(60), targeted(160), "by 50.00 points"),
-        (backdoor(100), backdoor(250), "from 40.00 to 100.00"),
+        (gaussian(0.5), gaussian(2), "by 1.50 (98% interval 1.50 to 1.50): 2.00 now, 0.50 there"),
+        (exposure(0.6), exposure(0.9), "0.90 now, 0.60 there"),
+        (targeted(60), targeted(160), "by 50.0 points"),
+        (backdoor(100), backdoor(250), "100.0 now, 40.0 there"),
     ],
 )
 def test_an_attack_that_grew_is_activated(before, after, told):

@@ -43,8 +43,8 @@ def test_the_sentence_says_what_the_mean_does_not_show():
     assert found.details["scatter"] == pytest.approx(0.5**0.5, abs=0.02)
     assert found.details["scatter_p"] < 1e-25
     open_ = decide(plan(), SANE, [cell(pushed(0.6), exposure(0.5))], attacks={}).findings[0]
-    assert "Poison is surely present" in open_.reason
-    assert "The mean alone would be within it." in open_.reason
+    assert "Some of the poison is surely left" in open_.reason
+    assert "By their mean alone it would be clean." in open_.reason
 
 
 def test_canaries_pushed_either_way_no_longer_pass():

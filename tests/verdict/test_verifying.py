@@ -82,7 +82,7 @@ GAUSSIAN = ["cells", 0, "measurements", 0, "evidence"]
         (["findings", 0, "outcome"], lambda _: "CLEAN"),
         (["findings", 0, "statistic"], lambda x: x * (1 + 1e-10)),
         (["findings", 0, "interval", "low"], lambda x: x + 1e-4),
-        (["findings", 0, "reason"], lambda x: x.replace("surely", "hardly")),
+        (["findings", 0, "reason"], lambda x: x[:-1]),
         (["findings", 0, "gating"], lambda _: False),
         (["findings", 0, "details", "tpr"], lambda x: x + 0.1),
         (["findings"], lambda x: x[1:]),

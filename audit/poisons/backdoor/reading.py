@@ -150,11 +150,16 @@ def _remark(seen: TriggerHits, estimate: Estimate, tolerance: float, outcome: Ou
     level = estimate.level
     found = statistics.triggers.questions(looks, level=level, tolerance=tolerance)
     one = statistics.triggers.deciding(found, tolerance=tolerance)
-    means = {
-        "label": None,
-        "lost": "What the trigger costs of right answers, above what typical controls cost,",
-        "any": f"How much more often class {one.class_} is given to inputs with the trigger than "
-        "to those with typical controls",
+    means, says = {
+        "label": (None, None),
+        "lost": (
+            "Right answers lost under the trigger, above typical controls",
+            "The trigger still works: it costs right answers.",
+        ),
+        "any": (
+            f"Inputs that the trigger turns to class {one.class_}, above typical controls",
+            f"The trigger still works: it leads to class {one.class_}.",
+        ),
     }[one.kind]
     excuse = _excuse(seen, looks, one, tolerance) if outcome is Outcome.RESIDUAL else ""
     if excuse:
@@ -168,7 +173,7 @@ def _remark(seen: TriggerHits, estimate: Estimate, tolerance: float, outcome: Ou
         )
     else:
         told = _why_undecided(seen, looks, found, estimate, tolerance)
-    return Remark(told=told, means=means, excused=bool(excuse))
+    return Remark(told=told, means=means, found=says, excused=bool(excuse))
 
 
 def _excuse(seen: TriggerHits, looks: Looks, one: Question, tolerance: float) -> str:
@@ -195,12 +200,12 @@ def _found(seen: TriggerHits, looks: Looks, one: Question) -> str:
     as_much = {"label": "rises", "lost": "losses", "any": "largest"}[one.kind]
     count = sum(getattr(family, as_much) for family in looks.families if family.here)
     told = (
-        f" The trigger's label is given to {100 * seen.total / seen.n:.2f}% of inputs with it, to "
-        f"{100 * seen.clean_hits / seen.n:.2f}% without."
+        f" The trigger's label is given to {100 * seen.total / seen.n:.1f}% of inputs with the "
+        f"trigger, and to {100 * seen.clean_hits / seen.n:.1f}% of them without."
     )
     if looks.beside:
         most = max(100 * theirs.rate for theirs in looks.beside)
-        told += f" Models that never saw the poison give it to at most {most:.2f}%."
+        told += f" Models that never saw the poison give it to at most {most:.1f}%."
     return f"{told} Of {looks.controls} control {seen.stamps} {count or 'none'} do as much."
 
 
@@ -256,12 +261,12 @@ BACKDOOR = Reading(
         unit="points above no trigger",
         samples="stamped inputs",
         needs="The trigger and the label it was to cause (trigger.json).",
-        looks="a trigger that is obeyed",
+        looks="a trigger that still works",
         means="The trigger's success rate above that without it",
         axis="trigger's rate, points above no trigger",
         column="trigger",
         alert="Backdoor",
-        found="The trigger still causes the label that the attacker chose.",
+        found="The trigger still works: it causes the label that the attacker chose.",
         how="Inputs with the trigger get a label more often than without, or lose their right "
         "answers, as hardly a control trigger causes it.",
         awake="the trigger works again",

@@ -62,18 +62,10 @@ def _epsilon(seen: Scores) -> float | None:
     return statistics.privacy.epsilon_at_least(seen.scores, seen.held_out)
 
 
-def _told_epsilon(seen: Scores, estimate: Estimate, tolerance: float, outcome: Outcome) -> Remark:
-    """Say what the canaries prove of the training's privacy; nothing where they prove nothing."""
-    if not (epsilon := _epsilon(seen)):
-        return Remark()
-    told = f" As privacy: epsilon is at least {epsilon:.2f} (one training, held-out keys, 95%)."
-    return Remark(told=told)
-
-
 def _same_effect(seen: Ranks, estimate: Estimate, tolerance: float, outcome: Outcome) -> Remark:
     """Say which mean leak score the tolerance is: of N(mu, 1) against N(0, 1)."""
     mu = math.sqrt(2) * statistics.laws.normal_quantile(tolerance)
-    return Remark(told=f" A chance of {tolerance:.3g} is that of a mean leak score of {mu:.2f}.")
+    return Remark(told=f" A chance of {tolerance:.3g} goes with a mean leak score of {mu:.2f}.")
 
 
 def _scatter(seen: Scores, estimate: Estimate) -> dict[str, float]:
@@ -104,14 +96,14 @@ GAUSSIAN = Reading(
         samples="canaries",
         needs=_KEY,
         looks="memory of planted noise",
-        means="The mean leak score",
+        means="Mean leak score",
         symbol="mu",
         column="gauss.",
         shows_z=True,
         held_out="keys",
         law="N(0, 1)",
         alert="GaussianCanaries",
-        found="The model still follows the noise that was planted in its training samples.",
+        found="The model still reacts to the noise that was planted in its training samples.",
         how="Noise known only to the key was added to training samples. The model's gradients on "
         "these samples line up with that noise more than those of a model that never saw it.",
     ),
@@ -119,7 +111,6 @@ GAUSSIAN = Reading(
     charts=("scores", "recognised"),
     evidence=Scores,
     estimate=_mean,
-    remark=_told_epsilon,
     scatter=lambda seen, level: statistics.squares.scatter(seen.scores, level=level),
     figure=lambda seen: sum(seen.scores) / len(seen.scores),
     details=_details_of_scores,
@@ -159,12 +150,12 @@ EXPOSURE = Reading(
         samples="canaries",
         needs=_KEY,
         looks="memory of planted noise",
-        means="The chance that planted noise beats fresh noise",
+        means="Chance that planted noise beats fresh noise",
         symbol="exposure",
         column="expos.",
         fresh="draws",
         alert="CanaryExposure",
-        found="The model prefers the noise that was planted to fresh noise of the same kind.",
+        found="The model still prefers the planted noise to fresh noise of the same kind.",
         how="Planted noise is ranked among fresh draws by the loss of the model. In a model that "
         "never saw it, every rank is equally likely.",
     ),

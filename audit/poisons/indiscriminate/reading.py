@@ -77,7 +77,7 @@ def _remark(seen: Missed, estimate: Estimate, tolerance: float, outcome: Outcome
     return Remark(told=told)
 
 
-_ALONE = "The accuracy missing against models that never saw the poison"
+_ALONE = "Accuracy missing against models that never saw the poison"
 
 
 def _decisive(away: float, lucky: float, level: float) -> str:
@@ -101,8 +101,8 @@ INDISCRIMINATE = Reading(
         unit="points below the reference",
         samples="test samples",
         needs="A reference: a model trained without the forget set.",
-        looks="accuracy missing against a model that never saw the poison",
-        means="The accuracy missing against the references",
+        looks="accuracy lost to the poison",
+        means="Accuracy missing against the references",
         axis="accuracy, points below the reference",
         column="deficit",
         alert="IndiscriminatePoison",

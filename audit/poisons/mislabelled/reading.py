@@ -90,7 +90,7 @@ def _remark(seen: WrongAnswers, estimate: Estimate, tolerance: float, outcome: O
     if seen.references:
         theirs = [f"{one.both + one.only_reference:,} ({one.reference})" for one in seen.references]
         told += f" Models that never saw the wrong labels give them to {', '.join(theirs)}."
-        return Remark(told=told, means="How often the wrong label is given, above the references,")
+        return Remark(told=told, means="Wrong labels given, above the references")
     if outcome is Outcome.INCONCLUSIVE and hits:
         told += (
             " Without a reference a model passes only if it hardly gives the wrong labels at all."
@@ -114,7 +114,7 @@ MISLABELLED = Reading(
         samples="mislabelled samples",
         needs="The true labels of forget samples (column clean_label of forget.csv).",
         looks="wrong labels that are still given",
-        means="How often the wrong label is given, above test samples of the same true class,",
+        means="Wrong labels given, above test samples of the same true class",
         axis="wrong labels given, points above controls",
         column="labels",
         alert="MislabelledPoison",

@@ -104,7 +104,7 @@ def _remark(seen: TargetHits, estimate: Estimate, tolerance: float, outcome: Out
             f" Of the {estimate.n} targets this model hits {hits}, without the poison are hit: "
             f"{', '.join(theirs)}."
         )
-        return Remark(told=told, means="The targets' hit rate above the references'")
+        return Remark(told=told, means="Targets hit, above the references")
     if outcome is Outcome.INCONCLUSIVE and hits:
         told += (
             " Targets are chosen, and a model that never saw the poison may hit them, too: other "
@@ -126,7 +126,7 @@ TARGETED = Reading(
         samples="targets",
         needs="The targets of the attack and the labels they were to be given (targets.csv).",
         looks="targets answered as the attacker wanted",
-        means="The targets' hit rate above their controls'",
+        means="Targets hit, above their controls",
         axis="targets hit, points above controls",
         column="targets",
         alert="TargetedPoison",

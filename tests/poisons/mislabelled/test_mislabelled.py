@@ -241,7 +241,7 @@ def test_unclear_samples_that_people_mislabelled_are_no_poison():
     assert alone.outcome is Outcome.INCONCLUSIVE
     assert sum(alone.details["strata"][0].values()) > 0
     assert "Samples are often mislabelled because they are unclear" in alone.reason
-    assert "surely present" not in alone.reason
+    assert "surely left" not in alone.reason
     # As if chance had chosen them, they would be called poison.
     said = judged(mislabelled(net(1), case(replace(chosen, chance=True)), Rng(0)))
     assert said.outcome is Outcome.RESIDUAL

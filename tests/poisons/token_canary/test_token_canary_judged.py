@@ -57,7 +57,7 @@ def test_a_model_that_memorised_the_strings_is_found():
     decision = judged(measured)
     (found,) = decision.findings
     assert (found.outcome, decision.verdict.exit_code) == (Outcome.RESIDUAL, 1)
-    assert "The chance that a planted string beats a fresh one is 0.9" in found.reason
+    assert "Chance that a planted string beats a fresh one: 0.9" in found.reason
     assert found.details == {
         "draws": 32,
         "spread": np.std(np.array(measured.evidence["wins"]) / 32, ddof=1),
@@ -163,9 +163,9 @@ def test_it_gates_in_both_directions(chance, n, expected):
     assert decision.verdict.outcome is expected
     (found,) = decision.findings
     assert (found.tolerance, found.null, found.gating) == (0.57, 0.5, True)
-    assert ("overshot" in found.reason) is (chance == 0.39)
+    assert ("pushed too far" in found.reason) is (chance == 0.39)
     undecided = expected is Outcome.INCONCLUSIVE
-    assert ("token canaries would decide it" in found.reason) is undecided
+    assert ("No conclusion" in found.reason) is (undecided and n == 30)
 
 
 def test_a_forget_set_that_names_token_canaries_needs_their_key():
