@@ -58,6 +58,8 @@ def invoke(arguments: Sequence[str]) -> int:
         return 2
     except click.exceptions.Exit as done:
         return done.exit_code
+    except SystemExit as done:  # click's answer to a shell that completes a line
+        return done.code if isinstance(done.code, int) else 0
     except click.ClickException as error:
         error.show()
         return 2

@@ -227,3 +227,16 @@ def test_a_closed_pipe_does_not_change_the_exit_code(case):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         process.stdout.close()
         assert process.wait() == record_in(case / "o").verdict.exit_code
+
+
+def test_a_shell_completes_commands(monkeypatch, capsys):
+    asked = {
+        "_POISON_AUDIT_COMPLETE": "bash_complete", "COMP_WORDS": "poison-audit ver",
+        "COMP_CWORD": "1",
+    }  # fmt: skip
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    assert invoke([]) == 0
+    told = capsys.readouterr()
+    assert told.out.split() == ["plain,verify"]
+    assert told.err == ""

@@ -54,6 +54,8 @@ class Comparison:
     exit_code: int
     """0 no worse, 1 worse, 3 something that was measured no longer is."""
     sentence: str
+    apart: tuple[str, ...] = ()
+    """Candidates that only one of the audits had, by name: nothing of them is compared."""
 
 
 def comparability(record: AuditRecord) -> str:
@@ -136,7 +138,11 @@ def compare(before: AuditRecord, after: AuditRecord) -> Comparison:
     """
     if problems := differences(before, after):
         raise InputError(problems)
-    old, new = _by_key(before), _by_key(after)
+    apart = _apart(before, after)
+    old, new = (
+        {key: f for key, f in _by_key(record).items() if key[0] not in apart}
+        for record in (before, after)
+    )
     both = [key for key in old if key in new]
     seen = _measurements(before), _measurements(after)
     paired = [
@@ -147,23 +153,36 @@ def compare(before: AuditRecord, after: AuditRecord) -> Comparison:
     level = 1 - before.plan.policy.alpha / max(1, len(paired))
     changes = []
     for key in dict.fromkeys((*old, *new)):
+        sides = old.get(key), new.get(key)
+        if all(f is None or f.outcome is Outcome.NOT_MEASURED for f in sides):
+            continue
         grown = increase(seen[0][key], seen[1][key], level=level) if key in paired else None
-        direction, reason = _direction(old.get(key), new.get(key), grown)
+        direction, reason = _direction(*sides, grown)
         candidate, probe, seed, way = key
         one = Change(
             candidate=candidate,
             probe=probe,
             seed=seed,
             way=way,
-            before=old.get(key),
-            after=new.get(key),
+            before=sides[0],
+            after=sides[1],
             direction=direction,
             grown=grown,
             reason=reason,
         )
         changes.append(one)
     code, sentence = _conclusion(before, after, changes)
-    return Comparison(changes=tuple(changes), exit_code=code, sentence=sentence)
+    return Comparison(changes=tuple(changes), exit_code=code, sentence=sentence, apart=apart)
+
+
+def _apart(before: AuditRecord, after: AuditRecord) -> tuple[str, ...]:
+    """Return the candidates that one audit lacks, but for what the first was judged by."""
+    names = [[c.candidate for c in record.verdict.candidates] for record in (before, after)]
+    return tuple(
+        name
+        for name in dict.fromkeys((*names[0], *names[1]))
+        if not (name in names[0] and name in names[1]) and name != before.verdict.gate
+    )
 
 
 Key = tuple[str, str, int, str]

@@ -35,10 +35,14 @@ def render_difference(comparison: Comparison, console: Console) -> None:
     for title in ("candidate", "probe", "before", "after", "change"):
         table.add_column(say(title), overflow="fold")
     for change in sorted(comparison.changes, key=lambda c: order.index(c.direction)):
-        outcomes = _shown(change.before), _shown(change.after)
-        told = map(say, (_who(change), about(change.probe).title, *outcomes))
-        table.add_row(*told, say(change.direction, _STYLES[change.direction]))
+        names = map(say, (_who(change), about(change.probe).title))
+        sides = (Text("\n").join(map(say, _shown(each))) for each in (change.before, change.after))
+        table.add_row(*names, *sides, say(change.direction, _STYLES[change.direction]))
     console.print(table)
+    if comparison.apart:
+        names = ", ".join(comparison.apart)
+        console.print(say(f"Only one audit has, and nothing is compared of: {names}."))
+        console.print()
     reasons = [
         f"- {_who(change)}, {about(change.probe).title.lower()}: {change.reason}"
         for change in comparison.changes
@@ -59,8 +63,9 @@ def _who(change: Change) -> str:
     return ", ".join(part for part in (change.candidate, seed, change.way) if part)
 
 
-def _shown(finding: Finding | None) -> str:
+def _shown(finding: Finding | None) -> tuple[str, ...]:
+    """Return the lines that a finding is shown in."""
     if finding is None:
-        return "absent"
+        return ("absent",)
     shown = figure(finding)
-    return f"{shown.outcome}\n{shown.text}" if shown.interval else shown.outcome
+    return (shown.outcome, shown.text) if shown.interval else (shown.outcome,)

@@ -112,6 +112,22 @@ def test_what_is_no_longer_measured_is_told():
     assert of(compare(less, record)).direction == "new"
 
 
+def test_candidates_that_one_audit_lacks_are_named_and_not_compared():
+    record = small_audit()
+    (alone,) = (c for c in record.cells if c.kind == "deployed")
+    probed = redecide(replace(record, cells=(alone,)), record.plan.policy)
+    others = {c.candidate for c in record.cells} - {"deployed"}
+    for pair in ((record, probed), (probed, record)):
+        comparison = compare(*pair)
+        assert {*comparison.apart} == others
+        assert {change.candidate for change in comparison.changes} == {"deployed"}
+        assert comparison.exit_code == 0
+    # But what the first was judged by must be there.
+    gated = redecide(record, replace(record.plan.policy, gate=min(others)))
+    lacking = redecide(replace(record, cells=(alone,)), record.plan.policy)
+    assert compare(gated, lacking).exit_code == 3
+
+
 CHANGES = {
     "training samples": lambda r: replace(r, subject={**r.subject, "train_sha256": "a"}),
     "forget set": lambda r: replace(r, subject={**r.subject, "forget_sha256": "a"}),
@@ -198,5 +214,6 @@ def test_the_terminal_shows_the_worst_first_and_nothing_of_markup():
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert "[red]x[/red]" in text
+    assert "\\n" not in text
     rows = [line for line in lines if line.rstrip().endswith(("worse", "same", "undecided"))]
     assert rows[0].rstrip().endswith("worse")
