@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from poison_audit.records import Finding, Json, Outcome
 from poison_audit.reports.view.words import about, p_value, percent, printable
+from poison_audit.statistics.reading import Words
 from poison_audit.statistics.rounding import rounded
 from poison_audit.verdict.readings import reading_of
 
@@ -42,7 +43,7 @@ class Figure:
     extras: tuple[str, ...] = ()
     """Every further number, for a reader who checks."""
     remedy: str = ""
-    """What would decide it; empty where it is decided."""
+    """What it lacked, or what it could have shown; empty where it is decided."""
     outcome: str
     tone: str
     reason: str
@@ -78,7 +79,7 @@ def absent(probe: str, reason: str) -> Figure:
         probe=probe,
         title=about(probe).title,
         value="not measured",
-        remedy=about(probe).needs,
+        remedy=needed(about(probe)),
         outcome=Outcome.NOT_MEASURED.value,
         tone=TONES[Outcome.NOT_MEASURED],
         reason=reason,
@@ -205,26 +206,23 @@ def _pp(share: float) -> str:
     return f"{100 * share:.1f}%"
 
 
-_ENDLESS = 10**12
-"""As many samples as this nobody has: where more of them do not help, the need is put so high."""
-
-
 def _remedy(finding: Finding) -> str:
     words = about(finding.probe)
     if finding.outcome is Outcome.FAILED:
-        return "A run that ends with a finite model: other parameters, or more memory."
+        return "Needed: a run that ends with a finite model (other parameters, or more memory)."
     if finding.outcome is Outcome.NOT_MEASURED:
-        return words.needs
-    if finding.outcome is not Outcome.INCONCLUSIVE:
+        return needed(words)
+    if finding.outcome is not Outcome.INCONCLUSIVE or finding.detectable is None:
         return ""
-    if finding.needed is None or finding.detectable is None:
-        return f"More {words.samples}."
-    if finding.needed >= _ENDLESS:
-        return f"More {words.samples} alone would not decide it: other controls, or a reference."
     effect = f"{finding.detectable:.2g}"
     if reading_of(finding.probe).excess:
         effect = f"{100 * finding.detectable:.1f} points"
     return (
-        f"{finding.needed:,} {words.samples} let a clean model pass nine times in ten; the "
-        f"{finding.sample_size:,} here find an effect of {effect} as often."
+        f"The {finding.sample_size:,} {words.samples} here would show an effect of {effect} 9 "
+        "times in 10."
     )
+
+
+def needed(words: Words) -> str:
+    """Return what a probe would have needed, in a sentence."""
+    return f"Needed: {words.needs[:1].lower()}{words.needs[1:]}"

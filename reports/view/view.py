@@ -286,7 +286,7 @@ def _gaps(record: AuditRecord, rows: Sequence[Row], unshown: Iterable[Finding]) 
 
     if not record.sanity.works:
         what = "tokenizer, prompt" if of_texts(record) else "architecture, normalisation"
-        remedy = f"A model that beats chance: check {what} and label order."
+        remedy = f"Needed: a model that beats chance. Check {what} and label order."
         reason = "The model does not work as loaded, so nothing else was measured."
         asked["Does it work at all?", reason, remedy] = ["deployed"]
     for row in rows:

@@ -192,7 +192,7 @@ def test_attacks_are_told_in_points():
     assert "success rate 80.0% [70.0, 85.0]" in of["targeted"].extras
     assert "control triggers: mean 2.1%, sd 1.1%, highest 6.4%" in of["backdoor"].extras
     assert "stamped inputs in reference retrained 0.4%" in of["backdoor"].extras
-    assert of["indiscriminate"].remedy.endswith("find an effect of 20.0 points as often.")
+    assert of["indiscriminate"].remedy.endswith("show an effect of 20.0 points 9 times in 10.")
 
 
 def test_figures_stand_without_their_details():

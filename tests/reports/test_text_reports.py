@@ -91,8 +91,8 @@ def test_nothing_of_pictures_is_said_of_texts():
     assert seen["Noise, standard deviation in embedding units"] == "0.137"
     assert "Noise, standard deviation in pixels" in dict(view(rehearsed()).rehearsed.facts)
     lost = replace(unusable(), subject={"reading": SUBJECT["reading"]})
-    assert "check tokenizer, prompt and label order" in view(lost).gaps[0].remedy
-    assert "check architecture, normalisation" in view(unusable()).gaps[0].remedy
+    assert "Check tokenizer, prompt and label order" in view(lost).gaps[0].remedy
+    assert "Check architecture, normalisation" in view(unusable()).gaps[0].remedy
 
 
 def test_token_canaries_are_a_column_of_texts():
@@ -120,14 +120,6 @@ def test_a_bound_near_the_tolerance_of_token_canaries_is_not_shown_as_on_it():
     (found,) = [f for f in texts().findings if (f.probe, f.candidate) == ("token-canary", "clean")]
     near = replace(found, interval=replace(found.interval, low=0.4304, high=0.5704))
     assert figure(near).interval == "[0.4304, 0.5704]"  # 0.43 and 0.57 are the tolerance
-
-
-def test_a_need_that_nobody_can_meet_is_not_told_as_a_number():
-    (found,) = [f for f in texts().findings if (f.probe, f.candidate) == ("backdoor", "clean")]
-    undecided = replace(found, outcome=Outcome.INCONCLUSIVE)
-    assert figure(undecided).remedy.startswith("410 stamped inputs let a clean model pass")
-    endless = figure(replace(undecided, needed=1 << 40)).remedy
-    assert endless.startswith("More stamped inputs alone would not decide it")
 
 
 def test_held_out_strings_without_a_p_value():

@@ -97,10 +97,7 @@ def test_gaps_are_told_once():
 
 def test_a_gap_says_what_would_decide_it():
     gaps = {gap.title: gap.remedy for gap in view(residual()).gaps}
-    assert gaps["Gaussian"] == (
-        "211 canaries let a clean model pass nine times in ten; "
-        "the 200 here find an effect of 0.31 as often."
-    )
+    assert gaps["Gaussian"] == ("The 200 canaries here would show an effect of 0.31 9 times in 10.")
     (missing, _) = view(inconclusive()).gaps
     assert missing.title == "Gaussian, Exposure"
     assert "canaries.json" in missing.remedy
