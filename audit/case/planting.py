@@ -78,6 +78,9 @@ class Planting:
     """A frozen dataclass; each field is Annotated by an `Option`."""
     share: float
     """Of the training table that is poisoned, where nobody says how much."""
+    enough: Callable[[], int] | None = None
+    """How many samples let a clean model pass nine times in ten, at the usual tolerance and level;
+    None: that does not depend on how many are planted."""
     needs: tuple[Need, ...] = ()
     refuses: Mapping[Kind, Problem] = field(default_factory=dict)
     """Why it is not planted where DATA holds this."""

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
 from poison_audit.atomic import write_atomically
@@ -68,7 +69,9 @@ def plant(given: Mapping[str, Any]) -> int:
         with problems.collecting():
             storage = _storage(settings, whole)
         with problems.collecting():
-            count = count_of(settings, len(whole))
+            count, told = count_of(settings, len(whole))
+            if told:
+                click.echo(told, err=True)
         if settings.test is not None:
             with problems.collecting():
                 test = _read(settings, settings.test, like=whole)

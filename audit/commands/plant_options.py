@@ -65,7 +65,10 @@ class PlantSettings:
     attack: str = said(choice(*PLANTINGS), "What is planted.", group="data", needed=True)
     budget: float | None = said(
         NUMBER, "Share of DATA to poison; of a targeted attack, for each target.", group="data",
-        metavar="SHARE", told=", ".join(f"{name} {one.share:g}" for name, one in PLANTINGS.items()),
+        metavar="SHARE", told=", ".join(
+            f"{name} {one.share:g}" + " or as many as let a clean model pass" * bool(one.enough)
+            for name, one in PLANTINGS.items()
+        ),
     )  # fmt: skip
     count: int | None = said(WHOLE, "The same as a number of samples.", group="data")
     test: Path | None = said(

@@ -52,8 +52,10 @@ def read_settings(given: Mapping[str, Any], problems: Problems) -> PlantSettings
     return settings
 
 
-def count_of(settings: PlantSettings, total: int) -> int:
-    """Return how many of `total` samples are to be poisoned.
+def count_of(settings: PlantSettings, total: int) -> tuple[int, str]:
+    """Return how many of `total` samples are to be poisoned, and what is to be said of it.
+
+    Where nobody says how many, it is as many as let a clean model pass, up to a quarter of them.
 
     Raises:
         PlanError: both or an impossible one of --count and --budget are given.
@@ -68,7 +70,15 @@ def count_of(settings: PlantSettings, total: int) -> int:
     if not 0 < share <= 1:
         what = f"must be above 0 and at most 1 (100% of the table), got {share:g}"
         raise PlanError(Problem(what, "--budget", "For example --budget 0.05"))
-    return max(1, round(share * total)) if count is None else count
+    chosen = max(1, round(share * total)) if count is None else count
+    enough = PLANTINGS[settings.attack].enough
+    if enough is None or chosen >= (needed := enough()):
+        return chosen, ""
+    if count is None and settings.budget is None and needed <= total // 4:
+        told = f"{needed} samples are poisoned, not {chosen} ({share:.0%}): with {chosen} a clean "
+        return needed, told + "model would not pass."
+    told = f"With {chosen} samples a clean model will hardly pass the audit: with {needed} it does "
+    return chosen, told + f"so 9 times in 10 (--count {needed})."
 
 
 def _misplaced(given: Mapping[str, Any], attack: str, kind: Kind) -> list[Problem]:

@@ -45,8 +45,9 @@ def _not_woken(plan: Plan) -> list[str]:
     if plan.reaudit:
         return []
     return [
-        "Models were woken by recomputing BatchNorm's statistics alone, where they have any and "
-        "that breaks nothing; --reaudit also rounds their weights and trains on."
+        "Models in which no poison was at work were woken by recomputing BatchNorm's statistics "
+        "alone, where they have any and that breaks nothing. --reaudit also rounds their weights "
+        "and trains on."
     ]
 
 

@@ -96,13 +96,14 @@ def wake(
         lr: as `rate_of` returns it.
         awake: whether poison is at work in the model as it stands: then it is not woken, which the
             measurements say.
-        unasked: leave out a state that is broken: nobody repaired this model that we know of, and
-            training may have left BatchNorm with statistics that are not those of its data.
+        unasked: say nothing of a model in which poison is at work, and leave out a state that is
+            broken: nobody repaired this model that we know of, and training may have left BatchNorm
+            with statistics that are not those of its data.
     """
     if not how:
         return Roused()
     if awake:
-        return Roused(woken=tuple(_unwoken(waking, plan) for waking in how))
+        return Roused(woken=() if unasked else tuple(_unwoken(waking, plan) for waking in how))
     before, found = right(model, case), list[Woken]()
     lack: Lack | None = None
     for waking in how:

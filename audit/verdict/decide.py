@@ -207,12 +207,18 @@ def _accepted(finding: Finding, policy: Policy, seen: Measurement | None) -> Fin
     """Return the finding as ACCEPTED if somebody answers for all that its interval leaves open."""
     of = (finding.probe, finding.candidate)
     acceptance = next((a for a in policy.accepted if (a.probe, a.candidate) == of), None)
-    if acceptance is None or finding.outcome not in ACCEPTABLE or not finding.gating:
+    if finding.outcome not in ACCEPTABLE or not finding.gating:
         return finding
     if seen is None or seen.suspect:
         return finding
     if finding.interval is None or finding.null is None:
         return finding
+    if acceptance is None:
+        if finding.candidate not in {a.candidate for a in policy.accepted}:
+            return finding
+        most = f"{finding.interval.high:.3g}"
+        note = f'No [[accept]] covers it: add one of probe = "{finding.probe}", bound above {most}.'
+        return replace(finding, reason=f"{finding.reason} {note}")
     told = f"{acceptance.owner}: {acceptance.reason.rstrip('.')}"
     if policy.decided is None or policy.decided > acceptance.expires:
         note = f"The acceptance by {told} expired on {acceptance.expires}."

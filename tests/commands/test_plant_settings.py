@@ -15,7 +15,8 @@ from builders import small_text
 from builders.small_case import pictures
 from poison_audit.case.planting import KINDS
 from poison_audit.cli import cli, invoke
-from poison_audit.commands.plant_options import PLANTINGS
+from poison_audit.commands.plant_options import PLANTINGS, PlantSettings
+from poison_audit.commands.plant_settings import count_of
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.probes import WORKINGS
 
@@ -140,3 +141,27 @@ def test_help_lists_each_option_once_under_its_heading(capsys):
     given = command.make_context("plant", ["x.npz", "--attack", "gaussian", "-o", "p"], shown)
     assert {given.params[name] for name in own_names - {"clean_label"}} == {None}
     assert given.params["clean_label"] is False
+
+
+def settings(**given):
+    paths = {"data": Path("data.npz"), "output": Path("out")}
+    none = dict.fromkeys(field.name for field in dataclasses.fields(PlantSettings))
+    return PlantSettings(**{**none, **paths, **given})
+
+
+def test_as_many_are_planted_as_let_a_clean_model_pass():
+    def asked(attack="gaussian", **given):
+        return count_of(settings(attack=attack, **given), 3000)
+
+    # (1.6449 + 1.6449)^2 / 0.25^2 = 173 for the mean alone; with the scatter 217 (test_squares.py).
+    count, told = asked()
+    assert (count, "150 a clean model would not pass" in told) == (217, True)
+    count, told = asked(count=100)
+    assert count == 100
+    assert "hardly pass" in told
+    assert "--count 217" in told
+    assert asked(budget=0.1) == (300, "")
+    assert asked("backdoor") == (150, "")
+    # 217 of 400 samples are no small part of a table: what is asked for is planted.
+    small, told = count_of(settings(attack="gaussian"), 400)
+    assert (small, "--count 217" in told) == (20, True)

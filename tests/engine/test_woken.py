@@ -115,6 +115,7 @@ def test_a_model_in_which_poison_is_at_work_is_not_woken_and_never_passes_for_it
     quiet, _ = probed(asleep.net(poisoned=False), case, plan, rng)
     assert awake(seen, plan)
     assert not awake(quiet, plan)
+    assert wake(model, case, plan, rng, [RECALIBRATED], awake=True, unasked=True).woken == ()
     woken = wake(model, case, plan, rng, [RECALIBRATED], awake=True).woken
     deployed = asleep.cell_of(model, case, plan, "deployed")
     for measured, outcome, gating in (

@@ -306,3 +306,18 @@ def test_the_gate_of_a_policy_must_be_on_trial():
     assert redecide(record, make_policy(tolerances={}, base=record.plan.policy)).plan == record.plan
     with pytest.raises(PlanError, match="on trial"):
         redecide(record, make_policy(gate="scrub", tolerances={}, base=record.plan.policy))
+
+
+def test_the_acceptance_that_is_missing_is_named():
+    wins = Measurement(
+        probe="exposure", evidence={"wins": [11] * 400, "draws": 12, "dropped": 0}
+    )  # fmt: skip
+    both = (scores(0.4), wins)
+    found = decided(*both, accepted=(acceptance(0.6),))
+    assert found.verdict.outcome is Outcome.RESIDUAL
+    told = 'No [[accept]] covers it: add one of probe = "exposure", bound above '
+    assert told in found.verdict.sentence
+    least = float(found.verdict.sentence.rpartition(told)[2].split()[0].rstrip("."))
+    more = (acceptance(0.6), acceptance(least + 0.001, probe="exposure"))
+    assert decided(*both, accepted=more).verdict.outcome is Outcome.ACCEPTED
+    assert "[[accept]]" not in decided(*both).verdict.sentence

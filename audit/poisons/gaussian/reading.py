@@ -220,5 +220,9 @@ POISON = Poison(
         ),
     ),
     keyed=True,
-    planting=Planting(options=Options, share=0.05),
+    planting=Planting(
+        options=Options,
+        share=0.05,
+        enough=lambda: statistics.squares.needed_with_scatter(0.9, 0.25),
+    ),
 )

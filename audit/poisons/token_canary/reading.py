@@ -111,6 +111,7 @@ POISON = Poison(
     planting=Planting(
         options=Options,
         share=0.05,
+        enough=lambda: statistics.estimates.mean_rank((0,), 32, level=0.9, tolerance=0.57).needed,
         refuses={
             "pictures": Problem(
                 "token canaries are texts, and DATA holds pictures",
