@@ -240,3 +240,12 @@ def test_a_shell_completes_commands(monkeypatch, capsys):
     told = capsys.readouterr()
     assert told.out.split() == ["plain,verify"]
     assert told.err == ""
+
+
+def test_the_verdict_as_json_is_all_that_stdout_has(case, capsys):
+    code = run("--json", "-q", "--out", "o", command="probe")
+    told = json.loads(capsys.readouterr().out)
+    report = json.loads((case / "o" / "report.json").read_text(encoding="utf-8"))
+    assert told["exit_code"] == code == report["verdict"]["exit_code"]
+    assert told["outcome"] == report["verdict"]["outcome"]
+    assert told["report_digest"] == report["seal"]["digest"]

@@ -133,8 +133,8 @@ def remark_on(path: Path) -> str:
     if not mode & 0o044:
         return ""
     return (
-        f"Others on this machine can read {path} (mode {mode:o}). Whoever knows a key can cheat: "
-        f"chmod 600 {path}"
+        f"Other users of this machine can read {path} (mode {mode:o}). Whoever knows a key can "
+        f"cheat: chmod 600 {path}"
     )
 
 

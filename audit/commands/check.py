@@ -33,6 +33,7 @@ from poison_audit.commands.rendering import (
     refuse_foreign,
     show,
     show_forecast,
+    show_json,
     write_reports,
 )
 from poison_audit.commands.telling import (
@@ -100,10 +101,12 @@ def audit(settings: CheckSettings, *, given: Mapping[str, Any] | None = None) ->
 def _judged(settings: CheckSettings, given: Mapping[str, Any] | None) -> int:
     if not settings.running.shard:
         record = audited(settings, quiet=settings.output.quiet)
-        if record is not None:
+        if record is not None and settings.output.json:
+            show_json(record)
+        elif record is not None:
             show(record)
-        if record is not None and given is not None:
-            _recommend(record, settings, given)
+            if given is not None:
+                _recommend(record, settings, given)
         return 3 if record is None else record.verdict.exit_code
     with crew(device_named(settings.subject.device)) as number:
         # On another machine this user has another key, and would skip other cells.
@@ -146,7 +149,7 @@ def audited(
     recipe, running, config = settings.recipe, settings.running, settings.config
     device = device_named(settings.subject.device)
     reporter = Reporter(quiet=quiet, call=caller.call)
-    with reporter.stage("Reading the model, the tables and the keys"):
+    with reporter.stage("Loading the model, the tables and the keys"):
         trial = load(sources, recipe, device)
     for remark in remarks(sources):
         reporter.say(remark)
@@ -173,7 +176,7 @@ def audited(
     sized = limits_of_size(case, expecting.expect_size)
     trial = replace(trial, limits=(*trial.limits, *sized))
     reporter.say(introduction(trial, sanity))
-    with reporter.stage("Trying whether it would work better read otherwise"):
+    with reporter.stage("Checking label order, normalisation and picture size"):
         trial = replace(trial, case=case, doubts=(*trial.doubts, *_misread(trial, sanity, plan)))
     sound = sanity.works and not any(doubt.spoils for doubt in trial.doubts)
     judged, tuned_on = trial, None
@@ -288,7 +291,7 @@ def _measured(
         ))  # fmt: skip
     why: tuple[Finding, ...] = ()
     if plan.hypotheses:
-        with reporter.stage("Asking why: how far, and in which direction, the poison moved it"):
+        with reporter.stage("Explaining the result, which is decided already"):
             why = explain(trial, plan, out, key=key, allow_pickle=pickles)
     if not running.rehearse:
         return cells, why, None

@@ -118,10 +118,13 @@ class Output:
         SWITCH, "Say what it will take, in time and memory, and stop (exit code 3).",
         default=False,
     )  # fmt: skip
+    json: bool = said(
+        SWITCH, "Print the verdict as one JSON object, and nothing else on stdout.", default=False
+    )
     quiet: bool = QUIET
 
 
-REPORTED = {key: field for key, field in fields_of(Output).items() if key != "dry_run"}
+REPORTED = {k: field for k, field in fields_of(Output).items() if k not in ("dry_run", "json")}
 """Of a command that always does what it is asked."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -79,6 +80,23 @@ def show(record: AuditRecord) -> None:
     """Print the table and the verdict on stdout."""
     with on_stdout() as console:
         render_terminal(record, console=console)
+
+
+def show_json(record: AuditRecord) -> None:
+    """Print the verdict on stdout as one JSON object."""
+    verdict = record.verdict
+    told = {
+        "outcome": verdict.outcome.value,
+        "exit_code": verdict.exit_code,
+        "gate": verdict.gate,
+        "sentence": verdict.sentence,
+        "next_step": verdict.next_step,
+        "candidates": {c.candidate: c.outcome.value for c in verdict.candidates},
+        "model_sha256": record.subject.get("model_sha256"),
+        "report_digest": record.seal.digest if record.seal else None,
+    }
+    with on_stdout() as console:
+        console.print(Text(json.dumps(told, indent=1)), soft_wrap=True)
 
 
 def show_forecast(

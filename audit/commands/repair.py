@@ -102,7 +102,7 @@ def repaired(
     settings = replace(settings, problems=tuple(problems), numbers=numbers)
     sources, plan = read_inputs(settings)
     reporter = Reporter(quiet=settings.output.quiet, call=caller.call)
-    with reporter.stage("Reading the model, the tables and the keys"):
+    with reporter.stage("Loading the model, the tables and the keys"):
         trial = load(sources, settings.recipe, device_named(settings.subject.device))
     file = None if output is None else unlearned_file(output, trial.case.model)
     case, _ = check_sanity(trial.case, alpha=plan.policy.alpha)

@@ -50,7 +50,7 @@ class Architecture:
     """What a model of pictures is, beyond its weights."""
 
     arch: str | None = said(
-        TEXT, "Architecture: a torchvision name, or cifar-resnet18 and kin.", at="model.arch",
+        TEXT, "Architecture, such as resnet50 or cifar-resnet18.", at="model.arch",
         group="model", asked=True,
     )  # fmt: skip
     factory: str | None = said(
@@ -125,7 +125,7 @@ class Judged:
         metavar="NAME=PATH", several=True, default=(),
     )  # fmt: skip
     reaudit: bool = said(
-        SWITCH, "Wake every model on trial (8 bits, further training), and ask it again.",
+        SWITCH, "Test every model again after rounding to 8 bits and after further training.",
         at="plan.reaudit", group="model", default=False,
     )  # fmt: skip
 
@@ -139,11 +139,12 @@ class Expecting:
         at="model.expect_accuracy", group="model",
     )  # fmt: skip
     expect_tolerance: float = said(
-        SHARE, "How far below that it may be, beyond chance.", at="model.expect_tolerance",
+        SHARE, "How far below that it may be.", at="model.expect_tolerance",
         group="model", default=0.01,
     )  # fmt: skip
     expect_size: str | None = said(
-        TEXT, "Pixels of the pictures that training saw.", at="model.expect_size", group="model",
+        TEXT, "Size of training's pictures, such as 32 or 224x224.", at="model.expect_size",
+        group="model",
         metavar="SIDE|HxW", of="pictures",
     )  # fmt: skip
 
@@ -161,12 +162,13 @@ class Deciding:
         told=f"{POLICY.alpha}",
     )  # fmt: skip
     tolerance: Pairs = said(
-        PAIR, "Largest figure of a probe that is clean.", group="policy", metavar="PROBE=VALUE",
+        PAIR, "Largest figure of a probe that still counts as clean.", group="policy",
+        metavar="PROBE=VALUE",
         several=True, default=(),
         told=", ".join(f"{name} {value:g}" for name, value in POLICY.tolerances.items()),
     )  # fmt: skip
     allow_tolerance: bool = said(
-        SWITCH, "Take tolerances and bounds by which next to every model passes.", group="policy",
+        SWITCH, "Allow tolerances so loose that almost any model passes.", group="policy",
         default=False,
     )  # fmt: skip
     exit_zero: bool = said(
@@ -187,11 +189,11 @@ class Methods:
         "each is run and shown.", at="plan.budget", group="methods", default=(PLAN.budget,),
     )  # fmt: skip
     seeds: int = said(
-        WHOLE, "Runs a method; the worst counts.", at="plan.seeds", group="methods",
+        WHOLE, "Runs of each method; the worst counts.", at="plan.seeds", group="methods",
         default=PLAN.seeds,
     )  # fmt: skip
     found: float = said(
-        NUMBER, "Give the methods only this share of the forget set; probes look at all.",
+        NUMBER, "Show the methods only this share of the forget set; probes use all of it.",
         at="plan.found", group="methods", metavar="SHARE", default=PLAN.found,
     )  # fmt: skip
     found_seed: int = said(

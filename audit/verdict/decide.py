@@ -274,5 +274,5 @@ def _passed(findings: Sequence[Finding]) -> str:
         and f.detectable is not None
     ]
     ways = dict.fromkeys(f.way for f in findings if f.gating and f.way)
-    woken = f" Nor once it was woken ({', '.join(ways)})." if ways else ""
+    woken = f" It stayed clean once it was woken ({', '.join(ways)})." if ways else ""
     return f"Nothing was found beyond the tolerance: {', '.join(parts)}.{woken}"

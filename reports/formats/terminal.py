@@ -67,7 +67,7 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
         if seen.harm:
             console.print(say(seen.harm))
         if not wide:
-            hint = "Membership, budgets, times: in report.html, or in a terminal of"
+            hint = "Membership, budgets and times are in report.html, or in a terminal of"
             console.print(say(f"{hint} {WIDE} columns.", "dim"))
         console.print()
     console.print(say(f"{seen.answer}.", _STYLES[seen.tone]))
@@ -97,8 +97,11 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
 def _print_why(console: Console, say: _Say, why: Why) -> None:
     told = [f"{asked.title} {asked.sentence}" for asked in why.hypotheses]
     _list(console, say, "Why (explains, decides nothing)", [*filter(None, [why.diagnosis]), *told])
-    moves = [f"{m.name}{', seed ' * bool(m.seed)}{m.seed}: {m.sentence}" for m in why.movements]
-    _list(console, say, "Where methods moved the weights", moves)
+    moves = [m for m in why.movements if not m.open]
+    told = [f"{m.name}{', seed ' * bool(m.seed)}{m.seed}: {m.sentence}" for m in moves]
+    if open_ := ", ".join(dict.fromkeys(m.name for m in why.movements if m.open)):
+        told.append(f"{open_}: no conclusion, the needed shift is mostly the luck of a start.")
+    _list(console, say, "Where methods moved the weights", told)
 
 
 def _print_rehearsal(console: Console, say: _Say, seen: Rehearsed, *, wide: bool) -> None:

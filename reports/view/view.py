@@ -137,7 +137,7 @@ def view(record: AuditRecord) -> View:
     absent = (n for n, reading in READINGS.items() if reading.texts_only)
     other = probes if of_texts(record) else (*probes, *absent)
     return View(
-        tool=f"poison-audit {printable(record.tool_version)}",
+        tool=_tool(record),
         model=value(record.subject.get("model")),
         outcome=verdict.outcome.value,
         tone=TONES[verdict.outcome],
@@ -204,14 +204,17 @@ def _run(cell: Cell) -> Run:
     )
 
 
+def _tool(record: AuditRecord) -> str:
+    return f"poison-audit {printable(record.tool_version)}"
+
+
 def _file(record: AuditRecord) -> str:
     digest = record.subject.get("model_sha256")
     told = [value(record.subject.get("model"))]
     if isinstance(digest, str):
         told.append(f"SHA-256 {printable(digest[:16])}\u2026")
-    day = record.plan.policy.decided
-    told.append(f"audited{' on ' + printable(day) if day else ''} by poison-audit "
-                f"{printable(record.tool_version)}")  # fmt: skip
+    day = str(record.environment.get("started") or "").partition("T")[0]
+    told.append(f"audited{' on ' * bool(day)}{printable(day)} by {_tool(record)}")
     return ", ".join(told)
 
 

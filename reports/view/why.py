@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from poison_audit.records import Finding, Json
 from poison_audit.reports.view.words import p_value, printable
+from poison_audit.verdict.diagnosis import MOSTLY
 from poison_audit.verdict.record import AuditRecord
 
 HYPOTHESES = ("shift", "orthogonality")
@@ -47,6 +48,8 @@ class Moved:
     covered: str
     aligned: str
     sentence: str
+    open: bool
+    """Whether nothing can be concluded, since references lie as far apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +168,7 @@ def _moved(candidate: str, seed: str, movement: Mapping[str, Json]) -> Moved:
         covered=_measure(movement, "covered", places=1, scale=100, unit="%"),
         aligned=_measure(movement, "aligned", places=2),
         sentence=printable(movement.get("sentence") or "") or "nothing more is known",
+        open=movement.get("covered") is not None and (movement.get("apart") or 0) >= MOSTLY,
     )
 
 

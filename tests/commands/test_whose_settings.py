@@ -120,4 +120,4 @@ def test_a_shared_key_is_remarked_on_by_an_audit(case, capsys):
     Path("canaries.json").chmod(0o644)
     flags = [flag for flag in PROBE if flag != "-q"]
     invoke([*flags, *FLAGS])
-    assert "Others on this machine can read canaries.json" in capsys.readouterr().err
+    assert "Other users of this machine can read canaries.json" in capsys.readouterr().err

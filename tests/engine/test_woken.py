@@ -57,7 +57,7 @@ def test_a_model_that_never_saw_the_trigger_passes_awake_as_well(monkeypatch):
     found = judged(asleep.cell_of(model, asleep.incident(model), plan, "deployed"), plan=plan)
     assert found.verdict.exit_code == 0
     told = found.verdict.candidates[0].reason
-    assert told.endswith("Nor once it was woken (recalibrated, rounded, relearned).")
+    assert told.endswith("It stayed clean once it was woken (recalibrated, rounded, relearned).")
 
 
 def test_who_is_woken_and_how():

@@ -75,7 +75,7 @@ def test_what_is_asleep_is_said_in_plain_words():
 
 def test_what_passes_woken_says_so():
     found = judged(DEPLOYED, candidate(backdoor(2), woken(backdoor(2))), gate="c")
-    assert "Nor once it was woken (recalibrated)." in found.verdict.candidates[1].reason
+    assert "It stayed clean once it was woken (recalibrated)." in found.verdict.candidates[1].reason
     assert found.findings[-1].reason.startswith("Once BatchNorm's statistics are recomputed on")
 
 
