@@ -50,7 +50,7 @@ def test_a_report_says_whose_settings_it_ran_by(case, capsys):
     assert "Settings from audit.toml: " in shown
     assert "by flags: forget, test;" in shown
     page = Path("o/report.html").read_text("utf-8")
-    assert "<dt>Settings from</dt><dd>audit.toml: " in page
+    assert "<p>Settings from audit.toml: " in page
 
 
 def test_without_a_file_that_is_said(case, capsys):

@@ -314,9 +314,10 @@ class Options:
 
 
 _LABEL = "the label that the trigger is to cause"
+_PHRASE = "the trigger: a word or phrase"
 
 
-def _has_trigger(options: Options) -> bool:
+def _given(options: Options) -> bool:
     return options.trigger is not None
 
 
@@ -336,20 +337,10 @@ POISON = Poison(
         share=0.05,
         needs=(
             Need(
-                "label",
-                _LABEL,
-                "A class number, or a name of --names",
-                on=PICTURES,
-                unless=_has_trigger,
+                "label", _LABEL, "A class number, or a name of --names", on=PICTURES, unless=_given
             ),
-            Need("label", _LABEL, "A class number or name", on=TEXTS, unless=_has_trigger),
-            Need(
-                "phrase",
-                "the trigger: a word or phrase",
-                'For example --phrase "cf mn"',
-                on=TEXTS,
-                unless=_has_trigger,
-            ),
+            Need("label", _LABEL, "A class number or name", on=TEXTS, unless=_given),
+            Need("phrase", _PHRASE, 'For example --phrase "cf mn"', on=TEXTS, unless=_given),
         ),
     ),
 )
