@@ -32,7 +32,7 @@ from poison_audit.training.sharding import processes
 
 MEASURING = (
     "case/*", "checks/*", "engine/*", "hypotheses/*", "methods/*", "models/*", "poisons/*",
-    "statistics/estimates.py", "training/*", "records.py",
+    "statistics/estimates.py", "statistics/laws.py", "training/*", "records.py",
 )  # fmt: skip
 """Of this package, what decides a measurement: any other default in it is another measurement."""
 NOT_MEASURING = (
