@@ -40,8 +40,8 @@ def render_difference(comparison: Comparison, console: Console) -> None:
         table.add_row(*names, *sides, say(change.direction, _STYLES[change.direction]))
     console.print(table)
     if comparison.apart:
-        names = ", ".join(comparison.apart)
-        console.print(say(f"Only one audit has, and nothing is compared of: {names}."))
+        apart = ", ".join(comparison.apart)
+        console.print(say(f"Only one audit has, and nothing is compared of: {apart}."))
         console.print()
     reasons = [
         f"- {_who(change)}, {about(change.probe).title.lower()}: {change.reason}"

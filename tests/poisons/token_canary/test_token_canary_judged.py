@@ -193,4 +193,4 @@ def test_a_method_that_makes_the_model_prefer_them_more_is_activated():
     found = decide(PLAN, SANE, cells, attacks={"token-canary": 9}).findings[1]
     assert found.outcome is Outcome.ACTIVATED
     before, after = (np.mean(ranks(chance).evidence["wins"]) / 16 for chance in chances)
-    assert f"from {before:.3f} to {after:.3f}" in found.reason
+    assert f"{after:.2f} now, {before:.2f} there" in found.reason
