@@ -231,7 +231,7 @@ def bomb(name: str) -> tuple[str, bool]:
     else:
         Image.new("1", (20_000, 20_000)).save(name)
     Path("t.csv").write_text(f"path,label\n{name},0\n", encoding="ascii")
-    return refused(f"{name}", command=(*PROBE, "--test", "t.csv"))
+    return refused("the picture cannot be read", command=(*PROBE, "--test", "t.csv"))
 
 
 def rows_without_end() -> tuple[str, bool]:

@@ -74,6 +74,11 @@ class Attempt:
 
 
 HEAD = '{ "$@"; echo "code $?" >code; } 2>&1 | head -c 1 >/dev/null; cat code'
+TERM = """
+"$@" 2>/dev/null &
+while [ ! -e new/run.json ]; do sleep 0.1; done
+kill $!; wait $!; echo "code $?"
+"""
 MISSING = ("probe", "none", "--forget", "none.csv", *(f"--reference=none{n}" for n in range(500)))
 NO_LINK, AGAIN, FINDS = "exit 2, nothing written", "measured again", "verify: exit 1"
 IN_WORDS, SAME_CODE = "exit 2 in words", "the exit code stays"
@@ -143,8 +148,7 @@ ATTEMPTS = (
             try_it=partial(shell, 'ulimit -v 700000; "$@" 2>&1; echo "code $?"',
                            "code 4", *PROBE)),
     Attempt(name="SIGTERM", right="exit 130",
-            try_it=partial(shell, '"$@" 2>/dev/null & sleep 2; kill $!; wait $!; echo "code $?"',
-                           "code 130", *PROBE[:-1], "new")),
+            try_it=partial(shell, TERM, "code 130", *PROBE[:-1], "new")),
     Attempt(name="ten pictures 120 times, with noise", right="never exit 0", digits=True,
             try_it=partial(copies, 0.0)),
     Attempt(name="the same, 1% of labels exchanged", right="never exit 0", digits=True,
