@@ -73,7 +73,13 @@ class Recipe:
     weight_decay: float = 0.0
     batch_size: int = 128
     schedule: Literal["constant", "cosine", "onecycle"] = "cosine"
-    augment: Literal["none", "flip", "crop-flip"] = "none"
+    augment: Literal["none", "flip", "crop-flip", "shift-flip"] = "none"
+    nesterov: bool = False
+    """Whether the momentum of sgd looks ahead."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes."""
+    ema: float = 0.0
+    """Decay, a step, of the average of the weights that is deployed; 0: the last weights are."""
     assumed: tuple[str, ...] = ()
     """The fields nobody stated: their values are this tool's defaults."""
 

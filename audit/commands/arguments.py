@@ -22,6 +22,7 @@ from poison_audit.commands.config import (
 )
 from poison_audit.commands.fields import number_in, origins_of, settled
 from poison_audit.commands.own_settings import Again, Output, OwnMethods, Running, Training
+from poison_audit.commands.presets import spelt_out
 from poison_audit.commands.settings import (
     EVIDENCE,
     TRAINING,
@@ -124,7 +125,7 @@ def _origins(given: Mapping[str, Any], config: Config) -> dict[str, str]:
     found: dict[str, str] = {}
     for kind in (Architecture, Texts, Subject, EVIDENCE, Judged, Deciding):
         found |= origins_of(kind, given, config.values, config.path)
-    flags = [key for key, _ in given["recipe"] or ()]
+    flags = [key for key, _ in spelt_out(given["recipe"] or ())]
     for key in TRAINING:
         if key in flags:
             found[f"recipe {key}"] = "--recipe"

@@ -19,6 +19,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from poison_audit.atomic import write_atomically
 from poison_audit.commands.fields import is_pipe, number_in
+from poison_audit.commands.presets import spelt_out
 from poison_audit.commands.settings import ACCEPTANCE, TABLES, TOLERANCES, TRAINING
 from poison_audit.errors import InputError, PlanError, Problem, Problems, did_you_mean
 from poison_audit.records import Acceptance, Recipe
@@ -247,10 +248,10 @@ def _tables(
 
 
 def make_recipe(config: Config, flags: Sequence[tuple[str, str]]) -> Recipe:
-    """Merge `--recipe key=value` over `[training]` over the defaults; PlanError: what cannot be."""
+    """Merge `--recipe` over `[training]` over the defaults; PlanError: what cannot be."""
     problems = Problems()
     given = {key: config.get("training", key) for key in TRAINING}
-    for key, text in flags:
+    for key, text in spelt_out(flags):
         where = f"--recipe {key}={text}"
         if key not in TRAINING:
             problems.append(Problem(f"unknown key {key!r}", where, did_you_mean(key, TRAINING)))
@@ -259,6 +260,8 @@ def make_recipe(config: Config, flags: Sequence[tuple[str, str]]) -> Recipe:
             given[key] = TRAINING[key].kind.parse(text)
         except ValueError as error:
             problems.append(Problem(str(error), where))
+    if given["nesterov"] and given["momentum"] == 0:
+        problems.append(Problem("nesterov needs a momentum above 0", "the recipe"))
     problems.raise_any(PlanError)
     known = {key: value for key, value in given.items() if value is not None}
     assumed = tuple(key for key in TRAINING if key not in known)

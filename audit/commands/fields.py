@@ -212,6 +212,10 @@ SHARE = Kind(
     holds=lambda value: _share(value) is not None, kept=lambda folder, value: _share(value),
 )  # fmt: skip
 PAIR = Kind(expected="KEY=VALUE", metavar="KEY=VALUE", holds=lambda value: True, read=_pair)
+TRUTH = Kind(
+    expected="true or false", metavar="true|false", holds=lambda value: isinstance(value, bool),
+    read=lambda text: {"true": True, "false": False}.get(text.lower(), text),
+)  # fmt: skip
 SWITCH = Kind(expected="a truth value", metavar="", holds=lambda v: isinstance(v, bool), read=bool)
 
 
@@ -232,13 +236,15 @@ def choice(*names: str) -> Kind:
                 read=str)  # fmt: skip
 
 
-def bounded(*, whole: bool = False, above: float | None = None) -> Kind:
-    """Return the form of numbers above a bound, or, without one, of at least 0."""
+def bounded(*, whole: bool = False, above: float | None = None, below: float | None = None) -> Kind:
+    """Return the form of numbers above a bound, or of at least 0, and below another, if any."""
     kind = WHOLE if whole else NUMBER
     bound = "of at least 0" if above is None else f"above {above:g}"
+    bound += "" if below is None else f" and below {below:g}"
 
     def holds(value: Any) -> bool:
-        return kind.holds(value) and (value >= 0 if above is None else value > above)
+        inside = below is None or value < below
+        return kind.holds(value) and inside and (value >= 0 if above is None else value > above)
 
     return dataclasses.replace(kind, expected=f"{kind.expected} {bound}", holds=holds,
                                read=number_in)  # fmt: skip

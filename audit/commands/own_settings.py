@@ -19,6 +19,7 @@ from poison_audit.commands.fields import (
     parts_of,
     said,
 )
+from poison_audit.commands.presets import PRESET, PRESETS
 from poison_audit.commands.settings import DEVICE, EVIDENCE, LABELS, PLAN, SEED, TRAINING, Pairs
 from poison_audit.errors import did_you_mean
 
@@ -177,7 +178,8 @@ class Training:
         PATH, "Leave these out: a reference.", group="data", metavar="FORGET"
     )
     recipe: Pairs = said(
-        PAIR, f"epochs (needed), {', '.join(key for key in TRAINING if key != 'epochs')}.",
+        PRESET, f"epochs (needed), {', '.join(key for key in TRAINING if key != 'epochs')}; or "
+        f"{' or '.join(PRESETS)}, over which the others win.",
         group="data", metavar="KEY=VALUE", several=True, default=(),
     )  # fmt: skip
     config: Path | None = said(PATH, "audit.toml.", group="data", told="beside DATA, then OUTPUT")

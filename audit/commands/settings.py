@@ -22,6 +22,7 @@ from poison_audit.commands.fields import (
     SHARES,
     SWITCH,
     TEXT,
+    TRUTH,
     WHOLE,
     WORDS,
     Field,
@@ -30,6 +31,7 @@ from poison_audit.commands.fields import (
     fields_of,
     said,
 )
+from poison_audit.commands.presets import PRESET, PRESETS
 from poison_audit.poisons.readings import POISONS
 from poison_audit.records import Plan, Recipe
 from poison_audit.verdict.policy import standard_policy
@@ -231,8 +233,11 @@ TRAINING: dict[str, Field] = {
         ("batch_size", bounded(whole=True, above=0), "Samples a step.", "", True),
         ("schedule", choice(*get_args(_SPELT["schedule"])), "constant, cosine or onecycle.", "",
          True),
-        ("augment", choice(*get_args(_SPELT["augment"])), "none, flip or crop-flip.", "pictures",
-         True),
+        ("augment", choice(*get_args(_SPELT["augment"])), "none, flip, crop-flip or shift-flip.",
+         "pictures", True),
+        ("nesterov", TRUTH, "Whether the momentum looks ahead.", "", False),
+        ("label_smoothing", bounded(below=1), "Share of a label that all classes get.", "", False),
+        ("ema", bounded(below=1), "Decay of the average of the weights, a step.", "", False),
     )
 }  # fmt: skip
 """How a model was trained, by key."""
@@ -249,7 +254,8 @@ class Trained:
     """How the model was trained."""
 
     recipe: Pairs = said(
-        PAIR, f"How MODEL was trained: {', '.join(TRAINING)}.", group="data", metavar="KEY=VALUE",
+        PRESET, f"How MODEL was trained: {', '.join(TRAINING)}; or {' or '.join(PRESETS)}.",
+        group="data", metavar="KEY=VALUE",
         several=True, default=(),
     )  # fmt: skip
 

@@ -28,7 +28,7 @@ from poison_audit.models.saving import save_model
 from poison_audit.poisons.gaussian.embedding import CANARIES_KEY
 from poison_audit.statistics.estimates import clopper_pearson
 from poison_audit.training.ledger import Ledger, Snapshot
-from poison_audit.training.loop import descend_on, fast_precision
+from poison_audit.training.loop import as_trained, descend_on, fast_precision
 from poison_audit.training.scoring import correct
 
 LEVEL = 0.95
@@ -95,8 +95,8 @@ def _trained(job: Job, partial: Path, reporter: Reporter) -> tuple[Model, float]
 
     with reporter.steps(job.steps, done=done, told=where) as show:
         descend_on(
-            model, data, recipe, rng, ledger=ledger, steps=job.steps, lr=recipe.lr,
-            schedule=recipe.schedule, start=start, watch=watch,
+            model, data, recipe, rng, ledger=ledger, steps=job.steps, start=start, watch=watch,
+            **as_trained(recipe),
         )  # fmt: skip
     return model, float(torch.stack(ledger.losses[-epoch:]).mean())
 

@@ -21,6 +21,7 @@ from poison_audit.models.model import Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Recipe
+from poison_audit.training.batches import smallest
 
 
 def read_job(settings: TrainSettings) -> Job:
@@ -39,6 +40,9 @@ def read_job(settings: TrainSettings) -> Job:
     if data is not None and len(data) == 0:
         found.append(Problem("every training sample is to be left out", str(training.without)))
     found += _wrong_folder(file, subject)
+    if data is not None and not of_texts and min(data.x.shape[2:]) < smallest(recipe.augment):
+        what = f"needs pictures of at least {smallest(recipe.augment)} pixels a side"
+        found.append(Problem(what, f"--recipe augment={recipe.augment}", "Choose another."))
     if not found and model is not None and data is not None:
         found += _unfit(model, data, recipe, str(training.data))
     if found or model is None or data is None or device is None:

@@ -15,7 +15,7 @@ from poison_audit.case.case import Case
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.training.ledger import Ledger
-from poison_audit.training.loop import descend_on
+from poison_audit.training.loop import as_trained, descend_on
 
 
 def retrain(model: Model, case: Case, rng: Rng, *, ledger: Ledger) -> Model:
@@ -31,6 +31,6 @@ def retrain(model: Model, case: Case, rng: Rng, *, ledger: Ledger) -> Model:
     steps = max(1, round(recipe.epochs * len(case.retain) / size))
     descend_on(
         model, case.retain, recipe, rng,
-        ledger=ledger, steps=steps, lr=recipe.lr, schedule=recipe.schedule,
+        ledger=ledger, steps=steps, **as_trained(recipe),
     )  # fmt: skip
     return model

@@ -21,9 +21,10 @@ from poison_audit.models.image import (
     cifar_resnet_spec,
 )
 from poison_audit.models.preact import PREACT, PreActNet, preact_names, preact_of, preact_spec
+from poison_audit.models.speed import SPEED, SpeedNet, speed_of, speed_spec
 from poison_audit.models.timm import of_vision_transformer, vision_transformer_names
 
-_OWN = (*CIFAR_RESNETS, *PREACT, *VGG)
+_OWN = (*CIFAR_RESNETS, *PREACT, *VGG, *SPEED)
 NO_POOL = ":no-pool"
 """What the name of a torchvision ResNet ends with that lost the max-pool of its stem."""
 
@@ -159,6 +160,10 @@ def _own(name: str, tensors: Mapping[str, Tensor]) -> Network | None:
         channels = _size(tensors, "features.0.weight", 1, default=3)
         classes = _size(tensors, "classifier.weight", 0, default=10)
         build = partial(CifarVgg, vgg, channels=channels, classes=classes)
+    elif speed := speed_spec(name):
+        channels = _size(tensors, "stem.weight", 1, default=3)
+        classes = _size(tensors, "head.weight", 0, default=10)
+        build = partial(SpeedNet, speed, channels=channels, classes=classes)
     else:
         return None
     return Network(arch=name, build=build, classes=classes, channels=channels)
@@ -204,7 +209,7 @@ def relatives(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _own_relatives(tensors: Mapping[str, Tensor]) -> list[str]:
-    specs = (_cifar_spec(tensors), preact_of(tensors), vgg_of(tensors))
+    specs = (_cifar_spec(tensors), preact_of(tensors), vgg_of(tensors), speed_of(tensors))
     return [spec.name for spec in specs if spec]
 
 

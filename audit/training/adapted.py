@@ -38,7 +38,6 @@ def adapted(
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     if optimizer != "recipe":
         given["optimizer"] = "sgd" if optimizer == "nesterov" else optimizer
+        given["nesterov"] = optimizer == "nesterov"
     own = replace(recipe, **given)
-    # Without momentum there is nothing that could look ahead.
-    nesterov = optimizer == "nesterov" and own.momentum > 0
-    return own, {**recipe_settings(own), "nesterov": nesterov}
+    return own, recipe_settings(own)

@@ -29,20 +29,29 @@ def shuffled(
         samples: what to draw from; not empty.
         size: samples a batch, at least 1.
         rng: decides the order and the augmentation.
-        augment: `none`, `flip` (left to right), or `crop-flip` (4 pixels of zero padding).
+        augment: `none`; `flip` (left to right, by a coin); `crop-flip` (the same, and moved by up
+            to 4 pixels, zeros around them); `shift-flip` (flipped in every other epoch, a coin for
+            each sample decides in which, and moved by up to 2 pixels, mirrored around them;
+            Jordan 2024, arXiv:2404.00498).
         start: how many batches to leave out; the others are what they are without.
     """
     size = min(size, len(samples))
     order = rng.named("order").torch()
     noise = rng.named("augment").torch()
     pending = torch.empty(0, dtype=torch.int64)
+    coins = torch.empty(0, dtype=torch.int64)
+    if augment == "shift-flip":
+        coins = torch.randint(2, (len(samples),), generator=noise)
     for number in count():
         while len(pending) < size:
             pending = torch.cat([pending, torch.randperm(len(samples), generator=order)])
         chosen, pending = pending[:size], pending[size:]
         changes = _draw_changes(size, augment, noise)
+        if len(coins):
+            epochs = (number * size + torch.arange(size)) // len(samples)
+            changes[0] = (coins[chosen] + epochs) % 2 == 1
         if number >= start:
-            yield once_more(partial(_made, samples, chosen, changes))
+            yield once_more(partial(_made, samples, chosen, changes, augment))
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
@@ -85,16 +94,22 @@ def subsample(samples: Samples, n: int, rng: Rng) -> Samples:
     return samples.at(torch.randperm(len(samples), generator=rng.torch())[: max(1, n)])
 
 
-_PAD = 4
-"""Pixels of zero padding on each side, before a crop."""
+_PAD = {"crop-flip": (4, "constant"), "shift-flip": (2, "reflect")}
+"""Pixels of padding on each side before a crop, and of which kind."""
+
+
+def smallest(augment: str) -> int:
+    """Return the smallest side of a picture that an augmentation takes: mirrored pixels are its."""
+    pad, how = _PAD.get(augment, (0, ""))
+    return pad + 1 if how == "reflect" else 1
 
 
 def augmented(batch: Batch, augment: str, generator: torch.Generator) -> Batch:
     """Return the pictures of a batch, each with an augmentation of its own drawn on the CPU.
 
-    Gradients pass through. Args as `shuffled` takes them.
+    Gradients pass through. Args as `shuffled` takes them; a coin decides each flip.
     """
-    return _changed(batch, _draw_changes(len(batch), augment, generator))
+    return _changed(batch, _draw_changes(len(batch), augment, generator), augment)
 
 
 def _draw_changes(n: int, augment: str, generator: torch.Generator) -> list[Tensor]:
@@ -103,16 +118,16 @@ def _draw_changes(n: int, augment: str, generator: torch.Generator) -> list[Tens
     changes = []
     if augment != "none":
         changes.append(torch.randint(2, (n,), generator=generator).bool())
-    if augment == "crop-flip":
-        changes.append(torch.randint(2 * _PAD + 1, (2, n), generator=generator))
+    if augment in _PAD:
+        changes.append(torch.randint(2 * _PAD[augment][0] + 1, (2, n), generator=generator))
     return changes
 
 
-def _made(samples: Samples, chosen: Tensor, changes: Sequence[Tensor]) -> Batch:
-    return _changed(samples.batch(chosen), changes)
+def _made(samples: Samples, chosen: Tensor, changes: Sequence[Tensor], augment: str) -> Batch:
+    return _changed(samples.batch(chosen), changes, augment)
 
 
-def _changed(batch: Batch, changes: Sequence[Tensor]) -> Batch:
+def _changed(batch: Batch, changes: Sequence[Tensor], augment: str) -> Batch:
     if not changes:
         return batch
     n, _, height, width = batch.x.shape
@@ -123,6 +138,7 @@ def _changed(batch: Batch, changes: Sequence[Tensor]) -> Batch:
         rows = top[:, None] + torch.arange(height, device=device)  # (n, h)
         columns = left[:, None] + torch.arange(width, device=device)  # (n, w)
         every = torch.arange(n, device=device)[:, None, None]
-        padded = F.pad(x, (_PAD, _PAD, _PAD, _PAD)).permute(0, 2, 3, 1)
+        pad, how = _PAD[augment]
+        padded = F.pad(x, (pad, pad, pad, pad), mode=how).permute(0, 2, 3, 1)
         x = padded[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
     return replace(batch, x=x)

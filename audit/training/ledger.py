@@ -112,10 +112,12 @@ def take_snapshot(
     optimiser: torch.optim.Optimizer,
     generators: Mapping[str, torch.Generator],
     ledger: Ledger,
+    more: Mapping[str, Tensor],
 ) -> Snapshot:
-    """Return where a descent stands."""
+    """Return where a descent stands; `more` tensors of it go along."""
     tensors = {
         **_places(module),
+        **more,
         "ledger.losses": torch.stack(ledger.losses),
         "ledger.spent": torch.tensor(ledger.spent, dtype=torch.float64),
         **{f"generator.{name}": source.get_state() for name, source in generators.items()},
@@ -135,9 +137,10 @@ def restore(
     optimiser: torch.optim.Optimizer,
     generators: Mapping[str, torch.Generator],
     ledger: Ledger,
+    more: Mapping[str, Tensor],
 ) -> None:
     """Put a descent back to where it stood."""
-    for name, place in _places(module).items():
+    for name, place in {**_places(module), **more}.items():
         place.copy_(start.tensors[name])
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in start.tensors.items():

@@ -20,10 +20,11 @@ from poison_audit.models.model import Batch, Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Recipe
+from poison_audit.training.averaging import Average
 from poison_audit.training.batches import shuffled
 from poison_audit.training.kernels import reproducible
 from poison_audit.training.ledger import Ledger, Snapshot, Watch, restore, take_snapshot
-from poison_audit.training.losses import SampleLoss, mean_losses
+from poison_audit.training.losses import SampleLoss, mean_losses, smoothed
 from poison_audit.training.modes import BatchNorm, choose, has_batch_norm, set_modes
 from poison_audit.training.sharding import (
     check_shardable,
@@ -63,6 +64,7 @@ def descend(
     weight_decay: float = 0.0,
     schedule: str = "constant",
     precision: Precision | None = None,
+    average: float = 0.0,
     start: Snapshot | None = None,
     watch: Watch = lambda _step, _snapshot: None,
 ) -> None:
@@ -97,6 +99,8 @@ def descend(
         schedule: `constant`, `cosine` (to zero), or `onecycle` (linear up for 30%, then to zero).
         precision: of the forward pass's products; by default what the device is fast in.
             Parameters, sums and losses stay as they are.
+        average: decay, a step, of the average of the weights that the model ends with, in
+            (0, 1); 0: it ends with the last weights.
         start: where an earlier call with the same arguments stood; `batches` begins there.
 
     Raises:
@@ -130,6 +134,7 @@ def descend(
         draws = _own(rng.named("noise")).torch(device)
         generators = {"noise": draws, **dropout}
         undo = Undo(module, generators)
+        mean = Average(module, average)
 
         def advance(batch: Sequence[Batch]) -> Tensor:
             """Make a step; return the value of its objective before it."""
@@ -144,9 +149,9 @@ def descend(
             return total.detach()
 
         def take() -> Snapshot:
-            return take_snapshot(done, module, optimiser, generators, ledger)
+            return take_snapshot(done, module, optimiser, generators, ledger, mean.tensors)
 
-        trail = ledger.trail if start is None and alone else None
+        trail = ledger.trail if start is None and alone and not average else None
         if trail is not None:
             # A schedule with an end gives every length a course of its own.
             length = None if schedule == "constant" else steps
@@ -157,7 +162,7 @@ def descend(
                 deque(islice(batches, start.step), maxlen=0)
                 ledger.reused += start.spent - ledger.spent
         if start is not None:
-            restore(start, module, optimiser, generators, ledger)
+            restore(start, module, optimiser, generators, ledger, mean.tensors)
         done = start.step if start else 0
         for step, batch in zip(range(done, steps), batches, strict=False):
             for group in optimiser.param_groups:
@@ -169,12 +174,14 @@ def descend(
             ledger.charge(sum(len(part) for part in batch))
             ledger.losses.append(total)
             done = step + 1
+            mean.take(done)
             if done % CHECK_EVERY == 0:
                 check_finite(module, ledger, done)
             watch(done, take)
         check_finite(module, ledger, steps)
         if trail is not None and done > 0:
             trail.key, trail.end = key, take()
+        mean.put()
     module = model.module
     if not alone:
         check_finite(module, ledger, steps)
@@ -315,4 +322,18 @@ def _scheduled(schedule: str, step: int, steps: int) -> float:
 
 def recipe_settings(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's optimiser settings, as keyword arguments of `descend`."""
-    return {name: getattr(recipe, name) for name in ("optimizer", "momentum", "weight_decay")}
+    # Without momentum there is nothing that could look ahead.
+    nesterov = recipe.nesterov and recipe.momentum > 0
+    own = {name: getattr(recipe, name) for name in ("optimizer", "momentum", "weight_decay")}
+    return {**own, "nesterov": nesterov}
+
+
+def as_trained(recipe: Recipe) -> dict[str, Any]:
+    """Return what makes steps those of the whole training, as keyword arguments of `descend_on`.
+
+    What fits a model to few samples more (`recipe_settings`) does without it.
+    """
+    losses = (smoothed(recipe.label_smoothing),) if recipe.label_smoothing else None
+    return {
+        "lr": recipe.lr, "schedule": recipe.schedule, "average": recipe.ema, "losses": losses,
+    }  # fmt: skip

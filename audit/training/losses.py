@@ -21,6 +21,18 @@ def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     return F.cross_entropy(logits, batch.y, reduction="none")
 
 
+def smoothed(share: float) -> SampleLoss:
+    """Return the cross-entropy against labels of which this share is spread over all classes.
+
+    Source: Szegedy et al. 2016, arXiv:1512.00567, section 7, as torch has it.
+    """
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(logits, batch.y, reduction="none", label_smoothing=share)
+
+    return loss
+
+
 def unlikelihood(logits: Tensor, batch: Batch) -> Tensor:
     """Return -log(1 - p), p the probability of each sample's label: (n,), bounded below by 0.
 

@@ -254,12 +254,15 @@ def read_config_empty():
     return Config()
 
 
+NEW = ("nesterov", "label_smoothing", "ema")
+
+
 def test_recipe_flags_win_and_what_nobody_said_is_assumed(tmp_path):
     config = read_config(write(tmp_path, FULL))
     recipe = make_recipe(config, [("lr", "0.05"), ("augment", "flip")])
     expected = Recipe(
         epochs=30, lr=0.05, optimizer="adamw", augment="flip",
-        assumed=("momentum", "weight_decay", "batch_size", "schedule"),
+        assumed=("momentum", "weight_decay", "batch_size", "schedule", *NEW),
     )  # fmt: skip
     assert recipe == expected
     with pytest.raises(PlanError) as caught:

@@ -59,6 +59,9 @@ def case(case, monkeypatch):
     return case
 
 
+PLAIN = {"nesterov": False, "label_smoothing": 0.0, "ema": 0.0}
+
+
 def run(*more, output="m.safetensors", arch=SPEC.name, test="test.npz", **recipe):
     given = ["train", "train.npz", "-o", output, "--normalize", "none"]
     given += ["--arch", arch] if arch else []
@@ -119,7 +122,13 @@ def test_the_header_says_how_it_was_made(case, capsys):
     out = capsys.readouterr().out
     told = header()
     recipe = {**RECIPE, "augment": "flip"}
-    defaults = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.0, "schedule": "cosine"}
+    defaults = {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "weight_decay": 0.0,
+        "schedule": "cosine",
+        **PLAIN,
+    }
     assert json.loads(told["poison_audit.recipe"]) == {**recipe, **defaults}
     assert told["poison_audit.seed"] == "7"
     assert told["poison_audit.data"] == read_table(case / "train.npz").digest()
@@ -182,6 +191,13 @@ def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(
     (case / "dropping_net.py").write_text(NET)
     more = ("--factory", "dropping_net:build")
     settings = {"arch": None, "optimizer": optimizer, "augment": "crop-flip", "lr": 0.01}
+    if optimizer == "sgd":
+        settings |= {
+            "nesterov": "true",
+            "label_smoothing": 0.1,
+            "ema": 0.8,
+            "augment": "shift-flip",
+        }
     assert run(*more, output="whole.safetensors", **settings) == 0
     written = interrupt_after(monkeypatch, count)
     assert run(*more, **settings) == 130
@@ -252,7 +268,7 @@ def test_the_recipe_is_noted_and_is_enough_the_next_time(case, capsys):
     assert config.get("data", "test").resolve() == case / "test.npz"
     assert (config.get("model", "arch"), config.get("model", "normalize")) == (SPEC.name, "none")
     recipe = {"optimizer": "adamw", "lr": 0.01, "epochs": 3, "batch_size": 20, "momentum": 0.9,
-              "weight_decay": 0.0, "schedule": "cosine", "augment": "none"}  # fmt: skip
+              "weight_decay": 0.0, "schedule": "cosine", "augment": "none", **PLAIN}  # fmt: skip
     assert {key: config.get("training", key) for key in recipe} == recipe
     before = (case / "models" / "audit.toml").read_bytes()
     for name in ("r1", "r2", "r1"):
