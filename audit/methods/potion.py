@@ -25,13 +25,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from poison_audit.case.case import Case
 from poison_audit.errors import DivergedError
-from poison_audit.models.model import Model
+from poison_audit.models.model import Batch, Model
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
+from poison_audit.training.each_sample import sums_over_samples
 from poison_audit.training.ledger import FORWARD, Ledger
 from poison_audit.training.scoring import correct, exact
 
@@ -135,19 +136,17 @@ def _ratio(to_forget: Tensor, everywhere: Tensor) -> Tensor:
 def label_free(model: Model, samples: Samples) -> dict[str, Tensor]:
     """Return the mean over samples of |d |logits|^2 / d theta|, by parameter name.
 
-    It costs one gradient evaluation a sample. In eval mode, one sample at a time.
+    It costs one gradient evaluation a sample. In eval mode.
 
     Raises:
         DivergedError: an importance is not finite.
     """
-    named = dict(model.module.named_parameters())
-    sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
-    with exact(model.module) as module:
-        for batch in samples.in_order(1):
-            norm = model.logits(module, batch).square().sum()
-            gradients = torch.autograd.grad(norm, list(named.values()), materialize_grads=True)
-            for total, gradient in zip(sums.values(), gradients, strict=True):
-                total += gradient.abs()
+
+    def norms(module: nn.Module, batch: Batch) -> Tensor:
+        return model.logits(module, batch).square().sum()
+
+    with exact(model.module):
+        sums = sums_over_samples(model, samples, norms, torch.abs)
     for name, total in sums.items():
         total /= len(samples)
         if not bool(torch.isfinite(total).all()):

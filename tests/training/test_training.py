@@ -261,7 +261,7 @@ def test_last_blocks_are_counted_from_the_end():
 
 def test_recipe_settings_are_descends_own_names():
     recipe = Recipe(optimizer="adamw", momentum=0.8, weight_decay=0.01)
-    settings = {"optimizer": "adamw", "momentum": 0.8, "weight_decay": 0.01}
+    settings = {"optimizer": "adamw", "momentum": 0.8, "weight_decay": 0.01, "nesterov": False}
     assert loop.recipe_settings(recipe) == settings
 
 

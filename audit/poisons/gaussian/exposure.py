@@ -21,6 +21,7 @@ from torch import Tensor
 
 from poison_audit.case.case import Case
 from poison_audit.case.planting import Storage
+from poison_audit.models.folding import folded
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.seeds import Rng
 from poison_audit.poisons.gaussian.trial import NOT_GIVEN, planted
@@ -46,12 +47,13 @@ def exposure(
     fates = rng.named("ties").numpy()
     found: list[int] = []
     with exact(model.module):
+        quick = folded(model)
         for start in range(0, len(bases), size):
             batch = model.inputs(model.module, bases.batch(slice(start, start + size)))
             noise = canaries.noise[start : start + size]
             if batch.mask is not None:  # a batch is as long as its longest text
                 noise = noise[:, : batch.mask.shape[1]]
-            true = _margins_with(model, batch, noise, key.storage)
+            true = _margins_with(quick, batch, noise, key.storage)
             if not bool(torch.isfinite(true).all()):
                 return Measurement(
                     probe="exposure", evidence=None, missing="the model's logits are not finite"
@@ -59,7 +61,7 @@ def exposure(
             others = []
             for _ in range(draws):
                 fresh = torch.randn(batch.x.shape, generator=generator, device=batch.x.device)
-                others.append(_margins_with(model, batch, key.sigma * fresh, key.storage))
+                others.append(_margins_with(quick, batch, key.sigma * fresh, key.storage))
             found += wins(true.cpu(), torch.stack(others).cpu(), fates).tolist()
     return Measurement(probe="exposure", evidence={"wins": found, "draws": draws})
 
