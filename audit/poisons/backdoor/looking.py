@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from poison_audit.models.folding import folded
 from poison_audit.models.memory import in_parts
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.samples import Samples
@@ -132,10 +133,11 @@ def _outputs(model: Model, stamps: Stamps, triggers: Tensor, inputs: Tensor) -> 
     carry.
     """
     n, found = len(inputs), []
+    quick = folded(model)
     for start in range(0, n * len(triggers), SIZE):
         numbers = torch.arange(start, min(start + SIZE, n * len(triggers)))
         batch = stamps.batch(triggers[numbers // n], stamps.inputs[inputs[numbers % n]])
-        out = in_parts(lambda part: model.logits(model.module, part), batch)
+        out = in_parts(lambda part: quick.logits(quick.module, part), batch)
         if not bool(torch.isfinite(out).all()):
             return None
         found.append(out.cpu().double())
