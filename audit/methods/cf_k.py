@@ -57,13 +57,13 @@ def cf_k(
     """
     names = last_blocks(model, k)
     model = model.clone()
-    recipe, settings = adapted(
+    recipe, _ = adapted(
         case.recipe, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay,
         batch_size=batch_size,
     )  # fmt: skip
     descend_on(
         model, case.retain, recipe, rng,
         ledger=ledger, lr=recipe.lr / 10 if lr is None else lr, parameters=names,
-        schedule=schedule, batch_norm=batch_norm, nesterov=settings["nesterov"],
+        schedule=schedule, batch_norm=batch_norm,
     )  # fmt: skip
     return model

@@ -64,7 +64,7 @@ def eu_k(
     names = last_blocks(model, k)
     fresh = model.fresh(rng.named("init"))
     model = model.clone()
-    recipe, settings = adapted(
+    recipe, _ = adapted(
         case.recipe, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay,
         batch_size=batch_size,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def eu_k(
     rate = recipe.lr if lr is None else lr
     descend_on(
         model, case.retain, recipe, rng,
-        ledger=ledger, lr=rate, parameters=names, nesterov=settings["nesterov"],
+        ledger=ledger, lr=rate, parameters=names,
         schedule=recipe.schedule if schedule == "recipe" else schedule,
     )  # fmt: skip
     return model

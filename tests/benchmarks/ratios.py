@@ -107,7 +107,7 @@ def scores(report: Path) -> Iterator[tuple[str, float]]:
 def outcomes(report: Path) -> list[tuple[str, str, str]]:
     """Return the outcome of every finding."""
     record = json.loads(report.read_text(encoding="utf-8"))
-    found = record["verdict"]["findings"]
+    found = record["findings"]
     return [(each["candidate"], each["probe"], each["outcome"]) for each in found]
 
 
