@@ -67,6 +67,37 @@ def test_a_command_is_interrupted_and_gone_on_with(case, tidy, monkeypatch, caps
         assert invoke(command) in (0, 1, 3)
 
 
+def test_a_planting_that_was_ended_is_gone_on_with_by_the_same_command_alone(
+    case, monkeypatch, capsys
+):
+    command = COMMANDS["plant"][2]
+    assert invoke([*command[:-1], "whole"]) == 0
+
+    def ended(*_given, **_more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(planting, "_write_config", ended)
+        assert invoke(command) == 130
+    left = {path.name for path in Path("o").iterdir()}
+    assert "train.npz" in left
+    assert "planting.json" not in left
+    # One that is killed leaves what it had begun to write, too.
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    Path(f"o/.train.npz.{gone.pid}.poison-audit-part").write_bytes(b"half")
+    Path(f"o/.train.npz.{os.getpid()}9.poison-audit-part.txt").write_bytes(b"mine")
+    capsys.readouterr()
+    assert invoke(["plant", "train.npz", "--attack", "indiscriminate", "-o", "o"]) == 2
+    assert "o is not empty" in capsys.readouterr().err
+    assert invoke(command) == 0
+    Path(f"o/.train.npz.{os.getpid()}9.poison-audit-part.txt").unlink()
+    assert {path.name: path.read_bytes() for path in Path("o").iterdir()} == {
+        path.name: path.read_bytes() for path in Path("whole").iterdir()
+    }
+    assert invoke(command) == 2  # what is whole is kept
+
+
 def test_one_more_ends_it_on_the_spot(tidy):
     assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     with pytest.raises(KeyboardInterrupt):
