@@ -35,6 +35,11 @@ _MOST = 3
 _MOST_WIDE = 5
 """Probes that a wide one has room for with all their figures."""
 
+USUAL = 80
+"""Columns below which titles are short, and intervals stand on two lines."""
+_NAME = 12
+"""Letters of a name that are never broken."""
+
 _LONGEST_WORD = 12
 """Letters of a title's word that a narrow terminal need not break."""
 
@@ -63,7 +68,7 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
     console.print()
     wide = console.width >= WIDE
     if seen.rows:
-        console.print(_table(seen.rows, seen.probes, say, wide=wide))
+        console.print(_table(seen.rows, seen.probes, say, width=console.width))
         if seen.harm:
             console.print(say(seen.harm))
         if not wide:
@@ -83,7 +88,7 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
     if seen.why:
         _print_why(console, say, seen.why)
     if seen.rehearsed:
-        _print_rehearsal(console, say, seen.rehearsed, wide=wide)
+        _print_rehearsal(console, say, seen.rehearsed)
     risks = [f"{r.what}: {r.state}. Until {r.expires}, by {r.owner}: {r.reason}"
              for r in seen.accepted]  # fmt: skip
     _list(console, say, "Accepted risks", risks)
@@ -104,25 +109,25 @@ def _print_why(console: Console, say: _Say, why: Why) -> None:
     _list(console, say, "Where methods moved the weights", told)
 
 
-def _print_rehearsal(console: Console, say: _Say, seen: Rehearsed, *, wide: bool) -> None:
+def _print_rehearsal(console: Console, say: _Say, seen: Rehearsed) -> None:
     console.print()
     console.print(say(f"{seen.label}.", "bold yellow"))
     console.print(say(seen.sentence))
     console.print(say(seen.held, _STYLES[seen.tone]))
-    console.print(_table(seen.rows, seen.probes, say, wide=wide))
+    console.print(_table(seen.rows, seen.probes, say, width=console.width))
     console.print(say(f"End of the rehearsal. {seen.label}.", "dim"))
 
 
-def _table(rows: Iterable[Row], probes: Sequence[Words], say: _Say, *, wide: bool) -> Table:
-    rows = list(rows)
+def _table(rows: Iterable[Row], probes: Sequence[Words], say: _Say, *, width: int) -> Table:
+    rows, wide = list(rows), width >= WIDE
     shown = [place for place, probe in enumerate(probes) if wide or not probe.minor]
     if not wide and len(shown) > _MOST:
         # What no candidate was measured by stands under "Not decided".
         shown = [at for at in shown if any(row.figures[at].interval for row in rows)]
-    crowded = not wide and len(shown) > _ROOMY
+    crowded = not wide and (len(shown) > _ROOMY or width < USUAL)
     padding = (0, 1 if crowded else 2, 0, 0)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=padding)
-    table.add_column(say("candidate"), overflow="fold", min_width=12 if crowded else 10)
+    table.add_column(say("candidate"), overflow="fold", min_width=_NAME if width >= USUAL else 10)
     table.add_column(say("verdict"), no_wrap=True)
     for place in shown:
         words = probes[place]
@@ -135,19 +140,21 @@ def _table(rows: Iterable[Row], probes: Sequence[Words], say: _Say, *, wide: boo
         table.add_column(say("spent / allowed"), overflow="fold")
         table.add_column(say("time"), overflow="fold")
     for row in rows:
-        table.add_row(*_cells(row, shown, say, wide=wide))
+        table.add_row(*_cells(row, shown, say, wide=wide, longest=_NAME if width >= USUAL else 10))
     return table
 
 
-def _cells(row: Row, shown: Sequence[int], say: _Say, *, wide: bool) -> list[Text]:
-    name = say(row.name).append_text(say(f"\n{row.kind}", "dim"))
+def _cells(row: Row, shown: Sequence[int], say: _Say, *, wide: bool, longest: int) -> list[Text]:
+    # Where a name has to be broken, it is between its words.
+    told = row.name if wide or len(row.name) <= longest else row.name.replace("_", "_\n")
+    name = say(told).append_text(say(f"\n{row.kind}", "dim"))
     cells = [name, say(row.outcome, _STYLES[row.tone])]
     for place in shown:
         figure = row.figures[place]
         room = len(shown) <= (_MOST_WIDE if wide else _MOST)
         z = f", {figure.z}" if figure.z and room else ""
-        crowded = not wide and len(shown) > _ROOMY
-        interval = figure.interval.replace(", ", ",\n") if crowded else figure.interval
+        split = not wide and len(shown) > _MOST
+        interval = figure.interval.replace(", ", ",\n") if split else figure.interval
         cells.append(say(f"{figure.value}{z}\n{interval}".rstrip("\n")))
     if row.harm:
         ends = row.harm.interval if wide else row.harm.interval.replace(", ", ",\n")
