@@ -212,6 +212,8 @@ def _sentence(
         least=1 if reading.points else 2,
     )
     figure = f"{means}: {with_interval(ends, estimate.level, unit)}"
+    if reading.points and estimate.low <= -1 and estimate.high >= 1:
+        figure = f"{means}: {ends[0]}{unit}, and could be anything"
     if suspect:
         return f"A control failed, so no figure can be trusted: {suspect}. {figure}."
     most = f"{short(scale * tolerance)}{unit}"

@@ -101,7 +101,9 @@ def _numbers(finding: Finding) -> tuple[str, str, str]:
         sign="+" if signed else "",
     )
     if not reading.damage:
-        return shown, f"[{low}, {high}]", _note(finding) if reading.excess else ""
+        open_ = reading.points and interval.low <= -1 and interval.high >= 1
+        ends = "[anything]" if open_ else f"[{low}, {high}]"
+        return shown, ends, _note(finding) if reading.excess else ""
     if not {"accuracy", "accuracy_low", "accuracy_high"} <= details.keys():
         return f"lost {shown}", f"[{low}, {high}]", "points of accuracy"
     ends = f"[{100 * details['accuracy_low']:.1f}, {100 * details['accuracy_high']:.1f}]"

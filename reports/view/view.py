@@ -180,8 +180,12 @@ def _probes(record: AuditRecord, findings: Iterable[Finding]) -> tuple[str, ...]
     found = [f for f in findings if f.outcome is not Outcome.FAILED]
     weighty = {f.probe for f in found if f.gating or f.statistic is not None}
     named = [*(step.name for step in record.plan.probes), *(f.probe for f in findings)]
-    known = [name for name in READINGS if name in COLUMNS or name in weighty & {*named}]
-    return tuple(dict.fromkeys([*known, *(name for name in named if name not in _LATER)]))
+    asked = weighty & {*named}
+    # Beside figures of other poison, a column of nothing but "not measured" only takes room.
+    always = () if asked & {*_LATER} else COLUMNS
+    known = [name for name in READINGS if name in always or name in asked]
+    others = (name for name in named if name not in READINGS)
+    return tuple(dict.fromkeys([*known, *others]))
 
 
 def _run(cell: Cell) -> Run:

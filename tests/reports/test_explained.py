@@ -314,7 +314,8 @@ def test_a_narrow_terminal_keeps_what_was_measured():
     assert head.split() == ["candidate", "verdict", "targeted", "backdoor", "deficit", "accuracy"]
     assert max(map(len, lines)) <= 80
     text = " ".join("\n".join(lines).split())
-    assert "[82.1, 84.2]" in text  # the last column is whole
+    assert any(line.rstrip().endswith("84.2]") for line in lines)  # the last column is whole
     wide = shown(attacked(), width=200)
     assert "indiscriminate" in wide
-    assert "gaussian" in wide
+    (head,) = [line for line in wide.splitlines() if line.startswith("candidate ")]
+    assert "gaussian" not in head  # nobody measured it
