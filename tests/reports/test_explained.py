@@ -313,7 +313,6 @@ def test_a_narrow_terminal_keeps_what_was_measured():
     (head,) = [line for line in lines if line.startswith("candidate ")]
     assert head.split() == ["candidate", "verdict", "targeted", "backdoor", "deficit", "accuracy"]
     assert max(map(len, lines)) <= 80
-    text = " ".join("\n".join(lines).split())
     assert any(line.rstrip().endswith("84.2]") for line in lines)  # the last column is whole
     wide = shown(attacked(), width=200)
     assert "indiscriminate" in wide
