@@ -61,7 +61,8 @@ def _waits(case, draws):
         return PROBES["backdoor"](loaded.case.model, loaded.case, Rng(0), draws=draws, inputs=40)
 
     _, _, device = both(case, work)
-    return sum(device.waits.values())
+    # Those of transformers' own are two a pass.
+    return sum(n for line, n in device.waits.items() if not line[0].startswith("models/text.py"))
 
 
 @pytest.mark.parametrize("name", ["shift", "orthogonality"])
