@@ -16,6 +16,7 @@ import inspect
 import io
 import os
 import sys
+import tempfile
 import types
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -49,8 +50,12 @@ class Fault(NamedTuple):
     first: str
     """Where a test is likely to fail: these are run before all others."""
     harmless: bool = False
+    loads: bool = False
+    """Whether cases come out otherwise that are loaded with it."""
 
 
+UNKNOWN = "not known"
+"""What is printed where a fault could not be planted, or no test ran."""
 GD, WORDS = method("gd"), method("gd", "words")
 LARGER = f"{ON_METHODS}::test_a_larger_budget_goes_on_to_the_same_bits[pictures]"
 ASKED = f"{ON_PROBES}::test_what_else_is_asked_of_a_model_is_the_same[pictures]"
@@ -65,7 +70,7 @@ FAULTS = (
     Fault("rows of a crop on the CPU", "training.batches",
           "torch.arange(height, device=device)", "torch.arange(height)", GD),
     Fault("labels stay on the CPU", "models.samples",
-          "y=self.y.to(device), noise=noise)", "y=self.y, noise=noise)", GD),
+          "y=self.y.to(device), noise=noise)", "y=self.y, noise=noise)", GD, loads=True),
     Fault("masks of texts stay on the CPU", "models.samples",
           "mask = sent(mask[:, :longest], device)", "mask = mask[:, :longest]", WORDS),
     Fault("places of tokens on the CPU", "models.text",
@@ -75,16 +80,16 @@ FAULTS = (
     Fault("perturbed pictures are chosen on the CPU", "methods.i_bau",
           "sent(chosen, batch.x.device)", "chosen", method("i_bau")),
     Fault("true labels stay on the CPU", "poisons.mislabelled.evidence",
-          "clean=self.clean.to(device)", "clean=self.clean", probe("mislabelled")),
+          "clean=self.clean.to(device)", "clean=self.clean", probe("mislabelled"), loads=True),
     Fault("noise of canaries stays on the CPU", "poisons.gaussian.trial",
           "noise=noise_rows(key, names, length=length).to(device),",
-          "noise=noise_rows(key, names, length=length),", probe("gaussian")),
+          "noise=noise_rows(key, names, length=length),", probe("gaussian"), loads=True),
     Fault("targets' labels stay on the CPU", "poisons.targeted.evidence",
           "adversarial=self.adversarial.to(device)", "adversarial=self.adversarial",
-          probe("targeted")),
+          probe("targeted"), loads=True),
     Fault("labels of strings on the CPU", "poisons.token_canary.probe",
           "torch.tensor(strings.labels, device=model.device)", "torch.tensor(strings.labels)",
-          probe("token-canary", "texts")),
+          probe("token-canary", "texts"), loads=True),
     Fault("losses of an earlier budget come back on the CPU", "training.ledger",
           '["ledger.losses"].to(next(module.parameters()).device))', '["ledger.losses"])',
           LARGER),
@@ -189,8 +194,8 @@ def swapped(old: Any, new: Any, home: str) -> None:
                 one.__code__ = two.__code__
 
 
-def found(fault: Fault, where: Path, *, quick: bool) -> str:
-    """Return the first test that fails with a fault; empty: none does.
+def found(fault: Fault | None, where: Path, cases: dict[str, Any], *, quick: bool) -> str:
+    """Return the first test that fails with a fault, or with none; empty: none does.
 
     `quick`: only where one is likely to.
     """
@@ -199,13 +204,16 @@ def found(fault: Fault, where: Path, *, quick: bool) -> str:
         os.close(reading)
         told = io.StringIO()
         try:
-            planted(fault)
+            if fault is not None:
+                planted(fault)
+            first = [fault.first] if fault else sorted({each.first for each in FAULTS})
             with redirect_stdout(told), redirect_stderr(told):
-                failed = first_failure([fault.first], where) or (
-                    "" if quick else first_failure([], where)
-                )
+                shared = {} if fault and fault.loads else cases
+                failed = first_failure(first, where, shared)
+                if not failed and not quick:
+                    failed = first_failure([], where, shared)
         except BaseException as error:
-            failed = f"could not be planted: {error!r}"
+            failed = f"{UNKNOWN}: {error!r}"
         os.write(writing, failed.encode()[:4000])
         os._exit(0)
     os.close(writing)
@@ -215,11 +223,11 @@ def found(fault: Fault, where: Path, *, quick: bool) -> str:
     return answer
 
 
-def first_failure(files: list[str], where: Path) -> str:
-    """Run tests until one fails; return its name."""
+def first_failure(files: list[str], where: Path, cases: dict[str, Any]) -> str:
+    """Run tests until one fails; return its name. `cases`: by the name of the model's file."""
     import pytest
 
-    from builders import once
+    from builders import device_cases, once
 
     class Noted:
         name = ""
@@ -231,10 +239,14 @@ def first_failure(files: list[str], where: Path) -> str:
     noted = Noted()
     every = files or ["tests/device"]
     once.made = lambda folder, make: where / folder.name  # type: ignore[assignment]
-    pytest.main(
-        ["-q", "-x", "-n0", "-m", "device", "-p", "no:cacheprovider", "--basetemp",
+    if cases:
+        device_cases.twins = lambda files, recipe: cases[files.model.name]  # type: ignore[assignment]
+    code = pytest.main(
+        ["-q", "-x", "-n0", "--assert=plain", "-p", "no:anyio", "-m", "device", "-p", "no:cacheprovider", "--basetemp",
          str(where / str(os.getpid())), *every], plugins=[noted],
     )  # fmt: skip
+    if not noted.name and code != pytest.ExitCode.OK:
+        raise RuntimeError(f"pytest ended with {code}")
     return noted.name
 
 
@@ -250,22 +262,32 @@ def main() -> None:
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT / "tests"))
     # Loaded and made once, for all processes to come.
-    from builders import small_case, small_text
+    from builders import device_cases, small_case, small_text
 
     for name in ("builders.device_cases", "poison_audit.cli", "poison_audit.commands.check",
                  "poison_audit.commands.train", "poison_audit.commands.plant",
                  "poison_audit.engine.cluster"):  # fmt: skip
         importlib.import_module(name)
+    out = asked.out.resolve()
     for name, make in (("small-pictures", small_case.make), ("small-texts", small_text.make)):
-        if not (asked.out / name).exists():
-            (asked.out / name).mkdir(parents=True)
-            make(asked.out / name)
+        if not (out / name).exists():
+            (out / name).mkdir(parents=True)
+            make(out / name)
+    cases = {}
+    for kind in (device_cases.picture_files, device_cases.text_files, device_cases.word_files):
+        name = "small-pictures" if kind is device_cases.picture_files else "small-texts"
+        with tempfile.TemporaryDirectory() as folder:
+            files = kind(out / name, Path(folder) / "case")
+            recipe = device_cases.PICTURES if name == "small-pictures" else device_cases.TEXTS
+            cases[files.model.name] = device_cases.twins(files, recipe)
     counts = {True: [0, 0], False: [0, 0]}
+    if failed := found(None, out, cases, quick=True):
+        sys.exit(f"without any fault: {failed}")
     for fault in FAULTS:
         if asked.only not in fault.name:
             continue
-        failed = found(fault, asked.out.resolve(), quick=asked.quick)
-        counts[fault.harmless][0] += bool(failed)
+        failed = found(fault, out, cases, quick=asked.quick)
+        counts[fault.harmless][0] += bool(failed) and not failed.startswith(UNKNOWN)
         counts[fault.harmless][1] += 1
         print(
             f"| {fault.name} | {'legal' if fault.harmless else ''} | {failed or '-'} |", flush=True
