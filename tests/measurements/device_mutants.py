@@ -242,7 +242,8 @@ def first_failure(files: list[str], where: Path, cases: dict[str, Any]) -> str:
     if cases:
         device_cases.twins = lambda files, recipe: cases[files.model.name]  # type: ignore[assignment]
     code = pytest.main(
-        ["-q", "-x", "-n0", "--assert=plain", "-p", "no:anyio", "-m", "device", "-p", "no:cacheprovider", "--basetemp",
+        ["-q", "-x", "-n0", "--assert=plain", "-p", "no:anyio", "-p", "no:cacheprovider",
+         "-m", "device", "--basetemp",
          str(where / str(os.getpid())), *every], plugins=[noted],
     )  # fmt: skip
     if not noted.name and code != pytest.ExitCode.OK:
