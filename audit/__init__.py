@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from poison_audit.commands.result import read as read
     from poison_audit.engine.run import Progress as Progress
     from poison_audit.errors import InputError as InputError
+    from poison_audit.poisons.gaussian.hook import WithCanaries as WithCanaries
+    from poison_audit.poisons.gaussian.hook import with_canaries as with_canaries
+    from poison_audit.poisons.gaussian.watching import Seen as Seen
+    from poison_audit.poisons.gaussian.watching import Watch as Watch
+    from poison_audit.poisons.gaussian.watching import watch as watch
 
 __version__ = "0.1.0"
 
@@ -29,16 +34,22 @@ _AT = {
     "Planted": "commands.api_making",
     "Progress": "engine.run",
     "Repaired": "commands.api_making",
+    "Seen": "poisons.gaussian.watching",
+    "Watch": "poisons.gaussian.watching",
+    "WithCanaries": "poisons.gaussian.hook",
     "audit": "commands.api",
     "plant": "commands.api_making",
     "probe": "commands.api",
     "read": "commands.result",
     "repair": "commands.api_making",
     "unlearn": "commands.api_making",
+    "watch": "poisons.gaussian.watching",
+    "with_canaries": "poisons.gaussian.hook",
 }
 __all__ = [
-    "AuditRecord", "InputError", "Planted", "Progress", "Repaired", "audit", "plant", "probe",
-    "read", "repair", "unlearn",
+    "AuditRecord", "InputError", "Planted", "Progress", "Repaired", "Seen", "Watch",
+    "WithCanaries", "audit", "plant", "probe", "read", "repair", "unlearn", "watch",
+    "with_canaries",
 ]  # fmt: skip
 
 

@@ -14,20 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 
+from poison_audit.case.items import INPUTS, LABELS, array_of, item_of
 from poison_audit.errors import InputError, Problem
 from poison_audit.models.hugging_face import offline
 from poison_audit.models.saving import write_tensors
 
 TWICE = 8
 """Items that are asked for twice, at places spread over a data set: augmentation shows."""
-INPUTS = ("text", "sentence", "image", "img", "pixel_values", "x", "input", "inputs", "data")
-LABELS = ("label", "labels", "fine_label", "target", "targets", "y")
 MADE = "_poison_audit_made"
 """The attribute of a module that was made here from another: what its header would say."""
 
@@ -184,14 +181,14 @@ def _listed(values: Any) -> list[Any]:
 def _arrays(data: Any, name: str) -> dict[str, Any]:
     """Return `x`, an array or a list of texts, `y`, and what else an object says by name."""
     if isinstance(data, Mapping):
-        found = {key: _array(each) for key, each in data.items()}
+        found = {key: array_of(each) for key, each in data.items()}
         called = {**dict.fromkeys(INPUTS, "x"), **dict.fromkeys(LABELS, "y")}
         renamed = {called.get(key, key): each for key, each in found.items()}
         return _checked(renamed, name)
     if isinstance(data, TensorDataset):
         data = data.tensors
     if isinstance(data, tuple) and len(data) == 2:
-        return _checked({"x": _array(data[0]), "y": _array(data[1])}, name)
+        return _checked({"x": array_of(data[0]), "y": array_of(data[1])}, name)
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
         what = f"expected samples that can be counted and asked for, got {type(data).__name__}"
         fix = "Give a map-style Dataset, a TensorDataset, arrays (x, y), or a path"
@@ -210,27 +207,17 @@ def _checked(found: dict[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
-def _array(values: Any) -> Any:
-    """Return an array, or a list of texts."""
-    if isinstance(values, torch.Tensor):
-        plain = values.detach().cpu()
-        return (plain.float() if plain.dtype is torch.bfloat16 else plain).numpy()
-    if isinstance(values, Sequence) and values and isinstance(values[0], str):
-        return list(values)
-    return np.asarray(values)
-
-
 def _of_items(data: Any, name: str) -> dict[str, Any]:
     count = len(data)
     if not count:
         raise InputError(Problem("holds no sample", name))
     for place in {round(i * (count - 1) / (TWICE - 1)) for i in range(TWICE)}:
-        first, again = (_item(data[place], place, name) for _ in range(2))
+        first, again = (item_of(data[place], place, name) for _ in range(2))
         if not np.array_equal(first[0], again[0]):
             what = f"gives another sample each time that {place} is asked for: it augments"
             fix = 'Give it without random transforms, and say so by recipe={"augment": ..}'
             raise InputError(Problem(what, name, fix))
-    items = [_item(data[place], place, name) for place in range(count)]
+    items = [item_of(data[place], place, name) for place in range(count)]
     labels = [label for _, label in items]
     if isinstance(items[0][0], str):
         return {"x": [text for text, _ in items], "y": labels}
@@ -239,21 +226,3 @@ def _of_items(data: Any, name: str) -> dict[str, Any]:
         told = " and ".join(map(str, sorted(shapes)[:2]))
         raise InputError(Problem(f"its pictures are of several sizes, {told}", name, "Resize them"))
     return _checked({"x": np.stack([x for x, _ in items]), "y": np.asarray(labels)}, name)
-
-
-def _item(item: Any, place: int, name: str) -> tuple[Any, Any]:
-    """Return one sample and its label."""
-    if isinstance(item, Mapping):
-        found = [next((item[k] for k in names if k in item), None) for names in (INPUTS, LABELS)]
-        x, y = found
-    else:
-        x, y = (item[0], item[1]) if isinstance(item, tuple | list) and len(item) > 1 else (None, 0)
-    if x is None or y is None:
-        keys = f": {', '.join(map(str, item))}" if isinstance(item, Mapping) else ""
-        what = f"item {place} is a {type(item).__name__}{keys}, no sample and label"
-        raise InputError(
-            Problem(what, name, "Give (x, y), or a dict with image or text, and label")
-        )
-    if isinstance(x, Image.Image):
-        x = np.asarray(x if x.mode in ("L", "RGB") else x.convert("RGB"))
-    return x if isinstance(x, str) else _array(x), y.item() if hasattr(y, "item") else y
