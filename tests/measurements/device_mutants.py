@@ -115,10 +115,10 @@ FAULTS = (
           "generator = rng.torch(x.device)", "generator = rng.torch()", ASKED),
     # Waits
     Fault("constants are sent with every batch", "models.image",
-          "constant(part, x.dtype, x.device)", "x.new_tensor(part)", GD),
+          "constant(part, x.dtype, x.device)", "x.new_tensor(part)", GD, loads=True),
     Fault("label words are sent with every batch", "models.text",
           "constant(chosen, torch.int64, out.device)", "torch.tensor(chosen, device=out.device)",
-          WORDS),
+          WORDS, loads=True),
     Fault("a batch from pageable memory", "models.samples",
           "x.pin_memory().to(device, non_blocking=True)", "x.to(device)", GD),
     Fault("every loss is read at once", "training.loop",
