@@ -105,7 +105,9 @@ def _wrong_folder(folder: Path, given: Mapping[str, Any]) -> list[Problem]:
     """Return why nothing can be written into the output folder."""
     if folder.exists() and not folder.is_dir():
         return [Problem(f"{folder} is a file", "-o", "Give a folder")]
-    if not folder.is_dir() or not any(folder.iterdir()) or given["force"]:
+    # A process may have been killed before it had written anything.
+    written = folder.is_dir() and any(not p.name.endswith(PARTIAL) for p in folder.iterdir())
+    if not written or given["force"]:
         return []
     if _mark_in(folder) == _mark(given):
         return []

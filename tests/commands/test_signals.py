@@ -82,6 +82,9 @@ def test_a_planting_that_was_ended_is_gone_on_with_by_the_same_command_alone(
     left = {path.name for path in Path("o").iterdir()}
     assert "train.npz" in left
     assert "planting.json" not in left
+    Path("new").mkdir()
+    Path("new/..plant.poison-audit-part.9.poison-audit-part").write_bytes(b"")
+    assert invoke([*command[:-1], "new"]) == 0
     # One that is killed leaves what it had begun to write, too.
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
