@@ -40,8 +40,10 @@ def image_classifier(
             channels. Normalisation is part of the adapter: every x is in [0, 1].
         channels_last: whether to lay pictures and weights out in memory channel by channel within
             a pixel, which convolutions are faster with. A network that calls `view` may refuse it.
+            One that would damage memory so is laid out plainly.
         labels: what the model itself calls its classes.
     """
+    channels_last = channels_last and not _overruns(module)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     mean, std = (tuple(map(float, values)) for values in normalize)
 
@@ -62,6 +64,16 @@ def image_classifier(
         blocks=blocks_of(module), build=laid_out, arch=arch,
         classes=classes, normalize=(mean, std),
         labels=None if labels is None else tuple(labels),
+    )  # fmt: skip
+
+
+def _overruns(module: nn.Module) -> bool:
+    """Return whether a network has layers that write beyond their memory, channels last."""
+    # Seen in torch 2.14 on a CPU: the backward pass of strided 1x1 convolutions of 4 channels.
+    return any(
+        isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.stride != (1, 1)
+        and part.in_channels < 8
+        for part in module.modules()
     )  # fmt: skip
 
 

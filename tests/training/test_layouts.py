@@ -94,3 +94,11 @@ def test_a_network_of_ones_own_is_given_plain_pictures():
     assert logits(plain, pictures()).shape == (N, 10)
     with pytest.raises(RuntimeError, match="view"):
         logits(other, pictures())
+
+
+@pytest.mark.parametrize(("width", "last"), [(4, False), (8, True)])
+def test_networks_whose_layers_would_overrun_are_laid_out_plainly(width, last):
+    module = CifarResNet(CifarResNetSpec((1, 1), width), channels=3, classes=10)
+    image_classifier(module, build=cifar, arch="", classes=10, channels_last=True)
+    weight = module.layer1[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == last
