@@ -44,10 +44,11 @@ def test_a_notebook_shows_the_page():
     _, record, findings = (shown("".join(source), names) for source in cells)
     frame = record._repr_html_()
     page = html.unescape(re.search(r'srcdoc="([^"]*)"', frame)[1])
-    assert page.startswith("<!doctype html>")
-    assert record.verdict.sentence in html.unescape(page)
-    assert "<script" not in frame
-    assert dict(findings)["gaussian"] == "RESIDUAL"
+    assert page == record.html()
+    assert page.startswith("<!DOCTYPE html>")
+    assert record.verdict.outcome in page
+    # Thirty canaries are too few to pass.
+    assert dict(findings)["gaussian"] != "CLEAN"
 
 
 SCRIPT = """
