@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -26,6 +27,8 @@ from poison_audit.commands.streams import forgive
 from poison_audit.errors import AuditError, InputError, PlanError, Problem
 
 INTERRUPTED = 130
+COMPLETE = "_POISON_AUDIT_COMPLETE"
+"""Set by a shell that asks how a line might go on."""
 NEEDED = {
     "torch": "torch", "torchvision": "torchvision", "transformers": "transformers",
     "safetensors": "safetensors", "PIL": "pillow",
@@ -42,6 +45,7 @@ def main() -> None:
 
 def invoke(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; every message goes to stderr."""
+    completing = COMPLETE in os.environ
     try:
         result = cli.main(list(arguments), prog_name="poison-audit", standalone_mode=False)
     except (InputError, PlanError) as error:
@@ -58,8 +62,9 @@ def invoke(arguments: Sequence[str]) -> int:
         return 2
     except click.exceptions.Exit as done:
         return done.exit_code
-    except SystemExit as done:  # click's answer to a shell that completes a line
-        return done.code if isinstance(done.code, int) else 0
+    except SystemExit as done:
+        # With it click answers a shell that completes a line; else it is somebody's way out.
+        return int(done.code or 0) if completing else failed(done)
     except click.ClickException as error:
         error.show()
         return 2
