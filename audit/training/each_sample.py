@@ -9,13 +9,14 @@ layer after another.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from poison_audit.models.memory import lacking, release
 from poison_audit.models.model import Batch, Model
 from poison_audit.models.samples import Samples
 
@@ -25,7 +26,7 @@ part of it depends on that sample alone."""
 Change = Callable[[Tensor], Tensor]
 """Of each element of a gradient, such as its square."""
 
-MOST, LARGEST = 32, 1 << 20
+FEWEST, MOST, LARGEST = 4, 32, 1 << 20
 """Samples at once, and elements of their gradients of one layer: 4 MiB, which caches hold. Networks
 with larger layers are no slower one sample at a time."""
 
@@ -46,12 +47,19 @@ def sums_over_samples(
     layers = _layers(module)
     size = min(MOST, LARGEST // max(parameter.numel() for parameter in named.values()))
     start = 0
-    if layers is not None and size >= 4 and samples.mask is None:
-        while start < len(samples):
+    if layers is not None and samples.mask is None:
+        while size >= FEWEST and start < len(samples):
             batch = samples.batch(slice(start, start + size))
-            if not _add_together(module, layers, batch, score, change, sums):
+            together: bool | None = None
+            with suppress(torch.OutOfMemoryError), lacking():
+                together = _add_together(module, layers, batch, score, change, sums)
+            if together is None:
+                size //= 2
+                release()
+            elif together:
+                start += len(batch)
+            else:
                 break
-            start += len(batch)
     for place in range(start, len(samples)):
         total = score(module, samples.batch(slice(place, place + 1)))
         gradients = torch.autograd.grad(total, list(named.values()), materialize_grads=True)
@@ -94,10 +102,15 @@ def _add_together(
     if any(x.shape[0] != len(batch) or (x.ndim != 2 and out.ndim == 2) for x, out in pairs):
         return False
     reached = torch.autograd.grad(total, [out for _, out in pairs], materialize_grads=True)
+    # All before anything is added: memory may give out halfway.
     with torch.no_grad():
-        for (name, layer), (x, _), gradient in zip(layers.items(), pairs, reached, strict=True):
-            for own, each in _own_gradients(layer, x, gradient):
-                sums[f"{name}.{own}".removeprefix(".")] += change(each).sum(0)
+        parts = {
+            f"{name}.{own}".removeprefix("."): change(each).sum(0)
+            for (name, layer), (x, _), gradient in zip(layers.items(), pairs, reached, strict=True)
+            for own, each in _own_gradients(layer, x, gradient)
+        }
+        for name, part in parts.items():
+            sums[name] += part
     return True
 
 

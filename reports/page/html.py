@@ -115,7 +115,7 @@ def _tradeoff_text(record: AuditRecord, seen: View) -> str:
     parts = []
     for row in seen.rows:
         of = {figure.probe: figure.text for figure in row.figures}
-        accuracy = next(of[name] for name in of if reading_of(name).damage)
+        accuracy = next((of[name] for name in of if reading_of(name).damage), "not measured")
         parts.append(f"{row.name}: accuracy {accuracy}, {about(probe).unit} {of[probe]}")
     names = ", ".join(printable(p.name) for p in best(points(record)))
     return f"{'; '.join(parts)}. Beaten by no other in both: {names or 'none'}."

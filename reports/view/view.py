@@ -182,7 +182,7 @@ def _probes(record: AuditRecord, findings: Iterable[Finding]) -> tuple[str, ...]
     named = [*(step.name for step in record.plan.probes), *(f.probe for f in findings)]
     asked = weighty & {*named}
     # Beside figures of other poison, a column of nothing but "not measured" only takes room.
-    always = () if asked & {*_LATER} else COLUMNS
+    always = {name for name in COLUMNS if READINGS[name].damage or not asked & {*_LATER}}
     known = [name for name in READINGS if name in always or name in asked]
     others = (name for name in named if name not in READINGS)
     return tuple(dict.fromkeys([*known, *others]))

@@ -78,3 +78,29 @@ def test_the_sums_are_those_of_one_at_a_time(name, change, monkeypatch):
             expected[key] += change(parameter.grad)
     for key, total in expected.items():
         torch.testing.assert_close(found[key], total, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("fits", [16, 5, 2])
+def test_memory_that_gives_out_halfway_changes_no_sum(fits, monkeypatch):
+    build = NETS["biases"]
+    model = image_classifier(build(), build=build, arch="", classes=4).fresh(Rng(2))
+    model = replace(model, module=model.module.double().eval())
+    draws = Rng(3).named("pictures").torch()
+    x = torch.rand(19, 3, 32, 32, generator=draws, dtype=torch.float64)
+    samples = Samples(ids=tuple(map(str, range(19))), x=x, y=torch.arange(19) % 4)
+
+    def score(module, batch):
+        return model.loss(module, batch).sum()
+
+    expected = sums_over_samples(model, samples, score, torch.square)
+    own = each_sample._own_gradients
+
+    def giving_out(layer, x, reached):
+        yield from own(layer, x, reached)
+        if len(x) > fits:
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(each_sample, "_own_gradients", giving_out)
+    found = sums_over_samples(model, samples, score, torch.square)
+    for name, total in expected.items():
+        torch.testing.assert_close(found[name], total, msg=name)
