@@ -83,7 +83,7 @@ def test_every_format_is_read_here():
 
 @pytest.mark.slow
 @settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(record=audits())
 def test_all_agree_on_verdict_and_exit_code(record, tmp_path_factory, capsys):

@@ -12,7 +12,7 @@ from builders.fuzzing import readers
 from poison_audit.errors import InputError
 from poison_audit.models.seeds import Rng
 
-INPUTS = 120
+INPUTS = 60
 LONGEST = 10.0
 NAMES = (
     "safetensors", "pickle", "envelope", "shard index",
