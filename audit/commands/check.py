@@ -101,20 +101,22 @@ def audit(settings: CheckSettings, *, given: Mapping[str, Any] | None = None) ->
 def _judged(settings: CheckSettings, given: Mapping[str, Any] | None) -> int:
     if not settings.running.shard:
         record = audited(settings, quiet=settings.output.quiet)
-        if record is not None and settings.output.json:
-            show_json(record)
-        elif record is not None:
-            show(record)
-            if given is not None:
-                _recommend(record, settings, given)
+        if record is not None:
+            _show(record, settings)
+        if record is not None and given is not None and not settings.output.json:
+            _recommend(record, settings, given)
         return 3 if record is None else record.verdict.exit_code
     with crew(device_named(settings.subject.device)) as number:
         # On another machine this user has another key, and would skip other cells.
         take_over(told_by_the_first(hand_over()))
         record = audited(settings, quiet=settings.output.quiet or number > 0)
         if record is not None and number == 0:
-            show(record)
+            _show(record, settings)
         return 3 if record is None else record.verdict.exit_code
+
+
+def _show(record: AuditRecord, settings: CheckSettings) -> None:
+    (show_json if settings.output.json else show)(record)
 
 
 def _recommend(record: AuditRecord, settings: CheckSettings, given: Mapping[str, Any]) -> None:

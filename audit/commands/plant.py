@@ -47,8 +47,10 @@ from poison_audit.models.seeds import Rng
 from poison_audit.poisons.probes import WORKINGS
 from poison_audit.poisons.readings import POISONS
 
-SMALL, EPOCHS = "cifar-resnet:1-1-1-1:w16", 30
+SMALL = "cifar-resnet:1-1-1-1:w16"
 """What `train` is proposed to make where nothing is said: minutes on two cores."""
+PRETRAINED = " --recipe epochs=3 --recipe optimizer=adamw --recipe lr=5e-5"
+"""How it is proposed to train a language model on."""
 
 
 def plant(given: Mapping[str, Any]) -> int:
@@ -133,7 +135,7 @@ def _write(settings: PlantSettings, made: Made[Any], table: Samples | TextTable)
     if isinstance(table, TextTable):
         name, start = "train.csv", "MODEL_FOLDER" if made.start is None else made.start
         write_text_table(folder / name, table)
-        change, trained = made.change, f"{folder / 'model'} --start {start}"
+        change, trained = made.change, f"{folder / 'model'} --start {start}{PRETRAINED}"
     else:
         name, trained = "train.npz", f"{folder / 'model.safetensors'}{_network(settings)}"
         write_table(folder / name, table)
@@ -168,7 +170,7 @@ def _write(settings: PlantSettings, made: Made[Any], table: Samples | TextTable)
         print(f"Kept: {before} ({', '.join(earlier.attacks)}).")
     if settings.test is None and not (earlier and earlier.config.get("data", "test")):
         print("The audit will need a clean test table: give --test here, or to `check`.")
-    print(f"Next: poison-audit train {folder / name} -o {trained} --recipe epochs={EPOCHS}")
+    print(f"Next: poison-audit train {folder / name} -o {trained}")
 
 
 def _network(settings: PlantSettings) -> str:
@@ -176,7 +178,8 @@ def _network(settings: PlantSettings) -> str:
     lacking = {"arch": SMALL, "normalize": "none"}
     if settings.model.get("factory"):
         del lacking["arch"]
-    return "".join(f" --{k} {v}" for k, v in lacking.items() if not settings.model.get(k))
+    said = "".join(f" --{k} {v}" for k, v in lacking.items() if not settings.model.get(k))
+    return f"{said} --recipe epochs=30"
 
 
 def _write_config(

@@ -83,7 +83,8 @@ def _layers(module: nn.Module) -> dict[str, nn.Module] | None:
 
 def _known(part: nn.Module) -> bool:
     if type(part) is nn.Conv2d:
-        return part.groups == 1 and part.padding_mode == "zeros" and part.padding != "same"
+        own = part.groups == 1 and part.padding_mode == "zeros"
+        return own and not isinstance(part.padding, str)  # `same` and `valid` are told by a word
     if type(part) is nn.BatchNorm2d:
         return part.track_running_stats and not part.training
     return type(part) is nn.Linear

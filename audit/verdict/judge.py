@@ -86,8 +86,14 @@ def judge(
     if remark.excused:
         outcome = Outcome.INCONCLUSIVE
     means = remark.means or reading.words.means
-    lead = _lead(remark.found or reading.words.found, outcome, reading, estimate, overshot)
-    reason = _sentence(reading, lead, means, outcome, estimate, tolerance, measurement.suspect)
+    found = remark.found or reading.words.found
+    if overshot:
+        found = f"The model was pushed too far, against the {reading.words.samples}."
+    excused = remark.excused
+    reason = _sentence(reading, found, means, outcome, estimate, tolerance, excused=excused)
+    if measurement.suspect:
+        told = f"A control failed, so no figure can be trusted: {measurement.suspect}."
+        reason = f"{told} {_figure(reading, means, estimate, tolerance)}."
     if told and not measurement.suspect:
         reason = told
     reason += "" if measurement.suspect else remark.told
@@ -174,60 +180,65 @@ def _scattered(
     return Outcome.INCONCLUSIVE, f"{present}. {what} By their mean alone it would be clean."
 
 
-def _lead(
-    found: str, outcome: Outcome, reading: Reading[Any], estimate: Estimate, overshot: bool
-) -> str:
-    """Return what a finding comes to, in a sentence without its figures."""
-    if overshot:
-        return f"The model was pushed too far, against the {reading.words.samples}."
-    if outcome is Outcome.CLEAN:
-        return ""
-    if outcome is not Outcome.INCONCLUSIVE:
-        return found
-    past = estimate.low > estimate.null or (reading.two_sided and estimate.high < estimate.null)
-    if not past:
-        return "No conclusion."
-    what = (
-        "Some of the poison is surely left" if reading.residue else "Some accuracy is surely lost"
-    )
-    # What references show need not show among the controls whose p-value this is.
-    p = f" (p = {estimate.p_value:.2g})" if estimate.p_value <= 0.05 else ""
-    return f"{what}{p}, perhaps no more than is tolerated."
-
-
 def _sentence(
     reading: Reading[Any],
-    lead: str,
+    found: str,
     means: str,
     outcome: Outcome,
     estimate: Estimate,
     tolerance: float,
-    suspect: str | None,
+    *,
+    excused: bool,
 ) -> str:
+    """Return what a finding comes to, its figure, what is tolerated, and what would decide it.
+
+    Args:
+        reading: the probe's.
+        found: the first sentence, where something was found.
+        means: what the figure is.
+        outcome: by the figure.
+        estimate: with the interval that decided.
+        tolerance: the largest figure that is clean.
+        excused: whether what was found may be something else, which a remark tells.
+    """
     scale, unit = (100, " points") if reading.points else (1, "")
-    least = 2 * estimate.null - tolerance
-    ends = rounded(
-        *(scale * x for x in (estimate.value, estimate.low, estimate.high)),
-        limits=[scale * x for x in (estimate.null, tolerance, least)],
-        least=1 if reading.points else 2,
-    )
-    figure = f"{means}: {with_interval(ends, estimate.level, unit)}"
-    if reading.points and estimate.low <= -1 and estimate.high >= 1:
-        figure = f"{means}: {ends[0]}{unit}, and could be anything"
-    if suspect:
-        return f"A control failed, so no figure can be trusted: {suspect}. {figure}."
+    figure = _figure(reading, means, estimate, tolerance)
     most = f"{short(scale * tolerance)}{unit}"
-    band = f"{short(scale * least)} to {most}" if reading.two_sided else f"up to {most}"
+    least = short(scale * (2 * estimate.null - tolerance))
+    band = f"{least} to {most}" if reading.two_sided else f"up to {most}"
     if outcome is Outcome.CLEAN:
         return f"{figure}, all within the tolerance ({band})."
-    told = f"{lead} {figure}; {band} {'are' if unit else 'is'} tolerated"
-    if outcome is Outcome.INCONCLUSIVE:
-        past = not lead.startswith("No conclusion")
-        more = _enough(reading.words.samples, estimate, tolerance) if past else ""
-        return f"{told}. {more or _more(reading.words.samples, estimate)}."
-    if reading.two_sided:
-        return f"{told}, and a model that never saw them has {short(estimate.null)}."
-    return f"{told}."
+    allowed = f"{band} {'are' if unit else 'is'} tolerated"
+    if outcome is not Outcome.INCONCLUSIVE:
+        null = f", and a model that never saw them has {short(estimate.null)}"
+        return f"{found} {figure}; {allowed}{null * reading.two_sided}."
+    if excused:
+        return f"No conclusion. {figure}; {allowed}."
+    if present := _present(reading, estimate):
+        more = _enough(reading.words.samples, estimate, tolerance)
+        return f"{present}, perhaps no more than is tolerated. {figure}; {allowed}. {more}."
+    return f"No conclusion. {figure}; {allowed}. {_more(reading.words.samples, estimate)}."
+
+
+def _figure(reading: Reading[Any], means: str, estimate: Estimate, tolerance: float) -> str:
+    scale, unit = (100, " points") if reading.points else (1, "")
+    ends = rounded(
+        *(scale * x for x in (estimate.value, estimate.low, estimate.high)),
+        limits=[scale * x for x in (estimate.null, tolerance, 2 * estimate.null - tolerance)],
+        least=1 if reading.points else 2,
+    )
+    if reading.points and estimate.low <= -1 and estimate.high >= 1:
+        return f"{means}: {ends[0]}{unit}, and could be anything"
+    return f"{means}: {with_interval(ends, estimate.level, unit)}"
+
+
+def _present(reading: Reading[Any], estimate: Estimate) -> str:
+    """Say that there surely is an effect; empty if there may be none."""
+    past = estimate.low > estimate.null or (reading.two_sided and estimate.high < estimate.null)
+    what = "of the poison is surely left" if reading.residue else "accuracy is surely lost"
+    # What references show need not show among the controls whose p-value this is.
+    p = f" (p = {estimate.p_value:.2g})" if estimate.p_value <= 0.05 else ""
+    return f"Some {what}{p}" if past else ""
 
 
 def _enough(samples: str, estimate: Estimate, tolerance: float) -> str:

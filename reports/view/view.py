@@ -91,7 +91,6 @@ class View:
     gate: str
     judged: str
     """The gate in words."""
-    alpha: str
     sanity: str
     """Whether the model works as loaded."""
     settings: str
@@ -152,7 +151,6 @@ def view(record: AuditRecord) -> View:
         file=_file(record),
         gate=printable(verdict.gate),
         judged=_JUDGED.get(verdict.gate, f"candidate {printable(verdict.gate)}"),
-        alpha=value(record.plan.policy.alpha),
         sanity=_sanity(record),
         settings=settings_from(record),
         doubts=_doubts(record),
@@ -213,9 +211,17 @@ def _tool(record: AuditRecord) -> str:
 
 
 def _file(record: AuditRecord) -> str:
-    digest = record.subject.get("model_sha256")
-    told = [value(record.subject.get("model"))]
-    if isinstance(digest, str):
+    """Return which file was judged, its digest, the day and the tool."""
+    gate, files = record.verdict.gate, record.subject.get("candidates")
+    given = files.get(gate) if isinstance(files, Mapping) else None
+    model, digest = record.subject.get("model"), record.subject.get("model_sha256")
+    kinds = {c.candidate: c.kind for c in record.verdict.candidates}
+    if isinstance(given, Mapping):
+        model, digest = given.get("path"), given.get("sha256")
+    told = [value(model)]
+    if kinds.get(gate) == "method":
+        told = [f"what {printable(gate)} made of {value(model)}, which is in no file"]
+    elif isinstance(digest, str):
         told.append(f"SHA-256 {printable(digest[:16])}\u2026")
     day = str(record.environment.get("started") or "").partition("T")[0]
     told.append(f"audited{' on ' * bool(day)}{printable(day)} by {_tool(record)}")

@@ -229,3 +229,16 @@ def strings(plain):
 
 def test_every_string_of_a_view_is_on_one_line_and_in_order():
     assert all(text.isprintable() for text in strings(view(hostile())))
+
+
+def test_the_file_is_that_of_the_model_that_was_judged():
+    def told(gate):
+        record = residual()
+        return view(replace(record, verdict=replace(record.verdict, gate=gate))).file
+
+    assert told("deployed").startswith("runs/2026-02-11/model.safetensors, SHA-256 3f3f")
+    assert told("retrained").startswith("runs/clean.safetensors, SHA-256 9e9e")
+    assert told("gd").startswith(
+        "what gd made of runs/2026-02-11/model.safetensors, which is in no"
+    )
+    assert "SHA-256" not in told("gd")

@@ -44,6 +44,9 @@ NETS = {
         nn.Conv2d(3, 5, (3, 2), (2, 1), (1, 2), dilation=2), nn.ReLU(inplace=True),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4, bias=False),
     ),
+    "valid": lambda: nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding="valid"), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+    ),
     "groups": lambda: nn.Sequential(
         nn.Conv2d(3, 6, 3, groups=3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
     ),

@@ -149,6 +149,7 @@ def test_a_trigger_that_a_reference_answers_alike_is_no_finding():
     alike = found(5, 188)
     assert alike.outcome is Outcome.INCONCLUSIVE
     assert "But r1, which never saw the poison, gives 75.20%" in alike.reason
+    assert alike.reason.startswith("No conclusion. The trigger's success rate above")
 
 
 def test_a_backdoor_says_what_decided():

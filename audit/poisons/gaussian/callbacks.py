@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 def figures(watch: Watch) -> dict[str, float]:
-    """Look, and return what is logged."""
+    """Look, and return what is logged: what could be measured."""
     seen = asdict(watch())
-    return {f"canaries/{name}": seen[name] for name in ("mu", "exposure")}
+    told = {f"canaries/{name}": seen[name] for name in ("mu", "exposure")}
+    return {name: figure for name, figure in told.items() if figure is not None}
 
 
 def for_trainer(watch: Watch) -> Any:

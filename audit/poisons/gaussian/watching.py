@@ -36,11 +36,12 @@ class Seen:
 
     epoch: int
     """How often it was looked at before."""
-    mu: float
-    """Mean leak score: 0, give or take `error`, in a model that never saw them."""
-    error: float
+    mu: float | None
+    """Mean leak score: 0, give or take `error`, in a model that never saw them. None, as the others
+    are: nothing can be measured of the model as it is, such as one that diverged."""
+    error: float | None
     """Standard error of `mu` then."""
-    exposure: float
+    exposure: float | None
     """Chance that a canary's own noise beats fresh noise: 0.5 in a model that never saw them."""
 
 
@@ -66,12 +67,11 @@ class Watch:
         leak, rank = gaussian(case.model, case, rng), exposure(case.model, case, rng)
         scores = (leak.evidence or {}).get("scores") or []
         wins, draws = (rank.evidence or {}).get("wins") or [], (rank.evidence or {}).get("draws", 1)
-        nothing = float("nan")
         seen = Seen(
             epoch=len(self.history),
-            mu=sum(scores) / len(scores) if scores else nothing,
-            error=len(scores) ** -0.5 if scores else nothing,
-            exposure=sum(wins) / len(wins) / draws if wins else nothing,
+            mu=sum(scores) / len(scores) if scores else None,
+            error=len(scores) ** -0.5 if scores else None,
+            exposure=sum(wins) / len(wins) / draws if wins else None,
         )
         self.history.append(seen)
         return seen
