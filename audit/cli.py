@@ -31,9 +31,9 @@ COMPLETE = "_POISON_AUDIT_COMPLETE"
 """Set by a shell that asks how a line might go on."""
 NEEDED = {
     "torch": "torch", "torchvision": "torchvision", "transformers": "transformers",
-    "safetensors": "safetensors", "PIL": "pillow",
+    "safetensors": "safetensors", "PIL": "pillow", "cryptography": "cryptography",
 }  # fmt: skip
-"""What audits need and reports do not: by what is imported, what is installed."""
+"""What some commands need and others do not: by what is imported, what is installed."""
 
 
 def main() -> None:
@@ -307,12 +307,31 @@ def diff(**given: Any) -> int:
 def verify(**given: Any) -> int:
     """Compute a report's verdict again from its raw scores, and its files' digests.
 
-    Every interval, outcome, sentence and the exit code. Exits with 0 if all of it agrees, 1 if
-    anything differs, 3 if nothing differs but a file is not there.
+    Every interval, outcome, sentence and the exit code; with --key, what that key signed. Exits
+    with 0 if all of it agrees, 1 if anything differs, 3 if nothing differs but a file is not there.
     """
     from poison_audit.commands.verify import verify as run
 
     return run(settled(own.Verifying, given))
+
+
+@cli.command(cls=Command)
+@options(own.Attesting)
+def attest(**given: Any) -> int:
+    """Sign a report for others to verify, and exit with its code.
+
+    Writes report.dsse.json beside it: an in-toto statement in a DSSE envelope.
+
+    \b
+    Example:
+      openssl genpkey -algorithm ed25519 -out ed25519.pem
+      openssl pkey -in ed25519.pem -pubout -out public.pem
+      poison-audit attest audit-1 --key ed25519.pem
+      poison-audit verify audit-1 --key public.pem
+    """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
+    from poison_audit.commands.attest import attest as run
+
+    return run(settled(own.Attesting, given))
 
 
 if __name__ == "__main__":

@@ -256,3 +256,14 @@ class Verifying:
     report: Path = REPORT
     root: Path | None = said(PATH, "Where the files are now.", told="here, then REPORT's")
     no_files: bool = said(SWITCH, "Look at the numbers alone.", default=False)
+    key: Path | None = said(
+        PATH, "Public key (Ed25519, PEM) that must have signed REPORT by `attest`."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attesting:
+    """What `attest` signs, and with what."""
+
+    report: Path = REPORT
+    key: Path = said(PATH, "Private key that signs: Ed25519, PEM, not encrypted.", needed=True)

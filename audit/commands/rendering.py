@@ -15,8 +15,8 @@ from rich.text import Text
 
 from poison_audit.atomic import read_plainly, write_atomically
 from poison_audit.commands.streams import send_nowhere
-from poison_audit.errors import Problem, Problems
-from poison_audit.reports.formats import FORMATS
+from poison_audit.errors import InputError, Problem, Problems
+from poison_audit.reports.formats import FORMATS, envelope
 from poison_audit.reports.formats.terminal import render_terminal
 from poison_audit.reports.view.words import duration, memory
 from poison_audit.verdict.record import AuditRecord
@@ -58,6 +58,15 @@ def clear_reports(out: Path) -> None:
     """Remove an earlier report: what is absent is seen, what is stale is not."""
     for each in FORMATS.values():
         (out / each.file).unlink(missing_ok=True)
+    if _is_attested(out / envelope.FILE):
+        (out / envelope.FILE).unlink(missing_ok=True)
+
+
+def _is_attested(file: Path) -> bool:
+    try:
+        return b"poison-audit" in envelope.read_envelope(file)[1]
+    except InputError:
+        return False
 
 
 class _Stdout(Console):

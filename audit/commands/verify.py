@@ -29,6 +29,11 @@ def verify(settings: Verifying) -> int:
     ]
     if files and found.file.name == FORMATS["json"].file:
         checks += _rendered(record, folder)
+    if settings.key is not None:
+        # Only this needs the library.
+        from poison_audit.commands.attest import signed_checks
+
+        checks += signed_checks(found, settings.key)
     with suppress(OSError):  # what it comes to is the exit code
         print_whole(summary(checks))
     return verify_exit_code(checks)

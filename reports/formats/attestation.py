@@ -1,9 +1,9 @@
 """An in-toto attestation of the test result: Statement v1 with the predicate test-result v0.1.
 
-The file is the statement alone, unsigned: put it into an envelope with your own key (DSSE; cosign,
-in-toto). The predicate knows PASSED, WARNED and FAILED, and nothing for what could not be decided:
-that is FAILED here, since a policy that asks for PASSED or WARNED must not let it through, and
-`outcome` says INCONCLUSIVE. An accepted risk is WARNED. `--exit-zero` changes no result.
+The file is the statement alone, unsigned; `poison-audit attest` signs it (`formats/envelope.py`).
+The predicate knows PASSED, WARNED and FAILED, and nothing for what could not be decided: that is
+FAILED here, since a policy that asks for PASSED or WARNED must not let it through, and `outcome`
+says INCONCLUSIVE. An accepted risk is WARNED. `--exit-zero` changes no result.
 
 Source: github.com/in-toto/attestation, spec/v1/statement.md and spec/predicates/test-result.md.
 """
@@ -24,8 +24,13 @@ _RESULTS = {Outcome.CLEAN: "PASSED", Outcome.ACCEPTED: "WARNED"}
 _LONGEST = 1000
 
 
-def render_attestation(record: AuditRecord) -> str:
-    """Return the statement as JSON."""
+def render_attestation(record: AuditRecord, *, report: tuple[str, str] | None = None) -> str:
+    """Return the statement as JSON.
+
+    Args:
+        record: the report.
+        report: name and SHA-256 of its file, which only who signs knows.
+    """
     verdict = record.verdict
     tests: dict[str, list[str]] = {"passedTests": [], "warnedTests": [], "failedTests": []}
     for each in judged(record):
@@ -47,6 +52,7 @@ def render_attestation(record: AuditRecord) -> str:
             "gate": _name(verdict.gate),
             "alpha": record.plan.policy.alpha,
             "comparability": record.comparability,
+            **_written(report),
         },
     }
     return json.dumps(statement, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -56,6 +62,13 @@ def _subject(record: AuditRecord) -> dict[str, Json]:
     digest = record.subject.get("model_sha256")
     name = _name(str(record.subject.get("model") or "model"))
     return {"name": name, "digest": {"sha256": str(digest)} if digest else {}}
+
+
+def _written(report: tuple[str, str] | None) -> dict[str, Json]:
+    if report is None:
+        return {}
+    name, digest = report
+    return {"report": {"name": _name(name), "digest": {"sha256": digest}}}
 
 
 def _test(finding: Finding) -> str:
