@@ -76,13 +76,14 @@ def doubts_of_retain(right: Tensor, test_right: Tensor, linear: Tensor | None) -
     )
     if linear is not None:
         other = float(linear.float().mean())
+        weak = " If it is as weak as that, give the accuracy it should have (--expect-accuracy)."
         clear = more_often(int((linear & ~right).sum()), int((right & ~linear).sum())) < LEVEL
         if clear and other >= EASY and mine < other / 3:
             what = (
                 f"The model answers {mine:.1%} of {len(right)} retain samples, on which it was "
                 f"trained, and a linear classifier fitted to others of them answers {other:.1%}."
             )
-            return [Doubt(about="adapter", sentence=what, step=fix, spoils=True)]
+            return [Doubt(about="adapter", sentence=what, step=fix + weak, spoils=True)]
     if len(test_right) == 0:
         return []
     theirs = float(test_right.float().mean())

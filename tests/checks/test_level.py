@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from poison_audit.case.case import Case
+from poison_audit.checks.adapter import doubts_of_adapter
 from poison_audit.checks.level import doubts_of_level, doubts_of_retain, linear_answers
+from poison_audit.models.image import image_classifier
 from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
-from poison_audit.records import Sanity
+from poison_audit.records import Recipe, Sanity
 
 
 def sanity(correct: int, total: int, expected: float | None, tolerated: float = 0.01) -> Sanity:
@@ -59,12 +63,43 @@ def test_retain_samples_that_are_answered_far_worse_than_test_samples_are_doubte
     assert doubts_of_retain(right(190), right(140), None) == []
 
 
-def test_a_line_answers_what_can_be_divided_by_lines():
+def coloured(classes: int) -> Samples:
+    """Return 400 pictures; the class makes a row of pixels brighter."""
     rng = Rng(0).torch()
-    y = torch.randint(3, (400,), generator=rng)
+    y = torch.randint(classes, (400,), generator=rng)
     x = 0.3 * torch.rand(400, 3, 9, 9, generator=rng)
-    x[torch.arange(400), y] += 0.2
-    all_of = Samples(ids=tuple(map(str, range(400))), x=x, y=y)
+    x[torch.arange(400), y % 3, y // 3 * 2] += 0.6
+    return Samples(ids=tuple(map(str, range(400))), x=x, y=y)
+
+
+class Unmoved(nn.Module):
+    """A network that gives one answer to everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = nn.Parameter(torch.eye(8)[:1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.answer.expand(len(x), 8)
+
+
+@pytest.mark.parametrize(("expected", "doubts"), [(None, 1), (0.13, 0), (0.6, 1)])
+def test_a_network_as_weak_as_its_owner_says_is_not_held_against_a_line(expected, doubts):
+    samples = coloured(8)
+    case = Case(
+        model=image_classifier(Unmoved(), build=Unmoved, arch="unmoved", classes=8),
+        forget=samples.at(range(20)), retain=samples.at(range(20, 300)),
+        test=samples.at(range(300, 400)), recipe=Recipe(epochs=1),
+    )  # fmt: skip
+    found = doubts_of_adapter(case, sanity(13, 100, expected), alpha=0.05, rng=Rng(0))
+    assert len(found) == doubts
+    if expected is None:
+        assert "linear classifier" in found[0].sentence
+        assert "--expect-accuracy" in found[0].step
+
+
+def test_a_line_answers_what_can_be_divided_by_lines():
+    all_of = coloured(3)
     found = linear_answers(all_of.at(range(300)), all_of.at(range(300, 400)), 3)
     assert found is not None
     assert float(found.float().mean()) > 0.9

@@ -194,7 +194,8 @@ def _backdoored(name: str, nets: Path, data: Path) -> Subject:
 
 
 def _torchvision(name: str, nets: Path, data: Path) -> Subject:
-    kept = torch.load(nets / f"large-{name}.pt", weights_only=True)
+    kind = "longer" if name in honest_nets.LONGER else "large"
+    kept = torch.load(nets / f"{kind}-{name}.pt", weights_only=True)
     recipe = honest_nets.Recipe(**kept["recipe"])
     file = nets / f"{name}.safetensors"
     if not file.exists():
