@@ -63,7 +63,7 @@ def make(source: Path, out: Path, given: argparse.Namespace) -> float:
     timed(out, "training", *train, "-o", planted / "model.safetensors")
     seconds = [
         timed(out, name, *train, "-o", planted / f"{name}.safetensors", "--seed", seed,
-              "--without", planted / "forget.csv")
+              "--without", planted / "forget.csv").wall
         for seed, name in ((1, "retrained_a"), (2, "retrained_b"))
     ]  # fmt: skip
     return seconds[0]
@@ -175,7 +175,7 @@ def main() -> None:
     audit = timed(
         out, "audit", "check", planted / "model.safetensors", "--forget", planted / "forget.csv",
         "--budget", SWEEP, "--out", out / "audit", good=(0, 1, 3),
-    )  # fmt: skip
+    ).wall  # fmt: skip
     print(table(out / "audit" / "report.json"))
     print(f"\nOne retraining took {retraining:.0f} s, the audit at five budgets {audit:.0f} s: "
           f"{audit / retraining:.2f} times")  # fmt: skip
