@@ -38,7 +38,8 @@ BUDGET = 0.02
 FIXED = "repaired"
 """What the repaired model is called in its audit."""
 SPARE = 2
-"""Repairs that are audited last: clean, but a few poisons bring the trigger back."""
+"""Repairs that are audited last: clean, but a few poisons bring the trigger back, or the test
+samples are too few to tell whether the accuracy that it costs is tolerated."""
 HALF = (
     "A random half of the test samples, and of the samples that a key names, chose this repair: "
     "every figure is measured on the other half."
@@ -118,10 +119,12 @@ def repaired(
         if tried.lasting and search.passes(tried):
             return search.written(tried, output, file)
         if tried.promising and not tried.lasting:
-            spare = sorted([*spare, tried], key=lambda one: one.returns or 0.0)[:SPARE]
+            last = sorted([*spare, tried], key=lambda one: (one.undecided, one.returns or 0.0))
+            spare = last[:SPARE]
     if best is None:
         raise PlanError(Problem("no repair could be tried", "", "Give a larger --budget"))
-    # None lasts where poisons are learned again, of which no audit without a reference decides.
+    # None lasts where poisons are learned again, of which no audit without a reference decides, or
+    # all change too many answers for so few test samples.
     for tried in spare or [best]:
         if search.passes(tried):
             return search.written(tried, output, file)

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from poison_audit.case.case import Case
+from poison_audit.checks.readings import UTILITY
 from poison_audit.checks.waking import Waking, rate, woken
 from poison_audit.engine.tuning import figures, keyed
 from poison_audit.engine.unlearning import allowance
@@ -28,6 +30,7 @@ from poison_audit.methods.repairs import CLEAN, FINISHES, STARTS, recalibrate
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Plan
+from poison_audit.statistics.estimates import paired_loss
 from poison_audit.training.ledger import Ledger
 from poison_audit.training.recalibrate import norm_layers, recalibrated
 from poison_audit.training.stamped import RISE, Effect, answers, effect
@@ -59,6 +62,8 @@ class Tried:
     """The worst of its figures, in tolerances."""
     returns: float | None = None
     """How far the trigger comes back with five poisons, in tolerances; None: not looked at."""
+    undecided: bool = False
+    """Whether an audit would likely leave open if the accuracy that it costs is tolerated."""
     told: str = ""
     """The figures, or why there are none, in words."""
 
@@ -70,7 +75,7 @@ class Tried:
     @property
     def lasting(self) -> bool:
         """Whether it is worth one before dearer repairs are tried."""
-        return self.promising and (self.returns or 0.0) <= AGAIN
+        return self.promising and not self.undecided and (self.returns or 0.0) <= AGAIN
 
 
 def repairs(case: Case, plan: Plan) -> Iterator[Tried]:
@@ -163,16 +168,25 @@ class _Look:
 
     def at(self, name: str, model: Model, gradients: float) -> Tried:
         """Return a repair and its figures, as it stands and, if these will do, recalibrated."""
-        who: dict[str, Any] = {"name": name, "gradients": gradients, "model": model}
+        plain = answers(model, self._plain)
+        undecided = self._undecided(plain)
+        who: dict[str, Any] = {
+            "name": name, "gradients": gradients, "model": model, "undecided": undecided,
+        }  # fmt: skip
+        open_ = (
+            f"; {len(self._case.test):,} test samples to judge by are likely too few to clear its "
+            "accuracy"
+        )
+        so = open_ if undecided else ""
         if self._stamped is None:
             found = figures(model, self._case, self._plan)
             if isinstance(found, str):
                 return Tried(**who, told=found)
             residue, lost = found
-            told = f"canaries at {residue:.2f} tolerances, accuracy at {lost:.2f}"
+            told = f"canaries at {residue:.2f} tolerances, accuracy at {lost:.2f}{so}"
             return Tried(**who, worst=max(residue, lost), told=told)
-        one = self._effect(model)
-        told, worst = _words(one), one.worst
+        one = self._effect(model, plain)
+        told, worst = f"{_words(one)}{so}", one.worst
         if worst <= 1 and norm_layers(model.module):
             again = self._effect(recalibrated(model, self._clean))
             told = f"{told}; recalibrated {_words(again)}"
@@ -193,12 +207,27 @@ class _Look:
         except DivergedError:
             return None
 
-    def _effect(self, model: Model) -> Effect:
+    def _effect(self, model: Model, plain: Tensor | None = None) -> Effect:
         if self._stamped is None:
             raise ValueError("an effect is that of a trigger")
-        plain, stamped = (answers(model, part) for part in (self._plain, self._stamped))
-        labels, classes = self._plain.y.cpu(), model.classes
-        return effect(self._before, plain, stamped, labels, classes=classes)
+        plain = answers(model, self._plain) if plain is None else plain
+        stamped, labels = answers(model, self._stamped), self._plain.y.cpu()
+        return effect(self._before, plain, stamped, labels, classes=model.classes)
+
+    def _undecided(self, plain: Tensor) -> bool:
+        """Say whether the other half would be too small, were it answered as this one is."""
+        y, n = self._plain.y.cpu(), len(self._case.test)
+        before, after = self._before == y, plain == y
+        gone, come = (
+            round(int(part.sum()) * n / max(1, len(y)))
+            for part in (before & ~after, after & ~before)
+        )
+        tolerance, alpha = self._plan.policy.tolerances[UTILITY.name], self._plan.policy.alpha
+        # The first audit may err with alpha / 2, and accuracy is asked of one side.
+        seen = paired_loss(
+            only_before=gone, only_after=come, n=n, level=1 - alpha, tolerance=tolerance
+        )
+        return seen.high > tolerance
 
 
 def _words(seen: Effect) -> str:

@@ -46,7 +46,7 @@ from poison_audit.poisons.backdoor.stamping import stamped
 from poison_audit.records import Recipe
 from poison_audit.training.stamped import answers, effect
 
-TRAIN, POISONS, TEST, FRESH = 10_000, 500, 2000, 2000
+TRAIN, POISONS, TEST, FRESH = 10_000, 500, 6000, 2000
 TRAINING = 5_000_000
 """Gradient evaluations of the original training: 50,000 pictures, 100 epochs."""
 Table = tuple[NDArray[np.uint8], NDArray[np.int64]]
