@@ -14,8 +14,8 @@ from poison_audit.models.samples import Samples
 
 Header = Mapping[str, str]
 TRUST = (
-    "The checkpoint does not say what it was trained on: that it was this table is taken on trust. "
-    "With a wrong key, trigger or list of targets a poisoned model looks clean. Compare the "
+    "The checkpoint does not say what it was trained on. That it was this table is taken on trust. "
+    "With a wrong key, trigger or list of targets, a poisoned model looks clean. Compare the "
     "commitments with those published before training."
 )
 

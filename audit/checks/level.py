@@ -46,12 +46,13 @@ def doubts_of_level(sanity: Sanity, *, alpha: float) -> list[Doubt]:
     _, high = clopper_pearson(sanity.correct, sanity.total, level=1 - alpha, sides=1)
     if high >= sanity.expected - sanity.tolerated:
         return []
+    points = "1 point" if sanity.tolerated == 0.01 else f"{100 * sanity.tolerated:g} points"
     return [
         Doubt(
             about="adapter",
-            sentence=f"The model answers {sanity.accuracy:.1%} of clean test samples as loaded, "
-            f"and {sanity.expected:.1%} was expected: surely less, by more than the "
-            f"{100 * sanity.tolerated:g} points that are tolerated.",
+            sentence=f"The model answers only {sanity.accuracy:.1%} of clean test samples "
+            f"correctly. {sanity.expected:.1%} was expected, and at most {points} less is "
+            "tolerated.",
             step="Find out what differs from where that was measured: the architecture, how inputs "
             "are read (--normalize, size, --prompt), the order of the labels, or the test table.",
             spoils=True,

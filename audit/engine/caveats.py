@@ -26,7 +26,7 @@ def caveats(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         if cell.kind != "deployed" and cell.digest is not None and cell.digest == deployed:
             told.append(f"{cell.candidate} is bit for bit the deployed model.")
-    told += _not_woken(plan)
+    told += not_woken(plan)
     told += _backed_off(cells, trial.case.model.device)
     told += _unordered(plan, trial.case)
     if processes() > 1:
@@ -40,7 +40,7 @@ def caveats(plan: Plan, trial: Trial, cells: Sequence[Cell]) -> list[str]:
     return told + [why for why in idle if why is not None]
 
 
-def _not_woken(plan: Plan) -> list[str]:
+def not_woken(plan: Plan) -> list[str]:
     """Say in which ways models were not woken."""
     if plan.reaudit:
         return []

@@ -264,15 +264,15 @@ def judge_candidate(name: str, kind: Kind, findings: Sequence[Finding]) -> Candi
 
 def _passed(findings: Sequence[Finding]) -> str:
     parts = [
-        f"{f.probe} within {f.tolerance:.3g} ({f.null + f.detectable:.2g} would have been seen)"
+        f"{f.probe} {f.null + f.detectable:.2g}"
         for f in findings
         if f.gating
         and not f.way
         and reading_of(f.probe).residue
         and f.null is not None
-        and f.tolerance is not None
         and f.detectable is not None
     ]
     ways = dict.fromkeys(f.way for f in findings if f.gating and f.way)
     woken = f" It stayed clean once it was woken ({', '.join(ways)})." if ways else ""
-    return f"Nothing was found beyond the tolerance: {', '.join(parts)}.{woken}"
+    seen = f" An effect of this size would be found 9 times in 10: {', '.join(parts)}."
+    return f"No effect beyond the tolerance was found.{seen if parts else ''}{woken}"

@@ -256,8 +256,8 @@ def _sanity(record: AuditRecord) -> str:
 def _expected(sanity: Sanity) -> str:
     if sanity.expected is None:
         return "Nobody said what it should be (--expect-accuracy)."
-    points = f"{100 * sanity.tolerated:g}"
-    return f"Expected: {percent(sanity.expected)}; up to {points} points less are tolerated."
+    points = "1 point" if sanity.tolerated == 0.01 else f"{100 * sanity.tolerated:g} points"
+    return f"Expected: {percent(sanity.expected)}; at most {points} less is tolerated."
 
 
 def _doubts(record: AuditRecord) -> tuple[str, ...]:

@@ -73,9 +73,9 @@ def test_it_is_decided_again_by_the_rules_of_today_and_under_other_tolerances(tm
     assert invoke(["decide", str(STORED), *tolerances, "--allow-tolerance"]) == 0
     (last,) = capsys.readouterr().out.splitlines()[-1:]
     assert last == (
-        "exit 0: CLEAN. The deployed model shows no more poison than is tolerated. Nothing was "
-        "found beyond the tolerance: gaussian within 0.7 (1.2 would have been seen), exposure "
-        "within 0.8 (0.94 would have been seen). Judged by looser tolerances than usual: gaussian "
+        "exit 0: CLEAN. The deployed model shows no more poison than is tolerated. No effect "
+        "beyond the tolerance was found. An effect of this size would be found 9 times in 10: "
+        "gaussian 1.2, exposure 0.94. Judged by looser tolerances than usual: gaussian "
         "0.7 instead of 0.25, exposure 0.8 instead of 0.57, indiscriminate 0.05 instead of 0.01."
     )
 
