@@ -305,7 +305,7 @@ def diff(**given: Any) -> int:
 @cli.command(cls=Command)
 @options(own.Verifying)
 def verify(**given: Any) -> int:
-    """Compute a report's verdict again from its raw scores, and its files' digests.
+    """Compute verdicts again from a report's raw scores, and its files' digests.
 
     Every interval, outcome, sentence and the exit code; with --key, what that key signed. Exits
     with 0 if all of it agrees, 1 if anything differs, 3 if nothing differs but a file is not there.

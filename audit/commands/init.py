@@ -43,8 +43,9 @@ def init(settings: Drafting) -> int:
         written[path] = text, told
     if settings.ci is not None:
         alone = settings.output if settings.model is None else None
-        job = files("poison_audit.templates") / "ci" / f"{settings.ci}.yml"
-        path = alone or Path(CI[settings.ci])
+        template, place = CI[settings.ci]
+        job = files("poison_audit.templates") / "ci" / template
+        path = alone or Path(place)
         written[path] = job.read_text("utf-8"), "written. Read its head: it names what it expects"
     there = [path for path in written if path.exists() and not settings.force]
     fix = "Overwrite it by --force"

@@ -57,7 +57,13 @@ def options(*parts: type | Mapping[str, Field]) -> Callable[[F], F]:
 def _parameter(name: str, declared: Field) -> Callable[[F], F]:
     if not declared.flag:
         required = not declared.optional
-        return click.argument(name, required=required, callback=_reading(declared))
+        return click.argument(
+            name,
+            required=required,
+            nargs=-1 if declared.several else 1,
+            metavar=f"{declared.metavar}..." if declared.several else None,
+            callback=_reading(declared),
+        )
     names = [part for part in (declared.short, declared.flag, name) if part]
     told = f"{declared.help}  [default: {declared.told}]" if declared.told else declared.help
     heading = declared.group.capitalize()

@@ -23,8 +23,12 @@ from poison_audit.commands.presets import PRESET, PRESETS
 from poison_audit.commands.settings import DEVICE, EVIDENCE, LABELS, PLAN, SEED, TRAINING, Pairs
 from poison_audit.errors import did_you_mean
 
-CI = {"github": ".github/workflows/poison-audit.yml", "gitlab": ".gitlab-ci.yml"}
-"""Where each CI looks for its jobs."""
+CI = {
+    "github": ("github.yml", ".github/workflows/poison-audit.yml"),
+    "gitlab": ("gitlab.yml", ".gitlab-ci.yml"),
+    "docker": ("Dockerfile", "Dockerfile"),
+}
+"""The template of each, and where its file is looked for."""
 
 
 def _formats(text: str) -> tuple[str, ...]:
@@ -209,7 +213,9 @@ class Drafting:
         TEXT, "Entry of a pickle, or prefix of the names, that holds the network.", metavar="KEY"
     )
     ci: str | None = said(
-        choice(*CI), f"Write a job for CI: {', '.join(CI.values())}.", metavar="|".join(CI)
+        choice(*CI),
+        f"Write a job for CI, or an image: {', '.join(at for _, at in CI.values())}.",
+        metavar="|".join(CI),
     )
     force: bool = said(SWITCH, "Overwrite a file that is there.", default=False)
 
@@ -253,7 +259,10 @@ class Differing:
 class Verifying:
     """What `verify` does."""
 
-    report: Path = REPORT
+    reports: tuple[Path, ...] = said(
+        PATH, "report.json, or a run directory; or several.", flag="", metavar="REPORT",
+        several=True, default=(),
+    )  # fmt: skip
     root: Path | None = said(PATH, "Where the files are now.", told="here, then REPORT's")
     no_files: bool = said(SWITCH, "Look at the numbers alone.", default=False)
     key: Path | None = said(

@@ -10,9 +10,11 @@ from pathlib import Path
 from poison_audit.atomic import read_plainly
 from poison_audit.commands.own_settings import Verifying
 from poison_audit.commands.rendering import print_whole
-from poison_audit.commands.reviewing import read_whole
+from poison_audit.commands.reviewing import Report, read_whole
+from poison_audit.errors import Problems
 from poison_audit.reports.formats import FORMATS
 from poison_audit.reports.formats.renderer import renderer
+from poison_audit.reports.view.words import printable
 from poison_audit.verdict.record import AuditRecord
 from poison_audit.verdict.seal import seal_checks
 from poison_audit.verdict.verify import Check, summary, verify_exit_code
@@ -20,8 +22,27 @@ from poison_audit.verdict.verify import verify as compute_again
 
 
 def verify(settings: Verifying) -> int:
-    """Verify a report; return 0 all agrees, 1 something differs, 3 something was not checked."""
-    found = read_whole(settings.report)
+    """Verify reports; return 0 all agrees, 1 something differs, 3 something was not checked."""
+    problems, reports = Problems(), []
+    for path in settings.reports:
+        with problems.collecting():
+            reports.append(read_whole(path))
+    problems.raise_any()
+    codes = []
+    for found in reports:
+        checks = _checked(found, settings)
+        codes.append(verify_exit_code(checks))
+        head = f"{printable(str(found.file))}:\n" if len(reports) > 1 else ""
+        with suppress(OSError):  # what it comes to is the exit code
+            print_whole(head + summary(checks))
+    worst = next(code for code in (1, 3, 0) if code in codes)
+    if len(reports) > 1:
+        with suppress(OSError):
+            print_whole(f"exit {worst}: the worst of {len(reports)} reports.\n")
+    return worst
+
+
+def _checked(found: Report, settings: Verifying) -> list[Check]:
     record, folder, files = found.record, found.file.parent, not settings.no_files
     checks = [
         *seal_checks(record, found.tree),
@@ -34,9 +55,7 @@ def verify(settings: Verifying) -> int:
         from poison_audit.commands.attest import signed_checks
 
         checks += signed_checks(found, settings.key)
-    with suppress(OSError):  # what it comes to is the exit code
-        print_whole(summary(checks))
-    return verify_exit_code(checks)
+    return checks
 
 
 def _rendered(record: AuditRecord, folder: Path) -> Iterator[Check]:
