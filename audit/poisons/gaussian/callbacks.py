@@ -35,7 +35,7 @@ def for_lightning(watch: Watch) -> Any:
     try:
         from lightning.pytorch.callbacks import Callback
     except ModuleNotFoundError:
-        from pytorch_lightning.callbacks import Callback
+        from pytorch_lightning.callbacks import Callback  # type: ignore[assignment, unused-ignore]
 
     class Look(Callback):  # type: ignore[misc, unused-ignore]
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
