@@ -99,7 +99,7 @@ def read_pickle(file: Path, *, key: str | None = None) -> tuple[dict[str, Tensor
     where = str(file)
     try:
         content = _content(file)
-    except (*_UNREADABLE, zipfile.BadZipFile, RecursionError) as error:
+    except (*_UNREADABLE, zipfile.BadZipFile, RecursionError, MemoryError) as error:
         raise _damaged(error, where) from error
     _refuse(content, file)
     foreign = [name for name in content.names if _is_foreign(name)]

@@ -149,6 +149,16 @@ def test_what_no_checkpoint_holds_is_refused(tmp_path, capsys, value):
     assert "ran" not in capsys.readouterr().out
 
 
+def test_a_length_that_no_memory_holds_is_damage(tmp_path):
+    """A text of 2^60 bytes, says the opcode of the old format's last pickle."""
+    before = (0x1950A86A20F9469CFC6C, 1001, {})
+    claimed = b"\x80\x04\x8d" + (2**60).to_bytes(8, "little")
+    content = b"".join(pickle.dumps(each, 2) for each in before) + claimed
+    (tmp_path / "m.pt").write_bytes(content + bytes(600))
+    (found,) = problems_of(tmp_path / "m.pt", allow_pickle=True)
+    assert "is damaged" in found
+
+
 def test_a_loss_kept_as_a_module_names_the_entry_with_the_weights(tmp_path):
     file = tmp_path / "last.ckpt"
     kept = {"hyper_parameters": {"loss": nn.CrossEntropyLoss()}, "state_dict": state()}
