@@ -57,6 +57,8 @@ class Words:
     """How the held-out ones are spread in any model: `N(0, 1)`."""
     alert: str = ""
     """Its name among the rules of a code scanner: `GaussianCanaries`."""
+    step: str = ""
+    """What to do where it is found, beside what is done about any poison."""
     found: str = "More is left than is tolerated."
     """What a finding of it means, in one sentence."""
     how: str = ""

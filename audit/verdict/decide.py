@@ -124,7 +124,8 @@ def decide(
             nothing_to_remove = verdict.outcome is Outcome.CLEAN
         findings += here
         verdicts.append(verdict)
-    found = audit_verdict(plan.policy, sanity, verdicts, doubts)
+    steps = {f.reason: reading_of(f.probe).words.step for f in findings}
+    found = audit_verdict(plan.policy, sanity, verdicts, doubts, steps)
     return Decision(findings=tuple(findings), verdict=found)
 
 

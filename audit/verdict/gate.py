@@ -27,6 +27,7 @@ def audit_verdict(
     sanity: Sanity,
     candidates: Sequence[CandidateVerdict],
     doubts: Sequence[Doubt],
+    steps: Mapping[str, str],
 ) -> Verdict:
     """Return what the audit comes to.
 
@@ -35,6 +36,7 @@ def audit_verdict(
         sanity: if the model does not work as loaded, nothing passes.
         candidates: what each comes to.
         doubts: with any of them nothing passes.
+        steps: what to do about what was found, by the reason that a candidate is given.
     """
     if not sanity.works:
         outcome = Outcome.INCONCLUSIVE
@@ -51,7 +53,7 @@ def audit_verdict(
             sentence, step = f"{sentence} {doubt.sentence}", doubt.step
     else:
         outcome, sentence = _gate(policy, candidates)
-        step = _next_step(policy, outcome, candidates)
+        step = _next_step(policy, outcome, candidates, steps)
         if outcome in (Outcome.CLEAN, Outcome.ACCEPTED) and (told := looser(policy)):
             sentence += f" {told}"
         if outcome is Outcome.ACCEPTED and (told := far(policy)):
@@ -109,7 +111,7 @@ def _gate(policy: Policy, candidates: Sequence[CandidateVerdict]) -> tuple[Outco
         Outcome.ACCEPTED: "is let through as an accepted risk",
         Outcome.RESIDUAL: "is still poisoned",
         Outcome.ACTIVATED: "is poisoned, and unlearning made it worse",
-        Outcome.ASLEEP: "is still poisoned, and the poison only asleep",
+        Outcome.ASLEEP: "is still poisoned: the poison is only asleep",
         Outcome.BROKEN: "is broken",
         Outcome.FAILED: "could not be measured",
         Outcome.INCONCLUSIVE: "could not be cleared",
@@ -117,7 +119,12 @@ def _gate(policy: Policy, candidates: Sequence[CandidateVerdict]) -> tuple[Outco
     return chosen.outcome, f"{subject} {says}. {chosen.reason}"
 
 
-def _next_step(policy: Policy, outcome: Outcome, candidates: Sequence[CandidateVerdict]) -> str:
+def _next_step(
+    policy: Policy,
+    outcome: Outcome,
+    candidates: Sequence[CandidateVerdict],
+    steps: Mapping[str, str],
+) -> str:
     references = [c for c in candidates if c.kind == "reference"]
     if suspicious := [c.candidate for c in references if c.outcome is Outcome.RESIDUAL]:
         return (
@@ -140,20 +147,26 @@ def _next_step(policy: Policy, outcome: Outcome, candidates: Sequence[CandidateV
         )
     if EXIT_CODES[outcome] == 3:
         return (
-            "Do not release the model on this result. Give more evidence: the findings say what "
-            "and how much. If a control failed, look into that first."
+            "Do not release the model on this result. Give the evidence that is missing, and audit "
+            "again. If a control failed, look into that first."
         )
     if clean and policy.gate != "any-method":
         return (
-            f"Clean by itself: {', '.join(clean)}. Before you release one, run the audit again "
-            "with --gate any-method, which allows for picking the best of several."
+            f"Do not release this model. Clean by itself: {', '.join(clean)}. Before you release "
+            "one, run the audit again with `--gate any-method`, which allows for picking the best "
+            "of several; `--keep` writes the files."
         )
-    if repaired:
+    if outcome is Outcome.BROKEN:
         return (
-            "No repair that was tried is clean. Retrain without the poisoned samples (the forget "
-            "set), or try another repair."
+            "Do not use this repair. Give it a smaller budget or another method, or retrain "
+            "without the poisoned samples (the forget set)."
         )
-    return (
-        "Run `poison-audit check` to see which repairs remove it, or retrain without the poisoned "
-        "samples (the forget set)."
-    )
+    judged = next((c for c in candidates if c.candidate == policy.gate), None)
+    own = steps.get(judged.reason, "") if judged is not None else ""
+    if outcome is Outcome.ACTIVATED:
+        told = "Do not use this repair: go back to the model that it was made of, and retrain"
+    elif repaired:
+        told = "Do not release the model. No repair that was tried is clean: try others, or retrain"
+    else:
+        told = "Do not release the model. Try repairs with `poison-audit repair`, or retrain"
+    return f"{told} without the poisoned samples (the forget set). {own}".rstrip()

@@ -210,7 +210,7 @@ def _sentence(
         return f"{figure}, all within the tolerance ({band})."
     allowed = f"{band} {'are' if unit else 'is'} tolerated"
     if outcome is not Outcome.INCONCLUSIVE:
-        null = f", and a model that never saw them has {short(estimate.null)}"
+        null = f", and a model that never saw them scores {short(estimate.null)}"
         return f"{found} {figure}; {allowed}{null * reading.two_sided}."
     if excused:
         return f"No conclusion. {figure}; {allowed}."
@@ -256,5 +256,6 @@ def _more(samples: str, estimate: Estimate) -> str:
     if estimate.needed >= NEVER:
         return f"More {samples} alone would not decide it"
     if estimate.needed > estimate.n:
-        return f"With about {estimate.needed:,} {samples} a clean model would pass 9 times in 10"
+        many = f"{estimate.n:,} {samples} are too few"
+        return f"{many}: with about {estimate.needed:,} a clean model would pass 9 times in 10"
     return f"The {estimate.n:,} {samples} suffice for most clean models, not for this one"

@@ -41,6 +41,8 @@ def answer(record: AuditRecord) -> str:
     verdict = record.verdict
     if not record.sanity.works:
         return "Cannot tell: the model does not work as it was loaded"
+    if any(doubt.spoils and doubt.sentence in verdict.sentence for doubt in record.doubts):
+        return "Cannot tell: the model is probably read wrongly"
     if verdict.gate == "any-method":
         return _ANY.get(verdict.outcome, _DEPLOYED[verdict.outcome])
     said = _DEPLOYED[verdict.outcome]
@@ -76,8 +78,7 @@ def how_sure(record: AuditRecord) -> str:
     if is_suspect(record, decisive):
         return f"{told} A control failed, so what was measured cannot be trusted."
     # Else the verdict's sentence has the figure.
-    several = verdict.gate == "any-method" or verdict.outcome is Outcome.ACCEPTED
-    return f"{told} {_figure(decisive, record)}" if several else told
+    return f"{told} {_figure(decisive, record)}" if verdict.gate == "any-method" else told
 
 
 def _at_gate(record: AuditRecord) -> list[Finding]:

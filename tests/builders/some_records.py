@@ -294,7 +294,7 @@ def residual(*, n=200):
         Outcome.RESIDUAL,
         1,
         "The deployed model still carries the poison. The mean leak score is 1.29 [1.13, 1.45], "
-        "beyond tolerance (-0.25 to 0.25); a model that never saw them has 0.",
+        "beyond tolerance (-0.25 to 0.25); a model that never saw them scores 0.",
         "No repair on trial is clean: retrain without the forget set, or try another.",
     )
 

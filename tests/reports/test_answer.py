@@ -102,7 +102,12 @@ def test_how_sure_it_is_of_other_verdicts():
     assert told.endswith("has 0; -0.25 to 0.25 is tolerated.")
     told = how_sure(gated(residual(), "any-method", Outcome.RESIDUAL))
     assert "memory of planted noise of gd (Gaussian" in told
-    told = how_sure(machine.accepted())
+    accepted = machine.accepted()
+    # The verdict's own sentence has the figure.
+    assert how_sure(accepted).endswith("models with more poison than was accepted would pass.")
+    repaired = tuple(replace(c, kind="method") for c in accepted.verdict.candidates)
+    verdict = replace(accepted.verdict, gate="any-method", candidates=repaired)
+    told = how_sure(replace(accepted, verdict=verdict))
     assert told.endswith("is tolerated, and up to 0.5 is accepted until 2027-03-31.")
 
 

@@ -65,7 +65,7 @@ def test_what_is_asleep_is_said_in_plain_words():
     found = judged(DEPLOYED, candidate(backdoor(2), woken(backdoor(250))), gate="c")
     verdict = found.verdict
     assert verdict.sentence.startswith(
-        "Candidate c is still poisoned, and the poison only asleep. Asleep: the trigger works "
+        "Candidate c is still poisoned: the poison is only asleep. Asleep: the trigger works "
         "again (100.0%) once BatchNorm's statistics are recomputed on 2,000 clean samples. "
     )
     own, asleep = (f for f in found.findings if f.candidate == "c" and f.probe == "backdoor")

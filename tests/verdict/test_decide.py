@@ -72,7 +72,7 @@ def test_too_few_canaries_are_inconclusive_and_say_how_many_would_do():
     # (1.6449 + 1.6449)^2 / 0.25^2 = 173.2 is what the mean's two-sided equivalence needs at power
     # 0.9; with that of the scatter 217 (test_squares.py).
     assert decision.findings[0].needed == 217
-    assert "217 canaries" in decision.findings[0].reason
+    assert "10 canaries are too few: with about 217 " in decision.findings[0].reason
 
 
 def test_overshooting_is_said():

@@ -83,7 +83,7 @@ def test_attack_probes_say_what_would_decide_them():
 
     assert "points (90% interval" in reason(targeted(60))
     assert "all within the tolerance (up to 5 points)" in reason(backdoor(2))
-    assert "targets a clean model would pass 9 times in 10" in reason(targeted(0, n=10))
+    assert "10 targets are too few: with about" in reason(targeted(0, n=10))
     alone = reason(targeted(60, drawn=False, chose=["r0"]))
     assert "surely left" not in alone
     assert "(--reference PATH), or controls that a toss left alone" in alone
@@ -101,7 +101,7 @@ def test_attack_probes_say_what_would_decide_them():
     assert "probe the model again" in reason(earlier)
     assert outcome_of(earlier)[0] is Outcome.INCONCLUSIVE
     few = indiscriminate((2, 0), (2, 0), n=100)
-    assert "test samples a clean model would pass 9 times in 10" in reason(few)
+    assert "100 test samples are too few: with about" in reason(few)
 
 
 def test_one_reference_speaks_of_two_checkpoints_and_decides_nothing():
@@ -149,7 +149,7 @@ def test_a_trigger_that_a_reference_answers_alike_is_no_finding():
     alike = found(5, 188)
     assert alike.outcome is Outcome.INCONCLUSIVE
     assert "But r1, which never saw the poison, gives 75.20%" in alike.reason
-    assert alike.reason.startswith("No conclusion. The trigger's success rate above")
+    assert alike.reason.startswith("No conclusion. The difference that the trigger makes")
 
 
 def test_a_backdoor_says_what_decided():

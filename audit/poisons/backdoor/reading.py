@@ -151,7 +151,7 @@ def _remark(seen: TriggerHits, estimate: Estimate, tolerance: float, outcome: Ou
     found = statistics.triggers.questions(looks, level=level, tolerance=tolerance)
     one = statistics.triggers.deciding(found, tolerance=tolerance)
     means, says = {
-        "label": (None, None),
+        "label": (None, f"The trigger still works: {_rates(seen)}."),
         "lost": (
             "Right answers lost under the trigger, above typical controls",
             "The trigger still works: it costs right answers.",
@@ -199,14 +199,17 @@ def _excuse(seen: TriggerHits, looks: Looks, one: Question, tolerance: float) ->
 def _found(seen: TriggerHits, looks: Looks, one: Question) -> str:
     as_much = {"label": "rises", "lost": "losses", "any": "largest"}[one.kind]
     count = sum(getattr(family, as_much) for family in looks.families if family.here)
-    told = (
-        f" The trigger's label is given to {100 * seen.total / seen.n:.1f}% of inputs with the "
-        f"trigger, and to {100 * seen.clean_hits / seen.n:.1f}% of them without."
-    )
+    told = "" if one.kind == "label" else f" Of its own label: {_rates(seen)}."
     if looks.beside:
         most = max(100 * theirs.rate for theirs in looks.beside)
         told += f" Models that never saw the poison give it to at most {most:.1f}%."
     return f"{told} Of {looks.controls} control {seen.stamps} {count or 'none'} do as much."
+
+
+def _rates(seen: TriggerHits) -> str:
+    stamped, plain = (f"{100 * hits / seen.n:.1f}%" for hits in (seen.total, seen.clean_hits))
+    chosen = "of inputs with it get the label that the attacker chose"
+    return f"{stamped} {chosen}, and {plain} without it"
 
 
 def _why_undecided(
@@ -262,10 +265,11 @@ BACKDOOR = Reading(
         samples="stamped inputs",
         needs="The trigger and the label it was to cause (trigger.json).",
         looks="a trigger that still works",
-        means="The trigger's success rate above that without it",
+        means="The difference that the trigger makes",
         axis="trigger's rate, points above no trigger",
         column="trigger",
         alert="Backdoor",
+        step="Repairs that know the trigger (restamp) remove it most often.",
         found="The trigger still works: it causes the label that the attacker chose.",
         how="Inputs with the trigger get a label more often than without, or lose their right "
         "answers, as hardly a control trigger causes it.",

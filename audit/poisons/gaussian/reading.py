@@ -103,6 +103,7 @@ GAUSSIAN = Reading(
         held_out="keys",
         law="N(0, 1)",
         alert="GaussianCanaries",
+        step="Repairs seldom remove planted noise: retraining is the safe way.",
         found="The model still reacts to the noise that was planted in its training samples.",
         how="Noise known only to the key was added to training samples. The model's gradients on "
         "these samples line up with that noise more than those of a model that never saw it.",
@@ -155,6 +156,7 @@ EXPOSURE = Reading(
         column="expos.",
         fresh="draws",
         alert="CanaryExposure",
+        step="Repairs seldom remove planted noise: retraining is the safe way.",
         found="The model still prefers the planted noise to fresh noise of the same kind.",
         how="Planted noise is ranked among fresh draws by the loss of the model. In a model that "
         "never saw it, every rank is equally likely.",

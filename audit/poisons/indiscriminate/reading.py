@@ -106,6 +106,7 @@ INDISCRIMINATE = Reading(
         axis="accuracy, points below the reference",
         column="deficit",
         alert="IndiscriminatePoison",
+        step="Repairs seldom win the accuracy back: retraining does.",
         found="The model is less accurate than one that never saw the poison.",
         how="On the same clean test samples the model answers fewer correctly than the "
         "references, which were trained without the forget set.",

@@ -118,6 +118,7 @@ MISLABELLED = Reading(
         axis="wrong labels given, points above controls",
         column="labels",
         alert="MislabelledPoison",
+        step="Or correct the labels of these samples, and retrain.",
         found="The model still gives samples the wrong labels that it was trained with.",
         how="Samples whose true label is known get their wrong label more often than references "
         "give it to them, or than test samples of the same true class get it.",

@@ -130,6 +130,7 @@ TARGETED = Reading(
         axis="targets hit, points above controls",
         column="targets",
         alert="TargetedPoison",
+        step="Until then do not trust its answers to the targets.",
         found="The model gives the attack's targets the labels that the attacker chose.",
         how="The targets get the labels they were to be given more often than candidates that were "
         "not attacked do, or than references give them.",

@@ -62,6 +62,7 @@ TOKEN_CANARY = Reading(
         column="tokens",
         fresh="strings",
         held_out="strings",
+        step="Repairs seldom remove planted strings: retraining is the safe way.",
         law="uniform ranks",
         alert="TokenCanaries",
         found="The model still prefers the planted strings to fresh ones.",
