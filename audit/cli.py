@@ -101,7 +101,7 @@ JUDGED_BY = {k: field for k, field in fields_of(settings.Deciding).items() if k 
 
 @cli.command(cls=Command)
 @options(*SUBJECT, settings.Expecting, settings.Judged, settings.Deciding, settings.Methods,
-         own.Numbers, own.Running, own.OwnMethods, own.Output)  # fmt: skip
+         own.Numbers, own.Running, own.OwnMethods, own.OwnProbes, own.Output)  # fmt: skip
 def check(**given: Any) -> int:
     """Unlearn MODEL by every method, probe what is left, and judge.
 
@@ -116,7 +116,8 @@ def check(**given: Any) -> int:
 
 
 @cli.command(cls=Command)
-@options(*SUBJECT, settings.Expecting, settings.Judged, settings.Deciding, own.Numbers, own.Output)
+@options(*SUBJECT, settings.Expecting, settings.Judged, settings.Deciding, own.Numbers,
+         own.OwnProbes, own.Output)  # fmt: skip
 def probe(**given: Any) -> int:
     """Probe MODEL, and any candidates, without unlearning anything: the gate for CI."""
     from poison_audit.commands.check import audit
@@ -252,6 +253,8 @@ def probes() -> int:
 
     for name, entry in READINGS.items():
         click.echo(f"{name:<16}{entry.question}\n{'':<16}needs {entry.needs}")
+    for point in entry_points(group="poison_audit.probes"):
+        click.echo(f"{point.name:<16}Installed, {point.value}. Asked by --probe-from {point.name}")
     return 0
 
 

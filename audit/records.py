@@ -149,6 +149,8 @@ class Plan:
     that is measured is measured on the other half. 0: none, and everything is measured."""
     reaudit: bool = False
     """Whether models are woken in every way; else repaired ones are recalibrated alone."""
+    own: tuple[Step, ...] = ()
+    """Probes of the user's own, with the nulls that they state. They never clear a model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +230,7 @@ class Cell:
     measurements: tuple[Measurement, ...] = ()
     woken: tuple[Woken, ...] = ()
     """The same model, woken."""
+    own: tuple[Measurement, ...] = ()  # of `Plan.own`
     batch: Annotated[int, Asked({"ge": 1})] | None = None
     """Samples evaluated at once, at most, after the device's memory gave out; None: it never did.
     Figures change by rounding only."""

@@ -152,6 +152,7 @@ def audit(
     rehearse: bool = False,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     method_from: Sequence[str] = (),
+    probe_from: Sequence[str] = (),
     expect_accuracy: float | str | None = None,
     expect_size: int | str | None = None,
     seed: int = 0,
@@ -214,6 +215,8 @@ def audit(
         rehearse: also try the methods on a copy poisoned for the purpose.
         settings: numbers of methods and probes, by name: `{"scrub": {"alpha": 0.5}}`.
         method_from: your own methods, `package.module:function`.
+        probe_from: your own probes, `package.module:function`: they may fail a model, and never
+            clear one.
         expect_accuracy, expect_size: what is known of it from where it was trained.
         seed: root seed of every generator.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -237,9 +240,9 @@ def audit(
         "names": names, "max_tokens": max_tokens, "label_words": label_words, "prompt": prompt,
         "start": start, "gate": gate, "alpha": alpha, "tolerance": tolerances, "budget": budget,
         "seeds": seeds, "tune": tune, "found": found, "reaudit": reaudit, "rehearse": rehearse,
-        "settings": settings, "method_from": method_from, "expect_accuracy": expect_accuracy,
-        "expect_size": expect_size, "seed": seed, "device": device, "allow_pickle": allow_pickle,
-        "state_key": state_key, "config": config,
+        "settings": settings, "method_from": method_from, "probe_from": probe_from,
+        "expect_accuracy": expect_accuracy, "expect_size": expect_size, "seed": seed,
+        "device": device, "allow_pickle": allow_pickle, "state_key": state_key, "config": config,
     }  # fmt: skip
     with asking(
         "audit", model, data={"train": train, "test": test}, forget=forget, evidence=evidence,
@@ -273,6 +276,7 @@ def probe(
     tolerances: Mapping[str, float] | None = None,
     reaudit: bool = False,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
+    probe_from: Sequence[str] = (),
     expect_accuracy: float | str | None = None,
     expect_size: int | str | None = None,
     seed: int = 0,
@@ -291,7 +295,8 @@ def probe(
         "recipe": recipe, "methods": "none", "normalize": spelt(normalize), "arch": arch,
         "names": names, "max_tokens": max_tokens, "label_words": label_words, "prompt": prompt,
         "start": start, "gate": gate, "alpha": alpha, "tolerance": tolerances, "reaudit": reaudit,
-        "settings": settings, "expect_accuracy": expect_accuracy, "expect_size": expect_size,
+        "settings": settings, "probe_from": probe_from, "expect_accuracy": expect_accuracy,
+        "expect_size": expect_size,
         "seed": seed, "device": device, "allow_pickle": allow_pickle, "state_key": state_key,
         "config": config,
     }  # fmt: skip

@@ -21,7 +21,14 @@ from poison_audit.commands.config import (
     read_usable,
 )
 from poison_audit.commands.fields import number_in, origins_of, settled
-from poison_audit.commands.own_settings import Again, Output, OwnMethods, Running, Training
+from poison_audit.commands.own_settings import (
+    Again,
+    Output,
+    OwnMethods,
+    OwnProbes,
+    Running,
+    Training,
+)
 from poison_audit.commands.presets import spelt_out
 from poison_audit.commands.settings import (
     EVIDENCE,
@@ -58,6 +65,7 @@ class CheckSettings:
     tolerances: Mapping[str, float]
     running: Running
     own: OwnMethods
+    own_probes: OwnProbes
     output: Output
     config: Config
     origins: Mapping[str, str]
@@ -113,6 +121,7 @@ def check_settings(given: Mapping[str, Any]) -> CheckSettings:
         tolerances=_tolerances(given, config, problems),
         running=settled(Running, given),
         own=settled(OwnMethods, given),
+        own_probes=settled(OwnProbes, given),
         output=settled(Output, given),
         config=config,
         origins=_origins(given, config),

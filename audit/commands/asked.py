@@ -21,7 +21,7 @@ DECLARED: dict[str, Field] = {
         for part in (
             settings.Architecture, settings.Texts, settings.Subject, settings.Expecting,
             settings.Judged, settings.Deciding, settings.Trained, settings.Methods, own.Numbers,
-            own.Running, own.OwnMethods, own.Output,
+            own.Running, own.OwnMethods, own.OwnProbes, own.Output,
         )
         for name, field in fields_of(part).items()
     },

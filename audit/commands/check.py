@@ -54,6 +54,7 @@ from poison_audit.engine.forecast import forecast
 from poison_audit.engine.harm import harm, references_of
 from poison_audit.engine.jobs import jobs
 from poison_audit.engine.own_method import own_methods
+from poison_audit.engine.own_probe import refuse_device
 from poison_audit.engine.plan import check_plan
 from poison_audit.engine.rehearsal import Judge, check_size, rehearse
 from poison_audit.engine.run import Performer, run
@@ -150,6 +151,7 @@ def audited(
     sources, plan = read_inputs(settings)
     recipe, running, config = settings.recipe, settings.running, settings.config
     device = device_named(settings.subject.device)
+    refuse_device(plan, device)
     reporter = Reporter(quiet=quiet, call=caller.call)
     with reporter.stage("Loading the model, the tables and the keys"):
         trial = load(sources, recipe, device)
@@ -200,7 +202,8 @@ def audited(
     computing = f"{device.type} {fast_precision(device)}"
     code = user_code() if sources.factory else None
     key, opening = (
-        runs.fingerprint(plan, recipe, trial.subject, computing, own) for own in (code, None)
+        runs.fingerprint(each, recipe, trial.subject, computing, own)
+        for each, own in ((plan, code), (replace(plan, own=()), None))
     )
     if part is not None:  # what is measured on a part is stored under a name of its own
         key, opening = (digest_of([own, judged.limits[-1]]) for own in (key, opening))

@@ -14,6 +14,7 @@ from poison_audit.case.sources import WANTED, Sources
 from poison_audit.commands.arguments import CheckSettings, policy_of
 from poison_audit.commands.own_settings import Running
 from poison_audit.commands.settings import Texts
+from poison_audit.engine.own_probe import own_probes
 from poison_audit.engine.plan import make_plan
 from poison_audit.errors import InputError, PlanError, Problem, Problems
 from poison_audit.methods import METHODS, REFERENCES, UNLEARNING
@@ -46,9 +47,13 @@ def read_inputs(settings: CheckSettings) -> tuple[Sources, Plan]:
         if plan.methods and settings.recipe.epochs is None and unsaid:
             problems.append(NO_EPOCHS)
     problems += _wrong_ray(settings.running)
-    if settings.own.method_from and (settings.running.ray or settings.running.shard):
-        what, fix = "runs beside this process alone, not with --ray or --shard", "Give one of them"
-        problems.append(Problem(what, "--method-from", fix))
+    for flag, named in (
+        ("--method-from", settings.own.method_from),
+        ("--probe-from", settings.own_probes.probe_from),
+    ):
+        if named and (settings.running.ray or settings.running.shard):
+            what = "runs beside this process alone, not with --ray or --shard"
+            problems.append(Problem(what, flag, "Give one of them"))
     candidates = _candidates(settings.judged.candidate, problems)
     sources = _sources(settings, candidates)
     if problems or plan is None:
@@ -72,12 +77,14 @@ def read_plan(settings: CheckSettings) -> Plan:
     with problems.collecting():
         policy = policy_of(settings)
     asked = settings.methods
+    own = settings.own_probes
     with problems.collecting():
         plan = make_plan(
             policy=policy, methods=asked.methods, params=settings.config.params,
             where=str(settings.config.path), settings=settings.numbers, budgets=asked.budget,
             seed=settings.subject.seed, seeds=asked.seeds, found=asked.found,
             found_seed=asked.found_seed, tune=asked.tune, reaudit=settings.judged.reaudit,
+            probes_of_own=own_probes(own.probe_from, own.probe_seconds),
         )  # fmt: skip
     if plan is None or problems:
         raise PlanError(problems)

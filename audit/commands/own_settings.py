@@ -114,6 +114,21 @@ class OwnMethods:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnProbes:
+    """Probes of the user's own: said on the command line alone, since they are run."""
+
+    probe_from: tuple[str, ...] = said(
+        PLAIN, "Your own probe, or one that is installed, by its name; it may fail a model, never "
+        "clear one.", group="evidence", metavar="PACKAGE.MODULE:FUNCTION", several=True,
+        default=(),
+    )  # fmt: skip
+    probe_seconds: float = said(
+        bounded(above=0), "What it may take with one model.", group="evidence", metavar="SECONDS",
+        default=600.0, told="600",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
     """What becomes of the result."""
 

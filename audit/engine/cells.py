@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from poison_audit.atomic import digest_of, from_json, read_plainly, write_atomically
 from poison_audit.case.signing import is_ours, signature
+from poison_audit.checks.own import is_own, own_reading
 from poison_audit.checks.readings import READINGS as CHECKS
 from poison_audit.engine.jobs import Job
 from poison_audit.errors import InputError
@@ -163,6 +164,7 @@ def stored_cell(place: Place, job: Job, digest: str | None) -> Stored[Cell]:
     if digest is not None and cell.digest != digest:
         return Stored(why="is of other weights")
     every = [*cell.measurements, *(seen for woken in cell.woken for seen in woken.measurements)]
+    every += cell.own
     if any(seen.evidence is not None and not _whole(seen) for seen in every):
         return Stored(why="is damaged")
     return found
@@ -176,7 +178,7 @@ def _job_of(cell: Cell) -> str:
 
 
 def _whole(seen: Measurement) -> bool:
-    reading = READINGS.get(seen.probe)
+    reading = own_reading(seen.probe) if is_own(seen.probe) else READINGS.get(seen.probe)
     try:
         return reading is not None and reading.read(seen.evidence or {}) is not None
     except InputError:

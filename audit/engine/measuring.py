@@ -16,6 +16,7 @@ from poison_audit.checks.honesty import believed, distrust
 from poison_audit.engine import unlearning
 from poison_audit.engine.cells import Lack, blank
 from poison_audit.engine.jobs import Job
+from poison_audit.engine.own_probe import ask_own
 from poison_audit.engine.waking import asked, awake, wake, ways
 from poison_audit.hypotheses.movement import movement
 from poison_audit.models.memory import limited
@@ -119,6 +120,7 @@ def _measured(work: Work, job: Job, trail: Trail | None, tell: Callable[[float],
         measurements=measurements,
         woken=roused.woken,
         batch=limit.size,
+        own=ask_own(model, case, plan, rng),
         probe_seconds=time.perf_counter() - start,
     )
     return Made(cell=seen, model=model, lack=lack or roused.lack)

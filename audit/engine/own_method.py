@@ -12,19 +12,16 @@ It runs with your rights all the same. Nothing keeps it from your files.
 from __future__ import annotations
 
 import ast
-import hashlib
 import inspect
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, Literal
 
 from poison_audit.case.case import Case
-from poison_audit.engine.own_process import FORKS, run_apart
-from poison_audit.errors import InputError, Problem, Problems, did_you_mean
+from poison_audit.engine.own_code import Code, find_code, takes_three, unchanged
+from poison_audit.engine.own_process import run_apart
+from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.methods import METHODS
 from poison_audit.methods.method import Method
 from poison_audit.models.model import Model
@@ -71,22 +68,10 @@ def own_methods(named: Sequence[str], seconds: float = SECONDS) -> Iterator[tupl
 
 
 def _method(spec: str, seconds: float) -> tuple[str, Method]:
-    where = f"{_WHERE} {spec}"
-    if not FORKS:
-        raise InputError(Problem("needs to fork a process, which this system cannot", where))
-    if ":" not in spec:
-        points = {point.name: point.value for point in entry_points(group=GROUP)}
-        if spec not in points:
-            hint = did_you_mean(spec, points) if points else _FIX
-            raise InputError(Problem(f"no entry point of {GROUP} is named so", where, hint))
-        spec = points[spec]
-    module, _, name = spec.partition(":")
-    file = _file_of(module)
-    if file is None or not name.isidentifier():
-        raise InputError(Problem(f"no file of a module {module!r} is found", where, _FIX))
-    digest, numbers = _digest(file, module), _numbers(file, name, where)
-    run = partial(_run, spec, file, seconds)
-    told: dict[str, Any] = {"function": spec, "sha256": digest}
+    code = find_code(spec, flag=_WHERE, group=GROUP, fix=_FIX)
+    numbers = _numbers(code)
+    run = partial(_run, code.spec, seconds)
+    told: dict[str, Any] = {"function": code.spec, "sha256": code.digest}
     run.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
         *(inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD)
           for key in ("model", "case", "rng")),
@@ -96,10 +81,10 @@ def _method(spec: str, seconds: float) -> tuple[str, Method]:
         *(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value,
                             annotation=type(value)) for key, value in numbers.items()),
     ])  # fmt: skip
-    return name, Method(
+    return code.name, Method(
         run=run,
         title="Your own method",
-        source=f"{file}, SHA-256 {digest}",
+        source=f"{code.file}, SHA-256 {code.digest}",
         needs=frozenset({"retain", "forget"}),
         ranges=dict.fromkeys(numbers, (None, None)),
         anew=True,
@@ -113,66 +98,26 @@ def _unfit(case: Case) -> str | None:
 
 
 def _run(
-    spec: str, file: Path, seconds: float, model: Model, case: Case, rng: Rng, *,
+    spec: str, seconds: float, model: Model, case: Case, rng: Rng, *,
     ledger: Ledger, function: str, sha256: str, **numbers: Any,
 ) -> Model:  # fmt: skip
-    if _digest(file, spec.partition(":")[0]) != sha256:
-        what = "its source is not what it was when the audit began"
-        raise InputError(Problem(what, f"{_WHERE} {function}", "Leave it alone meanwhile"))
+    unchanged(spec, sha256, f"{_WHERE} {function}")
     return run_apart(spec, model, case, rng, ledger=ledger, seconds=seconds, numbers=numbers)
 
 
-def _file_of(module: str) -> Path | None:
-    """Return a module's file, found as Python finds it, the current directory first.
-
-    Nothing is imported: a package that were would run here.
-    """
-    parts = module.split(".")
-    if not all(part.isidentifier() for part in parts):
-        return None
-    for folder in (Path.cwd(), *(Path(path) for path in sys.path if path)):
-        place = folder.joinpath(*parts)
-        for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):
-            if file.is_file():
-                return file.absolute()
-    return None
-
-
-def _digest(file: Path, module: str) -> str:
-    """Return the SHA-256 of a module's file, or of all source of the package that it is in."""
-    depth = module.count(".") + (file.name == "__init__.py")
-    files = [file]
-    if depth > 0:
-        files = sorted(file.parents[depth - 1].rglob("*.py"))
-    digest = hashlib.sha256()
-    for each in files:
-        name = each.relative_to(file.parents[max(0, depth - 1)]).as_posix()
-        digest.update(f"{name}\0{hashlib.sha256(each.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def _numbers(file: Path, name: str, where: str) -> dict[str, int | float]:
+def _numbers(code: Code) -> dict[str, int | float]:
     """Return the numbers that a function takes by keyword, with their defaults; or InputError."""
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError) as error:
-        raise InputError(Problem(f"{file} is not Python ({error})", where)) from error
-    functions = {part.name: part for part in tree.body if isinstance(part, ast.FunctionDef)}
-    if name not in functions:
-        hint = did_you_mean(name, functions) if functions else _FIX
-        raise InputError(Problem(f"{file} defines no function {name!r}", where, hint))
-    told = functions[name].args
+    told, name = code.function.args, code.name
     keywords = dict(zip((each.arg for each in told.kwonlyargs), told.kw_defaults, strict=True))
-    free = len(told.posonlyargs) + len(told.args) - len(told.defaults)
-    if not (free <= 3 <= free + len(told.defaults) or told.vararg) or "ledger" not in keywords:
-        raise InputError(Problem(f"{name} does not take what a method is given", where, _FIX))
+    if not takes_three(code) or "ledger" not in keywords:
+        raise InputError(Problem(f"{name} does not take what a method is given", code.where, _FIX))
     numbers: dict[str, int | float] = {}
     for key, default in keywords.items():
         if key == "ledger":
             continue
         if default is None:
             what = f"{name} needs {key!r}, which has no default"
-            raise InputError(Problem(what, where, "Give each number a default"))
+            raise InputError(Problem(what, code.where, "Give each number a default"))
         try:
             value = ast.literal_eval(default)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

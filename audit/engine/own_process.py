@@ -1,9 +1,9 @@
-"""A user's method in a process of its own: it is given everything, and gives back tensors alone.
+"""A user's code in a process of its own: it is given everything, and gives back one message.
 
 The child is a fork, so it begins with what is in memory here and nothing has to be sent; what it
-does to it is its own. It sends one message: the tensors as safetensors, or why there are none. The
-parent waits no longer than it was told to, kills what is left, and takes tensors only where each
-name, shape and type is that of the model.
+does to it is its own. It sends what it made, or why there is nothing. The parent waits no longer
+than it was told to, and kills what is left. A method sends its tensors as safetensors, and they are
+taken only where each name, shape and type is that of the model.
 
 Passes are counted by hooks on the network, on whatever is copied from it or built anew: a forward
 pass that may be differentiated costs a gradient evaluation, one that may not a third. What a method
@@ -23,10 +23,10 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -45,6 +45,7 @@ SLACK = 1 << 20
 """Bytes of a message beside the tensors."""
 LONGEST = 300
 """Letters of a reason."""
+_MODEL = "a model"
 SPARE = 1 + 1e-9
 """Rounding in a sum of thirds."""
 _KIND = struct.Struct("!cQ")
@@ -65,6 +66,27 @@ def run_apart(
     """
     own: dict[str, Tensor] = model.module.state_dict()
     most = sum(tensor.numel() * tensor.element_size() for tensor in own.values()) + SLACK
+    told, content = apart(
+        lambda: _made(spec, model, case, rng, ledger, numbers), most=most, seconds=seconds,
+        what=_MODEL,
+    )  # fmt: skip
+    return _believed(told, content, model, own, ledger)
+
+
+def apart(
+    work: Callable[[], bytes], *, most: int, seconds: float, what: str
+) -> tuple[dict[str, Any], bytes]:
+    """Do something in a child process; return the message that it sends, told and content.
+
+    Args:
+        work: what is done there. It returns a message, as `message` makes it.
+        most: bytes that it may send.
+        seconds: what it may take.
+        what: it is to make.
+
+    Raises:
+        FailedError: it sent none in time.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     here, there = os.pipe()
@@ -73,19 +95,25 @@ def run_apart(
         child = os.fork()
     if child == 0:
         os.close(here)
-        _in_child(there, spec, model, case, rng, ledger, numbers)
+        _in_child(there, work)
     os.close(there)
     try:
-        sent = _received(here, child, time.monotonic() + seconds, seconds, most)
+        sent = _received(here, child, seconds, most, what)
     finally:
         os.close(here)
         _end(child)
-    return _believed(sent, model, own, ledger)
+    kind, length = _KIND.unpack(sent[: _KIND.size]) if len(sent) >= _KIND.size else (b"", 0)
+    told = _plain(sent[_KIND.size : _KIND.size + length])
+    if kind == b"E":
+        raise FailedError(_printable(told.get("why")))
+    if kind != b"M":
+        raise FailedError(f"ended without {what}")
+    return told, sent[_KIND.size + length :]
 
 
-def _received(pipe: int, child: int, deadline: float, seconds: float, most: int) -> bytes:
+def _received(pipe: int, child: int, seconds: float, most: int, what: str) -> bytes:
     """Return all that a child sends until it ends."""
-    sent, ended = bytearray(), False
+    sent, ended, deadline = bytearray(), False, time.monotonic() + seconds
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -95,7 +123,7 @@ def _received(pipe: int, child: int, deadline: float, seconds: float, most: int)
         part = os.read(pipe, 1 << 20) if ready else b""
         sent += part
         if len(sent) > most:
-            raise FailedError("sent more than the tensors of the model")
+            raise FailedError(f"sent more than {what}")
         through = not part if ready else ended
         if through:
             return bytes(sent)
@@ -113,15 +141,14 @@ def _end(child: int) -> None:
         os.waitpid(child, 0)
 
 
-def _believed(sent: bytes, model: Model, own: Mapping[str, Tensor], ledger: Ledger) -> Model:
+def _believed(
+    told: Mapping[str, Any], content: bytes, model: Model, own: Mapping[str, Tensor],
+    ledger: Ledger,
+) -> Model:  # fmt: skip
     """Return the model that a child sent; FailedError: it sent none."""
-    kind, length = _KIND.unpack(sent[: _KIND.size]) if len(sent) >= _KIND.size else (b"", 0)
-    told, content = _plain(sent[_KIND.size : _KIND.size + length]), sent[_KIND.size + length :]
-    if kind == b"E":
-        raise FailedError(_printable(told.get("why")))
     spent = told.get("spent")
-    if kind != b"M" or not isinstance(spent, int | float) or not 0 <= spent < float("inf"):
-        raise FailedError("ended without a model")
+    if not isinstance(spent, int | float) or not 0 <= spent < float("inf"):
+        raise FailedError(f"ended without {_MODEL}")
     ledger.charge(max(0.0, spent - ledger.spent))
     if ledger.allowed is not None and ledger.spent > ledger.allowed * SPARE:
         raise FailedError(
@@ -164,20 +191,17 @@ def _printable(told: object) -> str:
 # In the child
 
 
-def _in_child(
-    pipe: int, spec: str, model: Model, case: Case, rng: Rng, ledger: Ledger,
-    numbers: Mapping[str, Any],
-) -> None:  # fmt: skip
-    """Run the method, send what it made, and end: nothing of the parent's goes on here."""
+def _in_child(pipe: int, work: Callable[[], bytes]) -> None:
+    """Do the work, send what it made, and end: nothing of the parent's goes on here."""
     own = os.getpid()
     try:
         os.setsid()
         _cut_off(pipe)
         # OpenMP's threads are not there after a fork.
         torch.set_num_threads(1)
-        told = _made(spec, model, case, rng, ledger, numbers)
+        told = work()
     except BaseException as error:
-        told = _message(b"E", {"why": _reason(error)})
+        told = message({"why": _reason(error)}, kind=b"E")
     if os.getpid() == own:  # one that forks comes here twice
         with contextlib.suppress(BaseException):
             rest = memoryview(told)
@@ -207,9 +231,7 @@ def _made(
     # What a verdict reads is none of a method's business.
     case = replace(case, model=model, test=case.test.at([]), evidence={}, references=(),
                    baseline=None)  # fmt: skip
-    module, _, name = spec.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    function = getattr(importlib.import_module(module), name)
+    function = imported(spec)
     result = function(model, case, rng, ledger=ledger, **numbers)
     made = result.module if isinstance(result, Model) else result
     if not isinstance(made, nn.Module):
@@ -219,10 +241,18 @@ def _made(
     tensors = {name: each.detach().cpu().clone(memory_format=torch.contiguous_format)
                for name, each in made.state_dict().items()}  # fmt: skip
     told = {"spent": max(float(ledger.spent), count.spent)}
-    return _message(b"M", told) + safetensors.torch.save(tensors)
+    return message(told) + safetensors.torch.save(tensors)
 
 
-def _message(kind: bytes, told: Mapping[str, Any]) -> bytes:
+def imported(spec: str) -> Callable[..., Any]:
+    """Return a user's function, in the child."""
+    module, _, name = spec.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
+
+
+def message(told: Mapping[str, Any], kind: bytes = b"M") -> bytes:
+    """Return what a child sends: M for what it made, E for why there is nothing."""
     text = json.dumps(told).encode()
     return _KIND.pack(kind, len(text)) + text
 

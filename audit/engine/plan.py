@@ -34,6 +34,7 @@ def make_plan(
     found_seed: int = STANDARD.found_seed,
     tune: int | None = None,
     reaudit: bool = False,
+    probes_of_own: tuple[Step, ...] = (),
 ) -> Plan:
     """Check what was asked for, and write down every number of it.
 
@@ -54,6 +55,7 @@ def make_plan(
         found_seed: decides which.
         tune: trials a method; None: none are asked for.
         reaudit: whether models are woken in every way.
+        probes_of_own: of the user's, as `own_probe.own_probes` returns them.
 
     Raises:
         PlanError: everything that is unknown or impossible.
@@ -101,6 +103,7 @@ def make_plan(
         hypotheses=steps(HYPOTHESES if names else (), hypothesis_parameters),
         policy=policy, seed=seed, seeds=seeds, budget=shares[0], sweep=tuple(shares[1:]),
         found=found, found_seed=found_seed, tune=trials or 0, reaudit=reaudit,
+        own=probes_of_own,
     )  # fmt: skip
 
 

@@ -36,7 +36,8 @@ MEASURING = (
 )  # fmt: skip
 """Of this package, what decides a measurement: any other default in it is another measurement."""
 NOT_MEASURING = (
-    "*/reading.py", "*/readings.py", "*/plant.py", "*/plant_*.py", "engine/caveats.py",
+    "*/reading.py", "*/readings.py", "checks/own.py", "*/plant.py", "*/plant_*.py",
+    "engine/caveats.py",
     "engine/cluster.py", "engine/exhibits.py", "engine/forecast.py", "engine/plan.py",
     "engine/runs.py",
 )  # fmt: skip
@@ -76,7 +77,7 @@ def fingerprint(
         "seed": plan.seed,
         "found": (plan.found, plan.found_seed),
         "halved": plan.tune > 0,
-        "probes": [asdict(step) for step in plan.probes],
+        "probes": [asdict(step) for step in (*plan.probes, *plan.own)],
         "recipe": asdict(recipe),
         "subject": {key: subject[key] for key in SUBJECT},
         "evidence": {

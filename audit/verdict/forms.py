@@ -153,6 +153,7 @@ def wrong_evidence(record: AuditRecord) -> list[Problem]:
         for i, cell in enumerate(part.cells if part else ()):
             told = [("", cell.measurements)]
             told += [(f"woken[{n}].", each.measurements) for n, each in enumerate(cell.woken)]
+            told += [("own.", cell.own)]
             for inner, measurements in told:
                 for number, seen in enumerate(measurements):
                     if seen.evidence is not None:

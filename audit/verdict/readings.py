@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from poison_audit.checks.own import is_own, own_reading
 from poison_audit.checks.readings import READINGS as CHECKS
 from poison_audit.poisons.readings import READINGS as POISONS
 from poison_audit.records import Measurement
@@ -18,6 +19,8 @@ READINGS: dict[str, Reading[Any]] = {**POISONS, **CHECKS}
 
 def reading_of(probe: str) -> Reading[Any]:
     """Return what a probe's numbers mean; of a probe unknown here, that they decide nothing."""
+    if is_own(probe):
+        return own_reading(probe)
     unknown = Words(title=probe)
     return READINGS.get(probe) or Reading(
         name=probe, title=probe, question="", needs="", words=unknown, residue=False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from poison_audit.checks.own import is_own
 from poison_audit.errors import InputError, PlanError, Problem, did_you_mean
 from poison_audit.records import Policy
 from poison_audit.verdict.decide import decide
@@ -41,7 +42,7 @@ def redecide(record: AuditRecord, policy: Policy) -> AuditRecord:
     )
     probes = {step.name for step in plan.probes}
     judged = {f.probe for f in decision.findings} | probes
-    explained = tuple(f for f in record.findings if f.probe not in judged)
+    explained = tuple(f for f in record.findings if f.probe not in judged and not is_own(f.probe))
     limits = record.limits
     if record.rehearsal is not None and policy != record.plan.policy and UNTOUCHED not in limits:
         limits = (*limits, UNTOUCHED)

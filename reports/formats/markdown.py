@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from poison_audit.records import WORST_FIRST
 from poison_audit.reports.view.accepted import accepted
 from poison_audit.reports.view.answer import answer, how_sure
+from poison_audit.reports.view.own import OWN_TITLE
 from poison_audit.reports.view.rows import Row
 from poison_audit.reports.view.view import View, view
 from poison_audit.verdict.record import AuditRecord
@@ -38,6 +39,8 @@ def render_markdown(record: AuditRecord) -> str:
         f"Gate: {_safe(seen.gate, most=_NAME)}.",
         *_table(seen),
         *_accepted(record),
+        *_list(OWN_TITLE, (f"**{_safe(own.name, most=_NAME)}** {_safe(line)}"
+                           for own in seen.own for line in own.lines)),
         *_list("Not decided", (f"**{_safe(g.title)}** ({_safe(g.who, most=_NAME)}): "
                                f"{_safe(g.reason)} {_safe(g.remedy)}" for g in seen.gaps)),
         *_list("What this does not show", map(_safe, seen.limits)),

@@ -23,6 +23,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from poison_audit.checks.own import is_own
 from poison_audit.poisons.readings import POISONS
 from poison_audit.records import WORST_FIRST, Finding
 from poison_audit.reports.formats.sarif_parts import (
@@ -171,7 +172,8 @@ def _question(finding: Finding, record: AuditRecord) -> tuple[str, ...]:
 
 
 def _rule_of(one: Judged) -> str:
-    name = _RULES[one.standing].format(probe=one.finding.probe)
+    probe = "own" if is_own(one.finding.probe) else one.finding.probe
+    name = _RULES[one.standing].format(probe=probe)
     return name if name in RULES else "poison/other"
 
 

@@ -52,6 +52,15 @@ def _rule_of(reading: Reading[Any]) -> Rule:
 
 RULES: Mapping[str, Rule] = {
     **{f"poison/{n}": _rule_of(r) for n, r in READINGS.items() if r.tolerance is not None},
+    "poison/own": Rule(
+        name="OwnProbe",
+        short="A probe of your own found poison.",
+        full="It is none of poison-audit's: whoever wrote it answers for the null that it states. "
+        "In a model that never saw the poison its scores lie above their controls half of the "
+        "time.",
+        help=_DO_NOT_SHIP,
+        severity="9.5",
+    ),
     "poison/other": Rule(
         name="OtherPoison",
         short="A probe that this version does not know found poison.",

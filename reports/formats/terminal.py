@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from poison_audit.reports.view.own import OWN_TITLE
 from poison_audit.reports.view.rehearsed import Rehearsed
 from poison_audit.reports.view.rows import Row
 from poison_audit.reports.view.view import view
@@ -92,6 +93,9 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
     risks = [f"{r.what}: {r.state}. Until {r.expires}, by {r.owner}: {r.reason}"
              for r in seen.accepted]  # fmt: skip
     _list(console, say, "Accepted risks", risks)
+    for own in seen.own:
+        lines = (own.asks, f"States as its null: {own.null}", *own.lines)
+        _list(console, say, f"{OWN_TITLE}: {own.name}", lines)
     gaps = [f"{gap.title} ({gap.who}): {gap.reason}" for gap in seen.gaps]
     _list(console, say, "Not decided", gaps)
     _list(console, say, "What this does not show", seen.limits)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from poison_audit.checks.own import is_own
 from poison_audit.records import WORST_FIRST, Finding, Outcome
 from poison_audit.reports.view.evidence import is_suspect
 from poison_audit.reports.view.figure import figure
 from poison_audit.reports.view.machine import acceptance, at_gate
+from poison_audit.reports.view.own import own_told
 from poison_audit.reports.view.reading import of_texts
 from poison_audit.reports.view.words import about, printable, value
 from poison_audit.statistics.reading import Words
@@ -48,6 +50,8 @@ def answer(record: AuditRecord) -> str:
     said = _DEPLOYED[verdict.outcome]
     if verdict.outcome is Outcome.CLEAN and untested(record):
         said = "No poison found in what was tested"
+    if verdict.outcome is Outcome.RESIDUAL and _by_own_alone(record):
+        said = "Called poisoned by a probe of your own, and by none of ours"
     if verdict.outcome is Outcome.RESIDUAL and _overshot(record):
         said = "Not clean: pushed too far away from the poison"
     if verdict.gate == "deployed":
@@ -72,6 +76,8 @@ def how_sure(record: AuditRecord) -> str:
     }
     unsure = "Not at all. Neither the poison nor its absence could be shown. What could not be "
     told = sure.get(verdict.outcome, f"{unsure}measured never passes.")
+    if more := own_told(record) if verdict.outcome in sure else "":
+        told = f"{told} {more}"
     decisive = _decisive(record)
     if decisive is None:
         return told
@@ -119,6 +125,12 @@ def _grouped(kinds: Iterable[Words]) -> str:
         looked.setdefault(words.looks, []).append(words.title.lower())
     told = [f"{what} ({', '.join(dict.fromkeys(who))})" for what, who in looked.items()]
     return "; ".join(told)
+
+
+def _by_own_alone(record: AuditRecord) -> bool:
+    """Say whether nothing but a user's own probes found anything at the gate."""
+    found = [f for f in _at_gate(record) if f.outcome is Outcome.RESIDUAL]
+    return bool(found) and all(is_own(f.probe) for f in found)
 
 
 def _overshot(record: AuditRecord) -> bool:

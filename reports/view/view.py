@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from poison_audit.checks.own import is_own
 from poison_audit.records import Cell, Finding, Outcome, Sanity
 from poison_audit.reports.view.accepted import Accepted, accepted
 from poison_audit.reports.view.answer import answer, how_sure, tested, untested
@@ -18,6 +19,7 @@ from poison_audit.reports.view.facts import Facts, facts
 from poison_audit.reports.view.figure import TONES, Figure, figure
 from poison_audit.reports.view.harmed import harm_told, harmed
 from poison_audit.reports.view.machine import exit_line
+from poison_audit.reports.view.own import OwnProbe, own_probes
 from poison_audit.reports.view.reading import of_texts
 from poison_audit.reports.view.rehearsed import Rehearsed, rehearsed
 from poison_audit.reports.view.rows import Row, allowed, make_row
@@ -110,6 +112,8 @@ class View:
     evidence: Evidence
     why: Why | None
     rehearsed: Rehearsed | None
+    own: tuple[OwnProbe, ...]
+    """Probes of the user's own, apart from all others."""
     texts: bool
     """Whether the model reads texts; otherwise it takes pictures."""
     gaps: tuple[Gap, ...]
@@ -122,7 +126,7 @@ class View:
 def view(record: AuditRecord) -> View:
     """Return everything a renderer shows, in words."""
     verdict = record.verdict
-    findings = tuple(f for f in record.findings if f.probe not in HYPOTHESES)
+    findings = tuple(f for f in record.findings if not apart(f.probe))
     probes = _probes(record, findings)
     shown = [f for f in findings if f.probe in probes]
     rows = tuple(
@@ -163,6 +167,7 @@ def view(record: AuditRecord) -> View:
         evidence=evidence(record),
         why=why(record),
         rehearsed=rehearsed(record),
+        own=own_probes(record),
         texts=of_texts(record),
         gaps=_gaps(record, rows, [f for f in findings if f.probe not in other]),
         limits=tuple(printable(told) for told in record.limits if told not in record.notices),
@@ -170,6 +175,11 @@ def view(record: AuditRecord) -> View:
         tuned=tuned(record),
         facts=facts(record),
     )
+
+
+def apart(probe: str) -> bool:
+    """Return whether a finding of it stands in a section of its own, and in no table."""
+    return probe in HYPOTHESES or is_own(probe)
 
 
 def _probes(record: AuditRecord, findings: Iterable[Finding]) -> tuple[str, ...]:

@@ -28,6 +28,13 @@ ATTACKS = ("", "gaussian", "token-canary", "targeted", "backdoor", "indiscrimina
 WAYS = (("recalibrated", 0), ("rounded", 0), ("relearned", 0), ("relearned", 5))
 DAY = "2027-01-31"
 
+OWN_STEP, OWN_OTHER = (
+    Step(name=name, params={
+        "function": f"mine:{name}", "sha256": "ab" * 32, "asks": "Is it so?",
+        "null": "<b>Nobody</b> knows.", "seconds": 600.0,
+    })
+    for name in ("flips", "others")
+)  # fmt: skip
 _sizes = st.sampled_from([2, 40, 400])
 _shares = st.sampled_from([0.0, 0.01, 0.05, 0.3, 0.5, 0.56, 0.9, 1.0])
 
@@ -203,6 +210,20 @@ def policies(draw, names):
 
 
 @st.composite
+def own_seen(draw, cell, steps):
+    """What probes of a user's own saw in a cell: something, nothing, or they were not asked."""
+    found = []
+    for step in steps if cell.error is None else ():
+        name, share = f"own:{step.name}", draw(_shares)
+        seen = {"wins": _ranks(share, draw(_sizes), 16), "draws": 16}
+        missing = draw(st.sampled_from([None, None, None, "it raised ValueError", "left out"]))
+        if missing != "left out":
+            evidence = None if missing else seen
+            found.append(Measurement(probe=name, evidence=evidence, missing=missing))
+    return tuple(found)
+
+
+@st.composite
 def audits(draw):
     """A whole record, as an audit would write it."""
     measured = draw(cells())
@@ -213,7 +234,9 @@ def audits(draw):
     sane = sanity(910 if works else 100, alpha=policy.alpha)
     probes = tuple(Step(name=name) for name in PROBES)
     reaudit = draw(st.integers(0, 3)) == 0
-    plan = Plan(methods=(), probes=probes, policy=policy, reaudit=reaudit)
+    own = draw(st.sampled_from([[], [], [OWN_STEP], [OWN_STEP, OWN_OTHER]]))
+    plan = Plan(methods=(), probes=probes, policy=policy, reaudit=reaudit, own=tuple(own))
+    measured = tuple(replace(cell, own=draw(own_seen(cell, own))) for cell in measured)
     if not works:
         measured = ()
     decision = decide(plan, sane, measured, attacks=attacks)

@@ -58,7 +58,7 @@ FAILS = {
     "never_ends_and_will_not_be_told": LATE,
     "leaves_a_child_behind": NO_MODEL,
     "writes_everywhere": NO_MODEL,
-    "writes_for_ever": "sent more than the tensors",
+    "writes_for_ever": "sent more than a model",
     "writes_a_pickle": NO_MODEL,
     "writes_a_wrong_account": NO_MODEL,
     "closes_everything": NO_MODEL,
