@@ -93,8 +93,8 @@ def test_numbers_are_compared_here_and_nothing_else_is_changed(name, case, capfd
 def test_what_it_says_of_itself_is_read_off_its_source():
     (step,) = own_probes(["builders.hostile_probes:good"])
     assert step.name == "good"
-    assert len(step.params.pop("sha256")) == 64
-    assert step.params == {
+    assert len(step.params["sha256"]) == 64
+    assert {key: told for key, told in step.params.items() if key != "sha256"} == {
         "function": "builders.hostile_probes:good",
         "asks": "Is a forget sample's loss below those of test samples?",
         "null": "neither was trained on, so that which is which makes no difference.",
