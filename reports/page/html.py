@@ -12,6 +12,7 @@ from poison_audit.reports.page.charts import RESIDUE, forest, loss_curve
 from poison_audit.reports.page.evidence_charts import CHARTS
 from poison_audit.reports.page.tradeoff import best, points, residue_probe, tradeoff
 from poison_audit.reports.page.why_charts import orthogonality_chart, shift_chart
+from poison_audit.reports.view.clauses import cited
 from poison_audit.reports.view.evidence import deployed_tone, evidence_of
 from poison_audit.reports.view.view import View, view
 from poison_audit.reports.view.words import about, printable
@@ -42,6 +43,7 @@ def render_html(record: AuditRecord) -> str:
         swept=bool(record.plan.sweep),
         curves=_curves(record, seen),
         why_charts=_why(record, seen),
+        clauses=cited(record),
     )
 
 

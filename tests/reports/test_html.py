@@ -156,7 +156,7 @@ def test_a_reader_without_eyes_or_mouse_is_served(pages):
 def test_the_sections_stand_in_the_order_they_are_read_in(pages):
     assert [a["id"] for a in pages["signed"].all("h2")] == [
         "accepted", "candidates", "evidence", "tradeoff", "gaps", "limits", "methods", "findings",
-        "provenance", "terms",
+        "provenance", "clauses", "terms",
     ]  # fmt: skip
     assert [a["id"] for a in pages["explained"].all("h2")][:4] == [
         "candidates", "evidence", "tradeoff", "why",
@@ -183,7 +183,9 @@ def test_long_lists_are_folded(rendered):
     )
     assert folded(render_html(record)) == ["All 14"]  # weights
     folds = re.findall(r"<summary><h2 id=.(\w+).>", rendered["explained"])
-    assert folds == ["tradeoff", "why", "methods", "findings", "provenance", "terms"]
+    assert folds == [
+        "tradeoff", "why", "methods", "findings", "provenance", "clauses", "terms",
+    ]  # fmt: skip
 
 
 def test_what_is_missing_and_what_a_pass_does_not_prove_are_said(pages):
