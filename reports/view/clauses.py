@@ -8,7 +8,9 @@ its text could not be read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from poison_audit.checks.own import is_own
 from poison_audit.reports.view.words import about
@@ -41,7 +43,7 @@ class Clause:
 
 
 _ACT = "Regulation (EU) 2024/1689 (Artificial Intelligence Act)"
-_AISVS = {
+_AISVS: Mapping[str, Any] = {
     "document": "OWASP Artificial Intelligence Security Verification Standard (AISVS)",
     "version": "1.0, 2026",
     "read": "github.com/OWASP/AISVS, commit 06bf608f, "
