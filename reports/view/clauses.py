@@ -13,12 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from poison_audit.checks.own import is_own
+from poison_audit.poisons.readings import POISONS
 from poison_audit.reports.view.words import about
 from poison_audit.verdict.readings import READINGS
 from poison_audit.verdict.record import AuditRecord
 
 RESIDUE = frozenset(name for name, reading in READINGS.items() if reading.residue)
 """The findings that say what is left of poison."""
+TRIGGERED = frozenset(
+    reading.name
+    for poison in POISONS.values()
+    if any(each.name == "trigger" for each in poison.files)
+    for reading in poison.readings
+)
+"""Those of a trigger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +138,7 @@ CLAUSES: tuple[Clause, ...] = (
         "architecture to change its behavior, and embedding malware which may be executed when the "
         "model is loaded.",
         read="copies of the technique in public repositories",
-        speaks=frozenset({"backdoor"}),
+        speaks=TRIGGERED,
         why="A trigger that is known is asked for whoever put it there, by data or by hand. "
         "Weights that were changed otherwise, architectures and malware are not looked for.",
     ),
