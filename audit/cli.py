@@ -306,6 +306,15 @@ def diff(**given: Any) -> int:
 
 
 @cli.command(cls=Command)
+@options(own.Looking)
+def history(**given: Any) -> int:
+    """Show the reports below a folder over time, as far as they can be compared."""
+    from poison_audit.commands.history import show_history
+
+    return show_history(settled(own.Looking, given))
+
+
+@cli.command(cls=Command)
 @options(own.Verifying)
 def verify(**given: Any) -> int:
     """Compute verdicts again from a report's raw scores, and its files' digests.

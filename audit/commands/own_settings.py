@@ -263,6 +263,14 @@ class Rendering:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Looking:
+    """What `history` looks through."""
+
+    folder: Path = said(PATH, "A folder of run directories.", flag="")
+    output: Path | None = said(PATH, "Where to write the page (HTML).", short="-o")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Differing:
     """What `diff` compares."""
 

@@ -21,7 +21,8 @@ from poison_audit.verdict.record import AuditRecord
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """Return a template, which escapes whatever is put into it."""
     environment = Environment(
         loader=PackageLoader("poison_audit", "templates"),
         autoescape=True,
@@ -29,13 +30,13 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def render_html(record: AuditRecord) -> str:
     """Return the whole report as one HTML page, to be stored as UTF-8."""
     seen = view(record)
-    return _template().render(
+    return template("report.html.j2").render(
         view=seen,
         forests=_forests(record, seen),
         charts=_evidence_charts(record, seen),
