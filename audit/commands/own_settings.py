@@ -260,6 +260,9 @@ class Rendering:
     report: Path = REPORT
     formats: tuple[str, ...] = FORMATS
     output: Path | None = said(PATH, "A file, or a folder for several formats.", short="-o")
+    log: str | None = said(
+        choice("mlflow"), "Also log it, where MLFLOW_TRACKING_URI says.", metavar="mlflow"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

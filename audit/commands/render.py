@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from poison_audit.atomic import write_atomically
+from poison_audit.commands.log import log_to_mlflow
 from poison_audit.commands.own_settings import Rendering
 from poison_audit.commands.rendering import print_whole, show
 from poison_audit.commands.reviewing import read_report
@@ -28,4 +29,6 @@ def render(settings: Rendering) -> int:
     else:
         for name in formats:
             write_atomically(output / FORMATS[name].file, FORMATS[name].render(record))
+    if settings.log is not None:
+        log_to_mlflow(record)
     return record.verdict.exit_code
