@@ -135,6 +135,7 @@ def read_files(sources: Sources, poisons: Mapping[str, Poison], problems: Proble
             reading=sources.reading,
             allow_pickle=sources.allow_pickle,
             state_key=sources.state_key,
+            base=sources.base,
         )
     files = Files(sources=sources, loaded=loaded)
     if sources.train is not None:

@@ -31,6 +31,8 @@ class Sources:
     """Of a language model."""
     allow_pickle: bool = False
     state_key: str | None = None
+    base: Path | None = None
+    """Of an adapter."""
 
 
 WANTED = {

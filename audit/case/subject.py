@@ -30,6 +30,7 @@ def subject(
     return {
         "model": str(sources.model),
         "model_sha256": loaded.sha256,
+        **_adapter(case.model),
         "arch": case.model.arch,
         "arch_source": loaded.arch_source,
         "parameters": sum(p.numel() for p in case.model.module.parameters()),
@@ -61,7 +62,11 @@ def files_read(
     """Return the role and the path of everything that was read, pictures of a table aside."""
     found, sources = [], files.sources
     if files.loaded is not None:
-        found += [("weights", path) for path in files.loaded.files]
+        role = "weights"
+        if (adapter := files.loaded.model.adapter) is not None:
+            role, (config, own) = "base", adapter.files
+            found += [("weights", own), ("adapter config", config)]
+        found += [(role, path) for path in files.loaded.files]
         reader = files.loaded.model.reader
         found += [("beside the weights", path) for path in (reader.files if reader else ())]
     given = {name: getattr(sources, name) for name in TABLES}
@@ -70,6 +75,22 @@ def files_read(
     if sources.reading.start is not None:
         found.append(("start", sources.reading.start))
     return (*found, *((f"{each.kind} {each.name}", each.path) for each in contenders))
+
+
+def _adapter(model: Model) -> dict[str, Json]:
+    """Return which base an adapter was merged into, and what it is; empty: there is none."""
+    if (adapter := model.adapter) is None:
+        return {}
+    return {
+        "adapter": {
+            "config_sha256": adapter.config_sha256,
+            "base": str(adapter.base),
+            "base_sha256": adapter.base_sha256,
+            "named": adapter.config.get("base_model_name_or_path"),
+            "layers": len(adapter.pairs),
+            "whole": sorted(adapter.whole),
+        }
+    }
 
 
 def _reading(model: Model, files: Files) -> dict[str, Json] | None:

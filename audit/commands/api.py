@@ -159,6 +159,7 @@ def audit(
     device: str | None = None,
     allow_pickle: bool = False,
     state_key: str | None = None,
+    base: str | Path | None = None,
     config: str | Path | None = None,
     out: str | Path | None = None,
     progress: Watcher | bool | None = None,
@@ -221,6 +222,7 @@ def audit(
         seed: root seed of every generator.
         device: "auto", "cpu", "cuda" or "cuda:N".
         allow_pickle, state_key: of checkpoints that torch.save wrote.
+        base: of an adapter's folder: the model that it was trained on.
         config: an audit.toml, which says what is not said here.
         out: run directory. With one, an interrupted audit goes on where it stopped, the reports are
             written, and so is what was in memory (`inputs/`), which `poison-audit verify` reads.
@@ -242,7 +244,8 @@ def audit(
         "seeds": seeds, "tune": tune, "found": found, "reaudit": reaudit, "rehearse": rehearse,
         "settings": settings, "method_from": method_from, "probe_from": probe_from,
         "expect_accuracy": expect_accuracy, "expect_size": expect_size, "seed": seed,
-        "device": device, "allow_pickle": allow_pickle, "state_key": state_key, "config": config,
+        "device": device, "allow_pickle": allow_pickle, "state_key": state_key, "base": base,
+        "config": config,
     }  # fmt: skip
     with asking(
         "audit", model, data={"train": train, "test": test}, forget=forget, evidence=evidence,
@@ -283,6 +286,7 @@ def probe(
     device: str | None = None,
     allow_pickle: bool = False,
     state_key: str | None = None,
+    base: str | Path | None = None,
     config: str | Path | None = None,
     out: str | Path | None = None,
     progress: Watcher | bool | None = None,
@@ -298,7 +302,7 @@ def probe(
         "settings": settings, "probe_from": probe_from, "expect_accuracy": expect_accuracy,
         "expect_size": expect_size,
         "seed": seed, "device": device, "allow_pickle": allow_pickle, "state_key": state_key,
-        "config": config,
+        "base": base, "config": config,
     }  # fmt: skip
     with asking(
         "probe", model, data={"train": train, "test": test}, forget=forget, evidence=evidence,

@@ -60,8 +60,11 @@ def _config(model: Path, settings: Drafting) -> tuple[Path, str, str]:
     """Return where an audit.toml goes, its text, and what is to be said of it."""
     from poison_audit.models.checkpoint import peek  # torch: a job alone needs none
 
-    seen = peek(model, allow_pickle=settings.allow_pickle, state_key=settings.state_key)
-    seen["state_key"], output = settings.state_key, settings.output
+    seen = peek(
+        model, allow_pickle=settings.allow_pickle, state_key=settings.state_key, base=settings.base
+    )
+    seen |= {"state_key": settings.state_key, "base": settings.base}
+    output = settings.output
     folder = model if model.is_dir() else model.parent
     path = output if output is not None else folder / "audit.toml"
     # A language model is a folder of its own, and what it was trained on lies beside that.
@@ -124,6 +127,7 @@ def _identified(
         ("model", "normalize"): (seen.get("normalize"), ""),
         ("model", "max_tokens"): (seen.get("max_tokens"), ""),
         ("model", "state_key"): (seen.get("state_key"), ""),
+        ("model", "base"): (_relative(base, start) if (base := seen.get("base")) else None, ""),
     }
     for poison in POISONS.values():
         for file in poison.files:

@@ -105,6 +105,7 @@ def _sources(settings: CheckSettings, candidates: Mapping[str, Path]) -> Sources
         reading=reading_of(settings.texts),
         allow_pickle=subject.allow_pickle,
         state_key=subject.state_key,
+        base=subject.base,
         **asdict(settings.architecture),
     )
 

@@ -227,6 +227,7 @@ class Drafting:
     state_key: str | None = said(
         TEXT, "Entry of a pickle, or prefix of the names, that holds the network.", metavar="KEY"
     )
+    base: Path | None = said(PATH, "Of an adapter (LoRA): the model that it was trained on.")
     ci: str | None = said(
         choice(*CI),
         f"Write a job for CI, or an image: {', '.join(at for _, at in CI.values())}.",

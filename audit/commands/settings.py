@@ -110,6 +110,10 @@ class Subject:
         TEXT, "Entry of a pickle, or prefix of the names, that holds the network.",
         at="model.state_key", group="model", metavar="KEY",
     )  # fmt: skip
+    base: Path | None = said(
+        PATH, "Of an adapter (LoRA): the model that it was trained on.", at="model.base",
+        group="model", told="what its adapter_config.json names, if that lies beside it",
+    )  # fmt: skip
     seed: int = SEED
     device: str = DEVICE
 

@@ -76,7 +76,7 @@ def texts(settings: TrainSettings, found: Problems) -> Subject:
         train = _with_noise(tables.train, key, width=width, where=str(key_path), found=found)
         tables = replace(tables, train=train)
     told = _told(tables, key, described.reader.length)
-    config = _config(base, model)
+    config = hugging_face.config_text(hugging_face.read_config(base), model.module)
     part = Texts(reading=said, base=base, config=config, key=key, key_path=key_path, told=told)
     if said.words is not None:
         # The config.json of a classifier names its labels; a language model's cannot.
@@ -119,16 +119,6 @@ def _model(train: Samples, where: str, base: Path, said: Reading) -> Model:
     with torch.random.fork_rng(devices=[]):
         module = described.build()
     return language.as_model(described, module, where=str(base))
-
-
-def _config(base: Path, model: Model) -> str:
-    """Return config.json as it stands in `base`, but for what the classes need."""
-    config, own = hugging_face.read_config(base), model.module.config
-    config.architectures = [type(model.module).__name__]
-    for key in ("id2label", "label2id", "pad_token_id"):
-        setattr(config, key, getattr(own, key))
-    text: str = config.to_json_string()
-    return text
 
 
 def _with_noise(

@@ -53,6 +53,8 @@ MOST = 10
 
 SUBJECT = ("model_sha256", "arch", "normalize", "train_sha256", "forget_sha256", "test_sha256")
 """Of what is known of a subject, what decides a measurement."""
+ADAPTED = ("config_sha256", "base_sha256")
+"""The same of an adapter."""
 
 
 def fingerprint(
@@ -80,6 +82,7 @@ def fingerprint(
         "probes": [asdict(step) for step in (*plan.probes, *plan.own)],
         "recipe": asdict(recipe),
         "subject": {key: subject[key] for key in SUBJECT},
+        "adapter": {k: v for k, v in (subject.get("adapter") or {}).items() if k in ADAPTED},
         "evidence": {
             **{
                 file.name: {k: v for k, v in (subject.get(file.name) or {}).items() if k != "path"}

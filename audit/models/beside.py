@@ -7,10 +7,9 @@ from pathlib import Path
 
 from poison_audit.atomic import written_whole
 from poison_audit.errors import InputError, Problem
-from poison_audit.models.hugging_face import ADAPTER
 from poison_audit.models.language import BESIDE
 from poison_audit.models.model import Model
-from poison_audit.models.weights import INDEX, SINGLE, listed
+from poison_audit.models.weights import ADAPTER, INDEX, SINGLE, listed
 
 
 def weights_file(output: Path, *, texts: bool) -> Path:
@@ -38,6 +37,8 @@ def files_beside(model: Model) -> dict[str, bytes]:
             found[file.name] = file.read_bytes()
         except OSError as error:
             raise InputError(Problem(f"cannot be read ({error.strerror})", str(file))) from error
+    if found and model.config is not None:
+        found["config.json"] = model.config.encode()
     return found
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
 
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models import hugging_face, language
 from poison_audit.models.factory import FACTORY
-from poison_audit.models.identify import Network, canonical, identify
+from poison_audit.models.filling import filled, of_base, stored_as
+from poison_audit.models.identify import Network
 from poison_audit.models.image import image_classifier
+from poison_audit.models.lora_files import is_adapter, read_checkpoint
 from poison_audit.models.model import Model
 from poison_audit.models.network import (
     ArchSource,
+    config_of,
     description_of,
     language_of,
     names_of,
@@ -39,8 +39,7 @@ from poison_audit.models.preprocessor import (
     timm_labels,
 )
 from poison_audit.models.reader import Reading
-from poison_audit.models.strict import load_strict
-from poison_audit.models.weights import Weights, read_weights
+from poison_audit.models.weights import Weights
 
 _ASIDE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache",
           "pad_token_id", "problem_type", "architectures"}  # fmt: skip
@@ -53,8 +52,9 @@ class Loaded:
 
     model: Model
     sha256: str
-    """Of the file; of shards, over the sorted lines `name sha256`."""
+    """Of the file; of shards, over the sorted lines `name sha256`; of an adapter, its own."""
     files: tuple[Path, ...]
+    """Of an adapter, those of its base."""
     arch_source: ArchSource
     """Who said which architecture it is."""
     metadata: Mapping[str, str]
@@ -76,6 +76,7 @@ def load_model(
     reading: Reading | None = None,
     allow_pickle: bool = False,
     state_key: str | None = None,
+    base: Path | None = None,
 ) -> Loaded:
     """Read a checkpoint into the network that it was saved from.
 
@@ -92,6 +93,7 @@ def load_model(
         reading: how a language model reads texts, as far as its folder does not say.
         allow_pickle: whether a pickle may be read, tensors only.
         state_key: the entry of a pickle, or the prefix of the names, that holds the network.
+        base: of an adapter, as `read_checkpoint` takes it.
 
     Raises:
         InputError: everything that is missing or does not fit.
@@ -100,7 +102,8 @@ def load_model(
         what = f"both an architecture ({arch}) and a factory ({factory}) are given"
         raise InputError(Problem(what, "--factory", "Give one of them."))
     where = str(path)
-    weights = read_weights(path, allow_pickle=allow_pickle, state_key=state_key)
+    weights = read_checkpoint(path, base=base, allow_pickle=allow_pickle, state_key=state_key)
+    adapter = weights.adapter
     told: dict[str, Any] = {
         name: getattr(weights, name) for name in ("sha256", "files", "metadata", "notes")
     }
@@ -108,7 +111,8 @@ def load_model(
         if normalize is not None:
             what = "is for pictures, and this model reads texts"
             raise InputError(Problem(what, "--normalize", "Leave it out."))
-        model = language.load_language(found, weights.tensors, where=where)
+        model = language.load_language(found, weights.tensors, where=where, adapter=adapter)
+        model = _described(model, weights)
         source = names_of(weights)[1] if arch is None else "flag"
         return Loaded(model=model, arch_source=source, channels=None, **told)
     module, problems = None, Problems(_of_texts(reading or Reading()))
@@ -116,7 +120,7 @@ def load_model(
         if not factory:
             weights = taken_out(weights, arch)
         network, source = network_of(weights, arch=arch, factory=factory, where=where)
-        module, weights = _filled(network.build, network.arch, weights, where)
+        module, weights = filled(network.build, network.arch, weights, where)
     known, unknown = _known_normalize(weights, normalize, where)
     if module is None:
         raise InputError([*unknown, *problems])
@@ -131,9 +135,22 @@ def load_model(
         labels=network.labels or timm_labels(weights.files[0].parent, network.classes),
     )  # fmt: skip
     told["notes"] = weights.notes
-    stored = {} if factory else _stored(weights, network.arch)
+    stored = {} if factory else stored_as(weights, network.arch)
     model = replace(model, state_key=state_key, stored=stored)
+    if adapter is not None:
+        model = replace(model, build=partial(of_base, network, adapter))
+        model = _described(model, weights)
     return Loaded(model=model, arch_source=source, channels=network.channels, **told)
+
+
+def _described(model: Model, weights: Weights) -> Model:
+    """Return a model that knows the adapter that makes it, and what its config.json would say."""
+    if weights.adapter is None:
+        return model
+    text = None
+    if model.arch.startswith(hugging_face.PREFIX):
+        text = hugging_face.config_text(config_of(weights), model.module)
+    return replace(model, adapter=weights.adapter, config=text)
 
 
 def load_like(model: Model, path: Path, *, allow_pickle: bool = False) -> tuple[Model, str]:
@@ -143,13 +160,13 @@ def load_like(model: Model, path: Path, *, allow_pickle: bool = False) -> tuple[
         InputError: a tensor does not fit, or the header states another normalisation.
     """
     where = str(path)
-    weights = _read_alike(path, allow_pickle=allow_pickle, state_key=model.state_key)
+    weights = _read_alike(model, path, allow_pickle=allow_pickle)
     if model.reader is not None:
-        _same_config(model, weights.files[0].parent)
+        _same_config(model, weights)
     clone = model.clone()
     if not model.arch.startswith((hugging_face.PREFIX, FACTORY)):
         weights = taken_out(weights, model.arch)
-    module, weights = _filled(lambda: clone.module, model.arch, weights, where)
+    module, weights = filled(lambda: clone.module, model.arch, weights, where)
     stated = normalize_from_header(weights.metadata, where=where) or weights.normalize
     if stated and model.normalize and not same_normalize(stated, model.normalize):
         theirs, ours = spell_normalize(stated), spell_normalize(model.normalize)
@@ -158,33 +175,63 @@ def load_like(model: Model, path: Path, *, allow_pickle: bool = False) -> tuple[
     return replace(clone, module=module.to(model.device).eval()), weights.sha256
 
 
-def _read_alike(path: Path, *, allow_pickle: bool, state_key: str | None) -> Weights:
+def _read_alike(model: Model, path: Path, *, allow_pickle: bool) -> Weights:
     """Read a checkpoint that may be kept as the audited one was, or plainly."""
+    ours = model.adapter
+    # Of another checkpoint's adapter the base is the audited one's, whatever that is called there.
+    base = ours.base if ours is not None and is_adapter(path) else None
+    if ours is None and is_adapter(path):
+        what = "is an adapter, and the audited model is a whole checkpoint"
+        raise InputError(Problem(what, str(path), "Merge it by merge_and_unload(), and save that."))
     try:
-        return read_weights(path, allow_pickle=allow_pickle, state_key=state_key)
+        weights = read_checkpoint(
+            path, base=base, allow_pickle=allow_pickle, state_key=model.state_key
+        )
     except InputError:
-        if state_key is None:
+        if model.state_key is None:
             raise
-        return read_weights(path, allow_pickle=allow_pickle)
+        weights = read_checkpoint(path, base=base, allow_pickle=allow_pickle)
+    if weights.adapter and ours and weights.adapter.base_sha256 != ours.base_sha256:
+        raise InputError(Problem("has changed since it was read", str(base), "Leave it alone."))
+    return weights
 
 
-def _same_config(model: Model, folder: Path) -> None:
+def _same_config(model: Model, weights: Weights) -> None:
     """Refuse a checkpoint whose own config.json makes another network of the same tensors."""
+    folder = weights.files[0].parent
     if hugging_face.config_name(folder) is None:
         return
     own: Any = model.module.config
-    theirs, ours = hugging_face.read_config(folder).to_dict(), own.to_dict()
+    other = config_of(weights)
+    theirs, ours = other.to_dict(), own.to_dict()
+    where, aside = str(folder / "config.json"), _ASIDE
+    if any(_only_numbered(config, where) for config in (own, other)):
+        aside = aside | {"id2label", "label2id"}
     differ = [
         f"{key} ({theirs.get(key)!r:.60}, not {ours.get(key)!r:.60})"
-        for key in sorted({*theirs, *ours} - _ASIDE)
+        for key in sorted({*theirs, *ours} - aside)
         if "drop" not in key and theirs.get(key) != ours.get(key)
     ]
     if differ:
         what = f"is of another network than the audited model's: {'; '.join(differ)}"
-        raise InputError(Problem(what, str(folder / "config.json"), "Audit it on its own."))
+        raise InputError(Problem(what, where, "Audit it on its own."))
 
 
-def peek(path: Path, *, allow_pickle: bool = False, state_key: str | None = None) -> dict[str, Any]:
+def _only_numbered(config: Any, where: str) -> bool:
+    """Say whether a configuration has no names for its classes; an adapter's base has none."""
+    try:
+        return hugging_face.stated_labels(config, where) is None
+    except InputError:
+        return False
+
+
+def peek(
+    path: Path,
+    *,
+    allow_pickle: bool = False,
+    state_key: str | None = None,
+    base: Path | None = None,
+) -> dict[str, Any]:
     """Return what a checkpoint says of itself, without loading it into a network.
 
     Returns:
@@ -197,13 +244,13 @@ def peek(path: Path, *, allow_pickle: bool = False, state_key: str | None = None
         InputError: the checkpoint, or a file beside it, cannot be read.
     """
     where = str(path)
-    weights = read_weights(path, allow_pickle=allow_pickle, state_key=state_key)
+    weights = read_checkpoint(path, base=base, allow_pickle=allow_pickle, state_key=state_key)
     weights = taken_out(weights, None)
     stated = _stated_normalize(weights, where)
     names, _ = names_of(weights)
     names = [name for name in names if not name.startswith(FACTORY)]
     if described := description_of(weights, names):
-        return {"arch": names, **_peek_language(weights.files[0].parent, *described)}
+        return {"arch": names, **_peek_language(weights, *described)}
     network = network_named(names[0], weights, where) if len(names) == 1 else None
     return {
         "arch": names,
@@ -213,10 +260,12 @@ def peek(path: Path, *, allow_pickle: bool = False, state_key: str | None = None
     }
 
 
-def _peek_language(folder: Path, config: Any, kind: language.Kind) -> dict[str, Any]:
+def _peek_language(weights: Weights, config: Any, kind: language.Kind) -> dict[str, Any]:
     try:
-        read = language.read_language(folder, config, kind=kind, reading=Reading())
+        read = language_of(weights, None, Reading())
     except InputError:
+        read = None
+    if read is None:
         # Nobody said yet what only a user can say, such as label words.
         return {"classes": config.num_labels if kind == "sequence" else None, "max_tokens": None}
     return {"classes": read.classes, "max_tokens": read.reader.length}
@@ -259,53 +308,6 @@ def _known_normalize(
 def _stated_normalize(weights: Weights, where: str) -> Normalize | None:
     stated = weights.normalize or normalize_from_header(weights.metadata, where=where)
     return stated or normalize_from_preprocessor(weights.files[0].parent)
-
-
-def _filled(
-    build: Callable[[], nn.Module], arch: str, weights: Weights, where: str
-) -> tuple[nn.Module, Weights]:
-    """Return the network with its tensors, and the weights as they were understood."""
-    # Initialisers draw from the global generator, and the draws are overwritten.
-    with torch.random.fork_rng(devices=[]):
-        module = build()
-        if arch.startswith(hugging_face.PREFIX):
-            return hugging_face.load_classifier(module, weights.tensors, where=where), weights
-    if not arch.startswith(FACTORY):
-        try:
-            load_strict(module, canonical(weights.tensors), where=where)
-        except InputError as error:
-            raise _of_another(arch, weights, where) or error from error
-        return module, weights
-    try:
-        # A factory's names are the user's own, whatever they look like.
-        load_strict(module, weights.tensors, where=where)
-    except InputError as error:
-        # It may build what stands behind a prefix, or behind a layer that normalises.
-        inside = taken_out(weights, arch)
-        with suppress(InputError):
-            load_strict(module, inside.tensors, where=where)
-            return module, inside
-        raise _of_another(arch, inside, where) or error from error
-    return module, weights
-
-
-def _stored(weights: Weights, arch: str) -> dict[str, str]:
-    """Return what the checkpoint calls tensors that a network of pictures calls otherwise."""
-    if arch.startswith(hugging_face.PREFIX):
-        return {}
-    names = {id(tensor): name for name, tensor in weights.tensors.items()}
-    found = {name: names[id(t)] for name, t in canonical(weights.tensors).items()}
-    return {name: theirs for name, theirs in found.items() if name != theirs}
-
-
-def _of_another(arch: str, weights: Weights, where: str) -> InputError | None:
-    """Return what says of which architecture the tensors are instead; None: of none."""
-    names = [name for name in identify(weights.tensors) if name != arch]
-    if not names:
-        return None
-    what = f"the tensors are not of {arch}: they fit {' and '.join(names)}"
-    flag = "--factory" if arch.startswith(FACTORY) else "--arch"
-    return InputError(Problem(what, where, f"Leave {flag} out, or give --arch {names[0]}."))
 
 
 def _impossible(network: Network, known: Normalize | None, where: str) -> list[Problem]:

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from poison_audit.errors import InputError, Problem, Problems
-from poison_audit.models.weights import json_beside, listed
+from poison_audit.models.lora import Adapter, merge
+from poison_audit.models.weights import ADAPTER, DEQUANTISE, json_beside, listed
 
 PREFIX = "transformers:"
 """What an architecture's name begins with when config.json describes it."""
-ADAPTER = "adapter_config.json"
-"""What a folder holds where its weights are only a part of a network."""
-
 MOST_LAYERS = 1000
 """Largest number of layers that config.json may ask for."""
 
@@ -64,8 +62,7 @@ def read_config(folder: Path) -> Any:
         what = f"transformers cannot read it ({in_short(error)})"
         raise InputError(Problem(what, where, "Use --arch or --factory.")) from error
     if getattr(config, "quantization_config", None) is not None:
-        fix = "Audit the checkpoint as it was before."
-        raise InputError(Problem("describes a quantised network", where, fix))
+        raise InputError(Problem("describes a quantised network", where, DEQUANTISE))
     # Newer versions otherwise build in the width that the file was saved in.
     config.dtype = torch.float32
     return config
@@ -161,7 +158,12 @@ def _check_memory(size: int, where: str) -> None:
 
 
 def load_classifier(
-    module: Any, tensors: Mapping[str, Tensor], *, where: str, new_head: bool = False
+    module: Any,
+    tensors: Mapping[str, Tensor],
+    *,
+    where: str,
+    new_head: bool = False,
+    adapter: Adapter | None = None,
 ) -> nn.Module:
     """Return a classifier like `module` with these tensors; nothing may be missing or left over.
 
@@ -170,6 +172,7 @@ def load_classifier(
     Args:
         new_head: whether what stands outside the pretrained network may be missing, or of another
             shape: it is drawn anew, from the global generator.
+        adapter: is merged into it. What it holds whole, these tensors need not have.
 
     Raises:
         InputError: everything that does not fit, by name.
@@ -177,7 +180,7 @@ def load_classifier(
     packed = [name for name, t in tensors.items() if t.dtype in (torch.int8, torch.uint8)]
     if packed:
         what = f"holds packed integers for weights: {listed(packed)}"
-        raise InputError(Problem(what, where, "Dequantise the checkpoint first."))
+        raise InputError(Problem(what, where, DEQUANTISE))
     with quiet():
         loaded, report = type(module).from_pretrained(
             None,
@@ -189,6 +192,8 @@ def load_classifier(
     fix = "Is the config.json of this checkpoint?"
     if new_head:
         report = _of_the_network(report, f"{module.base_model_prefix}.")
+    elif adapter is not None:
+        report = _without(report, adapter, f"{module.base_model_prefix}.")
     reshaped = [f"{name} ({tuple(a)}, not {tuple(b)})" for name, a, b in report["mismatched_keys"]]
     Problems(
         Problem(f"{len(names)} tensors {what}: {listed(names)}", where, fix)
@@ -200,7 +205,10 @@ def load_classifier(
         )
         if names
     ).raise_any()
-    return _returning_logits(loaded.float())
+    loaded = loaded.float()
+    if adapter is not None:
+        merge(loaded, adapter)
+    return _returning_logits(loaded)
 
 
 def _of_the_network(report: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -216,6 +224,46 @@ def _of_the_network(report: Mapping[str, Any], prefix: str) -> dict[str, Any]:
              for key in ("missing_keys", "unexpected_keys")}  # fmt: skip
     reshaped = [row for row in report["mismatched_keys"] if inside(row[0])]
     return {**report, **found, "mismatched_keys": reshaped}
+
+
+def _without(report: Mapping[str, Any], adapter: Adapter, network: str) -> dict[str, Any]:
+    """Return what is wrong with a base, but for what its adapter holds, and another task's head."""
+    held = adapter.whole
+    return {
+        **report,
+        "missing_keys": [name for name in report["missing_keys"] if name not in held],
+        "mismatched_keys": [row for row in report["mismatched_keys"] if row[0] not in held],
+        "unexpected_keys": [n for n in report["unexpected_keys"] if n.startswith(network)],
+    }
+
+
+def shapes_of(config: Any, *, where: str, auto: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a network's parameters, by name; empty: none can be built."""
+    import transformers
+
+    chooser: Any = getattr(transformers, auto)
+    _check_layers(config, where)
+    try:
+        with quiet(), torch.device("meta"):
+            named = _built(chooser, config).named_parameters()
+            return {name: tuple(parameter.shape) for name, parameter in named}
+    except _damage():  # said where it is built
+        return {}
+
+
+def config_text(config: Any, module: Any) -> str:
+    """Return what config.json says, with what the classes of a network need.
+
+    Args:
+        config: as `read_config` returns it.
+        module: the network as it was built.
+    """
+    config.architectures = [type(module).__name__]
+    for key in ("id2label", "label2id", "pad_token_id"):
+        if hasattr(module.config, key):
+            setattr(config, key, getattr(module.config, key))
+    text: str = config.to_json_string()
+    return text
 
 
 def _returning_logits(module: nn.Module) -> nn.Module:

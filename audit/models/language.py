@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models import hugging_face
+from poison_audit.models.lora import Adapter
 from poison_audit.models.model import Model
 from poison_audit.models.reader import (
     PLACE,
@@ -79,7 +80,13 @@ def kind_of(config: Any) -> Kind | None:
 
 
 def read_language(
-    folder: Path, config: Any, *, kind: Kind, reading: Reading, labels: Sequence[str] | None = None
+    folder: Path,
+    config: Any,
+    *,
+    kind: Kind,
+    reading: Reading,
+    labels: Sequence[str] | None = None,
+    tokenizer: Path | None = None,
 ) -> Language:
     """Read a folder's configuration and tokenizer.
 
@@ -87,6 +94,7 @@ def read_language(
         folder: holds config.json and the tokenizer's files.
         config: as `hugging_face.read_config` returns it; it is changed in place.
         labels: makes a classifier of these labels out of whatever it was.
+        tokenizer: folder of the tokenizer's files, where they do not lie beside config.json.
 
     Raises:
         InputError: everything that is missing or does not fit.
@@ -101,7 +109,7 @@ def read_language(
         with problems.collecting():
             stated = hugging_face.stated_labels(config, where)
     with problems.collecting():
-        reader = _reader(folder, config, reading)
+        reader = _reader(folder, config, reading, folder if tokenizer is None else tokenizer)
         words = _words(reader, reading, kind, str(folder))
     if problems or reader is None:
         raise InputError(problems)
@@ -111,7 +119,7 @@ def read_language(
     auto, told = AUTO[kind]
     build = partial(hugging_face.build_classifier, config, where=where, auto=auto, kind=told)
     if reading.start is not None:
-        build = partial(_pretrained, build, reading.start)
+        build = partial(pretrained, build, reading.start)
     return Language(
         kind=kind,
         arch=f"{hugging_face.PREFIX}{config.model_type}",
@@ -123,15 +131,23 @@ def read_language(
     )
 
 
-def load_language(language: Language, tensors: Mapping[str, Tensor], *, where: str) -> Model:
-    """Return the classifier with these weights, in eval mode.
+def load_language(
+    language: Language,
+    tensors: Mapping[str, Tensor],
+    *,
+    where: str,
+    adapter: Adapter | None = None,
+) -> Model:
+    """Return the classifier with these weights, an adapter merged into them, in eval mode.
 
     Raises:
         InputError: a tensor does not fit, the tokenizer has more tokens than the network, padding
             would change what the network answers, or a text has several classes.
     """
     with torch.random.fork_rng(devices=[]):
-        module: Any = hugging_face.load_classifier(language.build(), tensors, where=where)
+        module: Any = hugging_face.load_classifier(
+            language.build(), tensors, where=where, adapter=adapter
+        )
     if module.config.problem_type == "multi_label_classification":
         what = "gives a text several labels at once (problem_type in its config.json)"
         raise InputError(Problem(what, where, "Only classes of which one is right are audited."))
@@ -181,8 +197,11 @@ def _side(language: Language, module: nn.Module, where: str) -> Side:
     return sides[0]
 
 
-def _pretrained(build: Callable[[], nn.Module], start: Path) -> nn.Module:
-    weights = read_weights(start)
+def pretrained(
+    build: Callable[[], nn.Module], start: Path, *, allow_pickle: bool = False
+) -> nn.Module:
+    """Return a network with the weights of `start`, and a new head where those have none."""
+    weights = read_weights(start, allow_pickle=allow_pickle)
     return hugging_face.load_classifier(build(), weights.tensors, where=str(start), new_head=True)
 
 
@@ -198,8 +217,8 @@ def _padding_token(tokenizer: Any, config: Any) -> int:
     return next((i for i in known if i is not None and i not in ends and i < most), 0)
 
 
-def _reader(folder: Path, config: Any, reading: Reading) -> Reader:
-    tokenizer = load_tokenizer(folder)
+def _reader(folder: Path, config: Any, reading: Reading, beside: Path) -> Reader:
+    tokenizer = load_tokenizer(beside)
     problems = []
     prompt = PLACE if reading.prompt is None else reading.prompt
     if prompt.count(PLACE) != 1:
@@ -207,7 +226,7 @@ def _reader(folder: Path, config: Any, reading: Reading) -> Reader:
         problems.append(Problem(what, "--prompt", "Say once where the text is to stand."))
     stated = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
     most = min((n for n in stated if isinstance(n, int) and 0 < n < 1 << 30), default=None)
-    stored = stored_length(folder)
+    stored = stored_length(beside)
     usual = min((n for n in (most, stored) if n is not None), default=None)
     length = usual if reading.max_tokens is None else reading.max_tokens
     if length is None or (reading.max_tokens is None and length > MOST_ASSUMED):
@@ -224,7 +243,8 @@ def _reader(folder: Path, config: Any, reading: Reading) -> Reader:
         problems.append(Problem(what, "--prompt", "Shorten it, or give more by --max-tokens."))
     if problems or length is None:
         raise InputError(problems)
-    files = tuple(folder / name for name in BESIDE if (folder / name).is_file())
+    lie = [folder / BESIDE[0], *(beside / name for name in BESIDE[1:])]
+    files = tuple(file for file in lie if file.is_file())
     return Reader(tokenizer=tokenizer, length=length, prompt=prompt, stored=stored, files=files)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from poison_audit.models.lora import Adapter
 from poison_audit.models.reader import Reader
 from poison_audit.models.seeds import Rng
 
@@ -91,6 +92,10 @@ class Model:
     """What the checkpoint calls tensors, by the module's own names, where they are otherwise."""
     state_key: str | None = None
     """The entry of a checkpoint that it was read from, where one had to be named."""
+    adapter: Adapter | None = None
+    """What it is the sum of, with a base; None: no adapter makes it."""
+    config: str | None = None
+    """What config.json says of it, where that is not what the file beside its weights says."""
 
     @property
     def device(self) -> torch.device:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,13 +15,17 @@ from poison_audit.errors import InputError, Problem
 from poison_audit.models import hugging_face, language
 from poison_audit.models.factory import FACTORY, first_channels, head_size, import_factory
 from poison_audit.models.identify import Network, architecture, canonical, identify
+from poison_audit.models.lora_files import TASKS
 from poison_audit.models.nearest import nearest
-from poison_audit.models.reader import Reading
+from poison_audit.models.reader import VOCABULARIES, Reading
 from poison_audit.models.saving import ARCH_KEY
 from poison_audit.models.weights import Weights
 from poison_audit.models.wrappers import bare_names, inner
 
 _TOLD = "--arch NAME, or --factory package.module:function for your own."
+PICTURES = "AutoModelForImageClassification"
+ENDS = {"sequence": "ForSequenceClassification", "causal": "ForCausalLM"}
+"""What the names of transformers' classes end with, by the kind of network."""
 ArchSource = Literal["flag", "factory", "header", "config", "identified"]
 
 
@@ -105,7 +109,7 @@ def network_named(name: str, weights: Weights, where: str) -> Network:
         fix = "Name the factory by --factory: no file may choose code to run."
         raise InputError(Problem(what, where, fix))
     if name.startswith(hugging_face.PREFIX):
-        return _from_config(name, weights.files[0].parent, where)
+        return _from_config(name, weights, where)
     return architecture(name, canonical(weights.tensors), where=where)
 
 
@@ -117,7 +121,19 @@ def language_of(weights: Weights, arch: str | None, reading: Reading) -> languag
     if described is None:
         return None
     config, kind = described
-    return language.read_language(weights.files[0].parent, config, kind=kind, reading=reading)
+    folder, adapter = weights.files[0].parent, weights.adapter
+    if adapter is None:
+        return language.read_language(folder, config, kind=kind, reading=reading)
+    if reading.start is not None:
+        what = "of an adapter, training began with its base"
+        raise InputError(Problem(what, "--start", "Leave it out (under [model], too)."))
+    # Training's own tokenizer lies beside an adapter, if it lies anywhere.
+    own = any((adapter.folder / name).is_file() for name in VOCABULARIES)
+    found = language.read_language(
+        folder, config, kind=kind, reading=reading, tokenizer=adapter.folder if own else None
+    )
+    build = partial(language.pretrained, found.build, adapter.base, allow_pickle=adapter.pickles)
+    return replace(found, build=build)
 
 
 def description_of(weights: Weights, names: Sequence[str]) -> tuple[Any, language.Kind] | None:
@@ -125,19 +141,55 @@ def description_of(weights: Weights, names: Sequence[str]) -> tuple[Any, languag
     folder = weights.files[0].parent
     if list(names) != [hugging_face.config_name(folder)]:
         return None
-    config = hugging_face.read_config(folder)
+    config = config_of(weights)
     kind = language.kind_of(config)
     return None if kind is None else (config, kind)
 
 
-def _from_config(name: str, folder: Path, where: str) -> Network:
+def config_of(weights: Weights) -> Any:
+    """Return the configuration beside the weights: of an adapter's base as it was trained on.
+
+    A pretrained network's own says nothing of the head that an adapter brings.
+
+    Raises:
+        InputError: it cannot be read, or describes a quantised network.
+    """
+    folder = weights.files[0].parent
+    config = hugging_face.read_config(folder)
+    if (adapter := weights.adapter) is None:
+        return config
+    kind = TASKS[adapter.config.get("task_type")]
+    stated = adapter.config.get("auto_mapping")
+    if kind:
+        config.architectures = [ENDS[kind]]
+    elif isinstance(stated, dict) and isinstance(name := stated.get("base_model_class"), str):
+        config.architectures = [name]
+    of = language.kind_of(config)
+    auto = language.AUTO[of][0] if of is not None else PICTURES
+    where, shapes = str(folder / "config.json"), []
+    for count in (2, 3):
+        config_of_so_many = copy.deepcopy(config)
+        config_of_so_many.num_labels = count
+        shapes.append(hugging_face.shapes_of(config_of_so_many, where=where, auto=auto))
+    held = [
+        adapter.whole[name].shape[0]
+        for name, shape in shapes[0].items()
+        if shape != shapes[1].get(name) and name in adapter.whole
+    ]
+    if held:
+        config.num_labels = held[0]
+    return config
+
+
+def _from_config(name: str, weights: Weights, where: str) -> Network:
+    folder = weights.files[0].parent
     found = hugging_face.config_name(folder)
     if found != name:
         there = f"the config.json beside the weights is {found}" if found else "there is none"
         what = f"{name} needs its config.json, but {there}"
         raise InputError(Problem(what, where, "Put the checkpoint's config.json beside it."))
-    config = hugging_face.read_config(folder)
-    auto, kind = "AutoModelForImageClassification", "image classifier"
+    config = config_of(weights)
+    auto, kind = PICTURES, "image classifier"
     where, channels = str(folder / "config.json"), getattr(config, "num_channels", 3)
     build = partial(hugging_face.build_classifier, config, where=where, auto=auto, kind=kind)
     labels = hugging_face.stated_labels(config, where, twice=True)

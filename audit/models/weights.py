@@ -16,11 +16,14 @@ from torch import Tensor
 
 from poison_audit.errors import InputError, Problem, Problems, some
 from poison_audit.models.formats import kind_of
+from poison_audit.models.lora import Adapter
 from poison_audit.models.pickles import read_pickle
 from poison_audit.models.wrappers import unwrapped
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
+ADAPTER = "adapter_config.json"
+"""What a folder holds where its weights are only a part of a network."""
 _PICKLED = (PICKLE, "model.pt", "model.pth", "checkpoint.pt", "checkpoint.pth", "checkpoint.tar",
             "model_best.pth.tar", "checkpoint.pth.tar", "best.pt", "best.pth")  # fmt: skip
 """What pickles are called that stand for their folder."""
@@ -45,6 +48,8 @@ class Weights:
     """Means and standard deviations of a layer before the network; None: there is none."""
     holder: str = ""
     """The names of that layer's tensors."""
+    adapter: Adapter | None = None
+    """What is to be merged into these tensors, which are its base; None: they are whole."""
 
 
 def read_weights(
@@ -62,13 +67,25 @@ def read_weights(
             finite floating-point weights.
     """
     file = _locate(path, allow_pickle=allow_pickle)
+    weights = read_file(file, allow_pickle=allow_pickle, state_key=state_key)
+    if found := [name for name in weights.tensors if _ADAPTER.search(name)]:
+        what = f"is an adapter (LoRA or another of PEFT's) without {ADAPTER}: {listed(found, 2)}"
+        raise InputError(Problem(what, str(file), "Put the two into one folder, and name that."))
+    bare, notes = unwrapped(weights.tensors)
+    return replace(weights, tensors=bare, notes=(*weights.notes, *notes))
+
+
+def read_file(file: Path, *, allow_pickle: bool, state_key: str | None = None) -> Weights:
+    """Read and check the tensors of one file (or shard index), by the names that they have there.
+
+    Arguments and errors are those of `read_weights`.
+    """
     try:
         weights = _read(file, allow_pickle=allow_pickle, state_key=state_key)
     except OSError as error:
         raise InputError(Problem(f"cannot be read ({error})", str(file))) from error
     _check(weights.tensors, file)
-    bare, notes = unwrapped(weights.tensors)
-    return replace(weights, tensors=bare, notes=(*weights.notes, *notes))
+    return weights
 
 
 def listed(names: Collection[str], most: int = 20) -> str:
@@ -216,6 +233,11 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 _ADAPTER = re.compile(r"(^|\.)lora_[AB](\.|$)|(^|\.)(ia3_l|oft_R|vera_lambda_)")
+DEQUANTISE = (
+    "Audit the checkpoint as it was before; or dequantise it where it is served: "
+    "AutoModel...from_pretrained(FOLDER).dequantize().save_pretrained(NEW_FOLDER)."
+)
+"""What to do about quantised weights."""
 _PACKED = re.compile(
     r"\.(qweight|qzeros|absmax|quant_map|SCB|zero_point|_packed_params(\.\w+)?|quant_state\S*)$"
 )
@@ -223,13 +245,8 @@ _PACKED = re.compile(
 
 def _check(tensors: Mapping[str, Tensor], file: Path) -> None:
     where = str(file)
-    for pattern, told, fix in (
-        (_ADAPTER, "is an adapter (LoRA or another of PEFT's), which is a part of a network",
-         "Merge it into its model first, by merge_and_unload(), and save that."),
-        (_PACKED, "holds quantised weights", "Audit the checkpoint as it was before."),
-    ):  # fmt: skip
-        if found := [name for name in tensors if pattern.search(name)]:
-            raise InputError(Problem(f"{told}: {listed(found, 2)}", where, fix))
+    if found := [name for name in tensors if _PACKED.search(name)]:
+        raise InputError(Problem(f"holds quantised weights: {listed(found, 2)}", where, DEQUANTISE))
     if not tensors:
         raise InputError(Problem("holds no tensors", where, "Fetch or save it again."))
     refused: dict[str, str] = {}

@@ -130,7 +130,7 @@ Subject = _form(
     (str | None, "model arch train forget test"),
     (Size | None, "train_size forget_size found_size test_size"),
     (Digest | None, "model_sha256 train_sha256 forget_sha256 test_sha256 factory_sha256"),
-    (Part | None, "canaries strings targets trigger"),
+    (Part | None, "adapter canaries strings targets trigger"),
     (TextReading | None, "reading"),
     (dict[str, Size] | None, "attacks"),
     (dict[str, Part] | None, "candidates"),

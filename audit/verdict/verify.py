@@ -203,7 +203,7 @@ def stated_digests(record: AuditRecord) -> Iterator[Check]:
             yield Check(what=what, state="differs", told=told)
         elif len(files) == 1 and not files[0].folder:
             yield from _compared(what, stated, files[0].sha256)
-        elif role == "weights" and files:
+        elif role in ("weights", "base") and files:
             yield from _compared(what, stated, _over_shards(files))
     deployed = next((c.digest for c in record.cells if c.kind == "deployed"), None)
     for number, cell in enumerate(record.cells):
@@ -221,6 +221,8 @@ def _stated(subject: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
         ("targets", ("targets", "sha256")),
         ("trigger", ("trigger", "sha256")),
         ("weights", ("model_sha256",)),
+        ("adapter config", ("adapter", "config_sha256")),
+        ("base", ("adapter", "base_sha256")),
     ):
         stated: Any = subject
         for key in keys:

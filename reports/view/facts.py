@@ -25,12 +25,18 @@ class Facts:
 FOLDED = 12
 """From more files or models than this on, their list is folded."""
 _LONG = ("Weights measured, SHA-256", "Files read")
-_MODEL = ("model", "model_sha256", "arch", "arch_source", "parameters", "classes", "normalize",
-          "kept")  # fmt: skip
+_MODEL = ("model", "model_sha256", "adapter", "arch", "arch_source", "parameters", "classes",
+          "normalize", "kept")  # fmt: skip
 
 _TERMS = {
     "model": "Checkpoint",
     "model_sha256": "SHA-256",
+    "adapter.config_sha256": "Adapter's configuration, SHA-256",
+    "adapter.base": "The base it was merged into",
+    "adapter.base_sha256": "The base, SHA-256",
+    "adapter.named": "The base, as the adapter names it",
+    "adapter.layers": "Layers that it adapts",
+    "adapter.whole": "Tensors that it holds whole",
     "arch": "Architecture",
     "arch_source": "Known from",
     "parameters": "Parameters",
