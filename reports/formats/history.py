@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poison_audit.reports.view.history import History
+from poison_audit.reports.view.words import about
 
 
 def render_history_text(history: History, console: Console) -> None:
@@ -21,10 +22,13 @@ def render_history_text(history: History, console: Console) -> None:
         head = f"{len(group.entries)} reports that can be compared ({group.hash[:12]})"
         console.print(say(head, "bold"))
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-        for title in ("began", "weights", "verdict", *map(str.lower, group.titles)):
-            table.add_column(say(title), overflow="fold")
+        for title in ("began", "weights", "verdict"):
+            table.add_column(say(title), no_wrap=True)
+        for probe in group.probes:
+            words = about(probe)
+            table.add_column(say(words.column or words.title.lower()), overflow="fold")
         for entry in group.entries:
-            told = (entry.when, entry.digest, entry.outcome, *entry.figures)
+            told = (entry.when, entry.digest[:8], entry.outcome, *entry.figures)
             table.add_row(*map(say, told))
         console.print(table)
         console.print()

@@ -22,7 +22,13 @@ MOST_LABELS = 6
 def render_history(history: History, *, folder: str) -> str:
     """Return the page; `folder`: where the reports lie."""
     strips = [
-        [Markup(svg) for svg in _strips(group, number) if svg is not None]  # noqa: S704
+        [
+            (title, axis(probe), Markup(svg))  # noqa: S704 - charts escape what they draw
+            for title, probe, svg in zip(
+                group.titles, group.probes, _strips(group, number), strict=True
+            )
+            if svg is not None
+        ]
         for number, group in enumerate(history.groups)
     ]
     return template("history.html.j2").render(history=history, strips=strips, folder=folder)
@@ -58,7 +64,7 @@ def strip(
     if not seen:
         return None
     with page_style():
-        figure, axes = new_axes(height=180, left=58)
+        figure, axes = new_axes(height=170, left=46, bottom=28)
         for x, each in seen:
             tone, times, at = TONES[each.outcome], scale(each.probe), each.interval
             if at is None or each.statistic is None:
@@ -69,7 +75,6 @@ def strip(
         every = math.ceil(len(days) / MOST_LABELS)
         axes.set_xticks(range(0, len(days), every), days[::every], fontsize=8, parse_math=False)
         band(axes, seen[0][1], across=True)
-        axes.set_ylabel(axis(seen[0][1].probe), parse_math=False)
         return as_svg(figure, name=name, title=title, describe=describe)
 
 

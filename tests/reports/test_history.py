@@ -86,7 +86,7 @@ def test_the_page_has_a_strip_a_probe_and_escapes_what_it_is_told(folder, tmp_pa
     page = tmp_path / "page.html"
     assert invoke(["history", str(folder), "-o", str(page)]) == 0
     text = page.read_text()
-    assert text.count('<svg viewBox="0 0 400 180" role="img"') == 2  # Gaussian and exposure
+    assert text.count('<svg viewBox="0 0 400 170" role="img"') == 2  # Gaussian and exposure
     assert "Gaussian over time" in text
     assert "<b>/report.json" not in text
     assert "&lt;b&gt;/report.json" in text
@@ -101,7 +101,7 @@ def test_a_strip_puts_every_figure_above_its_report():
     marks = [float(x) for x in re.findall(rf'x="([\d.]+)" y="[\d.]+" {tone}', svg)]
     steps = [after - before for before, after in pairwise(marks)]
     assert len(marks) == 3
-    assert steps == pytest.approx([(400 - 58 - 12) / 4] * 2)  # one unit of an axis of four
+    assert steps == pytest.approx([(400 - 46 - 12) / 4] * 2)  # one unit of an axis of four
     assert strip([None], ["a"], name="s", title="t", describe="d") is None
 
 
