@@ -59,7 +59,6 @@ def own_reading(probe: str) -> Reading[Any]:
             needs="A function that gives scores and controls.",
             looks=f"what your own probe {name} looks for",
             means="Chance that a score lies above a control",
-            fresh="controls",
             alert="OwnProbe",
         ),
         evidence=Ranked,

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from poison_audit.checks.own import is_own
 from poison_audit.poisons.readings import POISONS
 from poison_audit.reports.view.words import about
 from poison_audit.verdict.readings import READINGS
@@ -113,8 +112,8 @@ CLAUSES: tuple[Clause, ...] = (
         "and poisoning detection techniques (e.g., statistical analysis, outlier detection, "
         "embedding analysis) to identify potential data poisoning or unintentional corruption in "
         "training data.",
-        why="It is about training data. `poison-audit investigate` looks at a forget set that is "
-        "known; findings are of models.",
+        why="It is about training data. poison-audit's \u201cinvestigate\u201d looks at a forget "
+        "set that is known; findings are of models.",
     ),
     Clause(
         document="MITRE ATLAS",
@@ -159,10 +158,9 @@ class Cited:
 
 def cited(record: AuditRecord) -> tuple[Cited, ...]:
     """Return every clause, with the findings of a report that it speaks to or does not."""
+    # Nobody here can say what a probe of the user's own speaks to.
     seen = dict.fromkeys(
-        f.probe
-        for f in record.findings
-        if f.statistic is not None and (f.probe in READINGS or is_own(f.probe))
+        f.probe for f in record.findings if f.statistic is not None and f.probe in READINGS
     )
 
     def titles(spoken: bool, clause: Clause) -> str:
