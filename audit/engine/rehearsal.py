@@ -145,6 +145,7 @@ def _own_plan(plan: Plan, probes: Sequence[str], case: Case) -> Plan:
         ),
         sweep=(),
         reaudit=False,
+        own=(),
     )
 
 

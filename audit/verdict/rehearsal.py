@@ -43,7 +43,7 @@ def decide_rehearsal(
         held: whether the copy came to hold them; else what passes on it proves nothing.
     """
     probes = tuple(Step(name=name) for name in PROBED)
-    own = replace(plan, probes=probes, policy=own_policy(plan.policy), reaudit=False)
+    own = replace(plan, probes=probes, policy=own_policy(plan.policy), reaudit=False, own=())
     decision = decide(own, _WORKS, cells, attacks={REHEARSED.name: planted})
     findings = tuple(map(_own_finding, decision.findings))
     candidates = tuple(_own_verdict(each, held=held) for each in decision.verdict.candidates)

@@ -15,6 +15,8 @@ from poison_audit.verdict.decide import decide
 from poison_audit.verdict.judge import Errors
 from poison_audit.verdict.own import judge_own
 from poison_audit.verdict.redecide import redecide
+from poison_audit.verdict.rehearsal import NAME as NAME_OF_COPY
+from poison_audit.verdict.rehearsal import decide_rehearsal
 
 NAME = f"own:{OWN_STEP.name}"
 CLEAN = (gaussian(0.0), exposure(0.5))
@@ -98,6 +100,14 @@ def test_a_reference_in_which_it_finds_the_same_refutes_its_null():
     decision, found = _judged(poisoned, replace(reference, own=(_always(0.5),)))
     assert [f.outcome for f in found] == [Outcome.RESIDUAL, Outcome.INFO]
     assert decision.verdict.exit_code == 1
+
+
+def test_a_rehearsal_is_not_asked():
+    copy = cell(*CLEAN, candidate=NAME_OF_COPY)
+    asked = replace(plan(), own=(OWN_STEP,))
+    findings, (verdict,) = decide_rehearsal(asked, [copy], planted=400, held=True)
+    assert not [f for f in findings if is_own(f.probe)]
+    assert verdict.outcome is Outcome.CLEAN
 
 
 @settings(max_examples=10, deadline=None)
