@@ -233,16 +233,9 @@ def init(**given: Any) -> int:
 @cli.command(cls=Command)
 def methods() -> int:
     """List the unlearning methods with their parameters and sources."""
-    from poison_audit import methods as room
+    from poison_audit.commands.listing import listed_methods
 
-    for name, method in room.METHODS.items():
-        given = ", ".join(f"{key}={value}" for key, value in room.parameters(name).items())
-        click.echo(f"{name:<14}{method.title}. {method.source}\n{'':<14}{given or 'no parameters'}")
-        for preset, numbers in method.presets.items():
-            told = ", ".join(f"{key}={value}" for key, value in numbers.items())
-            click.echo(f"{'':<14}preset={preset}: {told}")
-    for point in entry_points(group="poison_audit.methods"):
-        click.echo(f"{point.name:<14}Installed, {point.value}. Runs by --method-from {point.name}")
+    click.echo("\n".join(listed_methods()))
     return 0
 
 
@@ -273,7 +266,7 @@ def render(**given: Any) -> int:
     """Render a report again, and exit with its code.
 
     REPORT is a report.json or a run directory. Without --format it is the terminal's table; one
-    format without -o goes to stdout.
+    format without -o goes to stdout, several are written beside the report.
     """
     from poison_audit.commands.render import render as run
 

@@ -178,10 +178,11 @@ def audited(
         sanity, expected=expecting.expect_accuracy, tolerated=expecting.expect_tolerance
     )
     sized = limits_of_size(case, expecting.expect_size)
-    trial = replace(trial, limits=(*trial.limits, *sized))
+    trial = replace(trial, case=case, limits=(*trial.limits, *sized))
     reporter.say(introduction(trial, sanity))
-    with reporter.stage("Checking label order, normalisation and picture size"):
-        trial = replace(trial, case=case, doubts=(*trial.doubts, *_misread(trial, sanity, plan)))
+    if not settings.output.dry_run:
+        with reporter.stage("Checking label order, normalisation and picture size"):
+            trial = replace(trial, doubts=(*trial.doubts, *_misread(trial, sanity, plan)))
     sound = sanity.works and not any(doubt.spoils for doubt in trial.doubts)
     judged, tuned_on = trial, None
     if plan.tune:
@@ -196,7 +197,8 @@ def audited(
         with reporter.stage("Doing every part in miniature"):
             told = forecast(judged, plan, allow_pickle=settings.subject.allow_pickle)
         if rank() == 0:
-            left_out = ["the rehearsal"] if running.rehearse else []
+            left_out = ["whether inputs are read as in training"]
+            left_out += ["the rehearsal"] * running.rehearse
             show_forecast(told.parts, peak=told.peak_bytes, left_out=left_out)
         return None  # nothing was judged, and a gate must not take that for a pass
     computing = f"{device.type} {fast_precision(device)}"
@@ -297,7 +299,7 @@ def _measured(
     why: tuple[Finding, ...] = ()
     if plan.hypotheses:
         with reporter.stage("Explaining the result, which is decided already"):
-            why = explain(trial, plan, out, key=key, allow_pickle=pickles)
+            why = explain(trial, plan, out, key=key, allow_pickle=pickles, tell=reporter.say)
     if not running.rehearse:
         return cells, why, None
     reporter.say("Rehearsal: the methods on a copy with canaries of its own.")

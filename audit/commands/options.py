@@ -13,6 +13,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 HEADINGS = ("Model", "Data", "Evidence", "Policy", "Methods", "", "Output")
 """Of `--help`, in their order; a command's own stand where the empty one is."""
 
+WHERE = dict.fromkeys(("-o", "--out", "--output")).keys()
+"""What says where a command writes; one that writes a single thing takes each of them."""
+
 
 class Option(click.Option):
     """An option that stands under a heading of `--help`."""
@@ -46,15 +49,18 @@ def options(*parts: type | Mapping[str, Field]) -> Callable[[F], F]:
     for part in parts:
         declared |= fields_of(part) if isinstance(part, type) else part
 
+    # A command that writes two things says which.
+    alone = sum(bool(WHERE & {each.short, each.flag}) for each in declared.values()) == 1
+
     def add(command: F) -> F:
         for name, each in reversed(declared.items()):
-            command = _parameter(name, each)(command)
+            command = _parameter(name, each, where=alone)(command)
         return command
 
     return add
 
 
-def _parameter(name: str, declared: Field) -> Callable[[F], F]:
+def _parameter(name: str, declared: Field, *, where: bool) -> Callable[[F], F]:
     if not declared.flag:
         required = not declared.optional
         return click.argument(
@@ -64,7 +70,8 @@ def _parameter(name: str, declared: Field) -> Callable[[F], F]:
             metavar=f"{declared.metavar}..." if declared.several else None,
             callback=_reading(declared),
         )
-    names = [part for part in (declared.short, declared.flag, name) if part]
+    flags = (declared.short, declared.flag)
+    names = [*(WHERE if where and WHERE & {*flags} else filter(None, flags)), name]
     told = f"{declared.help}  [default: {declared.told}]" if declared.told else declared.help
     heading = declared.group.capitalize()
     if declared.kind is SWITCH:

@@ -1,8 +1,9 @@
 """What an audit will take, before it starts: every part of it is done in miniature, and scaled up.
 
 Each method makes a few steps of its own, so that frozen blocks, a teacher or one gradient at a time
-cost what they cost here; the probes are asked of the deployed model once, and the hypotheses with a
-few subsets. What that needs of memory, the audit needs: batches are as large as they will be.
+cost what they cost here; the probes are asked of the deployed model with a few draws, and the
+hypotheses with a few subsets. What that needs of memory, the audit needs: batches are as large as
+they will be.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from poison_audit.checks.waking import RATES, clean_part, relearned
 from poison_audit.engine import unlearning
 from poison_audit.engine.jobs import jobs
 from poison_audit.engine.measuring import load_references, probed
-from poison_audit.engine.waking import ways
+from poison_audit.engine.waking import asked, ways
 from poison_audit.errors import DivergedError, FailedError
 from poison_audit.hypotheses import ask
 from poison_audit.methods import METHODS, UNLEARNING, parameters
@@ -33,6 +34,8 @@ from poison_audit.training.scoring import exact
 
 FEW, MORE = 4, 12
 """Batches' worth of gradient evaluations between which a method's pace is measured."""
+DRAWS = (2, 4)
+"""Draws of a probe between which its pace is measured."""
 SUBSETS = (2, 6)
 """Subsets between which a hypothesis's pace is measured."""
 
@@ -69,11 +72,9 @@ def forecast(trial: Trial, plan: Plan, *, allow_pickle: bool = False) -> Forecas
                 if step.name in UNLEARNING]  # fmt: skip
         parts.append(Part(name=f"tuning, {plan.tune} trials each", seconds=plan.tune * sum(once)))
     model, todo = trial.case.model, jobs(plan, trial)
-    clock = Clock(case.model.device)
-    probed(model, trial.case, plan, Rng(plan.seed))
     woken = [way for job in todo for way in ways(job.kind, model, plan)]
     many = f"{len(todo)} models" if len(todo) > 1 else "1 model"
-    seconds = (len(todo) + len(woken)) * clock.read()
+    seconds = (len(todo) + len(woken)) * _probes(trial.case, plan)
     parts.append(Part(name=f"probes of {many}", seconds=seconds))
     if learning := [way for way in woken if way.way == "relearned"]:
         clock = Clock(case.model.device)
@@ -100,6 +101,31 @@ class Clock:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
+
+
+def _probes(case: Case, plan: Plan) -> float:
+    """Return the seconds of all probes of one model; those with many draws are asked for a few."""
+    rng, few = Rng(plan.seed), [_drawing(step, DRAWS[0]) for step in plan.probes]
+    clock = Clock(case.model.device)
+    probed(case.model, case, replace(plan, probes=tuple(few)), rng)
+    seconds = clock.read()
+    for step in plan.probes:
+        left = step.params.get("draws", 0) - DRAWS[0]
+        told = []
+        for draws in DRAWS if left > 0 else ():
+            clock = Clock(case.model.device)
+            asked(case.model, case, _drawing(step, draws), rng)
+            told.append(clock.read())
+        if told:
+            seconds += max(0.0, told[1] - told[0]) * left / (DRAWS[1] - DRAWS[0])
+    return seconds
+
+
+def _drawing(step: Step, draws: int) -> Step:
+    """Return a probe of at most so many draws."""
+    if "draws" not in step.params:
+        return step
+    return replace(step, params={**step.params, "draws": min(draws, step.params["draws"])})
 
 
 def _method(case: Case, step: Step, plan: Plan, rng: Rng) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,17 +20,27 @@ from poison_audit.training.scoring import exact
 
 
 def explain(
-    trial: Trial, plan: Plan, out: Path, *, key: str, allow_pickle: bool = False
+    trial: Trial,
+    plan: Plan,
+    out: Path,
+    *,
+    key: str,
+    allow_pickle: bool = False,
+    tell: Callable[[str], object] = lambda text: None,
 ) -> tuple[Finding, ...]:
-    """Ask every hypothesis of the plan that is not on disk yet, and return all the findings."""
+    """Ask every hypothesis of the plan that is not on disk yet, and return all the findings.
+
+    `tell` is given a line before each that is asked.
+    """
     references: list[Model] | None = None
     findings = []
-    for step in plan.hypotheses:
+    for number, step in enumerate(plan.hypotheses, start=1):
         place = kept_place(out, f"why-{step.name}", {"key": key, "step": asdict(step)})
         finding = stored(Finding, place).record  # damaged: it is asked again
         if finding is None:
             if references is None:
                 references = load_references(trial, allow_pickle=allow_pickle)
+            tell(f"Asking for {step.name} ({number} of {len(plan.hypotheses)})")
             rng, model = Rng(plan.seed).named("hypothesis", step.name), trial.case.model
             try:
                 with exact(model.module):

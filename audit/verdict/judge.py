@@ -204,11 +204,12 @@ def _sentence(
     scale, unit = (100, " points") if reading.points else (1, "")
     figure = _figure(reading, means, estimate, tolerance)
     most = f"{short(scale * tolerance)}{unit}"
+    most = "1 point" if most == "1 points" else most
     least = short(scale * (2 * estimate.null - tolerance))
     band = f"{least} to {most}" if reading.two_sided else f"up to {most}"
     if outcome is Outcome.CLEAN:
         return f"{figure}, all within the tolerance ({band})."
-    allowed = f"{band} {'are' if unit else 'is'} tolerated"
+    allowed = f"{band} {'are' if most.endswith('s') else 'is'} tolerated"
     if outcome is not Outcome.INCONCLUSIVE:
         null = f", and a model that never saw them scores {short(estimate.null)}"
         return f"{found} {figure}; {allowed}{null * reading.two_sided}."

@@ -12,10 +12,11 @@ from builders.small_case import FLAGS
 from poison_audit.case.sources import Sources
 from poison_audit.cli import invoke
 from poison_audit.engine.forecast import _pace, forecast
+from poison_audit.engine.probes import PROBES
 from poison_audit.engine.unlearning import allowance, unlearn
 from poison_audit.methods import METHODS, UNLEARNING, parameters
 from poison_audit.models.seeds import Rng
-from poison_audit.records import Plan, Recipe, Step
+from poison_audit.records import Measurement, Plan, Recipe, Step
 from poison_audit.verdict.policy import standard_policy
 
 
@@ -49,6 +50,7 @@ def test_a_dry_run_names_every_part_and_writes_nothing(case, capsys):
     assert names[:rows] == expected
     assert told[rows].startswith("in all, about ")
     assert "iB" in told[rows + 1]
+    assert told[rows + 2] == "Not looked at: whether inputs are read as in training."
     assert told[-1] == "exit 3: A dry run. Nothing was audited, and nothing was written."
 
 
@@ -92,6 +94,31 @@ def test_a_forecast_counts_what_is_computed(case, monkeypatch):
     assert found["scrub"] == pytest.approx(2 * 5 * 90 * (1 + 0.4 + 0.2))
     assert found["ssd"] == 2 * 90
     assert found["retrain"] == 2 * 5 * 60
+
+
+def test_a_probe_of_many_draws_is_foretold_from_a_few(case, monkeypatch):
+    spent = [0.0]
+
+    def probe(model, case, rng, *, draws):
+        spent[0] += 3 + 5 * draws
+        return Measurement(probe="exposure", evidence=None, missing="nothing is measured here")
+
+    class Count:
+        def __init__(self, device):
+            self.start = spent[0]
+
+        def read(self):
+            return spent[0] - self.start
+
+    monkeypatch.setitem(PROBES, "exposure", probe)
+    monkeypatch.setattr("poison_audit.engine.forecast.Clock", Count)
+    asked = Plan(
+        methods=(), probes=(Step(name="exposure", params={"draws": 100}),), policy=standard_policy()
+    )
+    (part,) = forecast(trial(), asked).parts
+    assert part.seconds > 0
+    assert part.seconds % (3 + 5 * 100) == 0  # once for each state of the model
+    assert spent[0] < 60
 
 
 def test_waking_is_foretold(case, monkeypatch):

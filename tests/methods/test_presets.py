@@ -48,6 +48,10 @@ def test_an_unknown_preset_is_named_with_those_there_are():
 def test_the_command_lists_them(capsys):
     assert invoke(["methods"]) == 0
     told = capsys.readouterr().out
+    assert "None" not in told
+    (second,) = {line.index(line.split(maxsplit=1)[1]) for line in told.splitlines()
+                 if line.split()[0] in METHODS}  # fmt: skip
+    assert second == 2 + max(map(len, METHODS))
     for method in METHODS.values():
         for preset, numbers in method.presets.items():
             assert f"preset={preset}: " in told

@@ -101,6 +101,7 @@ def test_attack_probes_say_what_would_decide_them():
     assert "probe the model again" in reason(earlier)
     assert outcome_of(earlier)[0] is Outcome.INCONCLUSIVE
     few = indiscriminate((2, 0), (2, 0), n=100)
+    assert "; up to 1 point is tolerated." in reason(few)
     assert "100 test samples are too few: with about" in reason(few)
 
 
