@@ -129,6 +129,22 @@ def test_what_cannot_be_asked_is_refused_before_anything_is(
     assert "own_four" not in sys.modules
 
 
+def test_an_installed_one_is_found_by_its_name(tmp_path, monkeypatch, capsys):
+    told = tmp_path / "theirs-1.0.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (told / "entry_points.txt").write_text("[poison_audit.probes]\ntheir-name = own_six:mine\n")
+    (tmp_path / "own_six.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    (step,) = own_probes(["their-name"])
+    assert (step.name, step.params["function"]) == ("mine", "own_six:mine")
+    with pytest.raises(InputError, match="Did you mean their-name"):
+        own_probes(["their-nam"])
+    assert invoke(["probes"]) == 0
+    assert "Installed, own_six:mine. Asked by --probe-from their-name" in capsys.readouterr().out
+    assert "own_six" not in sys.modules
+
+
 def test_two_of_one_name_are_refused():
     with pytest.raises(InputError, match="the name 'good' is taken"):
         own_probes(["builders.hostile_probes:good"] * 2)
