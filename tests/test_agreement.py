@@ -74,6 +74,7 @@ READ = {
     "sarif": of_sarif,
     "in-toto": of_attestation,
     "cyclonedx": of_line,
+    "model-card": of_line,
 }
 
 

@@ -47,8 +47,8 @@ PLAIN = Kind(
 )  # fmt: skip
 FORMATS = said(
     Kind(expected="names of formats", metavar="F,..", holds=bool, read=_formats, joined=True),
-    "junit, sarif, markdown, in-toto, cyclonedx, html, json.", flag="--format", short="-f",
-    several=True, default=(),
+    "junit, sarif, in-toto, model-card, markdown, cyclonedx, html, json.", flag="--format",
+    short="-f", several=True, default=(),
 )  # fmt: skip
 QUIET = said(SWITCH, "No progress on stderr.", short="-q", default=False)
 REPORT = said(PATH, "report.json, or a run directory.", flag="")

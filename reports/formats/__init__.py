@@ -10,6 +10,7 @@ from poison_audit.reports.formats.attestation import render_attestation
 from poison_audit.reports.formats.bom import render_bom
 from poison_audit.reports.formats.junit import render_junit
 from poison_audit.reports.formats.markdown import render_markdown
+from poison_audit.reports.formats.model_card import render_model_card
 from poison_audit.reports.formats.sarif import render_sarif
 from poison_audit.verdict.record import AuditRecord
 
@@ -42,4 +43,7 @@ FORMATS: Mapping[str, Format] = {
         file="report.intoto.json", render=render_attestation, what="a test-result attestation"
     ),
     "cyclonedx": Format(file="report.cdx.json", render=render_bom, what="an ML-BOM"),
+    "model-card": Format(
+        file="report.card.md", render=render_model_card, what="a card on the Hugging Face Hub"
+    ),
 }

@@ -19,7 +19,7 @@ from poison_audit.cli import invoke
 from poison_audit.reports.formats import FORMATS
 
 PROBE = ["probe", "model.safetensors", "--forget", "forget.csv", *FLAGS, "-q", "--out", "o",
-         "--format", "junit,sarif,markdown,in-toto,cyclonedx"]  # fmt: skip
+         "--format", "junit,sarif,markdown,in-toto,cyclonedx,model-card"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
