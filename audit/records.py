@@ -1,8 +1,7 @@
 """What an audit plans, measures and finds, as plain values that every room passes on.
 
-The report that they end in is `verdict.record`'s, since only who decides and shows it has to know
-it; reading and writing them is `atomic`'s. The docstrings below fields are the descriptions in
-report.schema.json. Unknown is None beside a reason, never 0 and never NaN. No torch here.
+The report that they end in is `verdict.record`'s; `atomic` reads and writes them. The docstrings
+below fields are report.schema.json's. Unknown is None beside a reason, never 0 or NaN. No torch.
 """
 
 from __future__ import annotations
@@ -149,6 +148,8 @@ class Plan:
     that is measured is measured on the other half. 0: none, and everything is measured."""
     reaudit: bool = False
     """Whether models are woken in every way; else repaired ones are recalibrated alone."""
+    trainable: Literal["all", "adapter"] = "all"
+    """What of the model methods train: everything, or its LoRA adapter alone."""
     own: tuple[Step, ...] = ()
     """Probes of the user's own, with the nulls that they state. They never clear a model."""
 
@@ -205,8 +206,7 @@ class Cost:
     peak_bytes: Count | None
     """Peak device memory on CUDA, peak resident memory of the process on the CPU."""
     reused: Amount = 0.0
-    """Of the gradient evaluations spent, those that the method's run under a smaller budget of the
-    same sweep had made already. `seconds` tells of the others."""
+    """Of those spent, what its run at a smaller budget had made; `seconds` tells of the others."""
     offloaded: bool = False
     """Whether the device's memory gave out, so that steps kept in main memory what their backward
     pass needs. No figure changes."""

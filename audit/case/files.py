@@ -137,6 +137,12 @@ def read_files(sources: Sources, poisons: Mapping[str, Poison], problems: Proble
             state_key=sources.state_key,
             base=sources.base,
         )
+    alone = sources.trainable == "adapter"
+    if loaded is not None and alone:
+        if loaded.model.adapter is None:
+            what, fix = "the model has no adapter", "Leave it out, or give the adapter's folder."
+            problems.append(Problem(what, f"--trainable {sources.trainable}", fix))
+        loaded = replace(loaded, model=replace(loaded.model, adapter_alone=True))
     files = Files(sources=sources, loaded=loaded)
     if sources.train is not None:
         with problems.collecting():

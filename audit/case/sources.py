@@ -33,6 +33,8 @@ class Sources:
     state_key: str | None = None
     base: Path | None = None
     """Of an adapter."""
+    trainable: str = "all"
+    """What of the model methods train: all, or its adapter."""
 
 
 WANTED = {

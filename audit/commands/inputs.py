@@ -84,6 +84,7 @@ def read_plan(settings: CheckSettings) -> Plan:
             where=str(settings.config.path), settings=settings.numbers, budgets=asked.budget,
             seed=settings.subject.seed, seeds=asked.seeds, found=asked.found,
             found_seed=asked.found_seed, tune=asked.tune, reaudit=settings.judged.reaudit,
+            trainable=settings.subject.trainable,
             probes_of_own=own_probes(own.probe_from, own.probe_seconds),
         )  # fmt: skip
     if plan is None or problems:
@@ -106,6 +107,7 @@ def _sources(settings: CheckSettings, candidates: Mapping[str, Path]) -> Sources
         allow_pickle=subject.allow_pickle,
         state_key=subject.state_key,
         base=subject.base,
+        trainable=subject.trainable,
         **asdict(settings.architecture),
     )
 

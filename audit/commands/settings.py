@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 from poison_audit.commands.fields import (
     DAY,
@@ -113,6 +113,10 @@ class Subject:
     base: Path | None = said(
         PATH, "Of an adapter (LoRA): the model that it was trained on.", at="model.base",
         group="model", told="what its adapter_config.json names, if that lies beside it",
+    )  # fmt: skip
+    trainable: Literal["all", "adapter"] = said(
+        choice("all", "adapter"), "What methods train of an adapter and its base.",
+        at="plan.trainable", group="methods", default="all",
     )  # fmt: skip
     seed: int = SEED
     device: str = DEVICE

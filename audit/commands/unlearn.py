@@ -19,6 +19,7 @@ from poison_audit.engine.plan import check_plan
 from poison_audit.errors import AuditError, InputError, PlanError, Problem
 from poison_audit.methods import METHODS
 from poison_audit.models.beside import files_beside, weights_file, wrong_company
+from poison_audit.models.lora_files import WEIGHTS
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Cost
@@ -39,7 +40,7 @@ def unlearn(settings: CheckSettings, *, output: Path, given: Mapping[str, Any]) 
     step, cost, file = (
         made.step,
         made.cost,
-        weights_file(output, texts=made.model.reader is not None),
+        _file(output, made.model),
     )
     save_unlearned(made.model, step, file, made_of=made.made_of, anew=made.anew)
     allowed = "no bound" if cost.allowed is None else f"{cost.allowed:,.0f} allowed"
@@ -123,9 +124,13 @@ def _spelt(declared: Field, value: Any) -> list[str]:
 
 def unlearned_file(output: Path, model: Model) -> Path:
     """Return where the weights go, once nothing stands in the way of anything that is written."""
-    texts = model.reader is not None
-    file = weights_file(output, texts=texts)
+    file = _file(output, model)
     check_output(output, folder=file != output)
-    if problems := wrong_company(file, files_beside(model)):
+    if problems := wrong_company(file, files_beside(model, adapter=file.name == WEIGHTS)):
         raise InputError(problems)
     return file
+
+
+def _file(output: Path, model: Model) -> Path:
+    alone = model.adapter is not None and model.adapter_alone
+    return weights_file(output, texts=model.reader is not None, adapter=alone)

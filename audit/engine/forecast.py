@@ -151,7 +151,7 @@ def _pace(case: Case, step: Step, rng: Rng) -> tuple[float, bool]:
         ledger = Ledger(allowed=float(batches * unit), trail=kept)
         clock = Clock(case.model.device)
         try:
-            METHODS[step.name].run(case.model, case, rng, ledger=ledger, **params)
+            unlearning.run_method(step.name, case.model, case, rng, ledger=ledger, **params)
         except (DivergedError, FailedError, torch.OutOfMemoryError):
             return 0.0, False  # it will end as soon in the audit
         told.append((clock.read(), ledger.spent - ledger.reused))

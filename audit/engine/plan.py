@@ -6,7 +6,7 @@ Unknown methods, probes, parameters and gates are refused, all at once, before a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from poison_audit.engine.probes import PROBES, probe_parameters
 from poison_audit.errors import PlanError, Problem, Problems, did_you_mean
@@ -34,6 +34,7 @@ def make_plan(
     found_seed: int = STANDARD.found_seed,
     tune: int | None = None,
     reaudit: bool = False,
+    trainable: Literal["all", "adapter"] = "all",
     probes_of_own: tuple[Step, ...] = (),
 ) -> Plan:
     """Check what was asked for, and write down every number of it.
@@ -55,6 +56,7 @@ def make_plan(
         found_seed: decides which.
         tune: trials a method; None: none are asked for.
         reaudit: whether models are woken in every way.
+        trainable: what of the model methods train.
         probes_of_own: of the user's, as `own_probe.own_probes` returns them.
 
     Raises:
@@ -103,6 +105,7 @@ def make_plan(
         hypotheses=steps(HYPOTHESES if names else (), hypothesis_parameters),
         policy=policy, seed=seed, seeds=seeds, budget=shares[0], sweep=tuple(shares[1:]),
         found=found, found_seed=found_seed, tune=trials or 0, reaudit=reaudit,
+        trainable=trainable,
         own=probes_of_own,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from poison_audit.case.case import Case
 from poison_audit.checks.readings import UTILITY
 from poison_audit.checks.waking import Waking, rate, woken
 from poison_audit.engine.tuning import figures, keyed
-from poison_audit.engine.unlearning import allowance
+from poison_audit.engine.unlearning import allowance, run_method
 from poison_audit.errors import DivergedError, PlanError, Problem
 from poison_audit.methods import METHODS
 from poison_audit.methods.repairs import CLEAN, FINISHES, STARTS, recalibrate
@@ -141,7 +142,7 @@ class _Made:
 
 
 STEPS: dict[str, Callable[..., Model]] = {
-    recalibrate.__name__: recalibrate, **{name: method.run for name, method in METHODS.items()},
+    recalibrate.__name__: recalibrate, **{name: partial(run_method, name) for name in METHODS},
 }  # fmt: skip
 """By name: (model, case, rng, *, ledger, numbers) -> Model."""
 

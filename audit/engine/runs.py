@@ -79,6 +79,7 @@ def fingerprint(
         "seed": plan.seed,
         "found": (plan.found, plan.found_seed),
         "halved": plan.tune > 0,
+        "trainable": plan.trainable,
         "probes": [asdict(step) for step in (*plan.probes, *plan.own)],
         "recipe": asdict(recipe),
         "subject": {key: subject[key] for key in SUBJECT},

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from poison_audit.models.memory import lacking
 from poison_audit.models.model import Model
 from poison_audit.models.seeds import Rng
 from poison_audit.records import Cost, Plan, Step
+from poison_audit.training import low_rank
 from poison_audit.training.ledger import Ledger, Trail
 
 
@@ -80,7 +82,7 @@ def unlearn(
     error, lack = None, None
     try:
         with lacking():
-            model = METHODS[step.name].run(case.model, case, rng, ledger=ledger, **step.params)
+            model = run_method(step.name, case.model, case, rng, ledger=ledger, **step.params)
     except DivergedError as reason:
         error = f"{step.name} diverged: {reason}"
     except FailedError as reason:
@@ -97,6 +99,13 @@ def unlearn(
         offloaded=ledger.offloaded,
     )  # fmt: skip
     return Unlearned(model=model, cost=cost, error=error, lack=lack)
+
+
+def run_method(name: str, model: Model, case: Case, rng: Rng, **given: Any) -> Model:
+    """Run a method on what it may train. What trains anew does it as the model was trained."""
+    method = METHODS[name]
+    whole = not (model.adapter_alone or method.reference)
+    return low_rank.run(method.run, model, case, rng, whole=whole, **given)
 
 
 def allowance(case: Case, budget: float) -> float:

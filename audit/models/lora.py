@@ -34,6 +34,8 @@ class Pair:
     """s."""
     magnitude: Tensor | None = None
     """m of DoRA, (outputs,), float32; None: it is a plain LoRA."""
+    embedding: bool = False
+    """Whether the layer is one, whose matrices PEFT calls otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,6 +116,18 @@ def read_checkpoint(
     )  # fmt: skip
 
 
+def tensors_of(adapter: Adapter) -> dict[str, Tensor]:
+    """Return an adapter's tensors by the names that PEFT reads."""
+    found = {f"{_PREFIX}{name}": tensor for name, tensor in adapter.whole.items()}
+    for layer, pair in adapter.pairs.items():
+        for name, matrix in (("A", pair.a), ("B", pair.b)):
+            called = f"lora_embedding_{name}" if pair.embedding else f"lora_{name}.weight"
+            found[f"{_PREFIX}{layer}.{called}"] = matrix
+        if pair.magnitude is not None:
+            found[f"{_PREFIX}{layer}.lora_magnitude_vector"] = pair.magnitude
+    return found
+
+
 def is_adapter(path: Path) -> bool:
     """Say whether an adapter is at a path, readable or not."""
     folder = path if path.is_dir() else path.parent
@@ -197,10 +209,13 @@ def _parts(
 ) -> tuple[dict[str, Pair], dict[str, Tensor]]:
     """Return what is added to layers, and what is whole, by their names in the network."""
     layers: dict[str, dict[str, Tensor]] = {}
+    embeddings = set[str]()
     whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         bare = name.removeprefix(_PREFIX)
         if found := _PART.fullmatch(bare):
+            if "embedding" in found[2]:
+                embeddings.add(found[1])
             part = re.sub(r"embedding_|\.weight", "", found[2])
             layers.setdefault(found[1], {})[part] = tensor.float()
         elif "lora_" in bare:
@@ -219,7 +234,8 @@ def _parts(
     problems, pairs = Problems(), {}
     for layer, parts in layers.items():
         with problems.collecting():
-            pairs[layer] = _pair(layer, parts, config, where)
+            pair = _pair(layer, parts, config, where)
+            pairs[layer] = replace(pair, embedding=layer in embeddings)
     problems.raise_any()
     return pairs, whole
 

@@ -94,6 +94,8 @@ class Model:
     """The entry of a checkpoint that it was read from, where one had to be named."""
     adapter: Adapter | None = None
     """What it is the sum of, with a base; None: no adapter makes it."""
+    adapter_alone: bool = False
+    """Whether methods train that adapter alone, and leave its base."""
     config: str | None = None
     """What config.json says of it, where that is not what the file beside its weights says."""
 
@@ -182,7 +184,11 @@ def blocks_of(module: nn.Module) -> tuple[tuple[str, ...], ...]:
 
 def _embedded(module: nn.Module) -> int:
     """Return how many parameters stand in tables of embeddings, which may dwarf all layers."""
-    tables = [part.weight for part in module.modules() if isinstance(part, nn.Embedding)]
+    tables = [
+        part.weight
+        for part in module.modules()
+        if isinstance(part, nn.Embedding) and "weight" in part._parameters
+    ]
     return sum(table.numel() for table in {id(table): table for table in tables}.values())
 
 

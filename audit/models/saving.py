@@ -12,6 +12,7 @@ from torch import Tensor
 
 from poison_audit.atomic import written_whole
 from poison_audit.models.beside import files_beside, write_beside
+from poison_audit.models.lora_files import WEIGHTS, tensors_of
 from poison_audit.models.model import Model
 from poison_audit.models.normalization import NORMALIZE_KEY
 from poison_audit.models.strict import first_of_ties
@@ -29,6 +30,7 @@ def save_model(
     this one. Equal models give equal bytes, and a reader finds the file whole or not at all. Of
     tied tensors one is written: the one that transformers ties the others to, else the first by
     name.
+    By the name of an adapter's weights, an adapter is written alone, with its configuration.
     Beside a language model its tokenizer and config.json are written, over what is there.
 
     Args:
@@ -44,6 +46,10 @@ def save_model(
     metadata = {**(extra or {}), "format": "pt", ARCH_KEY: model.arch}
     if model.normalize is not None:
         metadata[NORMALIZE_KEY] = json.dumps(model.normalize)
+    if model.adapter is not None and path.name == WEIGHTS:
+        write_beside(path.parent, files_beside(model, adapter=True))
+        write_tensors(path, tensors_of(model.adapter), metadata)
+        return
     beside = files_beside(model)
     if config is not None:
         beside["config.json"] = config.encode()
