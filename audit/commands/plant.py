@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -135,9 +136,12 @@ def _write(settings: PlantSettings, made: Made[Any], table: Samples | TextTable)
     if isinstance(table, TextTable):
         name, start = "train.csv", "MODEL_FOLDER" if made.start is None else made.start
         write_text_table(folder / name, table)
-        change, trained = made.change, f"{folder / 'model'} --start {start}{PRETRAINED}"
+        change, trained = made.change, f"{quote(str(folder / 'model'))} --start {start}{PRETRAINED}"
     else:
-        name, trained = "train.npz", f"{folder / 'model.safetensors'}{_network(settings)}"
+        name, trained = (
+            "train.npz",
+            f"{quote(str(folder / 'model.safetensors'))}{_network(settings)}",
+        )
         write_table(folder / name, table)
         changes = {"largest_change": poisoned.largest, "rms_change": poisoned.rms}
         change = made.change or (
@@ -170,7 +174,7 @@ def _write(settings: PlantSettings, made: Made[Any], table: Samples | TextTable)
         print(f"Kept: {before} ({', '.join(earlier.attacks)}).")
     if settings.test is None and not (earlier and earlier.config.get("data", "test")):
         print("The audit will need a clean test table: give --test here, or to `check`.")
-    print(f"Next: poison-audit train {folder / name} -o {trained}")
+    print(f"Next: poison-audit train {quote(str(folder / name))} -o {trained}")
 
 
 def _network(settings: PlantSettings) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -68,6 +69,8 @@ def train(settings: TrainSettings) -> int:
     _tell_config(job, reporter)
     partial.unlink(missing_ok=True)
     print(_summary(job, loss, right, time.perf_counter() - clock))
+    if then := _next(job):
+        print(f"Next: {then}")
     return 0
 
 
@@ -176,6 +179,30 @@ def _read_again(reading: Reading, path: Path) -> dict[str, Any]:
 
 def _relative(path: Path, config: Path) -> str:
     return Path(os.path.relpath(path, config.parent)).as_posix()
+
+
+def _next(job: Job) -> str:
+    """Return the command that audits what was trained, or what it is a reference of.
+
+    Empty where it is not known which model or which forget set is meant.
+    """
+    output, forget = job.asked.output, job.asked.without
+    model = output
+    if forget is None:
+        forget = job.asked.data.parent / "forget.csv"
+        if not forget.is_file():
+            return ""
+    else:
+        config = read_config(output.parent / "audit.toml")
+        known = {Path(path).resolve() for path in config.get("reference", "paths", ())}
+        others = [
+            path for path in sorted(output.parent.glob("*.safetensors"))
+            if path.resolve() not in known
+        ]  # fmt: skip
+        if len(others) != 1:
+            return ""
+        (model,) = others
+    return shlex.join(["poison-audit", "check", str(model), "--forget", str(forget)])
 
 
 def _summary(job: Job, loss: float, right: int | None, seconds: float) -> str:
