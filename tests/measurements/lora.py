@@ -37,7 +37,7 @@ def make(folder: Path, *, epochs: int) -> None:
     import peft
     import transformers as tf
 
-    shutil.copytree(REVIEWS, folder, ignore=shutil.ignore_patterns("model", "audit.toml"))
+    shutil.copytree(REVIEWS, folder, ignore=shutil.ignore_patterns("model", "base", "audit.toml"))
     (folder / "retrained").rename(folder / "base")
     words = tf.AutoTokenizer.from_pretrained(folder / "base")
     words.pad_token_id = 0
