@@ -96,7 +96,7 @@ def read_checkpoint(
         pairs, whole = _parts(held.tensors, config, str(file))
     with problems.collecting():
         base = _base_of(config, file.parent) if base is None else base
-        if _weights_at(base, allow_pickle=True) is not None:
+        if is_adapter(base):
             what = "is to be the base, and is an adapter itself"
             raise InputError(Problem(what, str(base), "Merge it first, by merge_and_unload()."))
         below = read_weights(base, allow_pickle=allow_pickle)

@@ -43,7 +43,7 @@ def table():
 
 def test_a_forget_set_of_canaries_leaves_nothing_open(case):
     assert doubts() == []
-    assert trial().notices[0].startswith("The checkpoint does not say what it was trained on:")
+    assert trial().notices[0].startswith("The checkpoint does not say what it was trained on.")
 
 
 def test_rows_that_no_probe_looks_at_keep_the_gate_shut(case):

@@ -58,8 +58,8 @@ def test_it_is_decided_again_by_the_rules_of_today_and_under_other_tolerances(tm
     before, after = (
         json.loads(path.read_text("utf-8")) for path in (STORED, tmp_path / "same" / "report.json")
     )
-    # No model of that time was woken.
-    assert after["cells"] == [{**cell, "woken": []} for cell in before["cells"]]
+    # No model of that time was woken, or asked by a probe of the user's own.
+    assert after["cells"] == [{**cell, "woken": [], "own": []} for cell in before["cells"]]
     assert (before["schema_version"], after["schema_version"]) == (1, 2)
     (chance,) = (
         f for f in after["findings"] if (f["candidate"], f["probe"]) == ("deployed", "exposure")
