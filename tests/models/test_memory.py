@@ -275,7 +275,7 @@ def test_an_audit_with_too_little_memory_comes_to_the_same_and_says_so(case, cap
 
 
 def test_what_does_not_fit_at_all_never_passes_and_is_tried_again(case, capsys):
-    arguments = ["--methods", "gd", "--out", "out"]
+    arguments = ["--methods", "none", "--out", "out"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("poison_audit.training.scoring._input_gradient", _never)
         assert check(*arguments) == 3
