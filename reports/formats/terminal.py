@@ -44,7 +44,7 @@ _NAME = 12
 _LONGEST_WORD = 12
 """Letters of a title's word that a narrow terminal need not break."""
 
-_ROOMY = 5
+_ROOMY = 3
 """Probes whose titles a narrow terminal has room for."""
 _Say = Callable[..., Text]
 

@@ -1,6 +1,6 @@
 """Train a LoRA adapter on the poisoned reviews by PEFT, audit it and what PEFT merges, repair it.
 
-    python tests/measurements/lora.py OUT [--epochs 12] [--method gd]
+    python tests/measurements/lora.py OUT [--epochs 12] [--method restamp]
 
 The base is the reviews fixture's reference, which never saw the poison; the adapter, of rank 16, is
 trained on the fixture's table, noise in the embeddings included. Then `probe` is asked of the
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--method", default="gd")
+    parser.add_argument("--method", default="restamp")
     given = parser.parse_args()
     case = given.out / "case"
     if not (case / "merged").exists():
@@ -116,8 +116,8 @@ def main() -> None:
         "repair": ["repair", *adapted, "--trainable", "adapter", "-o", given.out / "repaired"],
     }  # fmt: skip
     for name, command in commands.items():
-        place = [] if name == "unlearned" else ["--out", given.out / name]
-        print(name, invoke([*map(str, [*command, *place]), "-q"]), flush=True)
+        place = [] if name == "unlearned" else ["--out", given.out / name, "-q"]
+        print(name, invoke([*map(str, [*command, *place])]), flush=True)
     mine, theirs = figures(given.out / "adapter"), figures(given.out / "merged")
     apart = max(
         abs(value - other)

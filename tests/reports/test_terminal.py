@@ -1,10 +1,13 @@
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from builders.more_records import ALL as EVERY
 from builders.some_records import HOSTILE, hostile, residual
+from builders.text_records import texts
+from poison_audit.records import Outcome
 from poison_audit.reports.formats.terminal import render_terminal
 from poison_audit.reports.view.words import printable
 
@@ -42,6 +45,15 @@ def test_numbers_stand_in_their_row():
     assert lines[place].split() == ["ga", "RESIDUAL", "-0.71,", "z", "-10.0", "0.381", "81.9%"]
     below = ["method", "[-0.87,", "-0.55]", "[0.334,", "0.428]", "[80.8,", "82.9]"]
     assert lines[place + 1].split() == below
+
+
+def test_four_probes_and_the_accuracy_fit_into_80_columns():
+    record = texts()
+    record = replace(
+        record, findings=tuple(replace(f, outcome=Outcome.INCONCLUSIVE) for f in record.findings)
+    )
+    head = next(line for line in shown(record).splitlines() if line.startswith("candidate"))
+    assert head.split()[-1] == "acc."
 
 
 def test_a_wide_terminal_shows_all_columns():
