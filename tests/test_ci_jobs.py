@@ -88,6 +88,7 @@ def test_the_gitlab_job_and_what_reads_its_report_again(folder):
     again = re.findall(
         r"^    poison-audit ((?:render|verify|decide|diff) .*)$", REPORTS, re.MULTILINE
     )
+    again = [line for line in again if "--key" not in line]  # tests/commands/test_attest.py
     assert [line.split()[0] for line in again] == ["render", "verify", "decide", "diff"]
     shutil.copytree(folder / "audit", folder / "audit-1")
     shutil.copytree(folder / "audit", folder / "audit-2")

@@ -67,7 +67,7 @@ def test_ten_canaries_do_not_decide_and_the_report_says_how_many_would(tmp_path)
     few.write_text("\n".join(",".join(row) for row in rows) + "\n", encoding="utf-8")
     assert audit(tmp_path, "probe", "model.safetensors", forget=few) == 3
     seen = record(tmp_path)
-    assert "217 canaries" in seen.verdict.sentence
+    assert "10 canaries are too few: with about 217 a clean" in seen.verdict.sentence
     assert any("390 planted canaries are not in the forget set" in limit for limit in seen.limits)
 
 

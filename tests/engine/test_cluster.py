@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from contextlib import suppress
@@ -79,11 +80,12 @@ def fragile(folder: Path, **deaths: int) -> type[Work]:
     return Fragile
 
 
-def test_two_workers_give_the_same_report(case):
-    alone = run("alone")
-    spread = run("spread", "--ray", "local")
-    assert bare(spread) == bare(alone)
-    assert [cell.candidate for cell in spread.cells][:3] == ["deployed", "gd", "gd"]
+@pytest.fixture(scope="module")
+def alone(small_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> AuditRecord:
+    """Return the report of one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(shutil.copytree(small_pictures, tmp_path_factory.mktemp("alone") / "case"))
+        return run("alone")
 
 
 def test_what_is_finished_is_not_done_again_and_kept_models_come_back(case, capsys):
@@ -101,15 +103,17 @@ def test_what_is_finished_is_not_done_again_and_kept_models_come_back(case, caps
     assert {name for name in after if after[name] != before[name]} == {gone.name}
 
 
-def test_a_worker_that_dies_is_replaced(case, tmp_path, monkeypatch):
-    alone = run("alone")
+def test_two_workers_give_the_same_report_and_one_that_dies_is_replaced(
+    case, alone, tmp_path, monkeypatch
+):
     monkeypatch.setattr("poison_audit.engine.run.Work", fragile(tmp_path / "fate", gd=1, ssd=2))
-    assert bare(run("spread", "--ray", "local")) == bare(alone)
+    spread = run("spread", "--ray", "local")
+    assert bare(spread) == bare(alone)
+    assert [cell.candidate for cell in spread.cells][:3] == ["deployed", "gd", "gd"]
     assert not list((tmp_path / "fate").iterdir())
 
 
-def test_what_no_worker_survives_is_missing_and_tried_again(case, tmp_path, monkeypatch):
-    alone = run("alone")
+def test_what_no_worker_survives_is_missing_and_tried_again(case, alone, tmp_path, monkeypatch):
     monkeypatch.setattr("poison_audit.engine.cluster.RETRIES", 1)  # each takes a new worker
     monkeypatch.setattr("poison_audit.engine.run.Work", fragile(tmp_path / "fate", ssd=100))
     record = run("spread", "--ray", "local")
