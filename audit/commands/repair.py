@@ -150,10 +150,11 @@ class _Search:
     def begun(self) -> Found | None:
         """Audit the model as it is; return what that came to where there is nothing to repair."""
         record = self._audit(self._settings, self._plan.policy.alpha)
-        deployed = _told(record, "deployed")
-        if record.sanity.works and deployed.outcome is not Outcome.CLEAN:
+        # None where nothing was measured: it does not work, or is perhaps read wrongly.
+        judged = next((v for v in record.verdict.candidates if v.candidate == "deployed"), None)
+        if judged is not None and judged.outcome is not Outcome.CLEAN:
             return None
-        why = "Nothing to repair" if record.sanity.works else "Nothing can be told of this model"
+        why = "Nothing can be told of this model" if judged is None else "Nothing to repair"
         told = f"{why}; nothing was written."
         return Found(record=record, told=told, exit_code=record.verdict.exit_code)
 

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -91,6 +92,15 @@ def test_what_cannot_be_chosen_or_paid_is_refused(case, capsys, changed, said):
         csv.writer(file).writerows([["index"], *([i] for i in range(20))])
     assert invoke(["repair", *CASE, *changed, "-o", "none.safetensors"]) == 2
     assert said in capsys.readouterr().err
+    assert not Path("none.safetensors").exists()
+
+
+def test_a_model_that_is_no_better_than_chance_is_not_repaired(case, capsys):
+    table = dict(np.load("test.npz"))
+    np.savez("shuffled.npz", x=table["x"], y=np.roll(table["y"], 1))
+    given = [part if part != "test.npz" else "shuffled.npz" for part in CASE]
+    assert invoke(["repair", *given, "-o", "none.safetensors", "--out", "chance"]) == 3
+    assert "Nothing can be told of this model" in capsys.readouterr().out
     assert not Path("none.safetensors").exists()
 
 
