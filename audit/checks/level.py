@@ -23,6 +23,7 @@ from poison_audit.models.samples import Samples, as_pixels
 from poison_audit.records import Sanity
 from poison_audit.statistics.estimates import clopper_pearson, more_often
 from poison_audit.statistics.laws import fewer
+from poison_audit.statistics.rounding import points
 
 LEVEL = 1e-3
 """Chance of a false alarm of each comparison."""
@@ -46,13 +47,12 @@ def doubts_of_level(sanity: Sanity, *, alpha: float) -> list[Doubt]:
     _, high = clopper_pearson(sanity.correct, sanity.total, level=1 - alpha, sides=1)
     if high >= sanity.expected - sanity.tolerated:
         return []
-    points = "1 point" if sanity.tolerated == 0.01 else f"{100 * sanity.tolerated:g} points"
     return [
         Doubt(
             about="adapter",
             sentence=f"The model answers only {sanity.accuracy:.1%} of clean test samples "
-            f"correctly. {sanity.expected:.1%} was expected, and at most {points} less is "
-            "tolerated.",
+            f"correctly. {sanity.expected:.1%} was expected, and at most "
+            f"{points(sanity.tolerated)} less is tolerated.",
             step="Find out what differs from where that was measured: the architecture, how inputs "
             "are read (--normalize, size, --prompt), the order of the labels, or the test table.",
             spoils=True,

@@ -231,7 +231,9 @@ def _evidence(given: Mapping[str, Any], config: Config) -> dict[str, Path]:
 def _recipe(given: Mapping[str, Any], config: Config, problems: Problems) -> Recipe:
     with problems.collecting():
         return make_recipe(config, given["recipe"] or ())
-    return Recipe()
+    # It is refused all the same: what was said beside what is wrong is not asked for again.
+    told = "epochs" in dict(spelt_out(given["recipe"] or ())) or config.get("training", "epochs")
+    return Recipe(epochs=1.0) if told else Recipe()
 
 
 def _tolerances(given: Mapping[str, Any], config: Config, problems: Problems) -> dict[str, float]:

@@ -40,7 +40,7 @@ def log_to_mlflow(record: AuditRecord) -> None:
         told = f"Logged to MLflow: run {printable(str(run.info.run_id))}."
     except ModuleNotFoundError as error:
         told = f"Not logged to MLflow: {error}. Install it: pip install 'poison-audit[mlflow]'"
-    except Exception as error:
+    except Exception as error:  # whatever a store raises: logging decides nothing
         why = printable(f"{type(error).__name__}: {error}")
         told = f"Not logged to MLflow ({why[:LONGEST]}). The exit code is that of the report."
     click.echo(told, err=True)

@@ -136,12 +136,9 @@ def _write(settings: PlantSettings, made: Made[Any], table: Samples | TextTable)
     if isinstance(table, TextTable):
         name, start = "train.csv", "MODEL_FOLDER" if made.start is None else made.start
         write_text_table(folder / name, table)
-        change, trained = made.change, f"{quote(str(folder / 'model'))} --start {start}{PRETRAINED}"
+        change, model, network = made.change, "model", f" --start {quote(str(start))}{PRETRAINED}"
     else:
-        name, trained = (
-            "train.npz",
-            f"{quote(str(folder / 'model.safetensors'))}{_network(settings)}",
-        )
+        name, model, network = "train.npz", "model.safetensors", _network(settings)
         write_table(folder / name, table)
         changes = {"largest_change": poisoned.largest, "rms_change": poisoned.rms}
         change = made.change or (
@@ -174,7 +171,8 @@ def _write(settings: PlantSettings, made: Made[Any], table: Samples | TextTable)
         print(f"Kept: {before} ({', '.join(earlier.attacks)}).")
     if settings.test is None and not (earlier and earlier.config.get("data", "test")):
         print("The audit will need a clean test table: give --test here, or to `check`.")
-    print(f"Next: poison-audit train {quote(str(folder / name))} -o {trained}")
+    data, trained = (quote(str(folder / each)) for each in (name, model))
+    print(f"Next: poison-audit train {data} -o {trained}{network}")
 
 
 def _network(settings: PlantSettings) -> str:

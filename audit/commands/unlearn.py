@@ -37,11 +37,7 @@ def unlearn(settings: CheckSettings, *, output: Path, given: Mapping[str, Any]) 
         given: the command line's values, which the next command repeats.
     """
     made = unlearned(settings, lambda model: unlearned_file(output, model))
-    step, cost, file = (
-        made.step,
-        made.cost,
-        _file(output, made.model),
-    )
+    step, cost, file = made.step, made.cost, _file(output, made.model)
     save_unlearned(made.model, step, file, made_of=made.made_of, anew=made.anew)
     allowed = "no bound" if cost.allowed is None else f"{cost.allowed:,.0f} allowed"
     print(

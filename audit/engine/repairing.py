@@ -44,6 +44,7 @@ FIVE = Waking(way="relearned", poisons=5)
 AGAIN = 4.0
 """How far the trigger may come with these, in tolerances: no more than the luck of a training
 (verdict.asleep)."""
+TOO_FEW = "to judge by are likely too few to clear its accuracy"
 PROMISING = 0.8
 """In tolerances: up to here a repair is worth an audit. Intervals need some room to the tolerance.
 """
@@ -174,11 +175,7 @@ class _Look:
         who: dict[str, Any] = {
             "name": name, "gradients": gradients, "model": model, "undecided": undecided,
         }  # fmt: skip
-        open_ = (
-            f"; {len(self._case.test):,} test samples to judge by are likely too few to clear its "
-            "accuracy"
-        )
-        so = open_ if undecided else ""
+        so = f"; {len(self._case.test):,} test samples {TOO_FEW}" if undecided else ""
         if self._stamped is None:
             found = figures(model, self._case, self._plan)
             if isinstance(found, str):

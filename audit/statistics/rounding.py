@@ -53,6 +53,16 @@ def short(number: float) -> str:
     return f"{round(number, 9) + 0.0:.9g}"
 
 
+def points(share: float) -> str:
+    """Return a share that somebody chose in percentage points.
+
+    >>> points(0.01), points(0.05), points(0.005)
+    ('1 point', '5 points', '0.5 points')
+    """
+    number = short(100 * share)
+    return f"{number} {'point' if number == '1' else 'points'}"
+
+
 def share(level: float) -> str:
     """Return a level in (0, 1) in percent, never as 100%.
 

@@ -96,6 +96,7 @@ def decide(
     findings: list[Finding] = []
     verdicts: list[CandidateVerdict] = []
     ours: list[CandidateVerdict] = []
+    steps: dict[str, str] = {}
     for name, group in by_name.items():
         here: list[Finding] = []
         own: list[Finding] = []
@@ -130,9 +131,11 @@ def decide(
         ours.append(judge_candidate(name, group[0].kind, here))
         if group[0].kind == "deployed":
             nothing_to_remove = ours[-1].outcome is Outcome.CLEAN
-        findings += [*here, *own]
-        verdicts.append(judge_candidate(name, group[0].kind, [*here, *own]))
-    steps = {f.reason: reading_of(f.probe).words.step for f in findings}
+        whole = [*here, *own]
+        findings += whole
+        verdicts.append(judge_candidate(name, group[0].kind, whole))
+        if (worst := _worst(whole)) is not None:
+            steps[name] = reading_of(worst.probe).words.step
     found = audit_verdict(plan.policy, sanity, verdicts, doubts, steps)
     # A probe of the user's own may not turn what is undecided into a failure that is let through.
     if found.exit_code == 0 and audit_verdict(plan.policy, sanity, ours, doubts, steps).exit_code:
@@ -258,9 +261,8 @@ def _said_of_clean(finding: Finding) -> Finding:
 
 def judge_candidate(name: str, kind: Kind, findings: Sequence[Finding]) -> CandidateVerdict:
     """Return the worst of a candidate's gating findings; without a residue probe none passes."""
-    # Of one outcome, what a person sees in the model's answers is told before a score.
-    plain = sorted(findings, key=lambda f: not reading_of(f.probe).points)
-    gates = [(f.outcome, f.reason) for f in plain if f.gating]
+    worst = _worst(findings)
+    gates = [] if worst is None else [(worst.outcome, worst.reason)]
     if not any(f.gating and reading_of(f.probe).residue for f in findings):
         reason = (
             "No probe could measure the poison. Give evidence of it: canaries, targets or a "
@@ -273,6 +275,14 @@ def judge_candidate(name: str, kind: Kind, findings: Sequence[Finding]) -> Candi
     if outcome is Outcome.CLEAN:
         reason = _passed(findings)
     return CandidateVerdict(candidate=name, kind=kind, outcome=outcome, reason=reason)
+
+
+def _worst(findings: Sequence[Finding]) -> Finding | None:
+    """Return the worst of those that gate; None: none does."""
+    # Of one outcome, what a person sees in the model's answers is told before a score.
+    plain = sorted(findings, key=lambda f: not reading_of(f.probe).points)
+    gates = [f for f in plain if f.gating]
+    return min(gates, key=lambda f: WORST_FIRST.index(f.outcome), default=None)
 
 
 def _passed(findings: Sequence[Finding]) -> str:

@@ -36,7 +36,7 @@ def audit_verdict(
         sanity: if the model does not work as loaded, nothing passes.
         candidates: what each comes to.
         doubts: with any of them nothing passes.
-        steps: what to do about what was found, by the reason that a candidate is given.
+        steps: what to do about the worst that was found, by candidate.
     """
     if not sanity.works:
         outcome = Outcome.INCONCLUSIVE
@@ -161,12 +161,11 @@ def _next_step(
             "Do not use this repair. Give it a smaller budget or another method, or retrain "
             "without the poisoned samples (the forget set)."
         )
-    judged = next((c for c in candidates if c.candidate == policy.gate), None)
-    own = steps.get(judged.reason, "") if judged is not None else ""
     if outcome is Outcome.ACTIVATED:
         told = "Do not use this repair: go back to the model that it was made of, and retrain"
     elif repaired:
         told = "Do not release the model. No repair that was tried is clean: try others, or retrain"
     else:
         told = "Do not release the model. Try repairs with `poison-audit repair`, or retrain"
+    own = steps.get(policy.gate, "")
     return f"{told} without the poisoned samples (the forget set). {own}".rstrip()

@@ -28,7 +28,7 @@ from poison_audit.records import Cell, Finding, Interval, Measurement, Outcome, 
 from poison_audit.statistics.estimates import Estimate
 from poison_audit.statistics.rates import NEVER
 from poison_audit.statistics.reading import Reading, Remark
-from poison_audit.statistics.rounding import rounded, short, with_interval
+from poison_audit.statistics.rounding import points, rounded, short, with_interval
 from poison_audit.verdict.readings import reading_of
 
 SCATTER = 0.2
@@ -201,10 +201,9 @@ def _sentence(
         tolerance: the largest figure that is clean.
         excused: whether what was found may be something else, which a remark tells.
     """
-    scale, unit = (100, " points") if reading.points else (1, "")
+    scale = 100 if reading.points else 1
     figure = _figure(reading, means, estimate, tolerance)
-    most = f"{short(scale * tolerance)}{unit}"
-    most = "1 point" if most == "1 points" else most
+    most = points(tolerance) if reading.points else short(tolerance)
     least = short(scale * (2 * estimate.null - tolerance))
     band = f"{least} to {most}" if reading.two_sided else f"up to {most}"
     if outcome is Outcome.CLEAN:

@@ -28,7 +28,7 @@ def render_history_text(history: History, console: Console) -> None:
             words = about(probe)
             table.add_column(say(words.column or words.title.lower()), overflow="fold")
         for entry in group.entries:
-            told = (entry.when, entry.digest[:8], entry.outcome, *entry.figures)
+            told = (entry.when, entry.digest, entry.outcome, *entry.figures)
             table.add_row(*map(say, told))
         console.print(table)
         console.print()

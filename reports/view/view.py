@@ -28,6 +28,7 @@ from poison_audit.reports.view.tuned import Tuned, tuned
 from poison_audit.reports.view.why import HYPOTHESES, Why, why
 from poison_audit.reports.view.words import about, duration, memory, percent, printable, value
 from poison_audit.statistics.reading import Words
+from poison_audit.statistics.rounding import points
 from poison_audit.verdict.readings import READINGS
 from poison_audit.verdict.record import AuditRecord
 
@@ -266,8 +267,8 @@ def _sanity(record: AuditRecord) -> str:
 def _expected(sanity: Sanity) -> str:
     if sanity.expected is None:
         return "Nobody said what it should be (--expect-accuracy)."
-    points = "1 point" if sanity.tolerated == 0.01 else f"{100 * sanity.tolerated:g} points"
-    return f"Expected: {percent(sanity.expected)}; at most {points} less is tolerated."
+    most = points(sanity.tolerated)
+    return f"Expected: {percent(sanity.expected)}; at most {most} less is tolerated."
 
 
 def _doubts(record: AuditRecord) -> tuple[str, ...]:

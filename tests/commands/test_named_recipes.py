@@ -49,3 +49,13 @@ def test_a_model_of_a_preset_is_read_by_its_header(case, monkeypatch):
     assert told["nesterov"] is True
     assert (told["label_smoothing"], told["ema"], told["augment"]) == (0.2, 0.99, "shift-flip")
     assert load_model(case / "s.safetensors").model.arch == "cifar-speed:w4-6"
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_epochs_that_were_said_beside_a_wrong_key_are_not_asked_for(said, tmp_path, capsys):
+    epochs = ["--recipe", "epochs=3"] * said
+    command = ["check", str(tmp_path / "m.safetensors"), "--recipe", "learning_rate=1", *epochs]
+    assert invoke(command) == 2
+    told = capsys.readouterr().err
+    assert "learning_rate=1: unknown key" in told
+    assert ("epochs of the original training are not given" in told) is not said
