@@ -192,26 +192,31 @@ def audit(
             columns as of forget.csv (`{"index": .., "attack": ..}`, or a DataFrame), or a path.
         evidence: what is known of the poison: files as `plant` calls them (`canaries.json`,
             `bases.npz`, `strings.json`, `targets.csv`, `trigger.json`), or by that name.
-        recipe: how it was trained: `epochs` (needed to run methods), `optimizer`, `lr`, `momentum`,
-            `weight_decay`, `batch_size`, `schedule`, `augment`.
-        methods: names as `poison-audit methods` lists them; None: all; "none": none.
+        recipe: how it was trained: `epochs` (needed to run methods), `optimizer` ("sgd" or
+            "adamw"), `lr`, `momentum`, `weight_decay`, `batch_size`, `schedule` ("constant",
+            "cosine" or "onecycle"), `augment` ("none", "flip", "crop-flip" or "shift-flip").
+        methods: names such as `["gd", "scrub"]`, as `poison-audit methods` lists them; None: all,
+            which takes a share `budget` of the training each; "none": none, and nothing is
+            explained.
         references: models that never saw the poison, of the same network.
         candidates: repaired models to be judged beside it, by name.
         normalize: what pictures are normalised by before the module: "cifar10", "imagenet",
-            "none", or (means, standard deviations). No tensor holds it, so it is never guessed.
+            "none" (it takes pixels from 0 to 1), or (means, standard deviations). No tensor holds
+            it, so it is never guessed, and a module of pictures needs it.
         arch: architecture of a checkpoint, where its tensors leave it open.
         factory: builds the network newly initialised, for methods that train from scratch. None:
             the module's own layers, by `reset_parameters`.
         tokenizer: of a transformers model of texts; the processor of one of pictures.
         names: label names, in the order of the outputs.
         max_tokens, label_words, prompt, start: how a model of texts reads.
-        gate: whose verdict is the audit's: "deployed", "any-method", or a candidate.
-        alpha: largest chance of a wrong verdict.
-        tolerances: largest figure of a probe that is clean, by probe.
-        budget: share of the original training's gradient evaluations, a method; or several.
-        seeds: runs a method; the worst counts.
-        tune: trials of each method's numbers.
-        found: share of the forget set that the methods are given.
+        gate: whose verdict is the audit's: "deployed" (as None), "any-method", or a candidate.
+        alpha: largest chance of a wrong verdict; None: 0.05.
+        tolerances: largest figure of a probe that is clean, by probe, such as {"backdoor": 0.05}.
+        budget: share of the original training's gradient evaluations, a method, or several; None:
+            0.1.
+        seeds: runs a method, at least 1 (as None); the worst counts.
+        tune: trials of each method's numbers, from 1 to 10,000; None: none.
+        found: share of the forget set that the methods are given; None: all.
         reaudit: wake every model on trial, and ask it again.
         rehearse: also try the methods on a copy poisoned for the purpose.
         settings: numbers of methods and probes, by name: `{"scrub": {"alpha": 0.5}}`.
