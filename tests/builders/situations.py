@@ -173,18 +173,23 @@ def adapter() -> AuditRecord:
     return record([], {"gaussian": N}, sanity=sane, doubts=doubts_of_level(sane, alpha=0.05))
 
 
+def _repaired_elsewhere(
+    before: tuple[float, float], after: tuple[float, float], lost: tuple[int, int]
+) -> AuditRecord:
+    """A model that was repaired elsewhere stands at the gate, beside the deployed one."""
+    weights = "5a" * 32
+    theirs = cell(
+        *_noise(*after), utility(*lost, n=5000), candidate="fixed", kind="candidate",
+        digest=weights,
+    )  # fmt: skip
+    files = {"fixed": {"path": "runs/fixed.safetensors", "kind": "candidate", "sha256": weights}}
+    cells = [cell(*_noise(*before), utility(), digest="3f" * 32), theirs]
+    return record(cells, {"gaussian": N}, gate="fixed", subject={"candidates": files})
+
+
 def broken() -> AuditRecord:
     """A model repaired elsewhere forgot the poison, and half of what it knew."""
-    theirs = cell(
-        *_noise(0.01, 0.502),
-        utility(2300, 100, n=5000),
-        candidate="fixed",
-        kind="candidate",
-        digest="5a" * 32,
-    )
-    files = {"fixed": {"path": "runs/fixed.safetensors", "kind": "candidate", "sha256": "5a" * 32}}
-    cells = [cell(*_noise(1.29, 0.85), utility(), digest="3f" * 32), theirs]
-    return record(cells, {"gaussian": N}, gate="fixed", subject={"candidates": files})
+    return _repaired_elsewhere((1.29, 0.85), (0.01, 0.502), (2300, 100))
 
 
 def accepted() -> AuditRecord:
@@ -202,16 +207,7 @@ def accepted() -> AuditRecord:
 
 def activated() -> AuditRecord:
     """A repair made the poison stronger."""
-    theirs = cell(
-        *_noise(1.9, 0.93),
-        utility(40, 30, n=5000),
-        candidate="fixed",
-        kind="candidate",
-        digest="5a" * 32,
-    )
-    files = {"fixed": {"path": "runs/fixed.safetensors", "kind": "candidate", "sha256": "5a" * 32}}
-    cells = [cell(*_noise(0.9, 0.76), utility(), digest="3f" * 32), theirs]
-    return record(cells, {"gaussian": N}, gate="fixed", subject={"candidates": files})
+    return _repaired_elsewhere((0.9, 0.76), (1.9, 0.93), (40, 30))
 
 
 def asleep() -> AuditRecord:
