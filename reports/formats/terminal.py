@@ -36,16 +36,14 @@ _MOST = 3
 _MOST_WIDE = 5
 """Probes that a wide one has room for with all their figures."""
 
-USUAL = 80
-"""Columns below which titles are short, and intervals stand on two lines."""
 _NAME = 12
-"""Letters of a name that are never broken."""
+"""Letters of a name that are never broken where there is room."""
+_SHORT_NAME = 10
+"""Letters of a name that are never broken where there is little."""
 
 _LONGEST_WORD = 12
 """Letters of a title's word that a narrow terminal need not break."""
 
-_ROOMY = 3
-"""Probes whose titles a narrow terminal has room for."""
 _Say = Callable[..., Text]
 
 
@@ -69,7 +67,7 @@ def render_terminal(record: AuditRecord, *, console: Console) -> None:
     console.print()
     wide = console.width >= WIDE
     if seen.rows:
-        console.print(_table(seen.rows, seen.probes, say, width=console.width))
+        console.print(_table(seen.rows, seen.probes, say, console=console))
         if seen.harm:
             console.print(say(seen.harm))
         if not wide:
@@ -118,24 +116,35 @@ def _print_rehearsal(console: Console, say: _Say, seen: Rehearsed) -> None:
     console.print(say(f"{seen.label}.", "bold yellow"))
     console.print(say(seen.sentence))
     console.print(say(seen.held, _STYLES[seen.tone]))
-    console.print(_table(seen.rows, seen.probes, say, width=console.width))
+    console.print(_table(seen.rows, seen.probes, say, console=console))
     console.print(say(f"End of the rehearsal. {seen.label}.", "dim"))
 
 
-def _table(rows: Iterable[Row], probes: Sequence[Words], say: _Say, *, width: int) -> Table:
-    rows, wide = list(rows), width >= WIDE
+def _table(rows: Sequence[Row], probes: Sequence[Words], say: _Say, *, console: Console) -> Table:
+    """The first layout that fits: roomy, then short titles, then verdicts under names."""
+    tables = [_laid_out(rows, probes, say, width=console.width, tight=tight) for tight in range(3)]
+    unbounded = console.options.update(width=10 * WIDE)
+    needed = [console.measure(table, options=unbounded).maximum for table in tables]
+    return next((t for t, n in zip(tables, needed, strict=True) if n <= console.width), tables[-1])
+
+
+def _laid_out(
+    rows: Sequence[Row], probes: Sequence[Words], say: _Say, *, width: int, tight: int
+) -> Table:
+    wide, stacked = width >= WIDE, tight > 1
     shown = [place for place, probe in enumerate(probes) if wide or not probe.minor]
     if not wide and len(shown) > _MOST:
         # What no candidate was measured by stands under "Not decided".
         shown = [at for at in shown if any(row.figures[at].interval for row in rows)]
-    crowded = not wide and (len(shown) > _ROOMY or width < USUAL)
-    padding = (0, 1 if crowded else 2, 0, 0)
+    padding = (0, 1 if tight else 2, 0, 0)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=padding)
-    table.add_column(say("candidate"), overflow="fold", min_width=_NAME if width >= USUAL else 10)
-    table.add_column(say("verdict"), no_wrap=True)
+    longest = _SHORT_NAME if tight else _NAME
+    table.add_column(say("candidate"), overflow="fold", min_width=longest)
+    if not stacked:
+        table.add_column(say("verdict"), no_wrap=True)
     for place in shown:
         words = probes[place]
-        long = crowded or max(map(len, words.title.split()), default=0) > _LONGEST_WORD
+        long = tight or max(map(len, words.title.split()), default=0) > _LONGEST_WORD
         title = words.column if long and not wide and words.column else words.title.lower()
         table.add_column(say(title), overflow="fold")
     if any(row.harm for row in rows):
@@ -144,21 +153,23 @@ def _table(rows: Iterable[Row], probes: Sequence[Words], say: _Say, *, width: in
         table.add_column(say("spent / allowed"), overflow="fold")
         table.add_column(say("time"), overflow="fold")
     for row in rows:
-        table.add_row(*_cells(row, shown, say, wide=wide, longest=_NAME if width >= USUAL else 10))
+        # Where a name has to be broken, it is between its words.
+        told = row.name if wide or len(row.name) <= longest else row.name.replace("_", "_\n")
+        name = say(told).append_text(say(f"\n{row.kind}", "dim"))
+        outcome = say(row.outcome, _STYLES[row.tone])
+        first = [name.append("\n").append_text(outcome)] if stacked else [name, outcome]
+        table.add_row(*first, *_figures(row, shown, say, wide=wide, tight=tight))
     return table
 
 
-def _cells(row: Row, shown: Sequence[int], say: _Say, *, wide: bool, longest: int) -> list[Text]:
-    # Where a name has to be broken, it is between its words.
-    told = row.name if wide or len(row.name) <= longest else row.name.replace("_", "_\n")
-    name = say(told).append_text(say(f"\n{row.kind}", "dim"))
-    cells = [name, say(row.outcome, _STYLES[row.tone])]
+def _figures(row: Row, shown: Sequence[int], say: _Say, *, wide: bool, tight: int) -> list[Text]:
+    room = not tight and len(shown) <= (_MOST_WIDE if wide else _MOST)
+    comma = ", " if wide or room else ",\n"
+    cells = []
     for place in shown:
         figure = row.figures[place]
-        room = len(shown) <= (_MOST_WIDE if wide else _MOST)
         z = f", {figure.z}" if figure.z and room else ""
-        split = not wide and len(shown) > _MOST
-        interval = figure.interval.replace(", ", ",\n") if split else figure.interval
+        interval = figure.interval.replace(", ", comma)
         cells.append(say(f"{figure.value}{z}\n{interval}".rstrip("\n")))
     if row.harm:
         ends = row.harm.interval if wide else row.harm.interval.replace(", ", ",\n")

@@ -47,13 +47,20 @@ def test_numbers_stand_in_their_row():
     assert lines[place + 1].split() == below
 
 
-def test_four_probes_and_the_accuracy_fit_into_80_columns():
+@pytest.mark.parametrize("width", [60, 80])
+def test_four_probes_and_the_accuracy_fit(width):
     record = texts()
     record = replace(
         record, findings=tuple(replace(f, outcome=Outcome.INCONCLUSIVE) for f in record.findings)
     )
-    head = next(line for line in shown(record).splitlines() if line.startswith("candidate"))
-    assert head.split()[-1] == "acc."
+    *lines, _ = shown(record, width=width).splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith("candidate"))
+    assert lines[start].split()[-1] == "acc."
+    assert max(map(len, lines)) <= width
+    table = " ".join(lines[start : lines.index("", start)])
+    verdicts = [each.outcome.value for each in record.verdict.candidates]
+    assert [word for word in table.split() if word in set(Outcome)] == verdicts
+    assert table.count("[") == table.count("]")  # no interval is cut
 
 
 def test_a_wide_terminal_shows_all_columns():
