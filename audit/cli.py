@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -74,6 +75,9 @@ def invoke(arguments: Sequence[str]) -> int:
     except OSError as error:
         if of_memory(error):
             return failed(error)
+        if error.errno == errno.ENAMETOOLONG:  # no disk has it: somebody's file named it
+            complain([Problem("no file's name may be as long", str(error.filename))])
+            return 2
         complain_of_disk(error)
         return 4
     except BaseException as error:  # a crash, Rust's panic too, must never look like a verdict

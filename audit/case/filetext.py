@@ -26,9 +26,10 @@ def kind_of(path: Path) -> str:
 
 def read_bytes(path: Path, *, most: int | None = None, fix: str = "") -> bytes:
     """Return a file's bytes; InputError when it cannot be read, or has more than `most`."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise InputError(Problem("is a pipe or a device, expected a file", str(path), "Store it."))
+    what = "is a pipe or a device, expected a file"
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(Problem(what, str(path), "Store it."))
         with path.open("rb") as file:
             raw = file.read(-1 if most is None else most + 1)
     except OSError as error:

@@ -41,6 +41,28 @@ def test_half_a_character_is_no_id(case, capsys):
     assert len(told.splitlines()) < 20
 
 
+LONG = "x" * 300
+"""A name that no file system takes (NAME_MAX is 255)."""
+
+
+@pytest.mark.parametrize("given", [
+    ("--forget", LONG), ("--train", f"{LONG}.npz"), ("--test", LONG), ("--candidate", f"a={LONG}"),
+    ("--canaries", f"{LONG}.json"), ("--trigger", LONG), ("--config", f"{LONG}.toml"),
+])  # fmt: skip
+def test_a_name_that_no_file_can_have(case, capsys, given):
+    assert LONG in refused(capsys, *given)
+
+
+@pytest.mark.parametrize("name", [LONG, f"{LONG}/a", f"a\\{LONG}"])
+def test_names_within_files_that_no_file_can_have(case, capsys, name):
+    Path("pictures.csv").write_text(f"id,path,label\na,{name}.png,0\n", encoding="ascii")
+    assert "xxx" in refused(capsys, "--test", "pictures.csv")
+    Path("folder").mkdir()
+    stored = json.dumps({"_data_files": [{"filename": f"{name}.arrow"}]})
+    Path("folder/state.json").write_text(stored, encoding="ascii")
+    assert "xxx" in refused(capsys, "--test", "folder")
+
+
 @pytest.mark.parametrize("text", [
     ".".join(["a"] * 6_000) + " = 1\n",
     "accept." + ".".join(["a"] * 6_000) + " = 1\n",
