@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from poison_audit.case.case import Case
+from poison_audit.checks.adapter import doubts_of_adapter
 from poison_audit.checks.batch_norm import distance
 from poison_audit.checks.inputs import better_reading
+from poison_audit.checks.sanity import check_sanity
 from poison_audit.checks.ways import Way, prepared, ways
 from poison_audit.models.identify import architecture
 from poison_audit.models.image import NORMALIZE, CifarResNet, CifarResNetSpec, image_classifier
 from poison_audit.models.model import Batch
+from poison_audit.models.samples import Samples
 from poison_audit.models.seeds import Rng
+from poison_audit.records import Recipe
 
 PLAIN = Way(said="as it is", step="", normalize=NORMALIZE["none"])
 
@@ -42,11 +48,11 @@ def random_pictures(n: int, *, size: int = 8, seed: int = 0) -> torch.Tensor:
     return torch.rand(n, 3, size, size, generator=Rng(seed).torch())
 
 
-def asked(model, x, y, *, forget=None):
+def asked(model, x, y, *, forget=None, fresh=()):
     half = len(x) // 2
     retain, test = Batch(x=x[:half], y=y[:half]), Batch(x=x[half:], y=y[half:])
     forget = Batch(x=x[:0], y=y[:0]) if forget is None else forget
-    found = better_reading(model, retain, test, forget=forget, trained=retain.x)
+    found = better_reading(model, retain, test, forget=forget, trained=retain.x, fresh=fresh)
     return [] if found is None else [found.doubt]
 
 
@@ -119,6 +125,61 @@ def test_another_size_is_named():
     assert 50 < int(y.sum()) < 150
     (doubt,) = asked(classifier(By(of_large), classes=2), x, y)
     assert "with pictures of 16x16" in doubt.sentence
+
+
+def test_a_reading_that_only_more_samples_tell_of_is_asked_again():
+    """Of five pictures three are answered rightly upside down, and two as they are read."""
+    x = random_pictures(1200)
+    right = of_height(x).argmax(1)
+    y = torch.where(torch.arange(1200) % 5 < 3, 1 - right, right)
+    model = classifier(By(of_height), classes=2, arch="factory:own")
+    few = slice(0, 200)
+    assert asked(model, x[few], y[few]) == []
+
+    def more(labels):
+        tables = [
+            Samples(ids=tuple(f"{name}-{i}" for i in range(500)), x=x[part], y=labels[part])
+            for name, part in (("retain", slice(200, 700)), ("test", slice(700, 1200)))
+        ]
+        return asked(model, x[few], y[few], fresh=tables)
+
+    (doubt,) = more(y)
+    told = "of 1000 clean samples the model answers 400 as they are read now, and 600 with "
+    assert f"{told}the pictures upside down" in doubt.sentence
+    assert doubt.step.startswith("Store them as they are seen")
+    # What the first samples said is not borne out by the others: that was chance.
+    assert more(torch.where(torch.arange(1200) % 2 == 0, 1 - right, right)) == []
+    assert asked(model, x[few], y[few], fresh=[no_samples(x)]) == []
+
+
+def test_what_is_clear_at_once_or_hopeless_is_not_asked_again():
+    x = random_pictures(300)
+    model = classifier(By(of_height), classes=2, arch="factory:own")
+    right = of_height(x).argmax(1)
+    for y, doubts in ((1 - right, 1), (right, 0)):
+        later = Samples(ids=tuple(map(str, range(100))), x=x[200:], y=y[200:])
+        with mock.patch.object(Samples, "in_order", side_effect=AssertionError):
+            assert len(asked(model, x[:200], y[:200], fresh=[later])) == doubts
+
+
+def test_the_adapter_asks_again_of_samples_that_no_reading_was_tried_on():
+    x = random_pictures(1200)
+    right = of_height(x).argmax(1)
+    y = torch.where(torch.arange(1200) % 50 < 29, 1 - right, right)  # 58 of 100 upside down
+    every = Samples(ids=tuple(map(str, range(1200))), x=x, y=y)
+    case = Case(
+        model=classifier(By(of_height), classes=2, arch="factory:own"),
+        forget=every.at(range(29, 50)), retain=every.at(range(50, 600)),
+        test=every.at(range(600, 1200)), recipe=Recipe(epochs=1),
+    )  # fmt: skip
+    case, sanity = check_sanity(case, alpha=0.05)
+    (doubt,) = doubts_of_adapter(case, sanity, alpha=0.05, rng=Rng(0))
+    assert f"of {350 + 400} clean samples" in doubt.sentence  # all but 200 of each table
+    assert "with the pictures upside down" in doubt.sentence
+
+
+def no_samples(x):
+    return Samples(ids=(), x=x[:0], y=torch.zeros(0, dtype=torch.int64))
 
 
 class Stem(nn.Module):

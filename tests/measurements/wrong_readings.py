@@ -3,12 +3,12 @@
     python tests/measurements/wrong_readings.py NETS --data DATA [--only NAME ..] [--command-line]
 
 NETS is the folder that honest_nets.py filled. DATA holds backdoored/ (six published networks and
-nets.py) and cifar10/. checks/adapter is asked in this process about 300 retain and 300 test
-samples. With --command-line every cell is `poison-audit probe` on tables written for the purpose:
-the poison on trial, a patch on 60 forget rows, is one that the network never saw, so that what is
-read rightly passes with exit 0, and what is read wrongly passes as well unless the adapter is
-doubted. --live asks of the networks' own triggers instead. Results are kept in NETS, and a cell
-that is there is not run again.
+nets.py) and cifar10/. checks/adapter is asked in this process about 940 retain and 1,000 test
+samples (digits: fewer). With --command-line every cell is `poison-audit probe` on tables written
+for the purpose: the poison on trial, a patch on 60 forget rows, is one that the network never saw,
+so that what is read rightly passes with exit 0, and what is read wrongly passes as well unless the
+adapter is doubted. --live asks of the networks' own triggers instead. Results are kept in NETS, and
+a cell that is there is not run again.
 """
 
 from __future__ import annotations
@@ -386,7 +386,7 @@ def asked(subject: Subject, stated: Stated) -> dict[str, object]:
             return stated.labels(y)
         return torch.tensor([stated.order.index(stated.names[i]) for i in y.tolist()])
 
-    rows = {"forget": slice(300, 360), "retain": slice(0, 300), "test": slice(0, 300)}
+    rows = {"forget": slice(0, POISONED), "retain": slice(POISONED, None), "test": slice(None)}
     parts = {
         name: (
             shown(subject.test_x[here] if name == "test" else subject.train_x[here]),
