@@ -20,7 +20,7 @@ LETTERS = 400
 
 
 def exhibit(
-    role: Literal["target", "forget", "trigger"],
+    role: Literal["target", "forget", "trigger", "mislabelled"],
     samples: Samples,
     place: int,
     *,
@@ -28,17 +28,21 @@ def exhibit(
     attack: str = "",
 ) -> Exhibit:
     """Return one sample to look at, its label by name where there are `names`."""
-    number = int(samples.y[place])
     parts = [every[place] for every in (samples.texts, samples.pairs) if every is not None]
     text = _cut(" // ".join(parts)) if parts else None
     return Exhibit(
         role=role,
         name=samples.ids[place],
-        label=names[number] if names is not None and number < len(names) else str(number),
+        label=named(int(samples.y[place]), names),
         attack=attack,
         png=as_png(as_pixels(samples.x[place])) if samples.texts is None else None,
         text=text,
     )
+
+
+def named(label: int, names: tuple[str, ...] | None) -> str:
+    """Return a label by its name, where there are `names` and it has one."""
+    return names[label] if names is not None and label < len(names) else str(label)
 
 
 def spread(places: list[int], most: int) -> list[int]:

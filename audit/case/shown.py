@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from poison_audit.records import Asked, Count, Digest
 
 _PNG = "^iVBORw0KGgo[A-Za-z0-9+/]*={0,2}$"
+Png = Annotated[str, Asked({"pattern": _PNG})]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +37,26 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exhibit:
-    """A sample to look at: a target of the attack, a forget sample, the trigger on an input."""
+    """A sample to look at: the trigger on an input, a target of the attack, a forget sample."""
 
-    role: Literal["target", "forget", "trigger"]
+    role: Literal["target", "forget", "trigger", "mislabelled"]
     name: str
     """Its id in its table."""
     label: str
     """As it was trained; of a target the true one."""
     attack: str = ""
     """What a forget sample is said to be part of."""
-    png: Annotated[str, Asked({"pattern": _PNG})] | None = None
+    png: Png | None = None
     """A picture of at most 96 x 96 pixels: base64 of a PNG file."""
     text: str | None = None
     """A text, cut to at most 400 characters."""
+    bare: Png | None = None
+    """The same picture without the trigger."""
+    true: str | None = None
+    """The true label, where `label` is a wrong one that it was trained with."""
+    wanted: str | None = None
+    """The label that the attacker wanted."""
+    answer: str | None = None
+    """What the deployed model answers to what is shown; None: it was not asked."""
+    without: str | None = None
+    """What it answers without the trigger."""

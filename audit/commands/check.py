@@ -249,7 +249,7 @@ def audited(
             limits=(*trial.limits, *caveats(plan, trial, cells), *halved(tunings, judged.case)),
             files=input_files([*trial.files, *([("config", config.path)] if config.path else [])]),
             places=places(sources.forget, config.path, top=git_top(here) or here),
-            exhibits=exhibits(trial.case),
+            exhibits=exhibits(trial.case, asked=sound),
             environment={
                 **environment(device, config, started, time.perf_counter() - clock, caller.command),
                 "settings": origins(settings, trial),

@@ -1,7 +1,8 @@
 """Exhibits: what the poison looks like, for a reader who was not there.
 
-A few forget samples of each attack, and what each poison shows of its own: the targets of an
-attack, the trigger on a few inputs. They are shown beside the figures and decide nothing.
+What each poison shows of its own (the trigger on a few inputs, the targets of an attack, the
+wrong labels that the model is surest of) with the deployed model's answers, and a few forget
+samples of each other attack. They are shown beside the figures and decide nothing.
 """
 
 from __future__ import annotations
@@ -13,16 +14,23 @@ from poison_audit.poisons.probes import WORKINGS
 
 EACH = 6
 """Forget samples of one attack."""
-ROLES = ("target", "forget", "trigger")
+ROLES = ("trigger", "target", "mislabelled", "forget")
 """In the order in which they are shown."""
 
 
-def exhibits(case: Case) -> tuple[Exhibit, ...]:
-    """Return the samples to look at, targets first; the same for the same case."""
-    found = [shown for works in WORKINGS.values() for shown in works.exhibits(case)]
+def exhibits(case: Case, *, asked: bool) -> tuple[Exhibit, ...]:
+    """Return the samples to look at; the same for the same case.
+
+    Args:
+        case: what is on trial.
+        asked: whether the deployed model is asked what it answers to them.
+    """
+    found = [shown for works in WORKINGS.values() for shown in works.exhibits(case, asked)]
+    told = {shown.attack for shown in found if shown.role == "mislabelled"}
     by_attack: dict[str, list[int]] = {}
     for place, attack in enumerate(case.attacks):
-        by_attack.setdefault(attack, []).append(place)
+        if attack not in told:
+            by_attack.setdefault(attack, []).append(place)
     for attack, where in by_attack.items():
         for place in spread(where, EACH):
             names = case.forget.names

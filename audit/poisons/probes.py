@@ -16,9 +16,10 @@ from poison_audit.models.model import Model
 from poison_audit.poisons.backdoor import plant as backdoor_pictures
 from poison_audit.poisons.backdoor import plant_texts as backdoor_texts
 from poison_audit.poisons.backdoor.clues import triggers
+from poison_audit.poisons.backdoor.exhibits import trigger_exhibits
 from poison_audit.poisons.backdoor.probe import backdoor
 from poison_audit.poisons.backdoor.references import trigger_answers
-from poison_audit.poisons.backdoor.trial import backdoor_evidence, trigger_exhibits
+from poison_audit.poisons.backdoor.trial import backdoor_evidence
 from poison_audit.poisons.gaussian import plant as gaussian_pictures
 from poison_audit.poisons.gaussian import plant_texts as gaussian_texts
 from poison_audit.poisons.gaussian.exposure import exposure
@@ -29,6 +30,7 @@ from poison_audit.poisons.indiscriminate import plant as indiscriminate_planting
 from poison_audit.poisons.indiscriminate.probe import indiscriminate
 from poison_audit.poisons.indiscriminate.trial import indiscriminate_evidence
 from poison_audit.poisons.mislabelled import plant as mislabelled_planting
+from poison_audit.poisons.mislabelled.exhibits import flip_exhibits
 from poison_audit.poisons.mislabelled.probe import flip_answers, mislabelled
 from poison_audit.poisons.mislabelled.recover import flipped
 from poison_audit.poisons.mislabelled.trial import mislabelled_evidence
@@ -62,8 +64,8 @@ class Workings:
     among controls; a smaller one of a plan holds."""
     thorough: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By probe, the parameters by which it sees smaller effects than at its defaults."""
-    exhibits: Callable[[Case], list[Exhibit]] = lambda case: []
-    """What there is to look at, forget samples aside."""
+    exhibits: Callable[[Case, bool], list[Exhibit]] = lambda case, asked: []
+    """What there is to look at, a few forget samples aside; `asked`: with the model's answers."""
 
 
 WORKINGS: dict[str, Workings] = {
@@ -101,6 +103,7 @@ WORKINGS: dict[str, Workings] = {
         reader=mislabelled_evidence,
         look=flipped,
         ask=flip_answers,
+        exhibits=flip_exhibits,
         planters={
             "pictures": mislabelled_planting.in_pictures,
             "texts": mislabelled_planting.in_texts,

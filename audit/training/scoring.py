@@ -84,6 +84,12 @@ def logits(model: Model, samples: Samples, *, size: int | None = None) -> Tensor
     return _each(model, model.logits, samples, size)
 
 
+def answers(model: Model, samples: Samples) -> list[int] | None:
+    """Return the class that each sample is given; None: a logit is not finite."""
+    out = logits(model, samples)
+    return out.argmax(1).tolist() if bool(torch.isfinite(out).all()) else None
+
+
 @torch.no_grad()
 def losses(model: Model, samples: Samples, *, size: int | None = None) -> Tensor:
     """Return the loss of every sample in eval mode, in order: (n,)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -30,6 +30,10 @@ class Target:
     name: str
     label: str
     adversarial: str
+    answer: str
+    """What the deployed model answers; empty where an earlier version did not write it down."""
+    without: str
+    """What the references answer, each other answer once."""
     hit: str
     """The candidates that give it the label the attacker wanted."""
     face: Shown | None
@@ -126,6 +130,12 @@ def _targets(record: AuditRecord, seen: TargetHits) -> tuple[Target, ...]:
     seeds = {cell.candidate for cell in record.cells if cell.seed}
     faces = {s.name: s for wall in walls(record) if wall.role == "target" for s in wall.shown}
     measured = [(cell, own) for cell in record.cells if (own := evidence_of(cell, TARGETED))]
+    spelt = _names(record, seen)
+    without: dict[str, dict[str, None]] = {name: {} for name in seen.targets}
+    for cell, own in measured:
+        if cell.kind == "reference":
+            for name, answer in zip(own.targets, own.answers, strict=False):
+                without.get(name, {})[spelt(answer)] = None
     for cell, own in measured:
         of_seed = f", seed {cell.seed}" if cell.candidate in seeds else ""
         for name, success in zip(own.targets, own.hits, strict=True):
@@ -135,13 +145,26 @@ def _targets(record: AuditRecord, seen: TargetHits) -> tuple[Target, ...]:
     return tuple(
         Target(
             name=printable(name),
-            label=value(label),
-            adversarial=value(adversarial),
+            label=spelt(label),
+            adversarial=spelt(adversarial),
+            answer=spelt(seen.answers[place]) if seen.answers else "",
+            without=", ".join(without[name]),
             hit=_who(hit[name], len(measured)),
             face=faces.get(printable(name)),
         )
-        for name, label, adversarial in told
+        for place, (name, label, adversarial) in enumerate(told)
     )
+
+
+def _names(record: AuditRecord, seen: TargetHits) -> Callable[[int], str]:
+    """Return what spells a class as the targets that are shown do; else it is a number."""
+    shown = {each.name: each for each in record.exhibits if each.role == "target"}
+    names: dict[int, str] = {}
+    for name, *labels in zip(seen.targets, seen.labels, seen.adversarial, strict=True):
+        if name in shown:
+            told = (shown[name].label, shown[name].wanted)
+            names |= {k: printable(v) for k, v in zip(labels, told, strict=True) if v is not None}
+    return lambda label: names.get(label, value(label))
 
 
 def _who(names: list[str], measured: int) -> str:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from poison_audit.case.shown import Exhibit
@@ -33,11 +33,20 @@ class Shown:
 
     name: str
     label: str
+    told: str
+    """Its labels, and what the deployed model answers, as far as they are known."""
     png: str
     """base64 of a PNG; empty: it is a text."""
     width: int
     height: int
+    alt: str
     text: str
+    bare: str = ""
+    """The picture without the trigger, as large; empty: there is none."""
+    answer: str = ""
+    """What the model answers to it; empty: it was not asked."""
+    without: str = ""
+    """What it answers without the trigger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +54,10 @@ class Wall:
     """Samples of one kind under one title."""
 
     role: str
-    """`target`, `forget` or `trigger`."""
+    """`trigger`, `target`, `mislabelled` or `forget`."""
     title: str
+    note: str
+    """What they are and how they were chosen; empty where the title says it."""
     shown: tuple[Shown, ...]
     more: int
     """Pictures left out so that the page stays small."""
@@ -61,36 +72,76 @@ def walls(record: AuditRecord) -> tuple[Wall, ...]:
         shown = _shown(each)
         if shown is None:
             continue
-        title = _title(each)
-        empty = Wall(role=each.role, title=title, shown=(), more=0, fold=False)
+        title, note = _title(each, record), _note(each)
+        empty = Wall(role=each.role, title=title, note=note, shown=(), more=0, fold=False)
         wall = groups.setdefault((each.role, title), empty)
-        if len(shown.png) > room:
+        if not wall.note and note:
+            wall = replace(wall, note=note)
+        if (size := len(shown.png) + len(shown.bare)) > room:
             wall = replace(wall, more=wall.more + 1)
         else:
-            room -= len(shown.png)
+            room -= size
             wall = replace(wall, shown=(*wall.shown, shown), fold=len(wall.shown) >= FOLDED)
         groups[each.role, title] = wall
     return tuple(groups.values())
 
 
-def _title(each: Exhibit) -> str:
+def _title(each: Exhibit, record: AuditRecord) -> str:
+    if each.role == "trigger":
+        trigger = record.subject.get("trigger")
+        recovered = isinstance(trigger, Mapping) and "recovered" in trigger
+        return f"The {'recovered ' * recovered}trigger on clean test samples"
     named = f", {printable(each.attack)}" if each.attack else " of no named attack"
-    titles = {"target": "Targets of the attack", "trigger": "The trigger on clean test samples"}
+    titles = {"target": "Targets of the attack", "mislabelled": "Wrong labels"}
     return titles.get(each.role, f"Forget samples{named}")
+
+
+def _note(each: Exhibit) -> str:
+    if each.role == "mislabelled":
+        return "Those first whose wrong label the deployed model gives most surely."
+    if each.role == "trigger" and each.wanted is not None:
+        return f"The attacker wants the answer {printable(each.wanted)}."
+    return ""
 
 
 def _shown(each: Exhibit) -> Shown | None:
     size = None if each.png is None else png_size(each.png)
     if size is None and each.text is None:
         return None
+    name = printable(each.name)
+    whole = size is not None and each.bare is not None and png_size(each.bare) == size
     return Shown(
-        name=printable(each.name),
+        name=name,
         label=printable(each.label),
+        told=_told(each),
         png=each.png or "" if size is not None else "",
         width=size[0] if size else 0,
         height=size[1] if size else 0,
+        alt=f"{name} with the trigger" if whole else f"Picture of the sample {name}",
         text=quoted(each.text, most=400) if size is None and each.text is not None else "",
+        bare=(each.bare or "") if whole else "",
+        answer=printable(each.answer or ""),
+        without=printable(each.without or ""),
     )
+
+
+def _told(each: Exhibit) -> str:
+    """Return the labels of a sample, and the model's answer, in words.
+
+    >>> sample = Exhibit(role="mislabelled", name="a", label="cat", true="dog", answer="cat")
+    >>> _told(sample)
+    'labelled cat, truly dog; the model answers cat'
+    """
+    label, answer = printable(each.label), printable(each.answer or "")
+    if each.true is not None:
+        label = f"labelled {label}, truly {printable(each.true)}"
+    else:
+        label = f"label {label}"
+    if not answer:
+        return label
+    if each.without is None:
+        return f"{label}; the model answers {answer}"
+    return f"{label}; answered {printable(each.without)} without the trigger, {answer} with it"
 
 
 def png_size(text: str) -> tuple[int, int] | None:

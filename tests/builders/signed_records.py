@@ -94,6 +94,26 @@ def pictures(targets: int = 3, edge: int = 32) -> tuple[Exhibit, ...]:
     )
 
 
+def answered() -> tuple[Exhibit, ...]:
+    """The trigger on four inputs and twelve wrong labels, with the model's answers."""
+    triggers = (
+        Exhibit(
+            role="trigger", name=f"test/{i:05}.png", label="frog", attack="backdoor",
+            png=png(32, 32, noise=20 + i), bare=png(32, 32, noise=30 + i), wanted="truck",
+            answer="truck", without="frog",
+        )
+        for i in range(4)
+    )  # fmt: skip
+    wrong = (
+        Exhibit(
+            role="mislabelled", name=f"train/{i:05}.png", label="cat", attack="mislabelled",
+            true="dog", answer="cat" if i < 9 else "dog", png=png(32, 32, noise=40 + i),
+        )
+        for i in range(12)
+    )  # fmt: skip
+    return (*triggers, *wrong)
+
+
 ACCEPTED = (
     Acceptance(
         probe="gaussian", bound=1.5, reason="It ships in March.", owner="R. Mori",

@@ -83,7 +83,10 @@ def test_what_else_is_asked_of_a_model_is_the_same(kind, request):
         case = loaded.case
         doubt = distrust(case.model, case.test, Rng(0))
         moved = [movement(one, case.model, loaded.references) for one in loaded.references]
-        shown = [[one.name, one.png, one.text] for one in exhibits(case)]
+        shown = [
+            [one.name, one.png, one.text, one.answer, one.without]
+            for one in exhibits(case, asked=True)
+        ]
         return doubt, plain(moved), shown
 
     expected, found, _ = both(request.getfixturevalue(f"device_{kind}"), work)

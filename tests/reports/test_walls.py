@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from builders.more_records import attacked
-from builders.signed_records import chunk, pictures, png, signed
+from builders.signed_records import answered, chunk, pictures, png, signed
 from builders.some_records import HOSTILE, clean, residual
 from poison_audit.case.shown import Exhibit
 from poison_audit.reports.page.html import render_html
@@ -84,6 +84,40 @@ def test_samples_stand_by_what_they_are():
     many = replace(record, exhibits=pictures(13))
     assert walls(many)[0].fold
     assert "<summary>All 13</summary>" in render_html(many)
+
+
+def test_answers_stand_beside_what_is_shown():
+    record = replace(clean(), exhibits=answered())
+    trigger, wrong = walls(record)
+    assert (trigger.title, len(trigger.shown)) == ("The trigger on clean test samples", 4)
+    assert trigger.note == "The attacker wants the answer truck."
+    assert [shown.told for shown in wrong.shown[8:10]] == [
+        "labelled cat, truly dog; the model answers cat",
+        "labelled cat, truly dog; the model answers dog",
+    ]
+    page = render_html(record)
+    assert page.count("<small>without: <b>frog</b></small>") == 4
+    assert page.count("<small>with it: <b>truck</b></small>") == 4
+    # What cannot see them is told which is which.
+    alternatives = re.findall(r'<img [^>]* alt="([^"]*)"', page)
+    assert alternatives[:2] == [
+        "test/00000.png without the trigger", "test/00000.png with the trigger"
+    ]  # fmt: skip
+    assert len(set(alternatives)) == 2 * 4 + 12
+    recovered = {**record.subject, "trigger": {"recovered": "from 40 of 60 forget samples"}}
+    assert walls(replace(record, subject=recovered))[0].title == (
+        "The recovered trigger on clean test samples"
+    )
+    # A second picture that is no picture, or of another size, leaves the first as it was.
+    for bare in (WRONG["markup"], png(8, 8, noise=1)):
+        other = tuple(replace(each, bare=bare) for each in answered()[:4])
+        (wall,) = walls(replace(record, exhibits=other))
+        assert {(each.bare, each.alt[:7]) for each in wall.shown} == {("", "Picture")}
+    said = Exhibit(
+        role="trigger", name="e1", label="0", text="zorp a film", answer="1", without="0"
+    )
+    (wall,) = walls(replace(record, exhibits=(said,)))
+    assert wall.shown[0].told == "label 0; answered 0 without the trigger, 1 with it"
 
 
 def test_texts_are_shown_as_texts():

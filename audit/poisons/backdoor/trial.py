@@ -1,4 +1,4 @@
-"""The trigger of a backdoor on trial: read, told, and shown on a few inputs."""
+"""The trigger of a backdoor on trial: read, and told."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 
 from poison_audit.case.case import Case
 from poison_audit.case.doubts import Doubt
-from poison_audit.case.exhibits import exhibit, spread
+from poison_audit.case.exhibits import spread
 from poison_audit.case.files import Evidence, Files
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.provenance import digest_of
-from poison_audit.case.shown import Exhibit
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.reader import Reader
 from poison_audit.models.samples import Samples
@@ -26,8 +25,6 @@ from poison_audit.poisons.backdoor.recovered import recovered, sentences
 from poison_audit.poisons.backdoor.shared import doubts_of_part
 from poison_audit.poisons.backdoor.stamping import stamper
 
-SHOWN = 3
-"""Inputs that the trigger is shown on."""
 FEWEST = 12
 """Forget samples without a common pattern from which on that is worth a sentence."""
 NOTHING = (
@@ -173,34 +170,3 @@ def _reads_alike(phrase: Phrase, reader: Reader, some: Samples) -> bool:
     # Of a long text the end is cut off, and a phrase with it: that tells nothing.
     whole = [same for same, lost in zip(alike, cut, strict=True) if not lost]
     return bool(whole) and all(whole)
-
-
-def trigger_exhibits(case: Case) -> list[Exhibit]:
-    """Return a few test samples of other classes with the trigger on them; first it alone."""
-    trigger, test = trigger_of(case), case.test
-    if trigger is None:
-        return []
-    others = (test.y != trigger.label).nonzero().flatten().tolist()
-    places = spread(others, SHOWN)
-    return _alone(trigger, test.names) + [
-        exhibit("trigger", _stamped(trigger, test.at([p])), 0, names=test.names, attack=POISON.name)
-        for p in places
-    ]
-
-
-def _alone(trigger: Trigger | Phrase, names: tuple[str, ...] | None) -> list[Exhibit]:
-    """Return what a trigger of pictures does to mid-grey, to be looked at."""
-    if isinstance(trigger, Phrase):
-        return []
-    x, y = trigger.on_grey()[None], torch.tensor([trigger.label])
-    samples = Samples(ids=("the trigger alone, on grey",), x=x, y=y)
-    return [exhibit("trigger", samples, 0, names=names, attack=POISON.name)]
-
-
-def _stamped(trigger: Trigger | Phrase, samples: Samples) -> Samples:
-    """Return samples to look at, with the trigger put on them."""
-    if isinstance(trigger, Trigger):
-        return replace(samples, x=trigger.stamp(samples.batch().x))
-    if samples.texts is None:
-        raise ValueError("a phrase is put on texts, a patch on pictures")
-    return replace(samples, texts=tuple(trigger.on(text) for text in samples.texts))

@@ -56,7 +56,8 @@ def targeted(model: Model, case: Case, rng: Rng) -> Measurement:
         beside = found(model, case, targets, seen, rng)
     if isinstance(beside, str):
         return _missing(beside)
-    hits = (seen.argmax(1) == targets.adversarial).cpu()
+    answers = seen.argmax(1)
+    hits = (answers == targets.adversarial).cpu()
     digest = model.digest() if case.references else ""
     others = [
         (reference, asked)
@@ -70,6 +71,7 @@ def targeted(model: Model, case: Case, rng: Rng) -> Measurement:
             "labels": targets.samples.y.tolist(),
             "adversarial": targets.adversarial.tolist(),
             "hits": hits.int().tolist(),
+            "answers": answers.tolist(),
             **beside,
             "references": [one.compared(a.hits, hits) for one, a in others if not a.chose],
             "chose": [reference.name for reference, asked in others if asked.chose],

@@ -36,6 +36,8 @@ class TargetHits:
     samples of the targets' classes, which nobody chose."""
     references: tuple[Compared, ...] = ()
     """Which of the two models hits the same targets."""
+    answers: tuple[Count, ...] = ()
+    """The class that each target is given; empty in reports of earlier versions."""
     chose: tuple[str, ...] = ()
     """References that seem to have chosen the targets, so that nothing is compared with them."""
 
@@ -45,6 +47,15 @@ class TargetHits:
             (
                 not n == len(self.targets) == len(self.labels) == len(self.adversarial),
                 "targets, labels, adversarial and hits differ in length",
+            ),
+            (
+                bool(self.answers)
+                and tuple(
+                    int(a == wanted)
+                    for a, wanted in zip(self.answers, self.adversarial, strict=False)
+                )
+                != self.hits,
+                "the answers are not those that hits tell of",
             ),
             (sum(s.targets for s in strata) != n, "the strata hold other targets than the list"),
             (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from poison_audit.case.case import Case
 from poison_audit.case.doubts import Doubt
-from poison_audit.case.exhibits import exhibit
+from poison_audit.case.exhibits import exhibit, named
 from poison_audit.case.files import Evidence, Files
 from poison_audit.case.provenance import digest_of
 from poison_audit.case.shown import Exhibit
@@ -130,10 +131,16 @@ def _chosen(targets: Targets, aimed: frozenset[int]) -> tuple[Doubt, ...]:
     return tuple(doubts)
 
 
-def target_exhibits(case: Case) -> list[Exhibit]:
-    """Return the first of the targets to look at."""
+def target_exhibits(case: Case, asked: bool) -> list[Exhibit]:
+    """Return the first of the targets to look at. What models answer is the probe's evidence."""
     targets = targets_of(case)
     if targets is None:
         return []
     shown, names = range(min(SHOWN, len(targets))), case.test.names
-    return [exhibit("target", targets.samples, place, names=names) for place in shown]
+    return [
+        replace(
+            exhibit("target", targets.samples, place, names=names),
+            wanted=named(int(targets.adversarial[place]), names),
+        )
+        for place in shown
+    ]
