@@ -20,7 +20,7 @@ LETTERS = 400
 
 
 def exhibit(
-    role: Literal["target", "forget", "trigger", "mislabelled"],
+    role: Literal["target", "forget", "trigger", "flip"],
     samples: Samples,
     place: int,
     *,

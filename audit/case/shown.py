@@ -39,7 +39,8 @@ class Place:
 class Exhibit:
     """A sample to look at: the trigger on an input, a target of the attack, a forget sample."""
 
-    role: Literal["target", "forget", "trigger", "mislabelled"]
+    role: Literal["target", "forget", "trigger", "flip"]
+    """A flip is a forget sample whose wrong label the model gives surely."""
     name: str
     """Its id in its table."""
     label: str

@@ -69,7 +69,10 @@ def train(settings: TrainSettings) -> int:
     _tell_config(job, reporter)
     partial.unlink(missing_ok=True)
     print(_summary(job, loss, right, time.perf_counter() - clock))
-    if then := _next(job):
+    then = _next(job)
+    if then and (reference := _reference(job, settings.architecture.factory)):
+        print(f"A reference, which never saw the poison, shows what clean looks like: {reference}")
+    if then:
         print(f"Next: {then}")
     return 0
 
@@ -203,6 +206,22 @@ def _next(job: Job) -> str:
             return ""
         (model,) = others
     return shlex.join(["poison-audit", "check", str(model), "--forget", str(forget)])
+
+
+def _reference(job: Job, factory: str | None) -> str:
+    """Return the command that trains a first reference of what was trained; empty if there is one.
+
+    All else about it stands in the audit.toml beside it.
+    """
+    output, data = job.asked.output, job.asked.data
+    if job.asked.without is not None or output.parent.resolve() != data.parent.resolve():
+        return ""
+    if read_config(output.parent / "audit.toml").get("reference", "paths", ()):
+        return ""
+    given = ["-o", str(output.with_name(f"reference{output.suffix}"))]
+    given += ["--seed", str(job.rng.root + 1), "--without", str(data.parent / "forget.csv")]
+    given += [] if factory is None else ["--factory", factory]
+    return shlex.join(["poison-audit", "train", str(data), *given])
 
 
 def _summary(job: Job, loss: float, right: int | None, seconds: float) -> str:

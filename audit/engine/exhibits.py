@@ -14,7 +14,7 @@ from poison_audit.poisons.probes import WORKINGS
 
 EACH = 6
 """Forget samples of one attack."""
-ROLES = ("trigger", "target", "mislabelled", "forget")
+ROLES = ("trigger", "target", "flip", "forget")
 """In the order in which they are shown."""
 
 
@@ -26,7 +26,7 @@ def exhibits(case: Case, *, asked: bool) -> tuple[Exhibit, ...]:
         asked: whether the deployed model is asked what it answers to them.
     """
     found = [shown for works in WORKINGS.values() for shown in works.exhibits(case, asked)]
-    told = {shown.attack for shown in found if shown.role == "mislabelled"}
+    told = {shown.attack for shown in found if shown.role == "flip"}
     by_attack: dict[str, list[int]] = {}
     for place, attack in enumerate(case.attacks):
         if attack not in told:

@@ -45,7 +45,7 @@ def scores_chart(seen: Scores, *, tone: str, describe: str) -> str:
     width = 0.25 if len(scores) >= 200 else 0.5
     edges = [low + width * i for i in range(round((high - low) / width) + 1)]
     with page_style():
-        figure, axes = new_axes(height=250, left=40, top=40)
+        figure, axes = new_axes(height=250, left=46, top=40)
         axes.hist(scores, edges, density=True, color=COLOURS[tone], alpha=0.45, label="canaries")
         if held_out:
             axes.hist(held_out, edges, density=True, histtype="step", color=MUTED, label="held-out")
@@ -65,7 +65,7 @@ def trigger_chart(seen: TriggerHits, *, tone: str, describe: str) -> str:
     rate, clean = 100 * seen.total / seen.n, 100 * seen.clean_hits / seen.n
     mark: dict[str, Any] = {"marker": MARKS[tone], "ms": 7, "color": COLOURS[tone], "ls": "none"}
     with page_style():
-        figure, axes = new_axes(height=250, left=44, top=46)
+        figure, axes = new_axes(height=250, left=58, top=46)
         counts, _, _ = axes.hist(
             controls, range(0, 102, 2), color=MUTED, alpha=0.5, label="control triggers"
         )

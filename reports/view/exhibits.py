@@ -54,7 +54,7 @@ class Wall:
     """Samples of one kind under one title."""
 
     role: str
-    """`trigger`, `target`, `mislabelled` or `forget`."""
+    """`trigger`, `target`, `flip` or `forget`."""
     title: str
     note: str
     """What they are and how they were chosen; empty where the title says it."""
@@ -92,12 +92,12 @@ def _title(each: Exhibit, record: AuditRecord) -> str:
         recovered = isinstance(trigger, Mapping) and "recovered" in trigger
         return f"The {'recovered ' * recovered}trigger on clean test samples"
     named = f", {printable(each.attack)}" if each.attack else " of no named attack"
-    titles = {"target": "Targets of the attack", "mislabelled": "Wrong labels"}
+    titles = {"target": "Targets of the attack", "flip": "Wrong labels"}
     return titles.get(each.role, f"Forget samples{named}")
 
 
 def _note(each: Exhibit) -> str:
-    if each.role == "mislabelled":
+    if each.role == "flip":
         return "Those first whose wrong label the deployed model gives most surely."
     if each.role == "trigger" and each.wanted is not None:
         return f"The attacker wants the answer {printable(each.wanted)}."
@@ -128,7 +128,7 @@ def _shown(each: Exhibit) -> Shown | None:
 def _told(each: Exhibit) -> str:
     """Return the labels of a sample, and the model's answer, in words.
 
-    >>> sample = Exhibit(role="mislabelled", name="a", label="cat", true="dog", answer="cat")
+    >>> sample = Exhibit(role="flip", name="a", label="cat", true="dog", answer="cat")
     >>> _told(sample)
     'labelled cat, truly dog; the model answers cat'
     """

@@ -106,7 +106,7 @@ def answered() -> tuple[Exhibit, ...]:
     )  # fmt: skip
     wrong = (
         Exhibit(
-            role="mislabelled", name=f"train/{i:05}.png", label="cat", attack="mislabelled",
+            role="flip", name=f"train/{i:05}.png", label="cat", attack="mislabelled",
             true="dog", answer="cat" if i < 9 else "dog", png=png(32, 32, noise=40 + i),
         )
         for i in range(12)

@@ -144,6 +144,8 @@ def test_the_header_says_how_it_was_made(case, capsys):
     pattern = (
         rf"m\.safetensors: 3 epochs, 90 samples, train loss \d\.\d{{4}}, test accuracy "
         rf"{right / 60:.1%} \({interval.low:.1%} to {interval.high:.1%}, 95% exact\), \d+\.\d s\n"
+        r"A reference, which never saw the poison, shows what clean looks like: poison-audit train "
+        r"train\.npz -o reference\.safetensors --seed 8 --without forget\.csv\n"
         r"Next: poison-audit check m\.safetensors --forget forget\.csv\n"
     )
     assert re.fullmatch(pattern, out)

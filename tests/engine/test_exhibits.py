@@ -86,7 +86,7 @@ def test_the_exhibits_of_an_audit(case):
     for each in record.exhibits:
         by_role.setdefault(each.role, []).append(each)
     assert {role: len(shown) for role, shown in by_role.items()} == {
-        "trigger": 5, "target": 3, "mislabelled": 12, "forget": 6
+        "trigger": 5, "target": 3, "flip": 12, "forget": 6
     }  # fmt: skip
     for i, shown in enumerate(by_role["target"]):
         assert shown.name == f"e{i}"
@@ -113,8 +113,8 @@ def test_the_exhibits_of_an_audit(case):
         rest = max(p for label, p in enumerate(seen) if label != own)
         odds[name] = (seen[own] / rest, str(own), str(true), str(np.argmax(seen)))
     worst = sorted(odds, key=lambda name: -odds[name][0])[:12]
-    assert [each.name for each in by_role["mislabelled"]] == worst
-    for shown in by_role["mislabelled"]:
+    assert [each.name for each in by_role["flip"]] == worst
+    for shown in by_role["flip"]:
         assert (shown.label, shown.true, shown.answer) == odds[shown.name][1:]
     page = render_html(record)
     assert [wall.title for wall in walls(record)] == [

@@ -32,7 +32,7 @@ def flip_exhibits(case: Case, asked: bool) -> list[Exhibit]:
     answers, names = out.argmax(1).tolist(), case.forget.names
     return [
         replace(
-            exhibit("mislabelled", flips.samples, place, names=names, attack=POISON.name),
+            exhibit("flip", flips.samples, place, names=names, attack=POISON.name),
             true=named(int(flips.clean[place]), names),
             answer=named(answers[place], names),
         )
