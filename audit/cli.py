@@ -1,8 +1,8 @@
 """The command line: arguments -> calls -> exit code. Nothing is computed here.
 
 0 gate passed, 1 residual poison or a broken candidate, 2 usage or input error, 3 inconclusive,
-4 the tool itself failed, 130 interrupted. torch is imported by the commands that need it, so that
-`--help` answers at once.
+4 the tool itself failed, 130 interrupted. torch is imported by the commands that need it, once the
+flags by themselves are right: `--help` and a wrong flag are answered at once.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import click
 
 from poison_audit.commands import own_settings as own
 from poison_audit.commands import settings
-from poison_audit.commands.arguments import check_settings, decide_settings, train_settings
+from poison_audit.commands.arguments import decide_settings, train_settings
 from poison_audit.commands.failing import complain, complain_of_disk, failed, of_memory
 from poison_audit.commands.fields import fields_of, settled
 from poison_audit.commands.options import Command, options
 from poison_audit.commands.plant_options import OWN_OPTIONS, PlantSettings
 from poison_audit.commands.signals import end_tidily
 from poison_audit.commands.streams import forgive
+from poison_audit.commands.usage import checked_settings
 from poison_audit.errors import AuditError, InputError, PlanError, Problem
 
 INTERRUPTED = 130
@@ -114,9 +115,10 @@ def check(**given: Any) -> int:
       poison-audit check model.safetensors --forget forget.csv --train train.npz \\
           --test test.npz --canaries canaries.json --normalize cifar10 --recipe epochs=100
     """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
+    asked = checked_settings(given)
     from poison_audit.commands.check import audit
 
-    return audit(check_settings(given), given=given)
+    return audit(asked, given=given)
 
 
 @cli.command(cls=Command)
@@ -124,9 +126,10 @@ def check(**given: Any) -> int:
          own.OwnProbes, own.Output)  # fmt: skip
 def probe(**given: Any) -> int:
     """Probe MODEL, and any candidates, without unlearning anything: the gate for CI."""
+    asked = checked_settings({**given, "methods": ("none",)})
     from poison_audit.commands.check import audit
 
-    return audit(check_settings({**given, "methods": ("none",)}))
+    return audit(asked)
 
 
 @cli.command(cls=Command)
@@ -136,11 +139,11 @@ def unlearn(**given: Any) -> int:
 
     Nothing is judged: audit the result by `poison-audit probe`.
     """
+    budget = None if given["budget"] is None else (given["budget"],)
+    asked = checked_settings({**given, "methods": (given["method"],), "budget": budget})
     from poison_audit.commands.unlearn import unlearn as run
 
-    budget = None if given["budget"] is None else (given["budget"],)
-    asked = {**given, "methods": (given["method"],), "budget": budget}
-    return run(check_settings(asked), output=given["output"], given=given)
+    return run(asked, output=given["output"], given=given)
 
 
 @cli.command(cls=Command)
@@ -157,10 +160,10 @@ def repair(**given: Any) -> int:
       poison-audit repair model.safetensors --forget forget.csv --train train.npz \\
           --test test.npz --recipe epochs=100 -o fixed.safetensors
     """  # noqa: D301 - click's mark for a paragraph that is not rewrapped
+    asked = checked_settings({**given, "methods": ("none",), "budget": None})
     from poison_audit.commands.repair import repair as run
 
-    asked = {**given, "methods": ("none",), "budget": None}
-    return run(check_settings(asked), given=given)
+    return run(asked, given=given)
 
 
 @cli.command(cls=Command)

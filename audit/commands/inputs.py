@@ -14,6 +14,7 @@ from poison_audit.case.sources import WANTED, Sources
 from poison_audit.commands.arguments import CheckSettings, policy_of
 from poison_audit.commands.own_settings import Running
 from poison_audit.commands.settings import Texts
+from poison_audit.commands.usage import wrong_together
 from poison_audit.engine.own_probe import own_probes
 from poison_audit.engine.plan import make_plan
 from poison_audit.errors import InputError, PlanError, Problem, Problems
@@ -46,14 +47,7 @@ def read_inputs(settings: CheckSettings) -> tuple[Sources, Plan]:
         unsaid = ("training", "epochs") not in settings.config.unusable
         if plan.methods and settings.recipe.epochs is None and unsaid:
             problems.append(NO_EPOCHS)
-    problems += _wrong_ray(settings.running)
-    for flag, named in (
-        ("--method-from", settings.own.method_from),
-        ("--probe-from", settings.own_probes.probe_from),
-    ):
-        if named and (settings.running.ray or settings.running.shard):
-            what = "runs beside this process alone, not with --ray or --shard"
-            problems.append(Problem(what, flag, "Give one of them"))
+    problems += wrong_together(settings)
     candidates = _candidates(settings.judged.candidate, problems)
     sources = _sources(settings, candidates)
     if problems or plan is None:
@@ -123,26 +117,9 @@ def reading_of(texts: Texts) -> Reading:
 
 
 def _wrong_rehearsal(running: Running, plan: Plan) -> list[Problem]:
-    problems, sigma = [], running.rehearse_sigma
-    if sigma is not None and not running.rehearse:
-        problems.append(Problem("belongs to --rehearse", "--rehearse-sigma", "Add --rehearse"))
-    if sigma is not None and not 0 < sigma <= 10:
-        what = f"must be above 0 and at most 10, got {sigma:g}"
-        problems.append(Problem(what, "--rehearse-sigma"))
     if running.rehearse and not any(step.name in UNLEARNING for step in plan.methods):
         what = "rehearses methods, and none is to run"
-        problems.append(Problem(what, "--rehearse", "Give --methods, or leave it out"))
-    return problems
-
-
-def _wrong_ray(running: Running) -> list[Problem]:
-    share = running.ray_gpus
-    if running.ray is not None and running.shard:
-        return [Problem("does not go with --shard", "--ray", "Give one of them")]
-    if share is not None and running.ray is None:
-        return [Problem("belongs to --ray", "--ray-gpus", "Add --ray")]
-    if share is not None and not 0 <= share <= 64:
-        return [Problem(f"must be from 0 to 64, got {share:g}", "--ray-gpus")]
+        return [Problem(what, "--rehearse", "Give --methods, or leave it out")]
     return []
 
 

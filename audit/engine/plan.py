@@ -141,7 +141,7 @@ def check_plan(
     problems = Problems()
     for step in plan.methods:
         problems += check_params(step.name, step.params, blocks=blocks)
-    known = ["deployed", "any-method", *candidates]
+    known = {"deployed", "any-method", *candidates}
     if plan.policy.gate in references:
         what = f"{plan.policy.gate} is a reference, and a yardstick is never the gate"
         fix = "Leave --gate out, or audit that file as MODEL"

@@ -214,12 +214,22 @@ NEED = {
 }
 
 
+WRONG = [
+    ["check", "m.safetensors", "--alpha", "2", "--tolerance", "gausian=0.1", "--ray-gpus", "1",
+     "--rehearse-sigma", "11", "--recipe", "epochs=-1", "--set", "alpha=1"],
+    ["probe", "m.safetensors", "--alpha", "2"],
+    ["unlearn", "m.safetensors", "--method", "gd", "-o", "o", "--recipe", "speed=1"],
+    ["repair", "m.safetensors", "-o", "o.safetensors", "--tolerance", "backdoor=x"],
+]  # fmt: skip
+"""Wrong by the flags alone, so that no torch is needed to say it."""
+
+
 @pytest.fixture(scope="module")
 def without_torch(tmp_path_factory):
     """By command line, the exit code and stderr where torch cannot be imported."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "report.json").write_text(to_json(small_audit()), encoding="utf-8")
-    lines = [*NEED.values(), ["doctor"], ["probes"], ["--help"], ["check", "--help"],
+    lines = [*NEED.values(), *WRONG, ["doctor"], ["probes"], ["--help"], ["check", "--help"],
              ["init", "--ci", "gitlab"], ["render", "."], ["decide", "."], ["diff", ".", "."],
              ["verify", ".", "--no-files"]]  # fmt: skip
     done = subprocess.run(
@@ -238,9 +248,21 @@ def test_what_needs_torch_says_so_in_a_line(without_torch, command):
     assert "Traceback" not in err
 
 
+def test_wrong_flags_are_refused_before_torch_is_imported(without_torch):
+    told = [without_torch[" ".join(line)] for line in WRONG]
+    assert {code for code, _ in told} == {2}
+    assert not any("torch" in err for _, err in told)
+    for flag in ("--alpha", "--tolerance", "--ray-gpus", "--rehearse-sigma", "--recipe", "--set"):
+        assert f"  - {flag}" in told[0][1], told[0][1]  # all of them at once
+    assert "'gausian'. Did you mean gaussian?" in told[0][1]
+    assert "--alpha: must lie between 0 and 0.5, got 2.0" in told[1][1]
+    assert "--recipe speed=1: unknown key 'speed'" in told[2][1]
+    assert "--tolerance backdoor: expected a number, got 'x'" in told[3][1]
+
+
 def test_everything_else_works_without_torch(without_torch):
     codes = {line: code for line, (code, _) in without_torch.items()
-             if line.split() not in NEED.values()}  # fmt: skip
+             if line.split() not in [*NEED.values(), *WRONG]}  # fmt: skip
     # A record that no audit wrote has no seal to be compared with.
     reading = {"render .": 1, "decide .": 1, "diff . .": 0, "verify . --no-files": 3}
     rest = {"doctor": 0, "probes": 0, "--help": 0, "check --help": 0, "init --ci gitlab": 0}
