@@ -54,7 +54,7 @@ def test_links_and_pipes_are_not_followed_out_of_the_folder(tmp_path):
 
 def test_a_bomb_is_not_inflated(tmp_path):
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         with archive.open("x.npy", "w", force_zip64=True) as member:
             header = {"descr": "|u1", "fortran_order": False, "shape": (9, 8, 8)}
             np.lib.format.write_array_header_1_0(member, header)
@@ -62,7 +62,7 @@ def test_a_bomb_is_not_inflated(tmp_path):
                 member.write(bytes(1 << 20))
         archive.writestr("y.npy", b"")
     (tmp_path / "t.npz").write_bytes(packed.getvalue())
-    assert len(packed.getvalue()) < 3 << 20
+    assert len(packed.getvalue()) < 8 << 20
     with pytest.raises(InputError, match="would be 1 GiB once inflated"):
         read_table(tmp_path / "t.npz")
 

@@ -103,20 +103,15 @@ def test_what_is_finished_is_not_done_again_and_kept_models_come_back(case, caps
     assert {name for name in after if after[name] != before[name]} == {gone.name}
 
 
-def test_two_workers_give_the_same_report_and_one_that_dies_is_replaced(
+def test_a_worker_that_dies_is_replaced_and_what_none_survives_is_tried_again(
     case, alone, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("poison_audit.engine.run.Work", fragile(tmp_path / "fate", gd=1, ssd=2))
-    spread = run("spread", "--ray", "local")
-    assert bare(spread) == bare(alone)
-    assert [cell.candidate for cell in spread.cells][:3] == ["deployed", "gd", "gd"]
-    assert not list((tmp_path / "fate").iterdir())
-
-
-def test_what_no_worker_survives_is_missing_and_tried_again(case, alone, tmp_path, monkeypatch):
     monkeypatch.setattr("poison_audit.engine.cluster.RETRIES", 1)  # each takes a new worker
-    monkeypatch.setattr("poison_audit.engine.run.Work", fragile(tmp_path / "fate", ssd=100))
+    fate = tmp_path / "fate"
+    monkeypatch.setattr("poison_audit.engine.run.Work", fragile(fate, gd=1, ssd=100))
     record = run("spread", "--ray", "local")
+    assert not list(fate.glob("gd-*"))
+    assert [cell.candidate for cell in record.cells][:3] == ["deployed", "gd", "gd"]
     lost = [cell for cell in record.cells if cell.error]
     assert {cell.candidate for cell in lost} == {"ssd", "ssd@0.2"}
     assert len(lost) == 4
@@ -124,6 +119,7 @@ def test_what_no_worker_survives_is_missing_and_tried_again(case, alone, tmp_pat
     failed = {f.candidate for f in record.findings if f.outcome is Outcome.FAILED}
     assert failed == {"ssd", "ssd@0.2"}
     monkeypatch.setattr("poison_audit.engine.run.Work", Work)
+    # What two workers made, and one in place of another, is what one process makes.
     assert bare(run("spread", "--ray", "local")) == bare(alone)
 
 
