@@ -8,6 +8,8 @@ import pytest
 
 from builders import browser as chromium
 from builders.more_records import ALL as EVERY
+from builders.situations import clean_tested, residual_with_repair
+from builders.situations import record as situation
 from builders.some_records import residual
 from poison_audit.case.shown import Exhibit, InputFile
 from poison_audit.records import Acceptance, CandidateVerdict, Outcome
@@ -105,6 +107,33 @@ def test_nothing_is_said_fetched_or_cut_off(started, pages, name, width):
         box = seen.page.locator("section.verdict").bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
+
+
+def test_no_column_is_cut_on_a_desk(started, tmp_path):
+    # Eleven candidates, of which every probe measured something, with their budgets.
+    made = residual_with_repair()
+    (tested, _) = clean_tested().cells
+    rest = tested.measurements[2:]
+    cells = [
+        replace(cell, measurements=(*cell.measurements[:2], *rest, cell.measurements[-1]))
+        for cell in made.cells
+    ]
+    page = tmp_path / "all.html"
+    page.write_text(render_html(situation(cells, clean_tested().subject["attacks"])), "utf-8")
+    with chromium.opened(started, page, width=1280) as seen:
+        widths = seen.page.evaluate(
+            "() => [...document.querySelectorAll('.wide')].filter(e => e.offsetParent)"
+            ".map(e => [e.scrollWidth, e.clientWidth])"
+        )
+        # An option is not parted after its first dash.
+        lines = seen.page.evaluate(
+            "() => [...document.querySelectorAll('.verdict code > span')]"
+            ".map(e => e.getClientRects().length)"
+        )
+    assert widths
+    assert all(inside <= room for inside, room in widths), widths
+    assert lines
+    assert set(lines) == {1}
 
 
 # The colours of a dark page are those of any record.

@@ -6,6 +6,7 @@ import pytest
 
 from builders.sentences import first_screen, sentences
 from builders.situations import OUTCOMES, SITUATIONS
+from poison_audit.reports.page.html import render_html
 from poison_audit.reports.view.view import view
 
 
@@ -58,3 +59,9 @@ def test_the_first_screen_answers_what_a_new_reader_asks(name):
     assert seen.how_sure.startswith(sure)
     assert (seen.untested == "") == (name == "clean, everything tested")
     assert "SHA-256" in seen.file
+
+
+def test_what_was_not_measured_was_not_decided():
+    page = render_html(SITUATIONS["inconclusive, adapter"]())
+    assert "Everything: no candidate was measured." in page
+    assert "Every probe measured" not in page
