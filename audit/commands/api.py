@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from poison_audit.commands.arguments import CheckSettings, check_settings
-from poison_audit.commands.asked import evidence_of, given_of
+from poison_audit.commands.asked import as_argument, evidence_of, given_of
 from poison_audit.commands.check import audited
 from poison_audit.commands.held import Held
 from poison_audit.commands.in_memory import factory_of
@@ -113,7 +113,10 @@ def asking(
             yield Asked(given=given, settings=settings, held=held, caller=caller)
         except (InputError, PlanError) as error:
             # Nobody named the temporary folder.
-            raise InputError(each.without(f"{root}/") for each in error.problems) from error
+            known = {*told, *said}
+            raise InputError(
+                as_argument(each.without(f"{root}/"), known) for each in error.problems
+            ) from error
         if out is not None and held.folder.exists():
             kept = Path(out) / held.folder.name
             if kept.exists():

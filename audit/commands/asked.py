@@ -6,7 +6,8 @@ the words for it, are the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,46 @@ def _pairs(value: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         else:
             found.append((str(name), str(each)))
     return tuple(found)
+
+
+_FLAG = re.compile(
+    r"--([a-z][a-z-]*)(?:[ =](?:(\w+)=([\w.]+)|([A-Z]+\b|[\w/]+\.(?:json|csv|npz))))?"
+)
+"""A flag as messages name it, and what stands behind it: KEY=VALUE, a word for it, or a file."""
+_NAMES = {declared.flag.removeprefix("--"): name for name, declared in DECLARED.items()}
+_CALLED = {"reference": "references", "candidate": "candidates", "tolerance": "tolerances"}
+"""Arguments that are called otherwise than their flags, which are given several times."""
+
+
+def as_argument(problem: Problem, known: Container[str]) -> Problem:
+    """Return a problem that names the arguments of a call, as far as it has any, and no flags.
+
+    Args:
+        problem: in the words of the command line.
+        known: what the call can be told, by the names of the flags' fields.
+
+    >>> wrong = Problem("must be below 1, got 2", "--alpha", "Or --recipe epochs=N, or --quiet")
+    >>> print(as_argument(wrong, ["alpha", "recipe"]))
+    alpha: must be below 1, got 2. Or recipe={"epochs": N}, or --quiet.
+    """
+
+    def argument(found: re.Match[str]) -> str:
+        flag, key, value, word = found.groups()
+        name = _NAMES.get(flag, "")
+        if name in settings.EVIDENCE:
+            return f'evidence={{"{name}": {word or "..."}}}'
+        if name not in known:
+            return found[0]
+        name = _CALLED.get(name, name)
+        return f'{name}={{"{key}": {value}}}' if key else f"{name}={word or ''}"
+
+    def place(found: re.Match[str]) -> str:
+        name = _NAMES.get(found[1], "")
+        return _CALLED.get(name, name) if name in known else found[0]
+
+    where = re.sub(r"^--([a-z-]+)", place, problem.where)
+    what, fix = (_FLAG.sub(argument, text) for text in (problem.what, problem.fix))
+    return Problem(what, where, fix)
 
 
 def evidence_of(given: Any) -> dict[str, Any]:
