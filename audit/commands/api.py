@@ -163,6 +163,7 @@ def audit(
     allow_pickle: bool = False,
     state_key: str | None = None,
     base: str | Path | None = None,
+    trainable: str | None = None,
     config: str | Path | None = None,
     out: str | Path | None = None,
     progress: Watcher | bool | None = None,
@@ -231,6 +232,7 @@ def audit(
         device: "auto", "cpu", "cuda" or "cuda:N".
         allow_pickle, state_key: of checkpoints that torch.save wrote.
         base: of an adapter's folder: the model that it was trained on.
+        trainable: what methods train of an adapter and its base: "all" (as None) or "adapter".
         config: an audit.toml, which says what is not said here.
         out: run directory. With one, an interrupted audit goes on where it stopped, the reports are
             written, and so is what was in memory (`inputs/`), which `poison-audit verify` reads.
@@ -253,7 +255,7 @@ def audit(
         "settings": settings, "method_from": method_from, "probe_from": probe_from,
         "expect_accuracy": expect_accuracy, "expect_size": expect_size, "seed": seed,
         "device": device, "allow_pickle": allow_pickle, "state_key": state_key, "base": base,
-        "config": config,
+        "trainable": trainable, "config": config,
     }  # fmt: skip
     with asking(
         "audit", model, data={"train": train, "test": test}, forget=forget, evidence=evidence,

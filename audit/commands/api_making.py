@@ -58,6 +58,7 @@ def unlearn(
     allow_pickle: bool = False,
     state_key: str | None = None,
     base: str | Path | None = None,
+    trainable: str | None = None,
     config: str | Path | None = None,
 ) -> nn.Module:
     """Unlearn the forget set by one method: `poison-audit unlearn`. Nothing is judged.
@@ -84,7 +85,7 @@ def unlearn(
         "normalize": spelt(normalize), "arch": arch, "names": names, "max_tokens": max_tokens,
         "label_words": label_words, "prompt": prompt, "start": start, "method_from": method_from,
         "seed": seed, "device": device, "allow_pickle": allow_pickle, "state_key": state_key,
-        "base": base, "config": config,
+        "base": base, "trainable": trainable, "config": config,
     }  # fmt: skip
     with asking(
         "unlearn", model, data={"train": train, "test": test}, forget=forget, evidence=evidence,
@@ -139,6 +140,7 @@ def repair(
     allow_pickle: bool = False,
     state_key: str | None = None,
     base: str | Path | None = None,
+    trainable: str | None = None,
     config: str | Path | None = None,
     out: str | Path | None = None,
     progress: Watcher | bool | None = None,
@@ -157,7 +159,7 @@ def repair(
         "settings": settings, "normalize": spelt(normalize), "arch": arch, "names": names,
         "max_tokens": max_tokens, "label_words": label_words, "prompt": prompt, "start": start,
         "seed": seed, "device": device, "allow_pickle": allow_pickle, "state_key": state_key,
-        "base": base, "config": config,
+        "base": base, "trainable": trainable, "config": config,
     }  # fmt: skip
     with asking(
         "repair", model, data={"train": train, "test": test}, forget=forget, evidence=evidence,

@@ -180,6 +180,9 @@ def test_everything_that_is_wrong_is_said_at_once_and_nothing_exits(case, networ
     with pytest.raises(pa.InputError, match=r"cannot tell what canary.json is.*Did you mean"):
         pa.probe(network, train="train.npz", test="test.npz", forget="forget.csv",
                  evidence=["canary.json"])  # fmt: skip
+    with pytest.raises(pa.InputError, match="the model has no adapter"):
+        pa.unlearn(network, method="gd", train="train.npz", test="test.npz", forget="forget.csv",
+                   normalize="none", recipe=RECIPE, trainable="adapter")  # fmt: skip
 
 
 class Mine(nn.Module):
