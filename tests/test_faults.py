@@ -159,7 +159,7 @@ class Full:
 
     def __init__(self, monkeypatch, room: int, code: int = errno.ENOSPC) -> None:
         self.room, self.code, self.replace = room, code, os.replace
-        monkeypatch.setattr(files.os, "replace", self)
+        monkeypatch.setattr(files.os, "replace", self)  # type: ignore[attr-defined]
 
     def __call__(self, source, target):
         self.room -= 1

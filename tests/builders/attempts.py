@@ -168,7 +168,7 @@ def repointed(tree: dict[str, Any]) -> None:
 
 def swapped() -> tuple[str, bool]:
     """Replace a candidate once it was read, and before the report is written."""
-    measured = check.run
+    measured = check.run  # type: ignore[attr-defined]
     shutil.copy("clean.safetensors", "mine.safetensors")
 
     def swap(*given: Any, **more: Any) -> Any:
@@ -176,13 +176,13 @@ def swapped() -> tuple[str, bool]:
         shutil.copy("model.safetensors", "mine.safetensors")
         return cells
 
-    check.run = swap  # type: ignore[assignment]
+    check.run = swap  # type: ignore[attr-defined]
     try:
         return refused(
             "is not what was read", command=(*PROBE, "--candidate", "a=mine.safetensors")
         )
     finally:
-        check.run = measured
+        check.run = measured  # type: ignore[attr-defined]
 
 
 def twice() -> tuple[str, bool]:

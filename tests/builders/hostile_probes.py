@@ -121,7 +121,7 @@ def patches_the_audit(model, case, rng):
     import poison_audit.verdict.own
     from poison_audit.engine import probes
 
-    poison_audit.verdict.own.TOLERATED = 2.0
+    poison_audit.verdict.own.TOLERATED = 2.0  # type: ignore[attr-defined]
     probes.PROBES.clear()
     case.test.x.zero_()
     return good(model, case, rng)

@@ -1,4 +1,4 @@
-"""A user's own file, for mypy alone: tests/mypy.ini asks of it what `--strict` does."""
+"""A user's own file, for mypy alone: pyproject.toml asks of it what `--strict` does."""
 
 from pathlib import Path
 

@@ -17,10 +17,11 @@ from poison_audit.case.texts import read_texts
 from poison_audit.cli import invoke
 from poison_audit.errors import InputError
 from poison_audit.models.checkpoint import load_model
+from poison_audit.models.header import DATA_KEY
 from poison_audit.models.reader import Reading
 from poison_audit.models.saving import save_model
 from poison_audit.models.seeds import Rng
-from poison_audit.poisons.gaussian.embedding import CANARIES_KEY, DATA_KEY, carrying
+from poison_audit.poisons.gaussian.embedding import CANARIES_KEY, carrying
 from poison_audit.poisons.gaussian.evidence import Canaries
 from poison_audit.records import Recipe
 

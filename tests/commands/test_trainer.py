@@ -245,7 +245,7 @@ def test_code_that_changed_starts_anew(case, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         interrupt_after(patch, 4)
         assert run() == 130
-    monkeypatch.setattr(partial.runs, "code_digest", lambda *also: "other")
+    monkeypatch.setattr("poison_audit.engine.runs.code_digest", lambda *also: "other")
     assert run() == 0
     assert "starting anew" in capsys.readouterr().err
 

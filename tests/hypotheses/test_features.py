@@ -9,10 +9,11 @@ from torch import nn
 
 from builders.heads import blobs, perceptron, pictures_of, small_case, wrap
 from poison_audit.hypotheses import features
-from poison_audit.hypotheses.features import design, moved, penultimate
+from poison_audit.hypotheses.features import design, moved
 from poison_audit.hypotheses.head import solve, standardised
 from poison_audit.models.image import CifarResNet, CifarResNetSpec
 from poison_audit.models.seeds import Rng
+from poison_audit.training.penultimate import penultimate
 
 
 def test_features_of_a_perceptron():

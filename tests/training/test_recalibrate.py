@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from builders.layered import model_of
 from poison_audit.errors import DivergedError
 from poison_audit.models.samples import Samples
+from poison_audit.models.seeds import Rng
 from poison_audit.training import recalibrate
 from poison_audit.training.ledger import Ledger
 from poison_audit.training.recalibrate import norm_layers, recalibrated
@@ -68,7 +69,7 @@ def test_a_later_layer_is_given_what_batches_make_of_the_earlier(monkeypatch):
     monkeypatch.setattr(recalibrate, "BATCH", 25)
     model, samples = model_of(network()), pictures(100)
     made = recalibrated(model, samples).module
-    order = recalibrate.Rng(0).named("recalibrate").numpy().permutation(100)
+    order = Rng(0).named("recalibrate").numpy().permutation(100)
     given = []
     with torch.no_grad():
         for rows in order.reshape(4, 25):

@@ -200,7 +200,7 @@ def test_a_decision_is_signed_only_where_the_audit_was(audited, capsys, monkeypa
 def test_a_file_that_was_swapped_while_it_was_audited_is_found(audited, capsys, monkeypatch):
     from poison_audit.commands import check
 
-    measured = check.run
+    measured = check.run  # type: ignore[attr-defined]
 
     def swap(*given, **more):
         found = measured(*given, **more)

@@ -16,11 +16,10 @@ from poison_audit.models.samples import Samples
 from poison_audit.poisons.gaussian.embedding import (
     carrying,
     embedding_check,
-    noise_rows,
     too_long,
     wrong_space,
 )
-from poison_audit.poisons.gaussian.evidence import Canaries, unit_noise
+from poison_audit.poisons.gaussian.evidence import Canaries, noise_rows, unit_noise
 from poison_audit.poisons.readings import POISONS
 
 LENGTH, WIDTH = 9, 5
