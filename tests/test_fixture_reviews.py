@@ -17,7 +17,7 @@ from poison_audit.verdict.record import AuditRecord
 REVIEWS = Path(__file__).parent.parent / "fixtures" / "reviews"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_probes_find_the_deployed_model_and_none_the_reference(tmp_path):
     out = tmp_path / "o"
     model, forget = str(REVIEWS / "model"), str(REVIEWS / "forget.csv")

@@ -100,7 +100,7 @@ print(run.data.metrics["deployed/gaussian"], run.data.tags["poison_audit.outcome
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mlflow_itself_takes_it(report, tmp_path):
     pytest.importorskip("mlflow")
     told = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/store.db"}

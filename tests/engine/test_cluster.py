@@ -22,11 +22,11 @@ from poison_audit.verdict.record import AuditRecord
 ray = pytest.importorskip("ray")
 # Ray leaves sockets and files to the end of its processes.
 pytestmark = [
-    pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("plain_page"),
+    pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("plain_page"),
 ]  # fmt: skip
 
 COMMAND = ["check", "model.safetensors", "--forget", "forget.csv", *FLAGS, "--methods",
-           "gd,ssd", "--seeds", "2", "--budget", "0.2,0.4"]  # fmt: skip
+           "gd,ssd", "--budget", "0.2,0.4"]  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,21 +88,23 @@ def alone(small_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Aud
         return run("alone")
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_done_again_and_kept_models_come_back(case, capsys):
     run("o", "--ray", "local", "--keep")
     names = sorted(path.name for path in Path("o/models").iterdir())
-    assert len(names) == 2 * 2 * 2
+    assert len(names) == 2 * 2
     before = {path.name: path.stat().st_mtime_ns for path in Path("o/cells").iterdir()}
-    (gone,) = Path("o/cells").glob("ssd-1-*")  # one budget of one seed
+    (gone,) = Path("o/cells").glob("ssd-0-*")  # one budget of two
     gone.unlink()
     capsys.readouterr()
     run("o", "--ray", "local", "--keep")
     told = capsys.readouterr().err
-    assert told.count("kept from an earlier run") == 8
+    assert told.count("kept from an earlier run") == 4
     after = {path.name: path.stat().st_mtime_ns for path in Path("o/cells").iterdir()}
     assert {name for name in after if after[name] != before[name]} == {gone.name}
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_what_none_survives_is_tried_again(
     case, alone, tmp_path, monkeypatch
 ):
@@ -111,10 +113,10 @@ def test_a_worker_that_dies_is_replaced_and_what_none_survives_is_tried_again(
     monkeypatch.setattr("poison_audit.engine.run.Work", fragile(fate, gd=1, ssd=100))
     record = run("spread", "--ray", "local")
     assert not list(fate.glob("gd-*"))
-    assert [cell.candidate for cell in record.cells][:3] == ["deployed", "gd", "gd"]
+    assert [cell.candidate for cell in record.cells][:2] == ["deployed", "gd"]
     lost = [cell for cell in record.cells if cell.error]
     assert {cell.candidate for cell in lost} == {"ssd", "ssd@0.2"}
-    assert len(lost) == 4
+    assert len(lost) == 2
     assert all("its worker died 2 times" in cell.error for cell in lost)
     failed = {f.candidate for f in record.findings if f.outcome is Outcome.FAILED}
     assert failed == {"ssd", "ssd@0.2"}
@@ -123,6 +125,7 @@ def test_a_worker_that_dies_is_replaced_and_what_none_survives_is_tried_again(
     assert bare(run("spread", "--ray", "local")) == bare(alone)
 
 
+@pytest.mark.slow
 def test_wrong_flags_are_said_before_anything_runs(case, capsys, monkeypatch):
     for arguments, told in (
         (["--ray-gpus", "0.5"], "Add --ray"),

@@ -248,7 +248,7 @@ def differences(a, b, where=""):
 METHODS = ["--methods", "gd,cf_k,scrub,ssd"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_audit_with_too_little_memory_comes_to_the_same_and_says_so(case, capsys):
     with cramped() as free:
         expected = check(*METHODS, "--out", "free")

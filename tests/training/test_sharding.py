@@ -184,7 +184,7 @@ def test_shard_needs_torchrun(case, capsys):
 CODE = "import sys; from poison_audit.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_whole_audit_through_torchrun_and_again(small_texts, tmp_path):
     (tmp_path / "run.py").write_text(CODE, encoding="utf-8")
     command = ["check", str(small_texts / "model"), "--forget", str(small_texts / "forget.csv"),
