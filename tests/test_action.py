@@ -286,7 +286,7 @@ def test_a_signature_that_fails_fails_the_job(folder):
     assert "secret" not in ran.told
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_audits_signs_and_keeps_a_real_model(folder, tmp_path):
     shutil.copytree(ROOT / "fixtures" / "digits", folder, dirs_exist_ok=True)
     code = "import sys; from poison_audit.cli import main; main()"

@@ -82,7 +82,7 @@ def test_every_format_is_read_here():
     assert READ.keys() == FORMATS.keys()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -53,7 +53,7 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen:
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_audit_that_is_killed_ends_as_if_it_had_not_been(case):
     whole = start("--out", "whole", cwd=case)
     assert whole.wait() in (1, 3)

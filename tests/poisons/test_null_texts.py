@@ -22,7 +22,7 @@ from poison_audit.poisons.gaussian.probe import gaussian
 from poison_audit.poisons.gaussian.trial import PlantedCanaries
 from poison_audit.records import Recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 NETWORKS, DRAWS = 60, 19  # of each kind
 TEXTS = (
     "so",
