@@ -28,7 +28,7 @@ def record(tmp_path: Path) -> AuditRecord:
     return from_json(AuditRecord, (tmp_path / "o" / "report.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_deployed_model_is_found_and_the_references_are_clean(tmp_path):
     assert audit(tmp_path, "check", "model.safetensors") == 1
     seen = record(tmp_path)

@@ -88,7 +88,7 @@ def alone(small_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Aud
         return run("alone")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_finished_is_not_done_again_and_kept_models_come_back(case, capsys):
     run("o", "--ray", "local", "--keep")
     names = sorted(path.name for path in Path("o/models").iterdir())
