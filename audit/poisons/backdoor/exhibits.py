@@ -37,12 +37,11 @@ def trigger_exhibits(case: Case, asked: bool) -> list[Exhibit]:
         plain = exhibit("trigger", bare, place, names=names)
         one = exhibit("trigger", with_it, place, names=names, attack=POISON.name)
         shown.append(replace(one, bare=plain.png, wanted=wanted))
-    given = [answers(case.model, samples) for samples in (with_it, bare)] if asked else [None]
-    if all(given):
-        told = zip(*(each or () for each in given), strict=True)
+    given, plainly = (answers(case.model, part) if asked else None for part in (with_it, bare))
+    if given is not None and plainly is not None:
         shown = [
             replace(one, answer=named(answer, names), without=named(without, names))
-            for one, (answer, without) in zip(shown, told, strict=True)
+            for one, answer, without in zip(shown, given, plainly, strict=True)
         ]
     return _alone(trigger, names) + shown
 
