@@ -304,9 +304,13 @@ def test_membership_threshold_lets_one_in_a_hundred_test_samples_through():
     assert evidence["auc"] == pytest.approx(beaten)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("storage", "sigma"), [("unclipped", 0.3), ("uint8", 0.15), ("uint8", 0.6)]
+    ("storage", "sigma"),
+    [
+        pytest.param("unclipped", 0.3, marks=pytest.mark.long),
+        pytest.param("uint8", 0.15, marks=pytest.mark.long),
+        pytest.param("uint8", 0.6, marks=pytest.mark.slow),
+    ],
 )
 def test_p_values_of_models_that_never_saw_the_noise_are_uniform(storage, sigma):
     """300 trained models, each with its own key: clipping at sigma 0.6 cuts 4 pixels in 10."""

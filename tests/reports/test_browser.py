@@ -74,9 +74,16 @@ CHOSEN = (
     "residual", "clean", "inconclusive", "unusable", "attacked", "rehearsed", "texts", "hostile",
 )  # fmt: skip
 RECORDS = {**{name: EVERY[name] for name in CHOSEN}, "hostile everywhere": hostile}
-NAMES = [
-    name if name.startswith("h") else pytest.param(name, marks=pytest.mark.slow) for name in RECORDS
-]
+WHEN = {"residual": pytest.mark.slow, "attacked": pytest.mark.slow, "texts": pytest.mark.slow}
+"""Hostile pages are looked at by every run, these by CI, the others before a release."""
+
+
+def marked(name, *more):
+    marks = () if name.startswith("h") else WHEN.get(name, pytest.mark.long)
+    return pytest.param(name, *more, marks=marks)
+
+
+NAMES = [marked(name) for name in RECORDS]
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +148,7 @@ LIT = [(name, False) for name in RECORDS] + [("residual", True), ("hostile", Tru
 
 
 @needs_axe
-@pytest.mark.parametrize(
-    ("name", "dark"),
-    [each if each[0][0] == "h" else pytest.param(*each, marks=pytest.mark.slow) for each in LIT],
-)
+@pytest.mark.parametrize(("name", "dark"), [marked(*each) for each in LIT])
 def test_axe_finds_nothing(started, pages, name, dark):
     for width in (390, 1280) if name == "residual" else (390,) if name[0] == "h" else (1280,):
         with chromium.opened(started, pages[name], width=width, dark=dark) as seen:
