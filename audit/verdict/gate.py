@@ -142,7 +142,7 @@ def _next_step(
         days = [a.expires for a in policy.accepted if a.expires >= (policy.decided or "")]
         until = min(days, default="it expires")
         return (
-            f"The gate passed until {until}, though the model is not clean. Replace it, or renew "
+            f"The gate passes until {until}, though the model is not clean. Replace it, or renew "
             "the acceptance, by then. Keep this report with the model."
         )
     if EXIT_CODES[outcome] == 3:
