@@ -7,7 +7,6 @@ flags by themselves are right: `--help` and a wrong flag are answered at once.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import click
 from poison_audit.commands import own_settings as own
 from poison_audit.commands import settings
 from poison_audit.commands.arguments import decide_settings, train_settings
-from poison_audit.commands.failing import complain, complain_of_disk, failed, of_memory
+from poison_audit.commands.failing import complain, complain_of_disk, failed, of_a_name, of_memory
 from poison_audit.commands.fields import fields_of, settled
 from poison_audit.commands.options import Command, options
 from poison_audit.commands.plant_options import OWN_OPTIONS, PlantSettings
@@ -76,13 +75,16 @@ def invoke(arguments: Sequence[str]) -> int:
     except OSError as error:
         if of_memory(error):
             return failed(error)
-        if error.errno == errno.ENAMETOOLONG:  # no disk has it: somebody's file named it
-            complain([Problem("no file's name may be as long", str(error.filename))])
+        if (named := of_a_name(error)) is not None:
+            complain([named])
             return 2
         complain_of_disk(error)
         return 4
     except BaseException as error:  # a crash, Rust's panic too, must never look like a verdict
-        return failed(error)
+        if (named := of_a_name(error)) is None:
+            return failed(error)
+        complain([named])
+        return 2
     return result if isinstance(result, int) else 0
 
 

@@ -35,6 +35,8 @@ def read_bytes(path: Path, *, most: int | None = None, fix: str = "") -> bytes:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(Problem(f"cannot be read ({reason})", str(path))) from error
+    except ValueError as error:  # half of a character, a NUL: no file's name holds it
+        raise InputError(Problem("no file can have this name", str(path))) from error
     if most is not None and len(raw) > most:
         raise InputError(Problem(f"larger than {most >> 20} MiB", str(path), fix))
     return raw

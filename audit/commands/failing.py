@@ -45,6 +45,20 @@ def of_memory(error: BaseException | None) -> bool:
     return False
 
 
+def of_a_name(error: BaseException) -> Problem | None:
+    """Return what is wrong where somebody named a file as none can be called; None: it is else.
+
+    Names stand in flags, and in JSON, where half of a character and a NUL can be written.
+    """
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        return Problem("no file can have this name", error.object)
+    if isinstance(error, ValueError) and str(error).startswith("embedded null"):
+        return Problem("a file is named whose name holds a NUL, which none can have")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return Problem("no file's name may be as long", str(error.filename))
+    return None
+
+
 def complain_of_disk(error: OSError) -> None:
     """Say what of the disk gave out."""
     where = f" ({error.filename})" if error.filename else ""

@@ -63,6 +63,25 @@ def test_names_within_files_that_no_file_can_have(case, capsys, name):
     assert "xxx" in refused(capsys, "--test", "folder")
 
 
+UNNAMED = ["\ud800", "a\0b"]
+"""Half of a character, and a NUL: JSON writes both, and no file's name holds either."""
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_names_that_are_no_text(case, capsys, name):
+    shown = name.replace("\ud800", "\\xd800").replace("\0", "\\x00")
+    Path("folder").mkdir()
+    stored = json.dumps({"_data_files": [{"filename": f"{name}.arrow"}]})
+    Path("folder/state.json").write_text(stored, encoding="ascii")
+    assert shown in refused(capsys, "--test", "folder")
+    trigger = {"version": 1, "label": 0, "mode": "blend", "pattern": f"{name}.npz", "alpha": 0.2}
+    Path("trigger.json").write_text(json.dumps(trigger), encoding="ascii")
+    assert "name" in refused(capsys, "--trigger", "trigger.json")
+    for flag in ("--forget", "--train", "--canaries", "--config", "--reference", "--out"):
+        assert "Traceback" not in refused(capsys, flag, name)
+    assert invoke(["plant", "train.npz", "--attack", "gaussian", "-o", name]) == 2
+
+
 @pytest.mark.parametrize("text", [
     ".".join(["a"] * 6_000) + " = 1\n",
     "accept." + ".".join(["a"] * 6_000) + " = 1\n",
@@ -134,6 +153,18 @@ def test_a_pipe_among_what_is_found_beside(case, capsys):
     os.mkfifo("p/report.json")
     for command in (["render", "p"], ["verify", "p"], ["decide", "p"], ["diff", "p", "p"]):
         assert invoke(command) == 2
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_a_report_that_names_what_is_no_file(case, capsys, name):
+    assert invoke(PROBE) in (1, 3)
+    report = json.loads(Path("o/report.json").read_text("utf-8"))
+    for file in report["files"]:
+        file["path"] = name
+    Path("o/report.json").write_text(json.dumps(report), encoding="ascii")
+    capsys.readouterr()
+    assert invoke(["verify", "o"]) in (1, 2, 3)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_two_values_of_one_key_are_refused(case, capsys):
