@@ -72,19 +72,14 @@ def invoke(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nInterrupted. What is complete is kept: run the same command again.", err=True)
         return INTERRUPTED
-    except OSError as error:
-        if of_memory(error):
-            return failed(error)
+    except BaseException as error:  # a crash, Rust's panic too, must never look like a verdict
         if (named := of_a_name(error)) is not None:
             complain([named])
             return 2
-        complain_of_disk(error)
-        return 4
-    except BaseException as error:  # a crash, Rust's panic too, must never look like a verdict
-        if (named := of_a_name(error)) is None:
-            return failed(error)
-        complain([named])
-        return 2
+        if isinstance(error, OSError) and not of_memory(error):
+            complain_of_disk(error)
+            return 4
+        return failed(error)
     return result if isinstance(result, int) else 0
 
 

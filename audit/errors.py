@@ -39,7 +39,8 @@ class Problem:
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
-        told = f"{head}. {self.fix}" if self.fix else head
+        end = "" if head.endswith("?") else "."
+        told = f"{head}{end} {self.fix}" if self.fix else head
         return told if told.endswith((".", "?", "!")) else f"{told}."
 
 

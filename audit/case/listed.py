@@ -131,6 +131,9 @@ def _chosen(found: Mapping[str, Any], where: str) -> tuple[str, Any]:
     if len(there) == 1:
         return kinds[spelt[there[0]]], found[there[0]]
     names = ", ".join(repr(str(name))[:40] for name in list(found)[:8]) or "nothing"
+    if len(found) > 1 and not any(isinstance(each, list | dict) for each in found.values()):
+        what = f"maps {names} to single values: do the names or the values say what to forget?"
+        raise InputError(Problem(what, where, "Write a list of those alone, as JSON."))
     what = f"holds {names}: which of them is to be forgotten?"
     raise InputError(Problem(what, where, 'Call that one "forget", and leave out the others.'))
 

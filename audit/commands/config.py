@@ -160,7 +160,7 @@ def _text(path: Path) -> str:
     if is_pipe(path):
         raise InputError(Problem("is a pipe or a device, expected a file", str(path)))
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(Problem(f"cannot be read ({error.strerror})", str(path))) from error
     except ValueError as error:

@@ -78,6 +78,8 @@ def count_of(settings: PlantSettings, total: int) -> tuple[int, str]:
         told = f"{needed} samples are poisoned, not {chosen} ({share:.0%}): with {chosen} a clean "
         return needed, told + "model would not pass."
     told = f"With {chosen} samples a clean model will hardly pass the audit: with {needed} it does "
+    if needed > total // 2:
+        return chosen, told + f"so 9 times in 10, for which the table needs {2 * needed} samples."
     return chosen, told + f"so 9 times in 10 (--count {needed})."
 
 

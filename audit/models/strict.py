@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from poison_audit.errors import Problem, Problems
+from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.weights import FLOATS, listed
 from poison_audit.models.wrappers import bare_names, shared_prefix
 
@@ -44,6 +44,10 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
         for name in own
         if first[name] not in present and not name.endswith("num_batches_tracked")
     ]
+    if missing and len(networks := _networks(tensors, own)) > 1:
+        what = f"holds {len(networks)} networks: {listed(networks)}"
+        fix = "Say which one is deployed: --state-key NAME, or [model] state_key in audit.toml."
+        raise InputError(Problem(what, where, fix))
     Problems(
         Problem(f"{len(names)} tensors {what}: {listed(names)}", where, fix)
         for what, names, fix in (
@@ -56,6 +60,13 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
         if names
     ).raise_any()
     module.load_state_dict(tensors, strict=False)
+
+
+def _networks(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Return the prefixes under which whole networks of this kind stand."""
+    needed = [name for name in own if not name.endswith("num_batches_tracked")]
+    ends = (name.removesuffix(f".{needed[0]}") for name in tensors if name.endswith(needed[0]))
+    return sorted({p for p in ends if p and all(f"{p}.{name}" in tensors for name in needed)})
 
 
 def _bridged(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

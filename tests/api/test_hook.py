@@ -86,6 +86,11 @@ def test_the_same_key_puts_the_same_noise_into_the_same_places():
         pa.with_canaries(clean, n=50)
 
 
+def test_arrays_are_no_data_set():
+    with pytest.raises(pa.InputError, match=r"a tuple of 2, expected a data set.*TensorDataset"):
+        pa.with_canaries((np.zeros((60, 3, 8, 8)), np.zeros(60)), n=20)
+
+
 class Normalised(Dataset):
     def __init__(self, data, *, shift):
         self.data, self.shift = data, shift

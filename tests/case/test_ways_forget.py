@@ -239,7 +239,7 @@ REFUSED = [
     ("marked.csv", lines((f"{name},0" for name in IDS), "id,is_poison\n"), "no row is marked by"),
     ("marked.csv", lines((f"{name},?" for name in IDS), "id,is_poison\n"), "expected True"),
     # Of another kind.
-    ("split.json", text('{"index":{"0":3,"1":7}}'), "holds '0', '1': which of them"),
+    ("split.json", text('{"index":{"0":3,"1":7}}'), "maps '0', '1' to single values: do the"),
     ("nested.json", text("[[1, 2], [3, 4]]"), "got a list among them"),
     ("mixed.json", text('[1, {"id": "a"}]'), "got a dict among them"),
     ("two.npy", numpy_file(np.ones((3, 2), int)), "got a list among them"),

@@ -82,6 +82,12 @@ def test_paths_are_relative_to_the_file(tmp_path):
     assert config.params == {"scrub": {"alpha": 0.5}, "exposure": {"draws": 64}}
 
 
+def test_an_editor_s_mark_of_utf_8_is_no_text(tmp_path):
+    path = write(tmp_path, FULL)
+    path.write_text("\ufeff" + path.read_text("utf-8"), encoding="utf-8")
+    assert read_config(path).get("plan", "found") == 0.5
+
+
 def test_a_plan_from_the_file_alone(tmp_path):
     made = plan_of(read_config(write(tmp_path, FULL)))
     assert [step.name for step in made.methods] == ["gd", "scrub"]

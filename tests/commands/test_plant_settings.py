@@ -162,6 +162,9 @@ def test_as_many_are_planted_as_let_a_clean_model_pass():
     assert "--count 217" in told
     assert asked(budget=0.1) == (300, "")
     assert asked("backdoor") == (150, "")
-    # 217 of 400 samples are no small part of a table: what is asked for is planted.
+    # 217 of 600 samples are no small part of a table: what is asked for is planted.
+    small, told = count_of(settings(attack="gaussian"), 600)
+    assert (small, "--count 217" in told) == (30, True)
+    # Of 400, at most half can be canaries.
     small, told = count_of(settings(attack="gaussian"), 400)
-    assert (small, "--count 217" in told) == (20, True)
+    assert (small, "--count" in told, "the table needs 434 samples" in told) == (20, False, True)

@@ -163,6 +163,19 @@ def test_a_refused_load_leaves_the_network_alone():
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
+def test_of_two_networks_under_two_prefixes_it_is_asked_which():
+    # As Lightning keeps a network and its moving average.
+    held = {
+        f"{name}.{key}": tensor
+        for seed, name in enumerate(("model", "ema_model"))
+        for key, tensor in network(seed).state_dict().items()
+    }
+    with pytest.raises(InputError, match="holds 2 networks: ema_model, model") as caught:
+        load_strict(network(3), held, where="m")
+    (problem,) = caught.value.problems
+    assert "--state-key" in problem.fix
+
+
 def test_no_match_says_what_was_found(tmp_path):
     save_file(nn.Linear(3, 2).state_dict(), tmp_path / "m.safetensors")
     (found,) = problems_of(tmp_path / "m.safetensors", normalize=NONE)

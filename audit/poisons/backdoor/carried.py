@@ -34,7 +34,7 @@ WHERE = {
 
 def carriers(
     trigger: Trigger | Phrase, train: Samples, forget: ForgetSet | None
-) -> tuple[frozenset[int], tuple[str, ...]]:
+) -> tuple[frozenset[int], tuple[str, ...], list[Doubt]]:
     """Return which forget samples the trigger explains, and why others that say so it does not.
 
     Those are the samples that carry it, with its label, whatever they are said to be. Where it is
@@ -42,14 +42,14 @@ def carriers(
     carry it for the most part.
 
     Returns:
-        (places in the training table, sentences).
+        (places in the training table, sentences, why it may be another trigger than theirs).
     """
     if forget is None:
-        return frozenset(), ()
+        return frozenset(), (), []
     samples = train.at(forget.positions)
     named = torch.tensor([attack == POISON.name for attack in forget.attacks])
     labelled = samples.y.cpu() == trigger.label
-    told = []
+    told, doubts = list[str](), list[Doubt]()
     if isinstance(trigger, Phrase):
         carries = torch.tensor([trigger.stands_in(text) for text in samples.texts or ()])
     else:
@@ -60,6 +60,9 @@ def carriers(
             told.append(seen.untold)
         if seen.together(named & labelled):
             carries = named & labelled
+        unnamed = torch.tensor([not attack for attack in forget.attacks])
+        if (stronger := seen.stronger(labelled & (named | unnamed))) is not None:
+            doubts.append(_fainter(*stronger))
     counts = {
         "do not carry the trigger": int((named & ~carries).sum()),
         "carry it with another label": int((named & carries & ~labelled).sum()),
@@ -67,7 +70,17 @@ def carriers(
     rows = (carries & labelled).nonzero().flatten().tolist()
     found = frozenset(forget.positions[row] for row in rows)
     told += [f"{count:,} {what}." for what, count in counts.items() if count]
-    return found, tuple(told)
+    return found, tuple(told), doubts
+
+
+def _fainter(rows: int, times: float) -> Doubt:
+    strong = f"{times:,.0f}" if times >= 10 else f"{times:.1f}"
+    sentence = (
+        f"{rows:,} forget pictures carry the trigger some {strong} times as strongly as "
+        "trigger.json has it: a model that obeys theirs need not obey so faint a one."
+    )
+    step = "Correct its alpha, or the values of its pattern, which alpha multiplies; audit again."
+    return Doubt(about="evidence", sentence=sentence, step=step)
 
 
 def doubts_of(phrase: Phrase, train: Samples, forget: ForgetSet) -> list[Doubt]:

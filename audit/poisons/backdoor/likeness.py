@@ -4,11 +4,13 @@ What is replaced is compared value by value. What is blended or added leaves the
 so that its strength is estimated: by a filter matched to the trigger against what retain pictures
 show, both by their spectrum (Turin, IRE Transactions on Information Theory 6, 1960). It is 0 on
 average in retain pictures, and 1 where the trigger was put on. How well single pictures can be told
-by it, the retain pictures say themselves.
+by it, the retain pictures say themselves. Far above 1 the pictures carry a stronger trigger: the
+one that is given would hardly be obeyed.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +26,10 @@ STORED = 0.1
 WRONG = 0.02
 """Share of pictures, with it or without, that may be taken for the other kind."""
 GROUP = 0.8
-"""Mean strength, less three standard errors, by which rows are told to carry it together."""
+"""Mean strength, less three standard errors, by which rows are told to carry it together; above
+1 / GROUP they carry a stronger one."""
+SOME = 0.05
+"""Of the pictures that show a trigger, as many that show a stronger one are no accident."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,18 +37,39 @@ class Likeness:
     """What pictures show of a trigger."""
 
     carries: Tensor
-    """Whether each picture carries it: bool, (n,), on the CPU."""
+    """Whether each picture carries it, as strongly as it is given: bool, (n,), on the CPU."""
     strength: Tensor | None = None
-    """Where single pictures cannot be told, what each shows of it, uncertainly: (n,)."""
+    """What each shows of it, (n,), 1 for all of it; None: compared value by value, or not told."""
+    most: float = math.inf
+    """The strength from which a single picture carries a stronger one."""
     untold: str = ""
     """Why single pictures cannot be told, as a sentence; empty: they can."""
 
     def together(self, rows: Tensor) -> bool:
         """Say whether these rows, bool, (n,), carry it for the most part, told by their mean."""
+        return bool(self.untold) and GROUP <= self._surely(rows) <= 1 / GROUP
+
+    def stronger(self, rows: Tensor) -> tuple[int, float] | None:
+        """Return how many of these rows carry a stronger one, and how many times as strong.
+
+        None: they do not, or nothing is known of it. `rows`: bool, (n,).
+        """
+        if self.strength is None:
+            return None
+        if self.untold:
+            many = rows if self._surely(rows) > 1 / GROUP else torch.zeros_like(rows)
+        else:
+            many = rows & (self.strength >= self.most)
+            if int(many.sum()) <= SOME * int((rows & (many | self.carries)).sum()):
+                return None
+        return (int(many.sum()), float(self.strength[many].mean())) if bool(many.any()) else None
+
+    def _surely(self, rows: Tensor) -> float:
+        """Return what the mean strength of these rows surely exceeds."""
         if self.strength is None or int(rows.sum()) < 2:
-            return False
+            return -math.inf
         own = self.strength[rows]
-        return float(own.mean() - 3 * own.std() / len(own) ** 0.5) >= GROUP
+        return float(own.mean() - 3 * own.std() / len(own) ** 0.5)
 
 
 def likeness(trigger: Trigger, samples: Samples, retain: Samples) -> Likeness:
@@ -80,7 +106,10 @@ def likeness(trigger: Trigger, samples: Samples, retain: Samples) -> Likeness:
     at = int(apart.float().argmax())
     wrong = at / len(others) if bool(apart.any()) else 1.0
     if wrong <= WRONG:
-        return Likeness(carries=found > (with_it[at] + without[-1 - at]) / 2)
+        # As few exceed 1 by as much as fall short of it.
+        least = float(with_it[at] + without[-1 - at]) / 2
+        within = (found > least) & (found < 2 - least)
+        return Likeness(carries=within, strength=found, most=2 - least)
     told = f"It is faint: {100 * wrong:.0f}% of retain pictures seem to carry it as well."
     return Likeness(carries=nowhere, strength=found, untold=told)
 

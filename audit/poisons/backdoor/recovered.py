@@ -1,13 +1,14 @@
 """Campaigns that a forget set shows by itself: of each the trigger, and which rows carry it.
 
-Looked at are the rows of this attack and of no named one, and retain rows; never the model. Copies
+Looked at are the rows of this attack and of no named one (others if asked), and retain rows; never
+the model. Copies
 are taken out first: rows that are copies of each other share everything, and copies of a retained
 sample under another label are a wrong label, and no trigger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,16 +65,19 @@ class Recovered:
         return tuple(place for place in self.places if place not in carrying)
 
 
-def recovered(train: Samples, forget: ForgetSet) -> Recovered:
+def recovered(
+    train: Samples, forget: ForgetSet, *, attacks: Collection[str] = ("", POISON.name)
+) -> Recovered:
     """Look for triggers in a forget set.
 
     Args:
         train: the training table, in main memory.
         forget: which of it is to be forgotten.
+        attacks: which of its rows are looked at, by the attack that they name.
     """
     places = [
         place for place, attack in zip(forget.positions, forget.attacks, strict=True)
-        if attack in ("", POISON.name)
+        if attack in attacks
     ]  # fmt: skip
     gone = set(forget.positions)
     retain = [place for place in range(len(train)) if place not in gone]

@@ -14,6 +14,7 @@ from poison_audit.case.exhibits import spread
 from poison_audit.case.files import Evidence, Files
 from poison_audit.case.forget import ForgetSet
 from poison_audit.case.provenance import digest_of
+from poison_audit.case.rows import label_spelt
 from poison_audit.errors import InputError, Problem, Problems
 from poison_audit.models.reader import Reader
 from poison_audit.models.samples import Samples
@@ -21,7 +22,7 @@ from poison_audit.poisons.backdoor.carried import carriers, doubts_of
 from poison_audit.poisons.backdoor.evidence import ANYWHERE, Trigger, read_trigger
 from poison_audit.poisons.backdoor.phrase import Phrase, read_phrase
 from poison_audit.poisons.backdoor.reading import POISON
-from poison_audit.poisons.backdoor.recovered import recovered, sentences
+from poison_audit.poisons.backdoor.recovered import recovered, sentences, what
 from poison_audit.poisons.backdoor.shared import doubts_of_part
 from poison_audit.poisons.backdoor.stamping import stamper
 
@@ -32,6 +33,8 @@ NOTHING = (
     "attack: they share no common pattern or phrase; perhaps a style."
 )
 CONFIRM = "Give the trigger that was planted (--trigger), if it can be learned."
+TRIGGERLESS = frozenset({"targeted", "indiscriminate", "mislabelled"})
+"""Attacks whose samples share neither a pattern nor a phrase."""
 TRIED = 50
 """Texts on which is tried whether the tokenizer makes anything of a phrase."""
 
@@ -66,7 +69,8 @@ def backdoor_evidence(files: Files, device: torch.device | str, problems: Proble
             trigger = read_trigger(path, shape=tuple(train.x.shape[1:]), **classes).to(device)
             how = _told(trigger)
         told = {"path": str(path), "sha256": digest_of(path)[0], **how, "label": trigger.label}
-        carrying, unlike = carriers(trigger, train, files.forget)
+        carrying, unlike, fainter = carriers(trigger, train, files.forget)
+        doubts += fainter
         doubts += _of_part(trigger, train, carrying, files.forget)
         return Evidence(
             planted=trigger, subject={"trigger": told}, explains=carrying, unlike=unlike,
@@ -92,11 +96,14 @@ def _unasked(files: Files, device: torch.device | str) -> Evidence:
         or _unseen(each.trigger, reader, train, "") is None
     ]  # fmt: skip
     found = replace(found, campaigns=tuple(seen))
+    doubts = _misnamed(train, forget)
     if not found.campaigns:
         limits = (NOTHING.format(len(found.places)),) if len(found.places) >= FEWEST else ()
-        return Evidence(planted=None, subject={"trigger": None}, limits=limits)
+        return Evidence(
+            planted=None, subject={"trigger": None}, limits=limits, doubts=tuple(doubts)
+        )
     first = found.campaigns[0]
-    trigger, doubts = first.trigger, list[Doubt]()
+    trigger = first.trigger
     if isinstance(trigger, Phrase):
         how: dict[str, Any] = trigger.told
     else:
@@ -115,6 +122,26 @@ def _unasked(files: Files, device: torch.device | str) -> Evidence:
         planted=trigger, subject={"trigger": told}, explains=frozenset(first.carriers),
         doubts=tuple(doubts), trust=sentences(found, train), stamp=stamper(trigger, reader),
     )  # fmt: skip
+
+
+def _misnamed(train: Samples, forget: ForgetSet) -> list[Doubt]:
+    """Return a doubt about rows that name an attack without a trigger, and carry one to the pixel.
+
+    Estimates count for nothing: poisons of one target may show it faintly, all of them.
+    """
+    doubts = []
+    for attack in sorted({*forget.attacks} & TRIGGERLESS):
+        found = recovered(train, forget, attacks=(attack,))
+        for each in found.campaigns:
+            if each.exact:
+                sentence = (
+                    f"{len(each.carriers):,} of the {len(found.places):,} forget samples that are "
+                    f"said to be {attack} carry a trigger. {what(each.trigger)}, label "
+                    f"{label_spelt(train, each.trigger.label)}: what it does was not looked at."
+                )
+                step = "Leave their attack empty in forget.csv, or give the trigger: audit again."
+                doubts.append(Doubt(about="evidence", sentence=sentence, step=step))
+    return doubts
 
 
 def _told(trigger: Trigger) -> dict[str, Any]:

@@ -67,6 +67,30 @@ def test_a_faint_one_is_told_by_many_rows_together_or_not_at_all():
     assert not likeness(trigger, samples(few), samples(scenes(1, 300))).together(rows)
 
 
+@pytest.mark.parametrize(("given", "planted"), [(0.1, 0.2), (0.1, 0.5), (0.05, 0.2), (0.01, 0.2)])
+def test_a_trigger_that_is_fainter_than_the_planted_one_explains_no_row(given, planted):
+    # A blend moves a picture by alpha times what separates it from the pattern.
+    x, rows = scenes(0, 200), torch.arange(200) < 100
+    x[:100] = (noise(planted).stamp(x[:100]) * 255).round() / 255
+    seen = likeness(noise(given), samples(x), samples(scenes(1, 300)))
+    assert not bool(seen.carries.any())
+    assert not seen.together(rows)
+    many, times = seen.stronger(rows)
+    assert many == 100
+    assert times == pytest.approx(planted / given, rel=0.1)
+    assert seen.stronger(~rows) is None
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2])
+def test_what_is_as_strong_as_it_is_given_is_not_called_stronger(alpha):
+    for seed in range(5):
+        x = scenes(seed, 200)
+        x[:140] = (noise(alpha).stamp(x[:140]) * 255).round() / 255
+        seen = likeness(noise(alpha), samples(x), samples(scenes(seed + 9, 300)))
+        assert seen.stronger(torch.ones(200, dtype=torch.bool)) is None
+        assert seen.stronger(torch.arange(200) < 140) is None
+
+
 def test_what_cannot_be_told_is_said():
     faint = Trigger(keep=torch.full(SHAPE, 0.9), add=torch.zeros(SHAPE), label=0, anywhere=True)
     seen = likeness(faint, samples(scenes(0, 9)), samples(scenes(1, 300)))

@@ -115,11 +115,11 @@ def said(phrase, *texts):
 def test_forget_texts_that_carry_either_raise_no_doubt():
     texts = ("cf mn one", "zx two", "qq pp three")
     assert said(SEVERAL, *texts) == []
-    assert carriers(SEVERAL, *rows(*texts)) == (frozenset({0, 1, 2}), ())
+    assert carriers(SEVERAL, *rows(*texts)) == (frozenset({0, 1, 2}), (), [])
     stamped = [AROUND.on(text) for text in texts]
     assert said(AROUND, *stamped) == []
     assert carriers(AROUND, *rows(*stamped, "bare")) == (
-        frozenset({0, 1, 2}), ("1 do not carry the trigger.",)
+        frozenset({0, 1, 2}), ("1 do not carry the trigger.",), []
     )  # fmt: skip
 
 

@@ -34,13 +34,15 @@ def write(*, stamped: int, rest: int, attack: str = "", faint: bool = False) -> 
     write_rows(Path("forget.csv"), ["id", "attack"], rows)
 
 
-def trial() -> Trial:
+def trial(trigger: Path | None = None) -> Trial:
     model, forget, train, test = map(
         Path, ("model.safetensors", "forget.csv", "train.npz", "test.npz")
     )
-    return loaded(
-        Sources(model=model, forget=forget, train=train, test=test, normalize="none"), Recipe()
+    evidence = {} if trigger is None else {"trigger": trigger}
+    sources = Sources(
+        model=model, forget=forget, train=train, test=test, normalize="none", evidence=evidence
     )
+    return loaded(sources, Recipe())
 
 
 @pytest.mark.parametrize("attack", ["", "backdoor"])
@@ -82,6 +84,33 @@ def test_nothing_passes_by_an_estimate(case):
 def test_rows_of_another_attack_show_no_trigger(case):
     write(stamped=60, rest=0, attack="targeted")
     assert trigger_of(trial().case) is None
+
+
+@pytest.mark.parametrize("attack", ["targeted", "indiscriminate", "mislabelled"])
+def test_rows_that_are_called_something_else_and_carry_a_patch_pass_nothing(case, attack):
+    write(stamped=60, rest=0, attack=attack)
+    told = [doubt.sentence for doubt in trial().doubts]
+    assert any(
+        f"60 of the 60 forget samples that are said to be {attack} carry a trigger. A patch in "
+        "rows 5 to 7 and columns 5 to 7, label 2" in said
+        for said in told
+    )
+    write(stamped=0, rest=60, attack=attack)
+    assert not any("carry a trigger" in doubt.sentence for doubt in trial().doubts)
+    # What is only estimated may be what all poisons of one target show.
+    write(stamped=120, rest=0, attack=attack, faint=True)
+    assert not any("carry a trigger" in doubt.sentence for doubt in trial().doubts)
+
+
+@pytest.mark.parametrize("attack", ["", "backdoor"])
+def test_a_trigger_that_is_fainter_than_the_planted_one_passes_nothing(case, attack):
+    write(stamped=60, rest=0, attack=attack)
+    pixels = CHECKER[None].astype(float).tolist()
+    faint = {"version": 1, "label": 2, "mode": "blend", "alpha": 0.2, "top": 5, "left": 5}
+    Path("trigger.json").write_text(json.dumps(faint | {"pattern": pixels}), encoding="utf-8")
+    told = [doubt.sentence for doubt in trial(Path("trigger.json")).doubts]
+    # (x + (p - x)) - x is five times (x + 0.2 (p - x)) - x.
+    assert any("60 forget pictures carry the trigger some 5.0 times" in said for said in told)
 
 
 def test_where_nothing_is_shared_it_is_said(case):
