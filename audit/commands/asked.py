@@ -84,6 +84,8 @@ _FLAG = re.compile(
     r"--([a-z][a-z-]*)(?:[ =](?:(\w+)=([\w.]+)|([A-Z]+\b|[\w/]+\.(?:json|csv|npz))))?"
 )
 """A flag as messages name it, and what stands behind it: KEY=VALUE, a word for it, or a file."""
+_COMMAND = re.compile(r"`poison-audit (probe|unlearn|repair|plant)`")
+"""A command that is a function of the same name."""
 _NAMES = {declared.flag.removeprefix("--"): name for name, declared in DECLARED.items()}
 _CALLED = {"reference": "references", "candidate": "candidates", "tolerance": "tolerances"}
 """Arguments that are called otherwise than their flags, which are given several times."""
@@ -99,6 +101,8 @@ def as_argument(problem: Problem, known: Container[str]) -> Problem:
     >>> wrong = Problem("must be below 1, got 2", "--alpha", "Or --recipe epochs=N, or --quiet")
     >>> print(as_argument(wrong, ["alpha", "recipe"]))
     alpha: must be below 1, got 2. Or recipe={"epochs": N}, or --quiet.
+    >>> print(as_argument(Problem("no epochs", fix="`poison-audit probe` needs none"), []))
+    no epochs. pa.probe needs none.
     """
 
     def argument(found: re.Match[str]) -> str:
@@ -116,7 +120,8 @@ def as_argument(problem: Problem, known: Container[str]) -> Problem:
         return _CALLED.get(name, name) if name in known else found[0]
 
     where = re.sub(r"^--([a-z-]+)", place, problem.where)
-    what, fix = (_FLAG.sub(argument, text) for text in (problem.what, problem.fix))
+    parts = (_COMMAND.sub(r"pa.\1", text) for text in (problem.what, problem.fix))
+    what, fix = (_FLAG.sub(argument, text) for text in parts)
     return Problem(what, where, fix)
 
 
