@@ -36,7 +36,7 @@ from poison_audit.verdict.policy import make_policy
 
 rehearse = partial(rehearsal.rehearse, judge=JUDGE)
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 RECIPE = Recipe(epochs=60, batch_size=26, lr=0.02, optimizer="adamw", schedule="cosine")
 SECRET = hashlib.sha256(b"poison-audit rehearsal\0003").digest()
 FORGOTTEN = [*(f"canary-{i:02d}" for i in range(30)), *(f"string-{i:02d}" for i in range(20))]
