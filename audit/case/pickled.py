@@ -46,11 +46,12 @@ def read_torch(path: Path, *, allow_pickle: bool, fix: str) -> Any:
     torch.serialization.add_safe_globals([torch.utils.data.TensorDataset])
     try:
         found = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        # A damaged one may lack them.
+        return list(found.tensors) if isinstance(found, torch.utils.data.TensorDataset) else found
     except _UNREADABLE as error:
         # torch's own message advises to load with weights_only=False: not repeated here.
         what = f"is damaged, or holds more than tensors ({type(error).__name__})"
         raise InputError(Problem(what, where, fix)) from error
-    return list(found.tensors) if isinstance(found, torch.utils.data.TensorDataset) else found
 
 
 def read_pickle(path: Path, *, allow_pickle: bool, fix: str) -> Any:

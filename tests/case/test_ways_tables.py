@@ -54,6 +54,14 @@ def test_pickles_want_the_flag(tmp_path, way):
     assert "Or: Save it by numpy.savez(FILE, x=pictures, y=labels)" in found
 
 
+@pytest.mark.parametrize("held", [{}, {"tensors": 3}, {"tensors": None}])
+def test_a_data_set_without_its_tensors_is_damaged(tmp_path, held):
+    damaged = torch.utils.data.TensorDataset.__new__(torch.utils.data.TensorDataset)
+    damaged.__dict__.update(held)
+    torch.save(damaged, tmp_path / "t.pt")
+    assert "is damaged, or holds more than tensors" in said(tmp_path / "t.pt", allow_pickle=True)
+
+
 def test_class_labels_have_the_names_of_their_data_set(tmp_path):
     parquet(tmp_path / "t.parquet", arrow("img", "fine_label", names=("z", "y", "x", "w")))
     samples = read_table(tmp_path / "t.parquet")
