@@ -46,7 +46,7 @@ def of_memory(error: BaseException | None) -> bool:
 
 
 def of_a_name(error: BaseException) -> Problem | None:
-    """Return what is wrong where somebody named a file as none can be called; None: it is else.
+    """Return what is wrong with the name of a file that none can have; None: it is something else.
 
     Names stand in flags, and in JSON, where half of a character and a NUL can be written.
     """

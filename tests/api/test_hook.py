@@ -87,8 +87,10 @@ def test_the_same_key_puts_the_same_noise_into_the_same_places():
 
 
 def test_arrays_are_no_data_set():
-    with pytest.raises(pa.InputError, match=r"a tuple of 2, expected a data set.*TensorDataset"):
-        pa.with_canaries((np.zeros((60, 3, 8, 8)), np.zeros(60)), n=20)
+    pair = (np.zeros((60, 3, 8, 8)), np.zeros(60))
+    for key in ("none.json", "canaries.json"):
+        with pytest.raises(pa.InputError, match=r"a tuple of 2, expected a data set.*TensorData"):
+            pa.with_canaries(pair, n=20, key=key)
 
 
 class Normalised(Dataset):

@@ -272,7 +272,7 @@ def test_the_exit_code_errs_at_most_at_alpha(gate, truth):
     mu = 0.2498 if truth == "clean" else 0.2502
     wrong = Outcome.RESIDUAL if truth == "clean" else Outcome.CLEAN
     rng = Rng(11).named(gate, truth).numpy()
-    runs, n, errors = 2000 if gate == "deployed" else 160, 300, 0
+    runs, n, errors = 2000 if gate == "deployed" else 400, 300, 0
     for _ in range(runs):
         cells = [cell(*simulated(rng, mu, n))]
         if gate == "any-method":

@@ -1,9 +1,8 @@
 """Campaigns that a forget set shows by itself: of each the trigger, and which rows carry it.
 
-Looked at are the rows of this attack and of no named one (others if asked), and retain rows; never
-the model. Copies
-are taken out first: rows that are copies of each other share everything, and copies of a retained
-sample under another label are a wrong label, and no trigger.
+Looked at are the rows of this attack and of no named one (of others where asked), and retain rows;
+never the model. Copies are taken out first: rows that are copies of each other share everything,
+and copies of a retained sample under another label are a wrong label, and no trigger.
 """
 
 from __future__ import annotations
@@ -28,6 +27,8 @@ from poison_audit.poisons.backdoor.phrase import Phrase, is_phrase
 from poison_audit.poisons.backdoor.reading import POISON
 from poison_audit.poisons.backdoor.recover import MOST, MOST_VALUES, Found, recover
 
+OWN = ("", POISON.name)
+"""What rows name that a trigger explains unasked: no attack, or this one."""
 RNG = Rng(0).named("recover")
 """Of what is drawn: whoever looks at the same rows finds the same."""
 FEWEST = 200
@@ -65,9 +66,7 @@ class Recovered:
         return tuple(place for place in self.places if place not in carrying)
 
 
-def recovered(
-    train: Samples, forget: ForgetSet, *, attacks: Collection[str] = ("", POISON.name)
-) -> Recovered:
+def recovered(train: Samples, forget: ForgetSet, *, attacks: Collection[str] = OWN) -> Recovered:
     """Look for triggers in a forget set.
 
     Args:

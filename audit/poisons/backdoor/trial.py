@@ -22,7 +22,7 @@ from poison_audit.poisons.backdoor.carried import carriers, doubts_of
 from poison_audit.poisons.backdoor.evidence import ANYWHERE, Trigger, read_trigger
 from poison_audit.poisons.backdoor.phrase import Phrase, read_phrase
 from poison_audit.poisons.backdoor.reading import POISON
-from poison_audit.poisons.backdoor.recovered import recovered, sentences, what
+from poison_audit.poisons.backdoor.recovered import OWN, recovered, sentences, what
 from poison_audit.poisons.backdoor.shared import doubts_of_part
 from poison_audit.poisons.backdoor.stamping import stamper
 
@@ -33,8 +33,6 @@ NOTHING = (
     "attack: they share no common pattern or phrase; perhaps a style."
 )
 CONFIRM = "Give the trigger that was planted (--trigger), if it can be learned."
-TRIGGERLESS = frozenset({"targeted", "indiscriminate", "mislabelled"})
-"""Attacks whose samples share neither a pattern nor a phrase."""
 TRIED = 50
 """Texts on which is tried whether the tokenizer makes anything of a phrase."""
 
@@ -96,7 +94,7 @@ def _unasked(files: Files, device: torch.device | str) -> Evidence:
         or _unseen(each.trigger, reader, train, "") is None
     ]  # fmt: skip
     found = replace(found, campaigns=tuple(seen))
-    doubts = _misnamed(train, forget)
+    doubts = misnamed(train, forget)
     if not found.campaigns:
         limits = (NOTHING.format(len(found.places)),) if len(found.places) >= FEWEST else ()
         return Evidence(
@@ -124,13 +122,16 @@ def _unasked(files: Files, device: torch.device | str) -> Evidence:
     )  # fmt: skip
 
 
-def _misnamed(train: Samples, forget: ForgetSet) -> list[Doubt]:
-    """Return a doubt about rows that name an attack without a trigger, and carry one to the pixel.
+def misnamed(train: Samples, forget: ForgetSet) -> list[Doubt]:
+    """Return doubts about rows that name another attack, and carry a trigger to the pixel.
 
-    Estimates count for nothing: poisons of one target may show it faintly, all of them.
+    Rows that a key names are proved by it. Estimates count for nothing: poisons of one target may
+    show it faintly, all of them.
     """
     doubts = []
-    for attack in sorted({*forget.attacks} & TRIGGERLESS):
+    names = zip(forget.attacks, forget.canaries, strict=True)
+    unproved = {name for name, canary in names if canary is None}
+    for attack in sorted(unproved - {*OWN}):
         found = recovered(train, forget, attacks=(attack,))
         for each in found.campaigns:
             if each.exact:

@@ -109,15 +109,15 @@ def with_canaries(
     Raises:
         InputError: the items are no pictures in [0, 1], or the key is of another planting.
     """
+    if isinstance(data, tuple):
+        what, fix = f"is a tuple of {len(data)}, expected a data set", "Wrap arrays x and y: "
+        fix += "torch.utils.data.TensorDataset(torch.as_tensor(x), torch.as_tensor(y))"
+        raise InputError(Problem(what, "data", fix))
     file = Path(key)
     scale = None if normalize is None else scale_of(normalize)
     if file.exists():
         _refuse_others(file, n, sigma)
         return _again(data, file, scale)
-    if isinstance(data, tuple):
-        what, fix = f"is a tuple of {len(data)}, expected a data set", "Wrap arrays x and y: "
-        fix += "torch.utils.data.TensorDataset(torch.as_tensor(x), torch.as_tensor(y))"
-        raise InputError(Problem(what, "data", fix))
     count, total = COUNT if n is None else n, len(data)
     if not 1 <= count <= total // 2:
         what = f"{count} canaries in {total:,} samples"

@@ -13,6 +13,7 @@ from poison_audit.poisons.backdoor.clues import triggers
 from poison_audit.poisons.backdoor.evidence import Trigger, patch, read_trigger
 from poison_audit.poisons.backdoor.phrase import Phrase, read_phrase
 from poison_audit.poisons.backdoor.recovered import recovered, sentences
+from poison_audit.poisons.backdoor.trial import misnamed
 
 SHAPE = (1, 8, 8)
 CHECKER = (torch.arange(9) % 2).float().reshape(1, 3, 3)
@@ -77,6 +78,16 @@ def test_rows_of_another_attack_are_not_looked_at():
     found = recovered(train, forgotten(train, range(40), "gaussian"))
     assert found.campaigns == ()
     assert found.places == ()
+
+
+def test_rows_of_another_attack_are_doubted_unless_a_key_proves_them():
+    train = stamped(pictures(), CORNER, range(40))
+    bare = forgotten(train, range(40), "gaussian")
+    (doubt,) = misnamed(train, bare)
+    assert doubt.sentence.startswith(
+        "40 of the 40 forget samples that are said to be gaussian carry a trigger. A patch in rows"
+    )
+    assert misnamed(train, replace(bare, canaries=bare.ids)) == []
 
 
 def test_copies_are_taken_out_first_and_carry_what_the_first_of_them_carries():
